@@ -1,0 +1,75 @@
+"""Checkpoints: tensors as safetensors, everything else as JSON. Nothing is ever unpickled.
+
+A checkpoint is a folder with `model.safetensors` and `model.json`; the JSON holds what is needed to rebuild the
+model (config, class names, vocabulary). Shipped weights are stored in half precision and loaded as float32.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from glied import storage
+from glied.errors import UsageError
+
+TENSORS = "model.safetensors"
+METADATA = "model.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint.
+
+    Attributes:
+        tensors: parameters and buffers by name, floating point ones as float32.
+        metadata: the JSON object saved beside them.
+        digest: SHA-256 over both files, hexadecimal.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    metadata: dict[str, Any]
+    digest: str
+
+
+def save(
+    folder_uri: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any], *, half: bool = False
+) -> None:
+    """Write a checkpoint folder; `half` stores floating point tensors as float16."""
+    stored = {name: _storable(tensor, half) for name, tensor in tensors.items()}
+    storage.write_bytes(storage.join(folder_uri, TENSORS), safetensors.torch.save(stored))
+    text = json.dumps(dict(metadata), indent=1, ensure_ascii=False) + "\n"
+    storage.write_bytes(storage.join(folder_uri, METADATA), text.encode())
+
+
+def load(folder_uri: str) -> Checkpoint:
+    """Read a checkpoint folder.
+
+    Raises:
+        UsageError: the folder holds no checkpoint, or a broken one.
+    """
+    try:
+        data = storage.read_bytes(storage.join(folder_uri, TENSORS))
+        text = storage.read_bytes(storage.join(folder_uri, METADATA))
+    except FileNotFoundError as error:
+        raise UsageError(f"no checkpoint in {folder_uri}: expected {TENSORS} and {METADATA} there") from error
+    try:
+        tensors = {name: _loadable(tensor) for name, tensor in safetensors.torch.load(data).items()}
+        metadata = json.loads(text)
+    except (ValueError, safetensors.SafetensorError) as error:
+        raise UsageError(f"the checkpoint in {folder_uri} is broken: {error}") from error
+    return Checkpoint(tensors, metadata, hashlib.sha256(data + text).hexdigest())
+
+
+def _storable(tensor: torch.Tensor, half: bool) -> torch.Tensor:
+    tensor = tensor.detach().cpu()
+    if half and tensor.is_floating_point():
+        tensor = tensor.half()
+    return tensor.contiguous().clone()  # tied parameters share storage, which safetensors refuses
+
+
+def _loadable(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor

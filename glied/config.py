@@ -1,0 +1,114 @@
+"""Command lines of the jobs: frozen dataclasses in, exit codes out.
+
+jsonargparse does the YAML, overrides, types and help; this module only fixes how the jobs use it: strict keys,
+no abbreviations, and one clear line where a person made a mistake.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn, TypeVar
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from glied.errors import GliedError, UsageError
+
+Config = TypeVar("Config")
+
+log = logging.getLogger(__name__)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML's own loader keeps the last of two equal keys in silence; this one refuses them."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=deep)
+            if key in seen:
+                raise UsageError(f"config key {key!r} stands twice (line {key_node.start_mark.line + 1})")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def build_parser(config_class: type, description: str | None = None) -> ArgumentParser:
+    """The command line of a job whose config is `config_class`: `--config FILE` and one option per field."""
+    parser = ArgumentParser(
+        description=description, exit_on_error=False, allow_abbrev=False, default_env=False
+    )
+    parser.add_argument(
+        "--config", action="config", help="YAML file with the fields below; later options override it."
+    )
+    parser.add_class_arguments(config_class, as_group=False, fail_untyped=True)
+    return parser
+
+
+def parse(
+    config_class: type[Config], argv: Sequence[str] | None = None, *, description: str | None = None
+) -> Config:
+    """Build `config_class` from `--config FILE` and dotted overrides.
+
+    Raises:
+        UsageError: an unknown, duplicate or mistyped key, a missing file, or a value the config refuses.
+    """
+    parser = build_parser(config_class, description)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    _check_config_files(arguments)
+    try:
+        namespace = parser.parse_args(arguments)
+        namespace.pop("config", None)
+        built = parser.instantiate(namespace)
+        return config_class(**{key: value for key, value in vars(built).items() if key != "config"})
+    except UsageError:
+        raise
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise UsageError(_one_line(error, parser)) from error
+
+
+def _check_config_files(arguments: Sequence[str]) -> None:
+    """Refuse a config file that is missing or names a key twice, before jsonargparse reads it."""
+    for position, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if name != "--config":
+            continue
+        path = value or (arguments[position + 1] if position + 1 < len(arguments) else "")
+        if not os.path.isfile(path):
+            raise UsageError(f"--config {path or '(nothing)'}: no such file")
+        try:
+            with open(path, encoding="utf-8") as file:
+                yaml.load(file, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+        except yaml.YAMLError as error:
+            raise UsageError(f"--config {path}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _one_line(error: BaseException, parser: ArgumentParser) -> str:
+    """The message of jsonargparse in one line, with the valid keys where a key was unknown."""
+    message = " ".join(str(error).split())
+    if "not expected" in message or "nrecognized" in message or "does not accept" in message:
+        message += ". Valid keys: " + ", ".join(_valid_keys(parser))
+    return message
+
+
+def _valid_keys(parser: ArgumentParser) -> list[str]:
+    return sorted(
+        action.dest for action in parser._actions if action.dest not in ("help", "config", "print_config")
+    )
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """Run a job's `main` and exit: 0 done, 1 failed or incomplete, 2 bad usage or config."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
+    )
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        code = main()
+    except GliedError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print("error: interrupted; the same command resumes", file=sys.stderr)
+        code = 1
+    sys.exit(code)

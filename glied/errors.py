@@ -1,0 +1,42 @@
+"""Exceptions of the project: one type per decision that a caller takes.
+
+Everything a user can cause is a `GliedError`; `glied.config.run` turns it into one line and an exit code.
+"""
+
+
+class GliedError(Exception):
+    """A failure whose message is meant for a person: what came, what is allowed, what to do."""
+
+    exit_code = 1
+
+
+class UsageError(GliedError, ValueError):
+    """The command or its config is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class JobError(GliedError):
+    """The job failed or is incomplete; what was done stays done."""
+
+
+class StorageError(GliedError):
+    """Storage or credentials failed; the same call may succeed later."""
+
+
+class ImageError(GliedError):
+    """The image itself is at fault; it is skipped and never retried.
+
+    Attributes:
+        kind: short slug that the summary counts by, for example "truncated" or "not_an_image".
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        """Name the kind of fault and describe it."""
+        super().__init__(f"{kind}: {message}")
+        self.kind = kind
+        self.message = message
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        """Travel between processes with both arguments."""
+        return type(self), (self.kind, self.message)
