@@ -1,7 +1,7 @@
 """Checkpoints: tensors as safetensors, everything else as JSON. Nothing is ever unpickled.
 
-A checkpoint is a folder with `model.safetensors` and `model.json`; the JSON holds what is needed to rebuild the
-model (config, class names, vocabulary). Shipped weights are stored in half precision and loaded as float32.
+A checkpoint is a folder with `model.safetensors` and `model.json`; the JSON holds what is needed to rebuild
+the model (config, class names, vocabulary). Shipped weights are stored as float16 and loaded as float32.
 """
 
 import hashlib

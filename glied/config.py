@@ -1,7 +1,7 @@
 """Command lines of the jobs: frozen dataclasses in, exit codes out.
 
-jsonargparse does the YAML, overrides, types and help; this module only fixes how the jobs use it: strict keys,
-no abbreviations, and one clear line where a person made a mistake.
+jsonargparse does the YAML, overrides, types and help; this module only fixes how the jobs use it: strict
+keys, no abbreviations, and one clear line where a person made a mistake.
 """
 
 import logging
@@ -78,7 +78,7 @@ def _check_config_files(arguments: Sequence[str]) -> None:
             raise UsageError(f"--config {path or '(nothing)'}: no such file")
         try:
             with open(path, encoding="utf-8") as file:
-                yaml.load(file, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+                yaml.load(file, Loader=_UniqueKeyLoader)
         except yaml.YAMLError as error:
             raise UsageError(f"--config {path}: not valid YAML: {' '.join(str(error).split())}") from error
 

@@ -1,7 +1,7 @@
 """Files by URI: local paths, `s3://` through s3fs, `http(s)://` for reading, whatever else fsspec knows.
 
-Control files (configs, commit records, checkpoints) go through fsspec. The bulk path reads images through pyarrow's
-file systems (`arrow_filesystem`), which fetch small objects from S3 about twice as fast.
+Control files (configs, commit records, checkpoints) go through fsspec. The bulk path reads images through
+pyarrow's file systems (`arrow_filesystem`), which fetch small objects from S3 about twice as fast.
 S3 takes endpoint and credentials from the usual AWS_* environment variables.
 """
 
@@ -163,7 +163,7 @@ def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     if uri.startswith("s3://"):
         return _arrow_s3(), uri.removeprefix("s3://").rstrip("/")
     filesystem, path = _filesystem(uri)
-    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem)), path
+    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem)), path  # type: ignore[abstract]  # the stubs omit its methods
 
 
 def _arrow_s3() -> pyarrow.fs.S3FileSystem:
@@ -174,7 +174,9 @@ def _arrow_s3() -> pyarrow.fs.S3FileSystem:
     if not endpoint.netloc:
         return pyarrow.fs.S3FileSystem(region=region)
     return pyarrow.fs.S3FileSystem(
-        endpoint_override=endpoint.netloc, scheme=endpoint.scheme, region=region or "us-east-1"
+        endpoint_override=endpoint.netloc,
+        scheme="http" if endpoint.scheme == "http" else "https",
+        region=region or "us-east-1",
     )
 
 
