@@ -1,6 +1,6 @@
 """Draws the demo world: kinds of things, places and lights, deterministically from seeds.
 
-Only Pillow and NumPy are used: whatever draws better (Skia, Cairo) needs system libraries that a bare machine lacks.
+Only Pillow and NumPy are used: Skia and Cairo would need system libraries that a bare machine lacks.
 """
 
 from collections.abc import Callable, Sequence

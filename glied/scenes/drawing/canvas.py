@@ -1,8 +1,8 @@
 """The pen that every kind is drawn with: shaded, patterned, outlined shapes in the unit square of a box.
 
-Pillow draws without antialiasing, so a sprite is drawn on a tile 2 or 3 times as large as its box and reduced when it
-is pasted. Coordinates: (0, 0) is the upper left of the box, (1, 1) the lower right; light falls from the upper left,
-also when the sprite is flipped.
+Pillow draws without antialiasing, so a sprite is drawn on a tile 2 or 3 times as large as its box and reduced
+when it is pasted. Coordinates: (0, 0) is the upper left of the box, (1, 1) the lower right; light falls from
+the upper left, also when the sprite is flipped.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Backgrounds: where sky, sand, walls and the like lie, and how they are painted.
 
-`layout` decides every box from the seed; the painters only paint what the layout says, so boxes and pixels agree.
+`layout` decides every box from the seed; the painters paint what it says, so boxes and pixels agree.
 """
 
 import random
@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
 from glied.scenes.drawing.canvas import Box, Point, gradient, spline
-from glied.scenes.drawing.palette import CREAM, GLASS, RGB, WOOD, mix, outline_of, scale
+from glied.scenes.drawing.palette import CREAM, RGB, WOOD, mix, outline_of, scale
 
 PLACES = ("beach", "field", "snow", "street", "park", "room", "kitchen", "desert", "mountain")
 INDOORS = ("room", "kitchen")
@@ -21,7 +21,7 @@ SCALE = 2  # the background is painted at twice the size and reduced
 
 SKIES: dict[str, tuple[RGB, RGB]] = {
     "day": ((92, 164, 232), (206, 232, 248)),
-    "sunset": ((116, 92, 160), (255, 176, 96)),
+    "sunset": ((106, 92, 172), (255, 186, 142)),
     "night": ((30, 38, 84), (86, 96, 152)),
     "overcast": ((150, 160, 172), (206, 210, 214)),
 }
@@ -34,7 +34,7 @@ GRADES: dict[str, tuple[float, float, float]] = {
 INDOOR_GRADES: dict[str, tuple[float, float, float]] = {
     "day": (1.0, 1.0, 1.0),
     "sunset": (1.03, 0.93, 0.84),
-    "night": (0.92, 0.80, 0.64),
+    "night": (0.96, 0.85, 0.70),
     "overcast": (0.90, 0.92, 0.96),
 }
 
@@ -56,7 +56,8 @@ class Layout:
 def layout(place: str, width: int, height: int, seed: int, light: str = "day") -> Layout:
     """Plans a place: the ground's upper edge and the boxes of all stuff.
 
-    `light` changes only what hangs in the sky (the sun of the day is the moon of the night; neither when overcast).
+    `light` changes only what hangs in the sky: the sun of the day is the moon of the night, and an overcast
+    sky has neither.
 
     Raises:
         ValueError: unknown place or light.
@@ -80,12 +81,14 @@ def _sky(rng: random.Random, light: str, bottom: float) -> list[tuple[str, Box]]
     r, x, y = rng.uniform(0.055, 0.075), rng.uniform(0.12, 0.88), rng.uniform(0.11, 0.18)
     shown = rng.random() < 0.6
     clouds = [(rng.uniform(0.02, 0.72), rng.uniform(0.03, 0.16), rng.uniform(0.16, 0.26)) for _ in range(3)]
-    count = 3 if light == "overcast" else rng.choice((0, 1, 1, 2))
+    count = rng.choice(
+        (0, 1, 1, 2)
+    )  # drawn in every light: the rest of the plan must not depend on the light
     if shown and light != "overcast":
         if light == "sunset":
-            y = bottom - 1.6 * r
+            y = bottom - 2.2 * r
         stuff.append(("moon" if light == "night" else "sun", (x - 0.75 * r, y - r, x + 0.75 * r, y + r)))
-    for cx, cy, w in clouds[:count]:
+    for cx, cy, w in clouds[: 3 if light == "overcast" else count]:
         stuff.append(("cloud", (cx, cy, cx + w, cy + 0.42 * w)))
     return stuff
 
@@ -233,15 +236,39 @@ class Brush:
         x1, y1, x2, y2 = box
         self.shape([(x1, y1), (x2, y1), (x2, y2), (x1, y2)], color, outline)
 
-    def strokes(self, box: Box, colors: tuple[RGB, ...], count: int, dx: float, dy: float) -> None:
-        """Scattered short lines, longer toward the viewer; `dx`, `dy` in pixels of the final image."""
+    def strokes(self, box: Box, colors: tuple[RGB, ...], density: float, dx: float, dy: float) -> None:
+        """Scattered short lines, longer toward the viewer.
+
+        `density` per 1000 pixels of the final image; `dx`, `dy` in pixels of the final image.
+        """
         x1, y1, x2, y2 = box
-        for _ in range(count):
+        for _ in range(self.count(box, density)):
             depth = self.rng.random()
             x, y = self.rng.uniform(x1, x2), y1 + depth * (y2 - y1)
             size = SCALE * (0.4 + 0.9 * depth)
             end = (x + self.rng.uniform(0.5, 1) * dx * size, y + dy * size)
             self.draw.line([(x, y), end], fill=self.rng.choice(colors), width=SCALE // 2 + 1)
+
+    def count(self, box: Box, density: float) -> int:
+        """How many details lie in a box at `density` per 1000 pixels of the final image."""
+        x1, y1, x2, y2 = box
+        return int((x2 - x1) * (y2 - y1) / SCALE**2 * density / 1000)
+
+    def waves(self, box: Box, color: RGB, count: int) -> None:
+        """Soft crescents lying on the ground, flat in the distance: drifts of snow, ripples of sand."""
+        x1, y1, x2, y2 = box
+        for i in range(count):
+            depth = (i + self.rng.random()) / count
+            y, half = y1 + (0.08 + 0.9 * depth) * (y2 - y1), (0.10 + 0.16 * depth) * (x2 - x1)
+            x, rise = self.rng.uniform(x1, x2), (0.015 + 0.035 * depth) * (y2 - y1)
+            upper = [
+                (x - half, y),
+                (x - 0.3 * half, y - rise),
+                (x + 0.4 * half, y - 0.8 * rise),
+                (x + half, y),
+            ]
+            lower = [(x + 0.3 * half, y - 0.1 * rise), (x - 0.4 * half, y - 0.2 * rise)]
+            self.draw.polygon(spline([*upper, *lower]), fill=color)
 
     def ridge(self, box: Box, color: RGB, height: float, bumps: int) -> None:
         """A soft line of hills or dunes that stands on the upper edge of `box`."""
@@ -259,11 +286,18 @@ def _paint_sky(brush: Brush, box: Box) -> None:
             x, y = brush.rng.uniform(box[0], box[2]), brush.rng.uniform(box[1], box[3] * 0.9)
             r = brush.rng.uniform(0.6, 1.5)
             brush.draw.ellipse((x - r, y - r, x + r, y + r), fill=(250, 246, 220))
+
+
+def _paint_distance(brush: Brush, box: Box) -> None:
+    """What stands behind the ground, before sun and clouds: hills, firs, dunes."""
+    bottom = SKIES[brush.light][1]
     if brush.place == "field":
         brush.ridge((box[0], box[3], box[2], box[3]), mix((84, 140, 92), bottom, 0.35), 0.12 * box[3], 6)
     elif brush.place == "snow":
-        brush.ridge((box[0], box[3], box[2], box[3]), mix((206, 218, 234), bottom, 0.25), 0.20 * box[3], 4)
+        brush.ridge((box[0], box[3], box[2], box[3]), mix((186, 202, 224), bottom, 0.15), 0.30 * box[3], 4)
         _firs(brush, box)
+    elif brush.place == "street":
+        brush.ridge((box[0], box[3], box[2], box[3]), mix((96, 132, 104), bottom, 0.35), 0.26 * box[3], 12)
     elif brush.place == "park":
         brush.ridge((box[0], box[3], box[2], box[3]), (66, 120, 74), 0.22 * box[3], 14)
         brush.ridge((box[0], box[3], box[2], box[3]), (84, 142, 82), 0.13 * box[3], 18)
@@ -322,15 +356,14 @@ def _paint_sea(brush: Brush, box: Box) -> None:
     brush.gradient(box, (34, 112, 168), (92, 190, 206))
     if brush.light == "sunset":
         brush.gradient(box, (150, 110, 140), (96, 150, 178))
-    brush.strokes((x1, y1 + 4, x2, y2 - 8), ((132, 206, 222), (206, 236, 242), (60, 140, 188)), 70, 12, 0)
+    brush.strokes((x1, y1 + 4, x2, y2 - 8), ((132, 206, 222), (206, 236, 242), (60, 140, 188)), 4.5, 12, 0)
     count = 12
     foam = [(x1 + i * (x2 - x1) / count, y2 - brush.rng.uniform(1, 9)) for i in range(count + 1)]
     brush.draw.polygon([(x1, y2), *spline(foam, closed=False), (x2, y2)], fill=(246, 250, 250))
 
 
-def _grain(brush: Brush, box: Box, colors: tuple[RGB, ...], density: float = 1.0) -> None:
-    area = (box[2] - box[0]) * (box[3] - box[1]) / SCALE**2
-    for _ in range(int(area * 0.007 * density)):
+def _grain(brush: Brush, box: Box, colors: tuple[RGB, ...], density: float = 7.0) -> None:
+    for _ in range(brush.count(box, density)):
         x, y = brush.rng.uniform(box[0], box[2]), brush.rng.uniform(box[1], box[3])
         brush.draw.rectangle((x, y, x + 1.5, y + 1), fill=brush.rng.choice(colors))
 
@@ -339,11 +372,7 @@ def _paint_sand(brush: Brush, box: Box) -> None:
     x1, y1, x2, y2 = box
     if brush.place == "desert":
         brush.gradient(box, (224, 172, 108), (240, 202, 140))
-        for _ in range(7):
-            y = brush.rng.uniform(y1 + 0.1 * (y2 - y1), y2)
-            xs = [x1 + i * (x2 - x1) / 6 for i in range(7)]
-            wave = [(x, y + brush.rng.uniform(-6, 6)) for x in xs]
-            brush.draw.line(spline(wave, closed=False), fill=(210, 158, 98), width=3)
+        brush.waves(box, (212, 160, 98), 9)
     else:
         brush.gradient((x1, y1, x2, y1 + 0.12 * (y2 - y1)), (206, 180, 134), (232, 208, 158))
         brush.gradient((x1, y1 + 0.12 * (y2 - y1), x2, y2), (236, 212, 162), (246, 226, 182))
@@ -355,22 +384,18 @@ def _paint_grass(brush: Brush, box: Box) -> None:
         ((122, 178, 84), (84, 150, 62)) if brush.place != "mountain" else ((140, 170, 92), (96, 142, 66))
     )
     brush.gradient(box, far, near)
-    brush.strokes(box, ((68, 132, 54), (146, 196, 96), (104, 168, 70)), 330, 1.5, -6)
+    brush.strokes(box, ((68, 132, 54), (146, 196, 96), (104, 168, 70)), 8.0, 1.5, -6)
     if brush.place in ("field", "mountain"):
-        for _ in range(22):
+        for _ in range(brush.count(box, 0.35)):
             x, y = brush.rng.uniform(box[0], box[2]), brush.rng.uniform(box[1] + 10, box[3])
             color = brush.rng.choice(((250, 246, 236), (250, 220, 90), (236, 160, 190)))
             brush.draw.ellipse((x - 2.4, y - 2.4, x + 2.4, y + 2.4), fill=color)
 
 
 def _paint_snow(brush: Brush, box: Box) -> None:
-    x1, y1, x2, y2 = box
     brush.gradient(box, (222, 232, 244), (248, 250, 253))
-    for _ in range(5):
-        y = brush.rng.uniform(y1 + 6, y2)
-        wave = [(x1 + i * (x2 - x1) / 5, y + brush.rng.uniform(-10, 10)) for i in range(6)]
-        brush.draw.line(spline(wave, closed=False), fill=(208, 220, 236), width=4)
-    _grain(brush, box, ((255, 255, 255), (200, 214, 232)), 0.8)
+    brush.waves(box, (208, 221, 238), 8)
+    _grain(brush, box, ((255, 255, 255), (200, 214, 232)), 5.0)
 
 
 def _paint_building(brush: Brush, box: Box) -> None:
@@ -411,9 +436,9 @@ def _paint_sidewalk(brush: Brush, box: Box) -> None:
 
 
 def _paint_road(brush: Brush, box: Box) -> None:
-    x1, y1, x2, y2 = box
+    _, y1, x2, y2 = box
     brush.gradient(box, (92, 94, 100), (112, 114, 120))
-    _grain(brush, box, ((84, 86, 92), (128, 130, 136)), 0.8)
+    _grain(brush, box, ((84, 86, 92), (128, 130, 136)), 5.0)
     y, thick = y1 + 0.46 * (y2 - y1), 0.045 * (y2 - y1)
     start = brush.rng.uniform(0, 60) - 90
     while start < x2:
@@ -429,16 +454,9 @@ def _paint_pond(brush: Brush, box: Box) -> None:
     mask = Image.new("L", (max(1, round(x2) - round(x1)), max(1, round(y2) - round(y1))), 0)
     w, h = mask.size
     edge = [
-        (0.0, 0.5),
-        (0.12, 0.14),
-        (0.4, 0.0),
-        (0.7, 0.04),
-        (0.95, 0.22),
-        (1.0, 0.55),
-        (0.86, 0.9),
-        (0.5, 1.0),
-        (0.14, 0.86),
-    ]
+        (0.0, 0.5), (0.12, 0.14), (0.4, 0.0), (0.7, 0.04), (0.95, 0.22), (1.0, 0.55), (0.86, 0.9),
+        (0.5, 1.0), (0.14, 0.86),
+    ]  # fmt: skip
     rim = spline([(u * w, v * h) for u, v in edge])
     ImageDraw.Draw(mask).polygon(rim, fill=255)
     brush.gradient(box, (78, 150, 190), (132, 196, 218), mask)
@@ -633,13 +651,21 @@ _PAINTERS: dict[str, Callable[[Brush, Box], None]] = {
     "mountain": _paint_mountain,
 }
 STUFF = tuple(_PAINTERS)
+HEAVENLY = ("sky", "sun", "moon", "cloud")
 
 
 def paint(place: str, light: str, width: int, height: int, seed: int, plan: Layout) -> Image.Image:
     """The empty place, without the light's grade."""
     brush = Brush(width, height, light, place, seed)
+    sky: Box | None = None
     for name, (x1, y1, x2, y2) in plan.stuff:
-        _PAINTERS[name](brush, (x1 * SCALE, y1 * SCALE, x2 * SCALE, y2 * SCALE))
+        box = (x1 * SCALE, y1 * SCALE, x2 * SCALE, y2 * SCALE)
+        if sky and name not in HEAVENLY:
+            _paint_distance(brush, sky)
+            sky = None
+        _PAINTERS[name](brush, box)
+        if name == "sky":
+            sky = box
     return brush.image.reduce(SCALE)
 
 
@@ -651,7 +677,7 @@ def grade(image: Image.Image, place: str, light: str, seed: int) -> np.ndarray:
     u, v = np.meshgrid(np.linspace(-1, 1, 16), np.linspace(-1, 1, 16))
     lamp = indoors and light == "night"
     center = rng.uniform(-0.5, 0.5) if lamp else 0.0
-    fall = (0.34 if lamp else rng.uniform(0.02, 0.12)) * np.minimum(
+    fall = (0.24 if lamp else rng.uniform(0.02, 0.12)) * np.minimum(
         1.6, (u - center) ** 2 + (v + 0.2 * lamp) ** 2
     )
     field = (255 * np.asarray(tint) / max(1.0, *tint) * (1 - fall)[..., None]).clip(0, 255).astype(np.uint8)
