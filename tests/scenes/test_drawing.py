@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from glied.scenes.drawing import COLORS, KINDS, LIGHTS, PATTERNS, PLACES, STUFF, Sprite, layout, render
+from glied.scenes.drawing.palette import BASE
 
 WIDTH, HEIGHT = 160, 120
 BOX = (50.0, 40.0, 110.0, 100.0)
@@ -44,11 +45,13 @@ def test_kind_fills_its_box_and_nothing_else(kind: str, empty: np.ndarray) -> No
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_color_differs(kind: str) -> None:
-    pictures = [draw(kind, color) for color in COLORS]
-    for i, a in enumerate(pictures):
-        for b in pictures[i + 1 :]:
-            assert changed(a, b, 12).sum() > 100
+def test_color_shows(kind: str, empty: np.ndarray) -> None:
+    base = np.array([BASE[color] for color in COLORS], dtype=float)
+    for index, color in enumerate(COLORS):
+        picture = draw(kind, color)
+        pixels = picture[40:100, 50:110][changed(picture, empty)[40:100, 50:110]].astype(float)
+        nearest = ((pixels[:, None] - base[None]) ** 2).sum(axis=2).argmin(axis=1)
+        assert (nearest == index).mean() > 0.18, color
 
 
 @pytest.mark.parametrize("kind", [kind for kind, spec in KINDS.items() if spec.patterns])
@@ -83,6 +86,21 @@ def test_flip_mirrors_the_shape(empty: np.ndarray) -> None:
     right, left = (changed(draw("duck", "purple", flip=flip), empty)[40:90, 50:110] for flip in (False, True))
     assert (right == left[:, ::-1]).mean() > 0.93
     assert (right == left).mean() < 0.93
+
+
+def test_duck_swims_without_feet() -> None:
+    plan = layout("beach", WIDTH, HEIGHT, 4)
+    sea = plan.first("sea")
+    assert sea is not None
+    y = sea[3] - 4
+    assert plan.on_water(80, y)
+    assert not plan.on_water(80, sea[3] + 5)
+    pictures = [
+        render("beach", "day", WIDTH, HEIGHT, 4, [Sprite("duck", "white", "plain", box, False, 1)])
+        for box in ((60.0, y - 30, 96.0, y), (60.0, 80.0, 96.0, 110.0))
+    ]
+    orange = [((p[..., 0] > 200) & (p[..., 2] < 90)).sum() for p in pictures]
+    assert orange[0] < orange[1]
 
 
 def test_bird_flies_above_the_ground() -> None:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from glied.scenes.drawing import animals, furniture, outdoors, people, vehicles
+from glied.scenes.drawing.backgrounds import STUFF, grade, paint
 from glied.scenes.drawing.canvas import Pen, Sprite, soft_shadow
 from glied.scenes.drawing.palette import COLORS, PATTERNS
-from glied.scenes.drawing.places import LIGHTS, PLACES, STUFF, Layout, grade, layout, paint
+from glied.scenes.drawing.places import LIGHTS, PLACES, Layout, layout
 
 __all__ = [
     "COLORS",
@@ -93,16 +94,14 @@ def render(
         if sprite.kind not in KINDS or sprite.color not in COLORS or sprite.pattern not in PATTERNS:
             raise ValueError(f"cannot draw {sprite.color!r} {sprite.pattern!r} {sprite.kind!r}")
         spec = KINDS[sprite.kind]
-        x1, _, x2, y2 = sprite.box
+        x1, y1, x2, y2 = sprite.box
         airborne = y2 < plan.horizon - 0.01 * height
-        if spec.shadow and not airborne:
-            depth = 0.11 * min(x2 - x1, 1.6 * (y2 - sprite.box[1])) + 1
-            soft_shadow(
-                scene,
-                (x1 - 0.04 * (x2 - x1), y2 - depth, x2 + 0.08 * (x2 - x1), y2 + 0.8 * depth),
-                spec.shadow,
-            )
-        pen = Pen(sprite, airborne)
+        afloat = plan.on_water((x1 + x2) / 2, y2)
+        if spec.shadow and (afloat or not airborne):
+            depth = 0.11 * min(x2 - x1, 1.6 * (y2 - y1)) + 1
+            right = x2 + 0.08 * (x2 - x1)
+            soft_shadow(scene, (x1 - 0.04 * (x2 - x1), y2 - depth, right, y2 + 0.8 * depth), spec.shadow)
+        pen = Pen(sprite, airborne and not afloat, afloat)
         spec.draw(pen)
         pen.paste_onto(scene)
     return grade(scene, place, light, seed)

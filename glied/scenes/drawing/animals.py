@@ -241,8 +241,8 @@ def _flying(pen: Pen) -> None:
 
 
 def duck(pen: Pen) -> None:
-    """Boat-shaped body, round head, flat orange bill, orange feet."""
-    for x in (0.40, 0.56):
+    """Boat-shaped body, round head, flat orange bill, orange feet; without feet on water."""
+    for x in () if pen.afloat else (0.40, 0.56):
         pen.line([(x, 0.80), (x, 0.95)], BEAK, 0.05)
         pen.shape([(x - 0.02, 0.92), (x + 0.12, 0.995), (x - 0.08, 0.995)], BEAK)
     pen.body(
@@ -261,3 +261,5 @@ def duck(pen: Pen) -> None:
     ring = (250, 250, 246) if luminance(pen.color) < 170 else scale(pen.color, 0.6)
     pen.line([(0.555, 0.37), (0.66, 0.40), (0.775, 0.36)], ring, 0.045, smooth=True)
     _eye(pen, 0.70, 0.125, 0.032)
+    if pen.afloat:
+        pen.ripples()

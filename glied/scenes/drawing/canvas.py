@@ -9,7 +9,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -87,12 +87,12 @@ def gradient(color: RGB, size: tuple[int, int], strength: float = 1.0) -> Image.
 class Pen:
     """Draws one sprite.
 
-    `airborne` is true when the box ends above the ground (a bird then flies).
+    `airborne` is true when the box ends above the ground (a bird then flies), `afloat` when it ends on water.
     """
 
-    def __init__(self, sprite: Sprite, airborne: bool = False) -> None:
+    def __init__(self, sprite: Sprite, airborne: bool = False, afloat: bool = False) -> None:
         self.sprite = sprite
-        self.airborne = airborne
+        self.airborne, self.afloat = airborne, afloat
         self.rng = random.Random(sprite.seed * 7919 + 13)
         self.color = jittered(sprite.color, self.rng)
         x1, y1, x2, y2 = sprite.box
@@ -202,6 +202,13 @@ class Pen:
         self.shape(self.circle(cx, cy, r * 0.52), (190, 194, 200), outline=False)
         self.dot(cx, cy, r * 0.16, (80, 82, 88))
 
+    def ripples(self) -> None:
+        """Two light waves where the sprite touches the water."""
+        for x1, x2, y in ((0.04, 0.94, 0.955), (0.20, 0.80, 0.99)):
+            step = (x2 - x1) / 4
+            wave = [(x1 + i * step, y - 0.02 * (i % 2)) for i in range(5)]
+            self.line(wave, (222, 240, 248), 0.03, smooth=True)
+
     @cached_property
     def cell(self) -> float:
         """Size of a pattern's repeat in tile pixels: at least 5 pixels of the final image."""
@@ -253,14 +260,15 @@ def soft_shadow(scene: Image.Image, box: Box, opacity: float) -> None:
     x1, y1, x2, y2 = (round(value) for value in box)
     size = (max(1, x2 - x1), max(1, y2 - y1))
     scene.paste(
-        (22, 24, 38), (x1, y1), SOFT_DISC.resize(size, Image.Resampling.BILINEAR).point(lambda v: v * opacity)
+        (22, 24, 38),
+        (x1, y1),
+        soft_disc().resize(size, Image.Resampling.BILINEAR).point(lambda v: v * opacity),
     )
 
 
-def _soft_disc() -> Image.Image:
+@cache
+def soft_disc() -> Image.Image:
+    """A mask that is opaque in the middle and fades outward."""
     v, u = np.mgrid[-1:1:24j, -1:1:24j]
     fall = np.clip(1.15 * (1 - np.hypot(u, v)), 0, 1)
     return Image.fromarray((255 * fall).astype(np.uint8))
-
-
-SOFT_DISC = _soft_disc()

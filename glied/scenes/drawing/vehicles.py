@@ -91,3 +91,5 @@ def boat(pen: Pen) -> None:
         [(0.0, 0.715), (1.0, 0.715), (0.985, 0.77), (0.02, 0.77)],
         CREAM if luminance(pen.color) < 190 else WOOD,
     )
+    if pen.afloat:
+        pen.ripples()
