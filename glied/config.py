@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn, TypeVar
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from glied.errors import GliedError, UsageError
 
@@ -35,6 +35,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 def build_parser(config_class: type, description: str | None = None) -> ArgumentParser:
     """The command line of a job whose config is `config_class`: `--config FILE` and one option per field."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(
         description=description, exit_on_error=False, allow_abbrev=False, default_env=False
     )
