@@ -26,7 +26,7 @@ _ABBREVIATIONS = """
 """.split()
 _CAPITALIZED = "az ark del ill la mass miss ore pa tex wash".split()
 _NUMBERED = "nos? prop pp figs? op".split()
-# Before these, the last period of an acronym ends its sentence.
+# Before these, the period after a single letter ends a sentence.
 _STARTERS = """
     A About According Additionally After An As At But Earlier He Her Here However If In It Last Many More Mr. Ms. Now Once
     One Other Our She Since So Some Such That The Their Then There These They This We When While What Yet You
@@ -56,7 +56,7 @@ _TOKEN = re.compile(
             r"(?:\d{1,4}[- \u00A0])?\d{1,4}/\d{1,4}(?![\w/])",  # fractions; "2 1/2" is one token
             r"\d{1,2}[-/]\d{1,2}[-/]\d{2,4}(?!\d)",  # dates
             rf"(?:{_A}\.){{2,}}{_A}(?=\W|$)(?!\.)",  # D.V.D
-            rf"(?:{_A}\.)*{_A}(?=\.\s+(?-i:{'|'.join(_STARTERS)})\s)",
+            rf"{_A}(?=\.\s+(?-i:{'|'.join(_STARTERS)})\s)",
             rf"(?:{_A}\.)+(?!\w)",  # acronyms and initials
             rf"(?:{'|'.join(_ABBREVIATIONS)})\.(?!\w)",
             rf"(?-i:{_capitalized})\.(?!\w)",

@@ -1,0 +1,136 @@
+"""Multi-head attention and its wrap, as GLIED's equations have them.
+
+    attention   A_i(Q,K,V) = softmax(Q Wq_i (K Wk_i)^T / sqrt(d_k)) V Wv_i
+    multi-head  H(Q,K,V)   = [A_1; ...; A_H] W
+    wrap        G(y; s)    = LayerNorm(s + Dropout(y))
+
+Keys and values are projected apart from the queries, so that what is constant per image is projected once. Queries are
+[B, ..., D]: all words of all captions or beams of an image attend to that image's keys together, which are never copied.
+
+Shapes: B images, Q queries of an image, S things attended to, D width, H heads, d = D / H.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class KeyValues:
+    """What an attention looks at, projected once.
+
+    Attributes:
+        keys: [B, H, S, d].
+        values: [B, H, S, d]; zero for an image with nothing to attend to, so that its result is the zero vector.
+        bias: [B, 1, 1, S], 0 where real and -inf where padded; None when nothing is padded.
+    """
+
+    keys: Tensor
+    values: Tensor
+    bias: Tensor | None = None
+
+    def select(self, rows: Tensor) -> "KeyValues":
+        """Keep the images `rows` (int64 indices)."""
+        bias = None if self.bias is None else self.bias[rows]
+        return KeyValues(self.keys[rows], self.values[rows], bias)
+
+
+class MultiHead(nn.Module):
+    """H(Q, K, V), without biases as in the equations; optionally followed by a feed-forward network (ours)."""
+
+    def __init__(self, *, width: int, heads: int, feed_forward: int = 0) -> None:
+        """`feed_forward` is the inner width of y + W2 relu(W1 y), or 0 for none."""
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
+        self.output = nn.Linear(width, width, bias=False)
+        self.inner = nn.Linear(width, feed_forward, bias=False) if feed_forward else None
+        self.outer = nn.Linear(feed_forward, width, bias=False) if feed_forward else None
+
+    def split(self, projected: Tensor) -> Tensor:
+        """[B, S, D] -> [B, H, S, d], a view."""
+        return projected.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def project(self, source: Tensor, mask: Tensor | None = None) -> KeyValues:
+        """Keys and values of `source` [B, S, D]; `mask` [B, S] is True where real."""
+        return masked(self.split(self.key(source)), self.split(self.value(source)), mask)
+
+    def project_words(self, table: Tensor, index: Tensor, mask: Tensor) -> KeyValues:
+        """Keys and values of `table[index]`, projecting each row of the table once.
+
+        Args:
+            table: [U, D], the distinct word embeddings.
+            index: [B, S] int64, rows of the table.
+            mask: [B, S], True where real.
+        """
+        both = F.linear(table, torch.cat((self.key.weight, self.value.weight)))  # [U, 2D]
+        keys, values = F.embedding(index, both).chunk(2, dim=-1)  # [B, S, D] each
+        return masked(self.split(keys), self.split(values), mask)
+
+    def forward(self, query: Tensor, source: KeyValues, trace: dict[str, Tensor] | None, name: str) -> Tensor:
+        """Attend from `query` [B, ..., D] to `source`; returns the shape of `query`.
+
+        With a `trace`, the weights are left in it under `name` as [B, H, ..., S].
+        """
+        shape = query.shape
+        queries = self.split(self.query(query.reshape(shape[0], -1, shape[-1])))  # [B, H, Q, d]
+        if trace is None:
+            heads = F.scaled_dot_product_attention(queries, source.keys, source.values, source.bias)
+        else:
+            heads, weights = attend(queries, source)
+            trace[name] = weights.view(*weights.shape[:2], *shape[1:-1], -1)
+        return self.finish(heads).view(shape)
+
+    def causal(self, words: Tensor, trace: dict[str, Tensor] | None, name: str) -> Tensor:
+        """Attend from each of `words` [M, T, D] to itself and those before it; weights in `trace` are [M, H, T, T]."""
+        queries, source = self.split(self.query(words)), self.project(words)
+        if trace is None:
+            heads = F.scaled_dot_product_attention(queries, source.keys, source.values, is_causal=True)
+        else:
+            length = words.shape[1]
+            future = torch.full((length, length), -math.inf, device=words.device, dtype=words.dtype).triu(1)
+            heads, trace[name] = attend(queries, KeyValues(source.keys, source.values, future[None, None]))
+        return self.finish(heads)
+
+    def finish(self, heads: Tensor) -> Tensor:
+        """[B, H, Q, d] -> [B, Q, D]: join the heads, multiply by W and apply the optional feed-forward network."""
+        joined = self.output(heads.transpose(1, 2).flatten(2))
+        if self.inner is not None and self.outer is not None:
+            joined = joined + self.outer(F.relu(self.inner(joined)))
+        return joined
+
+
+class Wrap(nn.Module):
+    """G(y; s) = LayerNorm(s + Dropout(y))."""
+
+    def __init__(self, *, width: int, dropout: float) -> None:
+        """`dropout` is the probability of a zero."""
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, y: Tensor, s: Tensor) -> Tensor:
+        """`y` and `s` have the same shape [..., D]."""
+        return self.norm(s + self.dropout(y))
+
+
+def masked(keys: Tensor, values: Tensor, mask: Tensor | None) -> KeyValues:
+    """Attach `mask` [B, S] (True where real) as a bias; an image without anything real gets zero values."""
+    if mask is None or bool(mask.all()):
+        return KeyValues(keys, values)
+    empty = ~mask.any(dim=1, keepdim=True)  # [B, 1]
+    bias = torch.zeros(mask.shape, device=keys.device, dtype=keys.dtype)
+    bias = bias.masked_fill(~mask & ~empty, -math.inf)  # softmax over nothing would be NaN
+    return KeyValues(keys, values.masked_fill(empty[:, None, None], 0.0), bias[:, None, None])
+
+
+def attend(queries: Tensor, source: KeyValues) -> tuple[Tensor, Tensor]:
+    """Plain attention that also returns its weights: ([B, H, Q, d], [B, H, Q, S])."""
+    scores = queries @ source.keys.transpose(-1, -2) / math.sqrt(queries.shape[-1])
+    weights = (scores if source.bias is None else scores + source.bias).softmax(dim=-1)
+    return weights @ source.values, weights

@@ -1,0 +1,125 @@
+"""A trained captioner as one thing: model, vocabulary and how to search, loaded from a checkpoint folder."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from glied import checkpoint
+from glied.captioner.decode import DecodingConfig, decode
+from glied.captioner.model import CaptionerConfig, CaptioningModel
+from glied.captioner.vocabulary import PAD, Vocabulary
+from glied.errors import UsageError
+from glied.vision.regions import RegionBatch, Regions
+
+KIND = "captioner"
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A caption in words, and the natural logarithm of its probability."""
+
+    text: str
+    log_probability: float
+
+
+class Captioner:
+    """Captions from regions and attributes."""
+
+    def __init__(
+        self,
+        model: CaptioningModel,
+        vocabulary: Vocabulary,
+        *,
+        attribute_count: int = 49,
+        decoding: DecodingConfig | None = None,
+        digest: str = "",
+    ) -> None:
+        """`attribute_count` is N, the most attribute words of an image; `digest` names the weights."""
+        self.model = model.eval()
+        self.vocabulary = vocabulary
+        self.attribute_count = attribute_count
+        self.decoding = decoding or DecodingConfig()
+        self.digest = digest
+
+    @classmethod
+    def load(
+        cls, uri: str, decoding: DecodingConfig | None = None, device: str | torch.device = "cpu"
+    ) -> "Captioner":
+        """Load a checkpoint folder that `save` wrote.
+
+        Raises:
+            UsageError: there is no captioner in the folder.
+        """
+        loaded = checkpoint.load(uri)
+        metadata = loaded.metadata
+        if metadata.get("kind") != KIND:
+            raise UsageError(f"{uri} holds a {metadata.get('kind', 'checkpoint of no kind')}, not a captioner")
+        vocabulary = Vocabulary.from_json(metadata["vocabulary"], metadata["vocabulary_digest"])
+        model = CaptioningModel(
+            CaptionerConfig(**metadata["config"]),
+            feature_size=metadata["feature_size"],
+            vocabulary_size=len(vocabulary),
+        )
+        model.load_state_dict(loaded.tensors)
+        return cls(
+            model.to(device),
+            vocabulary,
+            attribute_count=metadata["attribute_count"],
+            decoding=decoding,
+            digest=loaded.digest,
+        )
+
+    def save(self, uri: str, *, half: bool = False, **extra: Any) -> None:
+        """Write the checkpoint folder; `extra` is further metadata."""
+        metadata = extra | {
+            "kind": KIND,
+            "config": dataclasses.asdict(self.model.config),
+            "feature_size": self.model.feature_size,
+            "attribute_count": self.attribute_count,
+            "vocabulary": self.vocabulary.to_json(),
+            "vocabulary_digest": self.vocabulary.digest,
+        }
+        checkpoint.save(uri, self.model.state_dict(), metadata, half=half)
+
+    def caption(
+        self, regions: Sequence[Regions], attributes: Sequence[Sequence[tuple[str, float]]]
+    ) -> list[list[Caption]]:
+        """Caption images.
+
+        Args:
+            regions: one per image.
+            attributes: (word, probability) per image, the most probable first; words that the vocabulary does not
+                know are dropped.
+
+        Returns:
+            The `n_best` captions of each image, the best first.
+        """
+        if not regions:
+            return []
+        device = self.model.embedding.weight.device
+        words = [[word for word, _ in one] for one in attributes]
+        ids, mask = attribute_ids(words, self.vocabulary, self.attribute_count)
+        with torch.inference_mode():
+            memory = self.model.encode(
+                RegionBatch.collate(list(regions)).to(device), ids.to(device), mask.to(device)
+            )
+        found = decode(self.model, memory, self.decoding)
+        return [
+            [Caption(" ".join(self.vocabulary.decode(one.tokens)), one.log_probability) for one in hypotheses]
+            for hypotheses in found
+        ]
+
+
+def attribute_ids(
+    words: Sequence[Sequence[str]], vocabulary: Vocabulary, count: int
+) -> tuple[Tensor, Tensor]:
+    """The first `count` known words of each image: ids [B, N] int64 and mask [B, N], True where real."""
+    known = [[vocabulary.ids[word] for word in one if word in vocabulary][:count] for one in words]
+    longest = max((len(one) for one in known), default=0)
+    ids = torch.tensor([one + [PAD] * (longest - len(one)) for one in known], dtype=torch.int64)
+    mask = torch.tensor([[True] * len(one) + [False] * (longest - len(one)) for one in known], dtype=torch.bool)
+    return ids.view(len(known), longest), mask.view(len(known), longest)

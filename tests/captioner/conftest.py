@@ -1,0 +1,44 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from glied.captioner.model import CaptionerConfig, CaptioningModel
+from glied.vision.regions import RegionBatch
+
+FEATURES, VOCABULARY = 12, 30
+
+
+@pytest.fixture
+def make_model() -> Callable[..., CaptioningModel]:
+    """Small models with random weights in evaluation mode."""
+
+    def make(vocabulary_size: int = VOCABULARY, seed: int = 0, sharp: float = 1.0, **options) -> CaptioningModel:
+        torch.manual_seed(seed)
+        config = CaptionerConfig(width=16, heads=4, **options)
+        model = CaptioningModel(config, feature_size=FEATURES, vocabulary_size=vocabulary_size).eval()
+        with torch.no_grad():
+            model.classifier.weight.mul_(sharp)  # peaked distributions, as trained models have them
+        return model
+
+    return make
+
+
+@pytest.fixture
+def make_inputs() -> Callable[..., tuple[RegionBatch, Tensor, Tensor]]:
+    """Random regions and attributes of `batch` images: (regions, attribute ids, attribute mask)."""
+
+    def make(batch: int = 3, regions: int = 6, attributes: int = 5, vocabulary_size: int = VOCABULARY, seed: int = 1):
+        generator = torch.Generator().manual_seed(seed)
+        corner = torch.rand(batch, regions, 2, generator=generator) * 100
+        batch_of_regions = RegionBatch(
+            features=torch.randn(batch, regions, FEATURES, generator=generator),
+            boxes=torch.cat((corner, corner + 50), dim=-1),
+            mask=torch.ones(batch, regions, dtype=torch.bool),
+            sizes=torch.tensor([[200.0, 160.0]] * batch),
+        )
+        ids = torch.randint(4, vocabulary_size, (batch, attributes), generator=generator)
+        return batch_of_regions, ids, torch.ones_like(ids, dtype=torch.bool)
+
+    return make
