@@ -93,9 +93,8 @@ def _one_line(error: BaseException, parser: ArgumentParser) -> str:
 
 
 def _valid_keys(parser: ArgumentParser) -> list[str]:
-    return sorted(
-        action.dest for action in parser._actions if action.dest not in ("help", "config", "print_config")
-    )
+    hidden = ("help", "config", "print_config", "print_shtab")
+    return sorted(action.dest for action in parser._actions if action.dest not in hidden)
 
 
 def run(main: Callable[[], int]) -> NoReturn:
