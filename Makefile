@@ -1,0 +1,31 @@
+# A fresh machine needs Python 3.10 or newer and make; everything else is installed into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export RAY_USAGE_STATS_ENABLED := 0
+
+.PHONY: install demo test lint clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: install
+	$(BIN)/python jobs/make_scenes.py --out demo/scenes --split test --count 200
+	$(BIN)/python jobs/caption_dataset.py --config configs/caption/demo.yaml --input.uri demo/scenes/images --output.uri demo/captions
+	$(BIN)/python jobs/evaluate.py --captions demo/captions --references demo/scenes/captions.json --out demo/results.json
+	$(BIN)/python jobs/gallery.py --run demo/captions --images demo/scenes/images --references demo/scenes/captions.json --out demo/gallery.html
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) .venv-* build demo
