@@ -126,6 +126,19 @@ def test_layout_lies_inside_the_image(place: str, light: str) -> None:
             assert 0 <= y1 < y2 <= 200
 
 
+@pytest.mark.parametrize("size", [(200, 480), (300, 300), (500, 200)])
+def test_sun_and_moon_are_round_in_every_image(size: tuple[int, int]) -> None:
+    seen = 0
+    for seed in range(20):
+        for light in LIGHTS:
+            for name, (x1, y1, x2, y2) in layout("field", *size, seed, light).stuff:
+                if name in ("sun", "moon"):
+                    seen += 1
+                    assert x2 - x1 == pytest.approx(y2 - y1)
+                    assert 0 <= x1 < x2 <= size[0]
+    assert seen > 10
+
+
 def test_lights_and_seeds_give_different_places() -> None:
     pictures = [render("beach", light, WIDTH, HEIGHT, 1, []) for light in LIGHTS]
     pictures += [render("beach", "day", WIDTH, HEIGHT, 2, [])]

@@ -20,8 +20,8 @@ SKIES: dict[str, tuple[RGB, RGB]] = {
 }
 GRADES: dict[str, tuple[float, float, float]] = {
     "day": (1.0, 1.0, 1.0),
-    "sunset": (1.04, 0.90, 0.80),
-    "night": (0.62, 0.66, 0.86),
+    "sunset": (1.03, 0.92, 0.84),
+    "night": (0.67, 0.70, 0.86),
     "overcast": (0.90, 0.92, 0.95),
 }
 INDOOR_GRADES: dict[str, tuple[float, float, float]] = {

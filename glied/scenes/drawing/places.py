@@ -52,7 +52,25 @@ def layout(place: str, width: int, height: int, seed: int, light: str = "day") -
     boxes = tuple(
         (name, (x1 * width, y1 * height, x2 * width, y2 * height)) for name, (x1, y1, x2, y2) in stuff
     )
-    return Layout(horizon * height, boxes)
+    return Layout(horizon * height, tuple((name, _in_proportion(name, box, width)) for name, box in boxes))
+
+
+SHAPES = {
+    "sun": 1.0,
+    "moon": 1.0,
+    "cloud": 2.6,
+    "cactus": 0.5,
+}  # width over height, whatever the image's shape
+
+
+def _in_proportion(name: str, box: Box, width: int) -> Box:
+    """Gives what has a shape of its own its right width, around the same middle and inside the image."""
+    if name not in SHAPES:
+        return box
+    x1, y1, x2, y2 = box
+    half = min(SHAPES[name] * (y2 - y1), 0.6 * width) / 2
+    middle = min(max((x1 + x2) / 2, half), width - half)
+    return middle - half, y1, middle + half, y2
 
 
 Plan = tuple[float, list[tuple[str, Box]]]
@@ -72,7 +90,7 @@ def _sky(rng: random.Random, light: str, bottom: float) -> list[tuple[str, Box]]
             y = bottom - 2.2 * r
         stuff.append(("moon" if light == "night" else "sun", (x - 0.75 * r, y - r, x + 0.75 * r, y + r)))
     for cx, cy, w in clouds[: 3 if light == "overcast" else count]:
-        stuff.append(("cloud", (cx, cy, cx + w, cy + 0.42 * w)))
+        stuff.append(("cloud", (cx, cy, cx + w, cy + 0.5 * w)))
     return stuff
 
 
