@@ -1,7 +1,7 @@
 """What the demo world is made of: which objects stand where, in which colors, and how they relate.
 
-Everything here is plain data. Heights are fractions of the image's shorter side for an object of ordinary size
-in the foreground; the drawing package owns shapes and aspects.
+Everything here is plain data. Heights are fractions of the image's shorter side for an object of ordinary
+size in the foreground; the drawing package owns shapes and aspects.
 """
 
 from __future__ import annotations

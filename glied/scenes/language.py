@@ -1,8 +1,8 @@
 """What people would say about a scene: five references, one full description, phrases per criterion.
 
-References follow the COCO manner: lowercase, mostly about the salient objects, each by a speaker with words of
-their own. The description names everything, with the canonical (first) word of each synonym list. Its words are the
-references' words, so that a captioner trained on the references can say all of it.
+References follow the COCO manner: lowercase, mostly about the salient objects, each by a speaker with words
+of their own. The description names everything, with the canonical (first) word of each synonym list. Its words
+are the references' words, so that a captioner trained on the references can say all of it.
 """
 
 from __future__ import annotations

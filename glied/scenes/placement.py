@@ -300,8 +300,8 @@ class _Stage:
     def _riding(self, a: Item, b: Item) -> list[Placed]:
         mount = self._partner(b)
         x1, y1, x2, y2 = mount.box
-        lift = 0.12 if b.kind == "bicycle" else 0.22
-        scale = min(mount.scale, 0.95)
+        lift = {"bicycle": 0.12, "horse": 0.3, "elephant": 0.5}[b.kind]
+        scale = min(mount.scale, 0.9)
         rider = self.stand(0, a, (x1 + x2) / 2, y2 - lift * (y2 - y1), scale)
         return [_with_layer(rider, mount.layer - 0.5), mount]
 

@@ -86,7 +86,7 @@ def sample_scene(split: str, index: int, seed: int = 0) -> Scene:
     rng = stream(split, seed, "layout", index)
     sprites_seed = rng.randrange(2**31)
     ground = layout(plan.place, plan.width, plan.height, sprites_seed, plan.light)
-    placed = _place(plan, ground, split, index, seed)
+    plan, placed = _place(plan, ground, split, index, seed)
     placed.sort(key=lambda p: p.item)
     plan = _as_drawn(plan, placed)
     objects = tuple(_objects(plan, placed))
@@ -99,11 +99,14 @@ def sample_scene(split: str, index: int, seed: int = 0) -> Scene:
     return Scene(split, index, seed, plan, objects, order, relations, stuff, sprites_seed)
 
 
-def _place(plan: Plan, ground: Layout, split: str, index: int, seed: int) -> list[Placed]:
-    for attempt in range(40):
+def _place(plan: Plan, ground: Layout, split: str, index: int, seed: int) -> tuple[Plan, list[Placed]]:
+    """The plan with positions, drawn ever smaller until it fits; side by side where nothing else does."""
+    for attempt in range(60):
+        if attempt == 30 and plan.partner is not None:
+            plan = replace(plan, relation="next to")
         try:
             rng = stream(split, seed, "place", index, attempt)
-            return place_objects(rng, plan, ground, shrink=max(0.4, 1 - 0.03 * attempt))
+            return plan, place_objects(rng, plan, ground, shrink=max(0.3, 1 - 0.03 * (attempt % 30)))
         except LookupError:
             continue
     raise AssertionError(f"no room for {plan}")
