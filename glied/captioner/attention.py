@@ -4,8 +4,9 @@
     multi-head  H(Q,K,V)   = [A_1; ...; A_H] W
     wrap        G(y; s)    = LayerNorm(s + Dropout(y))
 
-Keys and values are projected apart from the queries, so that what is constant per image is projected once. Queries are
-[B, ..., D]: all words of all captions or beams of an image attend to that image's keys together, which are never copied.
+Keys and values are projected apart from the queries, so that what is constant per image is projected once.
+Queries are [B, ..., D]: all words of all captions or beams of an image attend to that image's keys together,
+which are never copied.
 
 Shapes: B images, Q queries of an image, S things attended to, D width, H heads, d = D / H.
 """
@@ -24,7 +25,7 @@ class KeyValues:
 
     Attributes:
         keys: [B, H, S, d].
-        values: [B, H, S, d]; zero for an image with nothing to attend to, so that its result is the zero vector.
+        values: [B, H, S, d]; zero for an image with nothing to attend to: its result is the zero vector.
         bias: [B, 1, 1, S], 0 where real and -inf where padded; None when nothing is padded.
     """
 
@@ -39,7 +40,7 @@ class KeyValues:
 
 
 class MultiHead(nn.Module):
-    """H(Q, K, V), without biases as in the equations; optionally followed by a feed-forward network (ours)."""
+    """H(Q, K, V), without biases as in the equations; a feed-forward network may follow (ours)."""
 
     def __init__(self, *, width: int, heads: int, feed_forward: int = 0) -> None:
         """`feed_forward` is the inner width of y + W2 relu(W1 y), or 0 for none."""
@@ -87,7 +88,7 @@ class MultiHead(nn.Module):
         return self.finish(heads).view(shape)
 
     def causal(self, words: Tensor, trace: dict[str, Tensor] | None, name: str) -> Tensor:
-        """Attend from each of `words` [M, T, D] to itself and those before it; weights in `trace` are [M, H, T, T]."""
+        """Attend from each of `words` [M, T, D] to itself and those before it; weights are [M, H, T, T]."""
         queries, source = self.split(self.query(words)), self.project(words)
         if trace is None:
             heads = F.scaled_dot_product_attention(queries, source.keys, source.values, is_causal=True)
@@ -98,7 +99,7 @@ class MultiHead(nn.Module):
         return self.finish(heads)
 
     def finish(self, heads: Tensor) -> Tensor:
-        """[B, H, Q, d] -> [B, Q, D]: join the heads, multiply by W and apply the optional feed-forward network."""
+        """[B, H, Q, d] -> [B, Q, D]: join the heads, multiply by W, apply the feed-forward network if any."""
         joined = self.output(heads.transpose(1, 2).flatten(2))
         if self.inner is not None and self.outer is not None:
             joined = joined + self.outer(F.relu(self.inner(joined)))

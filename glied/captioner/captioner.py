@@ -57,7 +57,7 @@ class Captioner:
         loaded = checkpoint.load(uri)
         metadata = loaded.metadata
         if metadata.get("kind") != KIND:
-            raise UsageError(f"{uri} holds a {metadata.get('kind', 'checkpoint of no kind')}, not a captioner")
+            raise UsageError(f"{uri} holds a checkpoint of kind {metadata.get('kind')}, not a captioner")
         vocabulary = Vocabulary.from_json(metadata["vocabulary"], metadata["vocabulary_digest"])
         model = CaptioningModel(
             CaptionerConfig(**metadata["config"]),
@@ -92,8 +92,8 @@ class Captioner:
 
         Args:
             regions: one per image.
-            attributes: (word, probability) per image, the most probable first; words that the vocabulary does not
-                know are dropped.
+            attributes: (word, probability) per image, the most probable first; words that the vocabulary does
+                not know are dropped.
 
         Returns:
             The `n_best` captions of each image, the best first.
@@ -120,6 +120,8 @@ def attribute_ids(
     """The first `count` known words of each image: ids [B, N] int64 and mask [B, N], True where real."""
     known = [[vocabulary.ids[word] for word in one if word in vocabulary][:count] for one in words]
     longest = max((len(one) for one in known), default=0)
-    ids = torch.tensor([one + [PAD] * (longest - len(one)) for one in known], dtype=torch.int64)
-    mask = torch.tensor([[True] * len(one) + [False] * (longest - len(one)) for one in known], dtype=torch.bool)
-    return ids.view(len(known), longest), mask.view(len(known), longest)
+    ids = torch.full((len(known), longest), PAD)
+    for row, one in zip(ids, known, strict=True):
+        row[: len(one)] = torch.tensor(one, dtype=torch.int64)
+    lengths = torch.tensor([len(one) for one in known])
+    return ids, torch.arange(longest) < lengths[:, None]

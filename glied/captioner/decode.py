@@ -1,7 +1,7 @@
 """Greedy and beam search over a captioning model.
 
-The memory of an image is shared by its beams, the cache of the words so far follows them, and finished images leave the
-batch. Beams of an image never see another image, so a caption does not depend on the batch it was in.
+The memory of an image is shared by its beams, the cache of the words so far follows them, and finished images
+leave the batch. Beams never see another image, so a caption does not depend on the batch it was in.
 
 Shapes: B images still searched, K beams, V vocabulary.
 """
@@ -40,8 +40,10 @@ class DecodingConfig:
             raise UsageError(f"beam_size: {self.beam_size} is not at least 1")
         if not 1 <= self.n_best <= self.beam_size:
             raise UsageError(f"n_best: {self.n_best} is not between 1 and beam_size ({self.beam_size})")
-        if not 0 <= self.min_length <= self.max_length or self.max_length < 1:
-            raise UsageError(f"min_length: {self.min_length} is not between 0 and max_length ({self.max_length})")
+        if self.max_length < 1:
+            raise UsageError(f"max_length: {self.max_length} is not at least 1")
+        if not 0 <= self.min_length <= self.max_length:
+            raise UsageError(f"min_length: {self.min_length} is not in 0 to max_length ({self.max_length})")
         if self.length_penalty < 0:
             raise UsageError(f"length_penalty: {self.length_penalty} is negative")
 
@@ -52,8 +54,8 @@ class Hypothesis:
 
     Attributes:
         tokens: ids of its words, without begin and end.
-        log_probability: natural logarithm, the end token included unless the caption was cut at the maximum length.
-        finished: False when it was cut.
+        log_probability: natural logarithm, the end token included unless the caption was cut.
+        finished: False when it was cut at the maximum length.
     """
 
     tokens: tuple[int, ...]
@@ -117,9 +119,9 @@ class _Pool:
 def decode(model: CaptioningModel, memory: Memory, config: DecodingConfig) -> list[list[Hypothesis]]:
     """Search captions for every image of `memory`; returns each image's `n_best`, the best first.
 
-    A hypothesis that ends among the best `beam_size` candidates of its step enters the image's pool, and the search of
-    an image ends when its pool holds `beam_size`; at the maximum length what is still alive is cut and enters too.
-    An image has fewer than `n_best` hypotheses only where the vocabulary does not allow more.
+    A hypothesis that ends among the best `beam_size` candidates of its step enters the image's pool, and the
+    search of an image ends when its pool holds `beam_size`; at the maximum length what is still alive is cut
+    and enters too. An image has fewer than `n_best` hypotheses only where the vocabulary does not allow more.
     """
     training = model.training
     model.eval()
@@ -174,7 +176,7 @@ def _forbid(log_probabilities: Tensor, history: Tensor, config: DecodingConfig) 
 
 
 def _advance(beams: _Beams, pool: _Pool, log_probabilities: Tensor, beam_size: int) -> None:
-    """Extend the beams by a word: ends among the best `beam_size` candidates are pooled, the best others live on.
+    """Extend the beams by a word: ends among the `beam_size` best are pooled, the best others live.
 
     Of the 2 * beam_size best candidates at least beam_size are no end, since a beam ends in one way only.
     """

@@ -5,21 +5,23 @@
                 p   = softmax(W_c c~)
 
     GLIED       I~  = G(H_vd(I, I, I), I)                      global visual distilling, once per image
-                t~  = G(H_ad(x, A, A), x)                      global attribute distilling: the word is the pivot
+                t~  = G(H_ad(x, A, A), x)                      global attribute distilling: x the pivot
                 x~  = G(H_x(t~, T~, T~), t~)                   T~: the t~ of all words so far (causal)
                 c_g = G(H_v(x~, I~, I~), x~)                   global aspect vector
                 c~  = G(H_vl(c_g, I, I) + H_al(c_g, A, A), c_g)  local cross-modal distilling
                 p   = softmax(W_c c~)
 
-Ours, where the equations are silent: region features are layer-normalized before they are projected to I (detectors differ
-in scale); word embeddings are multiplied by sqrt(D); dropout also on x and I; no biases in attention and W_c.
+Ours, where the equations are silent: region features are layer-normalized before they are projected to I
+(detectors differ in scale); word embeddings are multiplied by sqrt(D); dropout also on x and I; no biases in
+attention and W_c.
 
-Shapes: B images, R regions, N attributes, C captions (or beams) of an image, T words, D width, H heads, V vocabulary.
+Shapes: B images, R regions, N attributes, C captions (or beams) of an image, T words, D width, H heads,
+V vocabulary.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +57,7 @@ class CaptionerConfig:
     no_attribute_distilling: bool = False
     """Ablation: t~ = x."""
     no_pivot: bool = False
-    """Ablation: attributes are distilled among themselves, A~ = G(H_ad(A, A, A), A), and c_g attends to I~ and A~."""
+    """Ablation: t~ = x; A~ = G(H_ad(A, A, A), A); c_g = G(H_v(x~, I~, I~) + H_a(x~, A~, A~), x~)."""
     no_local_distilling: bool = False
     """Ablation: c~ = c_g."""
     vision_only: bool = False
@@ -117,7 +119,7 @@ class Memory:
 
 @dataclass
 class Cache:
-    """Keys and values of H_x for the words so far: [B * C, H, maximum length, d], of which `length` are filled."""
+    """Keys and values of H_x for the words so far: [B * C, H, maximum length, d], `length` filled."""
 
     keys: Tensor
     values: Tensor
@@ -166,6 +168,12 @@ class CaptioningModel(nn.Module):
         if self.config.tied:
             self.classifier.weight = self.embedding.weight
 
+    def _attention(self, name: str) -> MultiHead:
+        return cast(MultiHead, self.attentions[name])
+
+    def _wrap(self, name: str) -> Wrap:
+        return cast(Wrap, self.wraps[name])
+
     def encode(
         self, regions: RegionBatch, attributes: Tensor, attribute_mask: Tensor, trace: Trace | None = None
     ) -> Memory:
@@ -183,9 +191,9 @@ class CaptioningModel(nn.Module):
             image = self._image(regions)
             distilled = self._distill("vd", image, regions.mask, trace) if "H_vd" in names else image
             if "H_v" in names:
-                sources["H_v"] = self.attentions["H_v"].project(distilled, regions.mask)
+                sources["H_v"] = self._attention("H_v").project(distilled, regions.mask)
             if "H_vl" in names:
-                sources["H_vl"] = self.attentions["H_vl"].project(image, regions.mask)
+                sources["H_vl"] = self._attention("H_vl").project(image, regions.mask)
         if {"H_a", "H_ad", "H_al"} & names:
             sources |= self._attribute_sources(attributes, attribute_mask, trace)
         return Memory(sources, len(attributes))
@@ -201,26 +209,27 @@ class CaptioningModel(nn.Module):
 
     def _distill(self, name: str, source: Tensor, mask: Tensor, trace: Trace | None) -> Tensor:
         """G(H(S, S, S), S): things of one kind distilled among themselves."""
-        attention = self.attentions[f"H_{name}"]
-        return self.wraps[name](attention(source, attention.project(source, mask), trace, f"H_{name}"), source)
+        attention = self._attention(f"H_{name}")
+        attended = attention(source, attention.project(source, mask), trace, f"H_{name}")
+        return self._wrap(name)(attended, source)
 
     def _attribute_sources(
         self, attributes: Tensor, mask: Tensor, trace: Trace | None
     ) -> dict[str, KeyValues]:
-        """Keys and values of the attributes; each distinct word is projected once, however many images share it."""
+        """Keys and values of the attributes; each distinct word of the batch is projected once."""
         if attributes.shape[1] == 0:
             attributes, mask = attributes.new_zeros(len(attributes), 1), mask.new_zeros(len(mask), 1)
         unique, index = torch.unique(attributes, return_inverse=True)
         words = self.embedding(unique) * math.sqrt(self.config.width)  # [U, D]
         sources = {
-            name: attention.project_words(words, index, mask)
-            for name, attention in self.attentions.items()
-            if name in ("H_a", "H_ad", "H_al")
+            name: self._attention(name).project_words(words, index, mask)
+            for name in ("H_a", "H_ad", "H_al")
+            if name in self.attentions
         }
         if self.config.no_pivot:
             del sources["H_ad"]
             distilled = self._distill("ad", words[index], mask, trace)
-            sources["H_a"] = self.attentions["H_a"].project(distilled, mask)
+            sources["H_a"] = self._attention("H_a").project(distilled, mask)
         return sources
 
     def forward(
@@ -241,7 +250,7 @@ class CaptioningModel(nn.Module):
 
         Args:
             memory: of B images, shared by all captions of an image.
-            tokens: [B, C, T] or [B, T] int64, begin token first; padding at the end changes nothing before it.
+            tokens: [B, C, T] or [B, T] int64, begin token first; padding at the end changes nothing.
             where: like `tokens`, True where logits are wanted; None for everywhere.
             trace: takes the weights of each attention, [B, H, C, T, S] (of H_x [B * C, H, T, T]).
 
@@ -252,27 +261,27 @@ class CaptioningModel(nn.Module):
         x = self._words(captions, 0)  # [B, C, T, D]
         pivoted = self._pivot(x, memory, trace)
         flat = pivoted.flatten(0, 1)  # [B * C, T, D]
-        x = self.wraps["x"](self.attentions["H_x"].causal(flat, trace, "H_x"), flat).view_as(pivoted)
+        x = self._wrap("x")(self._attention("H_x").causal(flat, trace, "H_x"), flat).view_as(pivoted)
         combined = self._combine(x, memory, trace).view(*tokens.shape, -1)
         return self.classifier(combined if where is None else combined[where])
 
     def start(self, rows: int, maximum_length: int) -> Cache:
-        """An empty cache for `rows` = B * C captions of up to `maximum_length` tokens, the begin token included."""
+        """An empty cache for `rows` = B * C captions of up to `maximum_length` tokens, begin included."""
         config, weight = self.config, self.embedding.weight
         shape = (rows, config.heads, maximum_length, config.width // config.heads)
         return Cache(weight.new_zeros(shape), weight.new_zeros(shape))
 
     def step(self, memory: Memory, tokens: Tensor, cache: Cache, trace: Trace | None = None) -> Tensor:
-        """One word further: the logits [B, C, V] after `tokens` [B, C]; the cache grows by one word in place."""
+        """One word further: the logits [B, C, V] after `tokens` [B, C]; the cache grows in place."""
         x = self._words(tokens[..., None], cache.length).squeeze(2)  # [B, C, D]
         pivoted = self._pivot(x, memory, trace)
-        attention = self.attentions["H_x"]
+        attention = self._attention("H_x")
         flat = pivoted.flatten(0, 1)[:, None]  # [B * C, 1, D]
         new, at = attention.project(flat), cache.length
         cache.keys[:, :, at : at + 1], cache.values[:, :, at : at + 1] = new.keys, new.values
         cache.length = at + 1
         past = KeyValues(cache.keys[:, :, : at + 1], cache.values[:, :, : at + 1])
-        x = self.wraps["x"](attention(flat, past, trace, "H_x"), flat).view_as(pivoted)
+        x = self._wrap("x")(attention(flat, past, trace, "H_x"), flat).view_as(pivoted)
         return self.classifier(self._combine(x, memory, trace))
 
     def _words(self, tokens: Tensor, start: int) -> Tensor:
@@ -287,18 +296,18 @@ class CaptioningModel(nn.Module):
         """t~, or x where the word is no pivot."""
         if "H_ad" not in memory.sources:
             return x
-        return self.wraps["ad"](self.attentions["H_ad"](x, memory.sources["H_ad"], trace, "H_ad"), x)
+        return self._wrap("ad")(self._attention("H_ad")(x, memory.sources["H_ad"], trace, "H_ad"), x)
 
     def _combine(self, x: Tensor, memory: Memory, trace: Trace | None) -> Tensor:
         """c~ from x~: the global aspect vector (or Base's only vector), then what is distilled locally."""
         for wrap, names in (("v", ("H_v", "H_a")), ("l", ("H_vl", "H_al"))):
             found = [
-                self.attentions[name](x, memory.sources[name], trace, name)
+                self._attention(name)(x, memory.sources[name], trace, name)
                 for name in names
                 if name in memory.sources
             ]
             if found:
-                x = self.wraps[wrap](found[0] if len(found) == 1 else found[0] + found[1], x)
+                x = self._wrap(wrap)(found[0] if len(found) == 1 else found[0] + found[1], x)
         return x
 
 

@@ -1,7 +1,7 @@
 """Words: tokenization as the COCO caption tools do it, and the table between words and ids.
 
-`tokenize` gives the tokens of pycocoevalcap's `PTBTokenizer` (Stanford's PTBTokenizer 3.4.1 with `-lowerCase`, then its
-list of punctuation removed) without Java, so that training, metrics and rewards all see the same words.
+`tokenize` gives the tokens of pycocoevalcap's `PTBTokenizer` (Stanford's version 3.4.1 with `-lowerCase`, then
+its list of punctuation removed) without Java, so that training, metrics and rewards see the same words.
 """
 
 import hashlib
@@ -15,24 +15,23 @@ from glied.errors import UsageError
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
 
-# Abbreviations that keep their period. The first list holds in any case; the words of the second are words of their
-# own in lower case (in., mass., ...); those of the third are abbreviations only before a number.
-_ABBREVIATIONS = """
-    jan feb mar apr jun jul aug sept? oct nov dec mon tues? wed thurs? fri ala ariz calif colo conn ct dak fla ga ind
-    kans? ky md mich minn mo mont neb nev okla penn tenn va vt wisc? wyo mrs? ms drs? profs? sens? reps? attys? lt col gen
-    messrs govs? adm rev maj sgt cpl pvt capt ste? ave pres lieut hon brig cmdr comdr pfc spc supts? det mt ft adj adv
-    asst assoc ens insp mlle mme msgr sfc jr sr bros ph blvd rd esq inc cos? corp pty ltd plc rt bancorp dept bhd assn
-    univ intl sys vs etc al seq bldg est sq mfg natl tel ext alex wm jos cie cf
-""".split()
-_CAPITALIZED = "az ark del ill la mass miss ore pa tex wash".split()
-_NUMBERED = "nos? prop pp figs? op".split()
+# Abbreviations that keep their period. The first list holds in any case; the second's are other words in
+# lower case ("ill", "mass"); the third's are abbreviations only before a number.
+_ABBREVIATIONS = (
+    "jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec|mon|tues?|wed|thurs?|fri|ala|ariz|calif|colo|conn|ct|dak|fla|ga|"
+    "ind|kans?|ky|md|mich|minn|mo|mont|neb|nev|okla|penn|tenn|va|vt|wisc?|wyo|mrs?|ms|drs?|profs?|sens?|reps?|"
+    "attys?|lt|col|gen|messrs|govs?|adm|rev|maj|sgt|cpl|pvt|capt|ste?|ave|pres|lieut|hon|brig|cmdr|comdr|pfc|spc|"
+    "supts?|det|mt|ft|adj|adv|asst|assoc|ens|insp|mlle|mme|msgr|sfc|jr|sr|bros|ph|blvd|rd|esq|inc|cos?|corp|pty|"
+    "ltd|plc|rt|bancorp|dept|bhd|assn|univ|intl|sys|vs|etc|al|seq|bldg|est|sq|mfg|natl|tel|ext|alex|wm|jos|cie|cf"
+)
+_CAPITALIZED = "Az|Ark|Del|Ill|La|Mass|Miss|Ore|Pa|Tex|Wash|AZ|ARK|DEL|ILL|LA|MASS|MISS|ORE|PA|TEX|WASH"
+_NUMBERED = "nos?|prop|pp|figs?|op"
 # Before these, the period after a single letter ends a sentence.
-_STARTERS = """
-    A About According Additionally After An As At But Earlier He Her Here However If In It Last Many More Mr. Ms. Now Once
-    One Other Our She Since So Some Such That The Their Then There These They This We When While What Yet You
-""".split()
-
-_capitalized = "|".join(f"{word.capitalize()}|{word.upper()}" for word in _CAPITALIZED)
+_STARTERS = (
+    "A|About|According|Additionally|After|An|As|At|But|Earlier|He|Her|Here|However|If|In|It|Last|Many|More|Mr.|Ms.|"
+    "Now|Once|One|Other|Our|She|Since|So|Some|Such|That|The|Their|Then|There|These|They|This|We|When|While|What|"
+    "Yet|You"
+)
 _A, _AN = r"[^\W\d_]", r"[^\W_]"  # a letter; a letter or digit
 _NUMBER = r"\d+(?:[.,:]\d+)*"
 _NT = r"n't(?!\w)"
@@ -56,11 +55,11 @@ _TOKEN = re.compile(
             r"(?:\d{1,4}[- \u00A0])?\d{1,4}/\d{1,4}(?![\w/])",  # fractions; "2 1/2" is one token
             r"\d{1,2}[-/]\d{1,2}[-/]\d{2,4}(?!\d)",  # dates
             rf"(?:{_A}\.){{2,}}{_A}(?=\W|$)(?!\.)",  # D.V.D
-            rf"{_A}(?=\.\s+(?-i:{'|'.join(_STARTERS)})\s)",
+            rf"{_A}(?=\.\s+(?-i:{_STARTERS})\s)",
             rf"(?:{_A}\.)+(?!\w)",  # acronyms and initials
-            rf"(?:{'|'.join(_ABBREVIATIONS)})\.(?!\w)",
-            rf"(?-i:{_capitalized})\.(?!\w)",
-            rf"(?:{'|'.join(_NUMBERED)})\.(?=\s?\d)",
+            rf"(?:{_ABBREVIATIONS})\.(?!\w)",
+            rf"(?-i:{_CAPITALIZED})\.(?!\w)",
+            rf"(?:{_NUMBERED})\.(?=\s?\d)",
             r"(?-i:[A-Z]+(?:&[A-Z]+)+)(?!\w)|c\+\+|[cf]\#",
             rf"{_A}+?(?={_NT})",
             r"c'mon\b|ma'am\b|o'clock\b",
@@ -77,9 +76,10 @@ _TOKEN = re.compile(
     ),
     re.IGNORECASE,
 )
-_PUNCTUATION = frozenset("'' ' `` ` . ? ! , : - -- ... ; \"".split())
+_PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";", '"'])
 _NORMALIZED = str.maketrans(
-    {"‘": "'", "’": "'", "“": '"', "”": '"', "–": "--", "—": "--", "…": "...", "€": "$", "£": "#"}
+    {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2013": "--", "\u2014": "--", "…": "..."}
+    | {"€": "$", "£": "#"}
     | {"½": "\t1/2", "¼": "\t1/4", "¾": "\t3/4"}
 )
 _ENTITIES = (("&amp;", "&"), ("&quot;", '"'), ("&lt;", "<"), ("&gt;", ">"))
@@ -91,8 +91,8 @@ _BRACKETS = (
 def tokenize(text: str) -> list[str]:
     """Split a caption into lower-case tokens without punctuation, as the COCO tools do.
 
-    Clitics are tokens of their own ("dog", "'s"), hyphenated words and abbreviations stay whole ("t-shirt", "mr."),
-    round brackets stay as "-lrb-" and "-rrb-" (the published list of punctuation names them in upper case only).
+    Clitics are tokens of their own ("dog", "'s"), hyphenated words and abbreviations stay whole ("t-shirt",
+    "mr."), round brackets stay as "-lrb-" and "-rrb-" (the published list has them in upper case).
     """
     text = text.translate(_NORMALIZED)
     if "&" in text:
@@ -128,7 +128,7 @@ class Vocabulary:
 
     @classmethod
     def from_captions(cls, captions: Iterable[str], minimum_count: int = 5) -> "Vocabulary":
-        """The words that occur at least `minimum_count` times, the commonest first, equals in alphabetical order."""
+        """The words that occur at least `minimum_count` times, the commonest first, ties by alphabet."""
         counts = Counter(token for caption in captions for token in tokenize(caption))
         kept = (word for word, count in counts.items() if count >= minimum_count and word not in SPECIAL)
         return cls(sorted(kept, key=lambda word: (-counts[word], word)))

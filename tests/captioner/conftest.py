@@ -2,10 +2,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from glied.vision.regions import RegionBatch
 from torch import Tensor
 
 from glied.captioner.model import CaptionerConfig, CaptioningModel
-from glied.vision.regions import RegionBatch
 
 FEATURES, VOCABULARY = 12, 30
 
@@ -14,7 +14,9 @@ FEATURES, VOCABULARY = 12, 30
 def make_model() -> Callable[..., CaptioningModel]:
     """Small models with random weights in evaluation mode."""
 
-    def make(vocabulary_size: int = VOCABULARY, seed: int = 0, sharp: float = 1.0, **options) -> CaptioningModel:
+    def make(
+        vocabulary_size: int = VOCABULARY, seed: int = 0, sharp: float = 1.0, **options
+    ) -> CaptioningModel:
         torch.manual_seed(seed)
         config = CaptionerConfig(width=16, heads=4, **options)
         model = CaptioningModel(config, feature_size=FEATURES, vocabulary_size=vocabulary_size).eval()
@@ -29,7 +31,13 @@ def make_model() -> Callable[..., CaptioningModel]:
 def make_inputs() -> Callable[..., tuple[RegionBatch, Tensor, Tensor]]:
     """Random regions and attributes of `batch` images: (regions, attribute ids, attribute mask)."""
 
-    def make(batch: int = 3, regions: int = 6, attributes: int = 5, vocabulary_size: int = VOCABULARY, seed: int = 1):
+    def make(
+        batch: int = 3,
+        regions: int = 6,
+        attributes: int = 5,
+        vocabulary_size: int = VOCABULARY,
+        seed: int = 1,
+    ):
         generator = torch.Generator().manual_seed(seed)
         corner = torch.rand(batch, regions, 2, generator=generator) * 100
         batch_of_regions = RegionBatch(

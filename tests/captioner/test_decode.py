@@ -19,7 +19,9 @@ def recompute(model, inputs, row, words, finished):
         regions, **{f.name: getattr(regions, f.name)[row : row + 1] for f in dataclasses.fields(regions)}
     )
     tokens = [BOS, *words, EOS] if finished else [BOS, *words]
-    table = model(one, ids[row : row + 1], mask[row : row + 1], torch.tensor([tokens[:-1]]))[0].log_softmax(-1)
+    table = model(one, ids[row : row + 1], mask[row : row + 1], torch.tensor([tokens[:-1]]))[0].log_softmax(
+        -1
+    )
     return sum(table[t, word].item() for t, word in enumerate(tokens[1:]))
 
 
@@ -31,7 +33,8 @@ def plain_beam_search(model, inputs, row, config):
         for words, total in beams:
             regions, ids, mask = inputs
             one = dataclasses.replace(
-                regions, **{f.name: getattr(regions, f.name)[row : row + 1] for f in dataclasses.fields(regions)}
+                regions,
+                **{f.name: getattr(regions, f.name)[row : row + 1] for f in dataclasses.fields(regions)},
             )
             with torch.no_grad():
                 logits = model(one, ids[row : row + 1], mask[row : row + 1], torch.tensor([[BOS, *words]]))
@@ -128,7 +131,9 @@ def test_independent_of_batch_order_and_padding(make_model, make_inputs):
             mask=F.pad(regions.mask[rows], (0, pad)),
             sizes=regions.sizes[rows],
         )
-        return decode(model, model.encode(part, F.pad(ids[rows], (0, pad)), F.pad(mask[rows], (0, pad))), config)
+        return decode(
+            model, model.encode(part, F.pad(ids[rows], (0, pad)), F.pad(mask[rows], (0, pad))), config
+        )
 
     def words(found):
         return [[one.tokens for one in hypotheses] for hypotheses in found]

@@ -36,7 +36,9 @@ def straight_line(model, regions, attributes, tokens):
         if config.geometry:
             scale = regions.sizes[i].repeat(2)
             box = regions.boxes[i] / scale
-            features = torch.cat((features, box, ((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]))[:, None]), 1)
+            features = torch.cat(
+                (features, box, ((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]))[:, None]), 1
+            )
         image = model.region_projection(features)
         a = model.embedding(attributes[i]) * config.width**0.5
         length = tokens.shape[1]
@@ -96,7 +98,9 @@ def test_captions_of_an_image_are_independent(make_model, make_inputs):
     tokens = torch.randint(4, 30, (3, 5, 7))
     together = model(*inputs, tokens)
     for caption in range(5):
-        torch.testing.assert_close(together[:, caption], model(*inputs, tokens[:, caption]), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            together[:, caption], model(*inputs, tokens[:, caption]), atol=1e-5, rtol=1e-5
+        )
     where = torch.rand(3, 5, 7) > 0.5
     torch.testing.assert_close(model(*inputs, tokens, where), together[where])
 
