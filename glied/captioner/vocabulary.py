@@ -1,7 +1,7 @@
 """Words: tokenization as the COCO caption tools do it, and the table between words and ids.
 
-`tokenize` gives the tokens of pycocoevalcap's `PTBTokenizer` (Stanford's version 3.4.1 with `-lowerCase`, then
-its list of punctuation removed) without Java, so that training, metrics and rewards see the same words.
+`tokenize` gives the tokens of pycocoevalcap's `PTBTokenizer` (Stanford's, version 3.4.1 with `-lowerCase`, less
+its list of punctuation) without Java, so that training, metrics and rewards see the same words.
 """
 
 import hashlib

@@ -1,0 +1,63 @@
+"""Train a captioner (Base, GLIED or an ablation) with cross-entropy on stored region features.
+
+python jobs/train_captioner.py --config configs/captioner/glied_demo.yaml
+python jobs/train_captioner.py --config configs/captioner/base_demo.yaml
+
+Needs the feature stores of jobs/extract_regions.py and the attribute predictor of jobs/train_attributes.py. The
+same command resumes; the best model of the run is <trainer.output>/best.
+"""
+
+from dataclasses import dataclass, field
+
+from glied.training.trainer import TrainerConfig, train
+
+from glied.captioner.decode import DecodingConfig
+from glied.captioner.model import CaptionerConfig
+from glied.config import parse, run
+from glied.errors import UsageError
+from glied.training.captioner import CaptionerTask, CaptionsConfig, WordsConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What to train, on what, and how."""
+
+    train: CaptionsConfig
+    """Training images."""
+    validation: CaptionsConfig
+    """Images whose CIDEr selects the best checkpoint."""
+    words: WordsConfig
+    """Vocabulary and attributes."""
+    model: CaptionerConfig
+    """Architecture."""
+    trainer: TrainerConfig
+    """Optimization, workers and output."""
+    decoding: DecodingConfig = field(default_factory=lambda: DecodingConfig(beam_size=1))
+    """How validation captions are searched."""
+    label_smoothing: float = 0.1
+    """Share of the target's probability that is spread over all words."""
+
+    def __post_init__(self) -> None:
+        """Refuse values without meaning."""
+        if not 0 <= self.label_smoothing < 1:
+            raise UsageError(f"label_smoothing: {self.label_smoothing} is not in [0, 1)")
+
+
+def main() -> int:
+    """Parse, train, report."""
+    config = parse(Config, description=__doc__)
+    task = CaptionerTask(
+        train=config.train,
+        validation=config.validation,
+        words=config.words,
+        model=config.model,
+        label_smoothing=config.label_smoothing,
+        decoding=config.decoding,
+    )
+    metrics = train(task, config.trainer)
+    print(" ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+
+from glied import checkpoint
+from glied.captioner.captioner import Captioner, attribute_ids
+from glied.captioner.decode import DecodingConfig
+from glied.captioner.vocabulary import PAD, Vocabulary
+from glied.errors import UsageError
+from glied.vision.regions import Regions
+
+WORDS = Vocabulary([f"word{i}" for i in range(26)])
+
+
+def make_regions(count, seed):
+    random = np.random.default_rng(seed)
+    corner = random.uniform(0, 100, (count, 2))
+    return Regions(
+        boxes=np.concatenate((corner, corner + 40), axis=1).astype(np.float32),
+        features=random.normal(size=(count, 12)).astype(np.float32),
+        scores=np.ones(count, dtype=np.float32),
+        labels=["thing"] * count,
+        attributes=[[] for _ in range(count)],
+        width=200,
+        height=150,
+    )
+
+
+def test_saved_and_loaded_it_says_the_same(make_model, tmp_path):
+    decoding = DecodingConfig(beam_size=3, n_best=2, max_length=6)
+    captioner = Captioner(
+        make_model(sharp=3.0, geometry=True), WORDS, attribute_count=2, decoding=decoding
+    )
+    regions = [make_regions(count, seed) for seed, count in enumerate((5, 1, 3))]
+    attributes = [[("word3", 0.9), ("unheard", 0.8), ("word5", 0.7), ("word6", 0.6)], [], [("word1", 0.5)]]
+    captions = captioner.caption(regions, attributes)
+    assert [len(one) for one in captions] == [2, 2, 2]
+    assert all(one.text for several in captions for one in several)
+    captioner.save(str(tmp_path / "model"), note="kept")
+    loaded = Captioner.load(str(tmp_path / "model"), decoding)
+    assert loaded.caption(regions, attributes) == captions
+    assert loaded.attribute_count == 2
+    assert loaded.digest
+    assert checkpoint.load(str(tmp_path / "model")).metadata["note"] == "kept"
+    assert captioner.caption([], []) == []
+    for row in range(3):
+        alone = captioner.caption(regions[row : row + 1], attributes[row : row + 1])[0]
+        assert [one.text for one in alone] == [one.text for one in captions[row]]
+
+
+def test_attribute_ids_drop_unknown_words_and_keep_the_first():
+    ids, mask = attribute_ids([["word3", "unheard", "word5", "word6"], [], ["word0"]], WORDS, 2)
+    assert ids.tolist() == [[7, 9], [PAD, PAD], [4, PAD]]
+    assert mask.tolist() == [[True, True], [False, False], [True, False]]
+    ids, mask = attribute_ids([[], []], WORDS, 2)
+    assert ids.shape == mask.shape == (2, 0)
+
+
+def test_refuses_another_kind_of_checkpoint(tmp_path):
+    checkpoint.save(str(tmp_path), {}, {"kind": "detector"})
+    with pytest.raises(UsageError, match="detector"):
+        Captioner.load(str(tmp_path))
