@@ -17,7 +17,7 @@ demo: install
 	$(BIN)/python jobs/make_scenes.py --out demo/scenes --split test --count 200
 	$(BIN)/python jobs/caption_dataset.py --config configs/caption/demo.yaml --input.uri demo/scenes/images --output.uri demo/captions
 	$(BIN)/python jobs/evaluate.py --captions demo/captions --references demo/scenes/captions.json --out demo/results.json
-	$(BIN)/python jobs/gallery.py --run demo/captions --images demo/scenes/images --references demo/scenes/captions.json --out demo/gallery.html
+	$(BIN)/python jobs/gallery.py --run demo/captions --references demo/scenes/captions.json --out demo/gallery.html
 
 test: install
 	$(BIN)/python -m pytest

@@ -1,0 +1,1 @@
+"""How good captions are: text metrics against references, and pages to look at."""
