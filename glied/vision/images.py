@@ -1,0 +1,121 @@
+"""Image bytes to upright RGB pixels; whatever is wrong with an image becomes one `ImageError`."""
+
+import io
+import struct
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from glied.errors import ImageError
+
+MAX_PIXELS = 100_000_000
+MAX_SIDE = 65_535
+"""The longest side that a JPEG header can state."""
+
+# EPS and WMF are left out because reading them runs other programs, TGA because it has no signature.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "MPO", "BMP", "DIB", "TIFF", "JPEG2000", "AVIF", "PPM", "ICO", "PCX")
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
+# What Pillow's decoders raise on broken data: struct.error and SyntaxError among the more usual ones.
+_FAILURES = (OSError, SyntaxError, ValueError, LookupError, EOFError, ArithmeticError, TypeError, struct.error)
+
+
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SIDE) -> NDArray[np.uint8]:
+    """Decode an encoded image into upright RGB.
+
+    EXIF orientation is applied, alpha is put on white, 16 bits are scaled to 8, CMYK, gray and palettes are
+    converted; of an animation the first frame counts.
+
+    Returns:
+        [H, W, 3] uint8, contiguous and writable.
+
+    Raises:
+        ImageError: kind "empty", "not_an_image", "too_large" (told by the header, before decoding), "truncated",
+            "corrupt" or "unsupported" (a color space that has no conversion).
+    """
+    if not data:
+        raise ImageError("empty", "the file has no bytes")
+    image = _open(data)
+    _check_size(image.size, max_pixels=max_pixels, max_side=max_side)
+    try:
+        image.load()
+    except _FAILURES as error:
+        raise _broken(data, error) from error
+    try:
+        return np.array(_to_rgb(_upright(image)))
+    except _FAILURES as error:
+        raise ImageError("unsupported", f"no way from mode {image.mode} to RGB: {error}") from error
+
+
+def _open(data: bytes) -> Image.Image:
+    """Read the header only."""
+    Image.init()
+    known = [name for name in _FORMATS if name in Image.OPEN]
+    try:
+        return Image.open(io.BytesIO(data), formats=known)
+    except Image.DecompressionBombError as error:
+        raise ImageError("too_large", str(error)) from error
+    except UnidentifiedImageError as error:
+        if data.startswith(_SIGNATURES):
+            raise _broken(data, error) from error
+        raise ImageError("not_an_image", f"the content is {_describe(data)}") from error
+    except _FAILURES as error:
+        raise _broken(data, error) from error
+
+
+def _describe(data: bytes) -> str:
+    start = data[:64].lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<svg")):
+        return "HTML or XML"
+    return f"no known image format (it starts with {data[:12]!r})"
+
+
+def _check_size(size: tuple[int, int], *, max_pixels: int, max_side: int) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise ImageError("corrupt", f"the header says {width} x {height} pixels")
+    if width * height > max_pixels or max(size) > max_side:
+        allowed = f"{max_pixels:,} pixels and {max_side:,} a side are allowed"
+        raise ImageError("too_large", f"{width} x {height} pixels; {allowed}")
+
+
+def _broken(data: bytes, error: Exception) -> ImageError:
+    message = " ".join(str(error).split()) or type(error).__name__
+    lower = message.lower()
+    cut = "truncat" in lower or "unexpected end" in lower or _riff_is_short(data)
+    return ImageError("truncated" if cut else "corrupt", message)
+
+
+def _riff_is_short(data: bytes) -> bool:
+    """Whether a WebP holds fewer bytes than its header says: its decoder does not tell why it fails."""
+    return data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except _FAILURES:  # broken EXIF says nothing about the pixels
+        return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(_to_eight_bits(np.asarray(image))).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        colors = image.convert("RGBA")
+        white = Image.new("RGBA", colors.size, "white")
+        return Image.alpha_composite(white, colors).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_eight_bits(values: NDArray) -> NDArray[np.uint8]:
+    """Gray values of 16 bits, of 32 bits that hold 16, or of floats in 0..1 or 0..255, as 8 bits.
+
+    Pillow's own conversion clips at 255, which turns nearly every 16-bit image white.
+    """
+    scaled = np.nan_to_num(values.astype(np.float32))
+    if values.dtype.kind == "f":
+        scaled = scaled * 255 if scaled.max() <= 1 else scaled
+    elif values.dtype.itemsize == 2 or scaled.max() > 255:
+        scaled = scaled / 257
+    return scaled.round().clip(0, 255).astype(np.uint8)
