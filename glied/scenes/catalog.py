@@ -292,18 +292,14 @@ GROUP_KINDS = frozenset(
         "kite",
         "boat",
         "ball",
-        "cup",
-        "book",
         "chair",
         "tree",
         "umbrella",
         "box",
-        "vase",
         "bicycle",
         "man",
         "woman",
         "elephant",
-        "surfboard",
     }
 )
 

@@ -1,8 +1,8 @@
 """What people would say about a scene: five references, one full description, phrases per criterion.
 
 References follow the COCO manner: lowercase, mostly about the salient objects, each by a speaker with words
-of their own. The description names everything, with the canonical (first) word of each synonym list. Its words
-are the references' words, so that a captioner trained on the references can say all of it.
+of their own. The description names everything, with the canonical (first) word of each synonym list. Its
+words are the references' words, so that a captioner trained on the references can say all of it.
 """
 
 from __future__ import annotations
@@ -18,37 +18,62 @@ from glied.scenes.world import Scene
 REFERENCES = 5
 
 # How much the five speakers differ; tuned on the leave-one-out CIDEr of 500 test scenes (docs/scenes.md).
-COLOR_SHARE = 0.68
+COLOR_SHARE = 0.6
 SIZE_SHARE = 0.5
 PATTERN_SHARE = 0.6
-SYNONYM_SHARE = 0.22
-PLACE_SHARE = 0.62
+SYNONYM_SHARE = 0.4
+PLACE_SHARE = 0.56
 CLAUSE_SHARE = 0.15
 VERB_SHARE = 0.5
+OPENING_SHARE = 0.25
+SWAP_SHARE = 0.4
+USUAL_WORD_SHARE = 0.25
+ADJECTIVE_SHARE = 0.5
+THE_SHARE = 0.1
 RELATION_SHARE = 0.74
 
 NOUNS: dict[str, tuple[str, ...]] = {
-    "man": ("man", "guy", "person"),
-    "woman": ("woman", "lady", "person"),
-    "dog": ("dog", "puppy"),
-    "cat": ("cat", "kitten"),
-    "horse": ("horse", "pony"),
-    "bird": ("bird",),
-    "car": ("car", "vehicle"),
-    "bus": ("bus",),
-    "truck": ("truck", "vehicle"),
-    "bicycle": ("bicycle", "bike"),
-    "boat": ("boat", "sailboat"),
+    "man": ("man", "guy", "person", "gentleman"),
+    "woman": ("woman", "lady", "person", "girl"),
+    "dog": ("dog", "puppy", "pup", "animal"),
+    "cat": ("cat", "kitten", "kitty", "animal"),
+    "horse": ("horse", "pony", "animal"),
+    "cow": ("cow", "bull", "animal"),
+    "sheep": ("sheep", "lamb", "animal"),
+    "elephant": ("elephant", "animal"),
+    "car": ("car", "vehicle", "automobile"),
+    "bus": ("bus", "vehicle"),
+    "truck": ("truck", "vehicle", "lorry"),
+    "bicycle": ("bicycle", "bike", "cycle"),
+    "boat": ("boat", "sailboat", "ship"),
     "umbrella": ("umbrella", "parasol"),
-    "house": ("house", "home"),
-    "sofa": ("sofa", "couch"),
+    "house": ("house", "home", "cottage"),
+    "sofa": ("sofa", "couch", "loveseat"),
+    "table": ("table", "desk"),
     "cup": ("cup", "mug"),
-    "book": ("book",),
-    "box": ("box", "crate"),
-    "surfboard": ("surfboard", "board"),
-    "backpack": ("backpack", "bag"),
-    "lamp": ("lamp", "light"),
+    "vase": ("vase", "flower vase"),
+    "box": ("box", "crate", "package"),
+    "surfboard": ("surfboard", "board", "surf board"),
+    "backpack": ("backpack", "bag", "rucksack"),
+    "lamp": ("lamp", "light", "floor lamp"),
     "chair": ("chair", "seat"),
+    "bench": ("bench", "seat", "park bench"),
+    "clock": ("clock", "wall clock"),
+    "ball": ("ball", "toy ball"),
+    "tree": ("tree", "leafy tree"),
+    "book": ("book", "closed book"),
+}
+ADJECTIVES: dict[str, tuple[str, ...]] = {
+    "small": ("small", "little", "tiny"),
+    "large": ("large", "big", "huge"),
+    "striped": ("striped", "stripy"),
+    "spotted": ("spotted", "dotted"),
+    "checkered": ("checkered", "checked"),
+    "gray": ("gray", "grey"),
+    "black": ("black", "dark"),
+    "brown": ("brown", "tan"),
+    "purple": ("purple", "violet"),
+    "yellow": ("yellow", "golden"),
 }
 IRREGULAR = {"man": "men", "woman": "women", "person": "people", "sheep": "sheep"}
 NUMBERS = {1: "a", 2: "two", 3: "three", 4: "four"}
@@ -63,20 +88,81 @@ PLACE_WORDS: dict[str, tuple[str, ...]] = {
         "on the sand",
         "by the ocean",
         "near the water",
+        "on the shore",
+        "at the seaside",
     ),
-    "field": ("in a grassy field", "in a field", "on the grass", "in a green field", "in a meadow"),
-    "snow": ("in the snow", "on a snowy field", "on snow covered ground", "in a snowy place"),
-    "street": ("on a city street", "on the street", "on the road", "in the city", "on the side of a road"),
-    "park": ("in a park", "in the park", "at the park", "on the grass", "near a path"),
-    "room": ("in a living room", "in a room", "inside a house", "on the floor", "indoors"),
-    "kitchen": ("in a kitchen", "in the kitchen", "inside a kitchen", "on the kitchen floor"),
-    "desert": ("in a desert", "in the desert", "on dry sand", "in a sandy desert"),
-    "mountain": ("in the mountains", "near the mountains", "in front of a mountain", "by a mountain"),
+    "field": (
+        "in a grassy field",
+        "in a field",
+        "on the grass",
+        "in a green field",
+        "in a meadow",
+        "in a pasture",
+        "out in the country",
+    ),
+    "snow": (
+        "in the snow",
+        "on a snowy field",
+        "on snow covered ground",
+        "in a snowy place",
+        "on a winter day",
+        "in deep snow",
+    ),
+    "street": (
+        "on a city street",
+        "on the street",
+        "on the road",
+        "in the city",
+        "on the side of a road",
+        "downtown",
+        "in town",
+    ),
+    "park": (
+        "in a park",
+        "in the park",
+        "at the park",
+        "on the grass",
+        "near a path",
+        "on a lawn",
+        "on green grass",
+    ),
+    "room": (
+        "in a living room",
+        "in a room",
+        "inside a house",
+        "on the floor",
+        "indoors",
+        "on a wooden floor",
+        "at home",
+    ),
+    "kitchen": (
+        "in a kitchen",
+        "in the kitchen",
+        "inside a kitchen",
+        "on the kitchen floor",
+        "on a tile floor",
+    ),
+    "desert": (
+        "in a desert",
+        "in the desert",
+        "on dry sand",
+        "in a sandy desert",
+        "on desert land",
+        "among the dunes",
+    ),
+    "mountain": (
+        "in the mountains",
+        "near the mountains",
+        "in front of a mountain",
+        "by a mountain",
+        "in a valley",
+        "in the hills",
+    ),
 }
 LIGHT_WORDS: dict[str, tuple[str, ...]] = {
-    "day": ("on a sunny day", "during the day", "under a blue sky"),
-    "sunset": ("at sunset", "at dusk", "in the evening"),
-    "night": ("at night", "in the dark", "during the night"),
+    "day": ("on a sunny day", "during the day", "under a blue sky", "on a bright day", "on a clear day"),
+    "sunset": ("at sunset", "at dusk", "in the evening", "as the sun goes down"),
+    "night": ("at night", "in the dark", "during the night", "late at night"),
     "overcast": ("on a cloudy day", "under a cloudy sky", "on a gray day"),
 }
 INDOOR_LIGHT_WORDS = {
@@ -112,18 +198,25 @@ STUFF_CLAUSES: dict[str, tuple[str, ...]] = {
     "wall": ("in front of a wall",),
 }
 RELATION_WORDS: dict[str, tuple[str, ...]] = {
-    "next to": ("next to", "beside", "near", "by", "close to"),
+    "next to": ("next to", "beside", "near", "by", "close to", "alongside"),
     "left of": ("to the left of", "on the left of", "left of", "next to"),
     "right of": ("to the right of", "on the right of", "right of", "next to"),
-    "in front of": ("in front of", "in front of", "before"),
+    "in front of": ("in front of", "in front of", "before", "ahead of"),
     "behind": ("behind", "behind", "in back of"),
-    "on": ("on", "on top of", "on"),
+    "on": ("on", "on top of", "atop", "upon"),
     "under": ("under", "underneath", "below", "beneath"),
-    "above": ("above", "over"),
-    "holding": ("holding", "carrying", "with"),
-    "riding": ("riding", "on", "on top of"),
+    "above": ("above", "over", "high above"),
+    "holding": ("holding", "carrying", "with", "who has", "and"),
+    "riding": ("riding", "on", "on top of", "sitting on", "astride"),
 }
 # Relations that read well from the partner's side: "a table with a cup on it".
+INVERSE = {
+    "next to": "next to",
+    "left of": "right of",
+    "right of": "left of",
+    "in front of": "behind",
+    "behind": "in front of",
+}
 REVERSIBLE = frozenset({"next to", "in front of", "behind", "on", "under", "above"})
 ZONE_WORDS = {
     "air": ("in the sky", "in the air", "flying in the sky"),
@@ -135,9 +228,35 @@ ZONE_WORDS = {
     "right": ("on the right", "on the right side"),
     "near": ("nearby",),
 }
-OPENINGS = ("there is", "a photo of", "a picture of", "a view of", "an image of", "this is")
+VERBS = {
+    "standing": ("standing", "posing", "resting", "waiting"),
+    "sitting": ("sitting", "resting", "seated"),
+    "flying": ("flying", "soaring", "gliding"),
+    "floating": ("floating", "sailing"),
+    "parked": ("parked", "stopped"),
+    "placed": ("placed", "sitting", "resting", "set"),
+}
+FINITE = {
+    "standing": "stands",
+    "sitting": "sits",
+    "flying": "flies",
+    "floating": "floats",
+    "swimming": "swims",
+}
+OPENINGS = (
+    "there is",
+    "a photo of",
+    "a picture of",
+    "a view of",
+    "an image of",
+    "this is",
+    "a drawing of",
+    "a scene with",
+    "here is",
+)
 _SITTING = frozenset({"cat"})
 _VEHICLES = frozenset({"car", "bus", "truck", "bicycle"})
+_MOVABLE = frozenset({"ball", "box", "backpack", "book", "vase", "cup", "lamp", "chair"})
 _ANIMALS = frozenset({"dog", "cat", "horse", "cow", "sheep", "elephant", "bird", "duck"})
 
 
@@ -218,7 +337,9 @@ def verb_for(item: Item, relation: str | None) -> str:
         return "sitting"
     if kind in PEOPLE or kind in _ANIMALS:
         return "standing"
-    return "parked" if kind in _VEHICLES else "placed" if relation else ""
+    if kind in _VEHICLES:
+        return "parked"
+    return "placed" if relation and kind in _MOVABLE else ""
 
 
 class Speaker:
@@ -232,9 +353,20 @@ class Speaker:
         """True with probability `share`."""
         return self.rng.random() < share
 
-    def choose(self, words: Sequence[str], bias: float = 0.45) -> str:
+    def choose(self, words: Sequence[str], bias: float | None = None) -> str:
         """The usual word (the first) with probability `bias`, else any of them."""
-        return words[0] if self.chance(bias) else self.rng.choice(words)
+        share = USUAL_WORD_SHARE if bias is None else bias
+        return words[0] if self.chance(share) else self.rng.choice(words)
+
+    def verb(self, item: Item, relation: str | None) -> str:
+        """What the item does, in one of the ways to say it, or ""."""
+        verb = verb_for(item, relation) if self.chance(VERB_SHARE) else ""
+        if not verb:
+            return ""
+        if item.count == 1 and verb in FINITE and self.chance(0.15):
+            return FINITE[verb]
+        be = "are" if item.count > 1 else "is"
+        return self.choose(("", f"{be} ", f"that {be} "), 0.6) + self.choose(VERBS.get(verb, (verb,)))
 
     def phrase(self, item: Item) -> str:
         """The item as this speaker names it."""
@@ -243,13 +375,17 @@ class Speaker:
         color_share = COLOR_SHARE * {"tree": 0.4, "man": 0.6, "woman": 0.6, "elephant": 0.5}.get(
             item.kind, 1.0
         )
-        return noun_phrase(
+        named = noun_phrase(
             item,
             noun,
             color=self.chance(color_share),
             size=self.chance(SIZE_SHARE),
             pattern=self.chance(PATTERN_SHARE),
         )
+        words = [self.choose(ADJECTIVES[w], ADJECTIVE_SHARE) if w in ADJECTIVES else w for w in named.split()]
+        if item.count == 1:
+            words[0] = "the" if self.chance(THE_SHARE) else article(words[1])
+        return " ".join(words)
 
     def reference(self) -> str:
         """One reference caption."""
@@ -261,10 +397,14 @@ class Speaker:
 
     def opening(self) -> str:
         """How a minority of captions begins."""
-        if not self.chance(0.16):
+        if not self.chance(OPENING_SHARE):
             return ""
         opening = self.rng.choice(OPENINGS)
-        return "there are" if opening in {"there is", "this is"} and self.plan.subject.count > 1 else opening
+        return (
+            "there are"
+            if opening in {"there is", "this is", "here is"} and self.plan.subject.count > 1
+            else opening
+        )
 
     def main(self) -> str:
         """The subject, and mostly what it does with its partner."""
@@ -275,21 +415,24 @@ class Speaker:
             if self.chance(0.5):
                 return f"{self.phrase(plan.subject)} and {self.phrase(plan.partner)}"
             return self.alone(plan.subject if self.chance(0.7) else plan.partner)
-        words = self.choose(RELATION_WORDS[plan.relation])
-        if plan.relation in REVERSIBLE and self.chance(0.14):
-            pronoun = PRONOUNS.get(plan.partner.kind, "it")
-            return f"{self.phrase(plan.partner)} with {self.phrase(plan.subject)} {words} {pronoun}"
-        verb = verb_for(plan.subject, plan.relation) if self.chance(VERB_SHARE) else ""
-        return " ".join(
-            word for word in (self.phrase(plan.subject), verb, words, self.phrase(plan.partner)) if word
-        )
+        return self.related(plan.subject, plan.relation, plan.partner)
+
+    def related(self, subject: Item, relation: str, partner: Item) -> str:
+        """The main relation, from either side."""
+        if relation in INVERSE and self.chance(SWAP_SHARE):
+            subject, relation, partner = partner, INVERSE[relation], subject
+        words = self.choose(RELATION_WORDS[relation])
+        if relation in REVERSIBLE and self.chance(SWAP_SHARE / 2 if relation in INVERSE else SWAP_SHARE):
+            pronoun = PRONOUNS.get(partner.kind, "it")
+            return f"{self.phrase(partner)} with {self.phrase(subject)} {words} {pronoun}"
+        parts = (self.phrase(subject), self.verb(subject, relation), words, self.phrase(partner))
+        return " ".join(part for part in parts if part)
 
     def alone(self, item: Item) -> str:
         """One item with what it does or where it is."""
         if item.zone in ZONE_WORDS and self.chance(0.7):
             return f"{self.phrase(item)} {self.choose(ZONE_WORDS[item.zone])}"
-        verb = verb_for(item, None) if self.chance(VERB_SHARE) else ""
-        return f"{self.phrase(item)} {verb}".rstrip()
+        return f"{self.phrase(item)} {self.verb(item, None)}".rstrip()
 
     def background(self) -> str:
         """Sometimes the light or what is behind."""

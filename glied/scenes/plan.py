@@ -223,7 +223,9 @@ def _extra_size(rng: random.Random, kind: str) -> str | None:
 
 def clash(one: Item, other: Item) -> bool:
     """Whether two items would be named by the same words."""
-    return one.look == other.look or ({one.kind, other.kind} <= PEOPLE and one.color == other.color)
+    if {one.kind, other.kind} <= PEOPLE:
+        return one.kind == other.kind or one.color == other.color
+    return one.look == other.look
 
 
 def _change_object(rng: random.Random, base: Plan) -> Plan:
