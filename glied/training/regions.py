@@ -96,8 +96,9 @@ class RegionsTask:
 
 
 def read_classes(folder: str) -> dict[str, Any]:
-    """`classes.json` of a scene folder: "classes" and "attributes" (group -> values)."""
-    return json.loads(_read(folder, "classes.json"))
+    """`classes.json` of a scene folder: "classes" (things, then stuff) and "attributes" (group -> values)."""
+    stored = json.loads(_read(folder, "classes.json"))
+    return {"classes": [*stored["classes"], *stored["stuff"]], "attributes": stored["attributes"]}
 
 
 def read_annotations(folder: str) -> list[dict[str, Any]]:
@@ -117,11 +118,13 @@ def _read(folder: str, name: str) -> str:
 
 def _row(folder: str, scene: Mapping[str, Any], vocabulary: Mapping[str, Any]) -> Row:
     classes = {name: index for index, name in enumerate(vocabulary["classes"], start=1)}
+    if unknown := {item["class"] for item in scene["objects"]} - classes.keys():
+        raise UsageError(f"{folder}: {scene['file_name']} has objects of unknown class: {sorted(unknown)}")
     groups = list(vocabulary["attributes"].values())
     objects = [
         {"box": item["box"], "label": classes[item["class"]], "attributes": _indices(item["attributes"], groups)}
         for item in scene["objects"]
-        if item["class"] in classes and _has_area(item["box"])
+        if _has_area(item["box"])
     ]
     uri = storage.join(folder, "images", scene["file_name"])
     return {"uri": uri, "objects": json.dumps(objects), "groups": len(groups)}

@@ -1,0 +1,37 @@
+"""Train the region detector of the demo world (boxes, classes, attributes) on rendered scenes.
+
+python jobs/train_regions.py --config configs/regions/demo.yaml
+
+The same command resumes; the best detector of the run is <trainer.output>/best.
+"""
+
+from dataclasses import dataclass
+
+from glied.config import parse, run
+from glied.training.regions import RegionsData, RegionsTask
+from glied.training.trainer import TrainerConfig, train
+from glied.vision.detector import DetectorConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What to train, on what, and how."""
+
+    data: RegionsData
+    """Scenes to learn from."""
+    model: DetectorConfig
+    """Architecture."""
+    trainer: TrainerConfig
+    """Optimization, workers and output."""
+
+
+def main() -> int:
+    """Parse, train, report."""
+    config = parse(Config, description=__doc__)
+    metrics = train(RegionsTask(data_config=config.data, model=config.model), config.trainer)
+    print(" ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
