@@ -1,0 +1,1 @@
+"""Bulk captioning: manifest, units, chunks, stages, commit records (DESIGN section 6)."""

@@ -1,0 +1,107 @@
+"""Config parts that every bulk job shares."""
+
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Literal
+
+from glied.errors import UsageError
+
+IMAGE_EXTENSIONS = (
+    "jpg jpeg jpe jfif png webp gif bmp tif tiff jp2 ppm pgm pbm pnm tga ico avif heic heif".split()
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputConfig:
+    """What to read.
+
+    Every file under the prefix whose extension is in `extensions` is one row of the result, whatever it holds: a
+    text file named .jpg becomes a row with status `rejected`. Files with another extension, or with none, are
+    taken for sidecars (.json, .txt, .csv, ...); they are left out, and the summary counts them.
+    """
+
+    uri: str
+    """Prefix of the images: a folder or s3://bucket/prefix, with all its subfolders."""
+    limit: int | None = None
+    """Take only the first images in the order of their names."""
+    extensions: list[str] = field(default_factory=lambda: list(IMAGE_EXTENSIONS))
+    """Extensions of images, without the dot, in any case; ["*"] takes every file."""
+    max_bytes: int = 1 << 28
+    """Larger files are rejected without being read."""
+
+    def __post_init__(self) -> None:
+        """Refuse an empty prefix and limits that leave nothing."""
+        if not self.uri:
+            raise UsageError("input.uri is empty")
+        if self.limit is not None and self.limit < 1:
+            raise UsageError(f"input.limit: {self.limit} is not at least 1")
+        if not self.extensions:
+            raise UsageError('input.extensions is empty; ["*"] takes every file')
+
+    def takes(self, name: str) -> bool:
+        """Whether the file of this name is an input."""
+        if "*" in self.extensions:
+            return True
+        wanted = {extension.lower().lstrip(".") for extension in self.extensions}
+        return PurePosixPath(name).suffix.lower().lstrip(".") in wanted
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputConfig:
+    """Where the run folder is."""
+
+    uri: str
+    """The run folder: a folder or s3://bucket/prefix. The same command with the same folder resumes the run."""
+    unit_size: int = 256
+    """Images that are written and committed together; a kill costs at most the units in flight."""
+    mode: Literal["resume", "overwrite"] = "resume"
+    """resume goes on with the run that the folder holds; overwrite deletes that run and starts again."""
+
+    def __post_init__(self) -> None:
+        """Refuse an empty folder name and empty units."""
+        if not self.uri:
+            raise UsageError("output.uri is empty")
+        if self.unit_size < 1:
+            raise UsageError(f"output.unit_size: {self.unit_size} is not at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResourcesConfig:
+    """What a run uses; none of it changes a result."""
+
+    workers: int = 1
+    """Actors that hold the models."""
+    worker_cpus: float = 1.0
+    """Logical CPUs of an actor."""
+    worker_gpus: float = 0.0
+    """GPUs of an actor; a fraction lets actors share one."""
+    worker_threads: int = 1
+    """Threads of torch in an actor, and of image decoding."""
+    fetch_cpus: float = 0.5
+    """Logical CPUs of a task that fetches a chunk; it must differ from worker_cpus, so that Ray Data keeps the
+    stages apart."""
+    fetch_threads: int = 16
+    """Files that such a task reads at once."""
+    chunk_images: int = 32
+    """Most images of a chunk, the piece of work that travels between tasks."""
+    chunk_bytes: int = 64 << 20
+    """Most encoded bytes of a chunk; a larger image is a chunk of its own."""
+    batch_size: int = 16
+    """Images decoded and given to the models together; halved when a GPU runs out of memory."""
+    restarts: int = 3
+    """How often a dead actor is started again, and a lost chunk is tried again within a round."""
+    rounds: int = 3
+    """Passes over what is missing before the job gives up."""
+
+    def __post_init__(self) -> None:
+        """Refuse what Ray could not schedule."""
+        for name in ("workers", "worker_threads", "fetch_threads", "chunk_images", "chunk_bytes", "batch_size", "rounds"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"resources.{name}: {getattr(self, name)} is not at least 1")
+        for name in ("worker_cpus", "fetch_cpus"):
+            if getattr(self, name) <= 0:
+                raise UsageError(f"resources.{name}: {getattr(self, name)} is not above 0")
+        if self.worker_gpus < 0 or self.restarts < 0:
+            raise UsageError("resources.worker_gpus and resources.restarts must not be negative")
+        if self.worker_cpus == self.fetch_cpus and not self.worker_gpus:
+            raise UsageError("resources.fetch_cpus and resources.worker_cpus must differ")

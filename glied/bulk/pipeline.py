@@ -1,0 +1,138 @@
+"""The stream of a run on Ray Data: chunks in, described chunks out. The only module of this package that uses Ray.
+
+One row of the dataset is one chunk of 16-64 images, with its table as one Arrow IPC value: Ray Data splits and
+merges blocks of rows, never a row. The stages ask for different resources, so that they are not fused and fetching
+runs ahead of the models. Restarts and retries are finite; a chunk that is lost nevertheless is missing from the
+stream, and the caller sends it again.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext, Dataset
+
+from glied import ray_runtime
+from glied.bulk.chunks import Chunk, Result, StageFactory, from_ipc, to_ipc
+from glied.bulk.config import ResourcesConfig
+from glied.bulk.sources import Fetch
+from glied.bulk.stages import seconds_of, with_seconds
+
+log = logging.getLogger(__name__)
+
+MAX_BLOCKS = 2_000
+"""Blocks that the chunks of a round are dealt to."""
+
+
+class RayStream:
+    """Runs chunks through fetching tasks and a pool of model actors; results arrive in any order."""
+
+    def __init__(self, fetch: Fetch, factory: StageFactory, resources: ResourcesConfig) -> None:
+        """`factory` travels to the actors, each of which builds its stage with it."""
+        self.fetch = fetch
+        self.factory = factory
+        self.resources = resources
+
+    def __call__(self, chunks: Sequence[Chunk]) -> Iterator[Result]:
+        """Described chunks as they are done; what was lost is missing.
+
+        Raises nothing for a lost worker: the stream ends early and the reason is logged.
+        """
+        ray_runtime.start(workers=self.resources.workers)
+        _configure(self.resources)
+        _warn_if_too_small(self.resources)
+        batches = self._dataset(chunks).iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=4)
+        try:
+            for batch in batches:
+                row = batch.to_pylist()[0]
+                yield Result(row["unit"], row["k"], from_ipc(row["table"]))
+        except ray.exceptions.RayError as error:
+            log.warning("the stream broke off: %s", _first_line(error))
+
+    def _dataset(self, chunks: Sequence[Chunk]) -> Dataset:
+        resources = self.resources
+        rows = [
+            {"unit": chunk.unit, "k": chunk.k, "n": chunk.n, "table": to_ipc(chunk.table)} for chunk in chunks
+        ]
+        dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
+        dataset = dataset.map_batches(
+            _FetchChunk(self.fetch),
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=resources.fetch_cpus,
+            max_retries=resources.restarts,
+        )
+        return dataset.map_batches(
+            _DescribeChunk,
+            fn_constructor_args=(self.factory, resources.worker_threads),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(size=resources.workers),
+            num_cpus=resources.worker_cpus,
+            num_gpus=resources.worker_gpus or None,
+            max_restarts=resources.restarts,
+            max_task_retries=resources.restarts,
+        )
+
+
+class _FetchChunk:
+    """The fetching task."""
+
+    def __init__(self, fetch: Fetch) -> None:
+        self.fetch = fetch
+        self.__name__ = "fetch"  # Ray Data names the operator after it
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        start = time.perf_counter()
+        table = self.fetch(from_ipc(batch["table"][0].as_py()))
+        return _replace_table(batch, with_seconds(table, {"fetch": time.perf_counter() - start}))
+
+
+class _DescribeChunk:
+    """The actor that holds the models."""
+
+    def __init__(self, factory: StageFactory, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self.stage = factory.build()
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        table = from_ipc(batch["table"][0].as_py())
+        return _replace_table(batch, with_seconds(self.stage(table), seconds_of(table)))
+
+
+
+
+def _replace_table(batch: pa.Table, table: pa.Table) -> pa.Table:
+    position = batch.schema.get_field_index("table")
+    return batch.set_column(position, "table", pa.array([to_ipc(table)], pa.large_binary()))
+
+
+def _configure(resources: ResourcesConfig) -> None:
+    context = DataContext.get_current()
+    context.enable_progress_bars = False  # the run has its own
+    context.max_errored_blocks = -1  # the chunks of a failed block come again in the next round
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+
+
+def _warn_if_too_small(resources: ResourcesConfig) -> None:
+    """A cluster that cannot place the stages waits for ever; say so, since an autoscaling one may still grow."""
+    have: dict[str, Any] = ray.cluster_resources()
+    cpus = resources.workers * resources.worker_cpus + resources.fetch_cpus
+    gpus = resources.workers * resources.worker_gpus
+    if have.get("CPU", 0) < cpus or have.get("GPU", 0) < gpus:
+        log.warning(
+            "the run asks for %g CPUs and %g GPUs, the cluster has %g and %g: it waits until there are more, "
+            "or start it with fewer resources.workers",
+            cpus, gpus, have.get("CPU", 0), have.get("GPU", 0),
+        )  # fmt: skip
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__

@@ -1,0 +1,50 @@
+"""Progress of a run: a bar on a terminal, a line per interval in a log."""
+
+import logging
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+log = logging.getLogger(__name__)
+
+LOG_SECONDS = 10.0
+
+
+class Progress:
+    """Counts images; use it as a context manager."""
+
+    def __init__(self, total: int, done: int) -> None:
+        """`done` images of `total` were finished by earlier attempts."""
+        self.total = total
+        self.done = self.start = done
+        self.started = self.logged = time.monotonic()
+        terminal = sys.stderr.isatty()
+        self.bar = tqdm(total=total, initial=done, unit="image", smoothing=0.1) if terminal else None
+
+    def __enter__(self) -> "Progress":
+        """Say where an earlier attempt left off."""
+        if self.done and self.done < self.total:
+            log.info("resuming: %d of %d images are done", self.done, self.total)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the terminal in order."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def update(self, images: int) -> None:
+        """Count images, and say so when it is time."""
+        self.done += images
+        if self.bar is not None:
+            self.bar.update(images)
+            return
+        now = time.monotonic()
+        if now - self.logged >= LOG_SECONDS:
+            self.logged = now
+            rate = (self.done - self.start) / (now - self.started)
+            left = (self.total - self.done) / rate
+            log.info("%d of %d images, %.1f images/s, %.0f s left", self.done, self.total, rate, left)

@@ -1,0 +1,198 @@
+"""Ordinary classes that turn fetched chunks into rows; no Ray here.
+
+A stage maps an Arrow table to an Arrow table with as many rows in the same order. No image raises: a row is `ok`,
+`rejected` (the image is at fault) or `failed` (ours), with the kind of error and a message.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from glied.bulk import sinks, sources
+from glied.captioner.captioner import Caption, Captioner
+from glied.errors import ImageError
+from glied.vision import images
+from glied.vision.attributes import AttributePredictor
+from glied.vision.regions import RegionBatch, RegionExtractor, Regions
+
+log = logging.getLogger(__name__)
+
+Image = NDArray[np.uint8]
+Row = dict[str, Any]
+Stage = Callable[[pa.Table], pa.Table]
+
+OK, REJECTED, FAILED = "ok", "rejected", "failed"
+
+
+class Describe(Protocol):
+    """What a model does with decoded images.
+
+    Attributes:
+        schema: of the rows; has id, uri, status, error_kind, error and model.
+        model: names the weights, for the column of that name.
+    """
+
+    schema: pa.Schema
+    model: str
+
+    def __call__(self, batch: Sequence[Image], clock: "Clock") -> list[Row]:
+        """One row per image, in order, without id, uri, status, error and model."""
+        ...
+
+
+class Clock:
+    """Seconds spent by stage."""
+
+    def __init__(self) -> None:
+        """Start with nothing."""
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Add the time of the block to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+class ImageStage:
+    """Decodes fetched images and describes them in batches; the fused stage of the bulk jobs."""
+
+    def __init__(self, describe: Describe, *, batch_size: int = 16, threads: int = 1) -> None:
+        """At most `batch_size` decoded images are held at a time; `threads` decode them."""
+        self.describe = describe
+        self.batch_size = batch_size
+        self.threads = threads
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """A table of `sources.FETCHED` to one of the describer's schema, with the seconds by stage as metadata."""
+        clock = Clock()
+        rows: list[Row] = []
+        with ThreadPoolExecutor(self.threads) as pool:
+            for start in range(0, table.num_rows, self.batch_size):
+                fetched = table.slice(start, self.batch_size).to_pylist()
+                with clock.measure("decode"):
+                    decoded = list(pool.map(_decode, fetched))
+                rows += self._rows(fetched, decoded, clock)
+        result = pa.Table.from_pylist(rows, schema=self.describe.schema)
+        return with_seconds(result, clock.seconds)
+
+    def _rows(self, fetched: list[Row], decoded: list[Image | Row], clock: Clock) -> list[Row]:
+        good = [item for item in decoded if isinstance(item, np.ndarray)]
+        described = iter(self._describe(good, clock))
+        rows = []
+        for source, item in zip(fetched, decoded, strict=True):
+            columns = next(described) if isinstance(item, np.ndarray) else item
+            base = {"id": source["id"], "uri": source["uri"], "status": OK, "model": self.describe.model}
+            rows.append(sinks.empty_row(self.describe.schema, **(base | columns)))
+        return rows
+
+    def _describe(self, batch: list[Image], clock: Clock) -> list[Row]:
+        """Describe a batch; where that fails, its halves, and at last single images, which then fail alone."""
+        if not batch:
+            return []
+        try:
+            rows = self.describe(batch, clock)
+            assert len(rows) == len(batch), f"{len(rows)} rows for {len(batch)} images"
+            return rows
+        except Exception as error:
+            if len(batch) == 1:
+                return [_failure(error)]
+            log.warning("a batch of %d failed (%s); trying its halves", len(batch), type(error).__name__)
+        # Outside the except block: the traceback would keep the tensors of the failed batch alive.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        middle = len(batch) // 2
+        return self._describe(batch[:middle], clock) + self._describe(batch[middle:], clock)
+
+
+class CaptionImages:
+    """Regions, attributes and captions of decoded images."""
+
+    schema = sinks.CAPTIONS
+
+    def __init__(
+        self, extractor: RegionExtractor, predictor: AttributePredictor, captioner: Captioner, *, model: str
+    ) -> None:
+        """All three on the device they were loaded to."""
+        self.extractor = extractor
+        self.predictor = predictor
+        self.captioner = captioner
+        self.model = model
+
+    def __call__(self, batch: Sequence[Image], clock: Clock) -> list[Row]:
+        """Columns caption, captions, attributes, regions, width, height."""
+        with clock.measure("regions"):
+            regions = self.extractor(batch)
+        with clock.measure("attributes"):
+            attributes = self._attributes(regions)
+        with clock.measure("captions"):
+            captions = self.captioner.caption(regions, attributes)
+        return [_caption_row(*parts) for parts in zip(regions, attributes, captions, strict=True)]
+
+    def _attributes(self, regions: list[Regions]) -> list[list[tuple[str, float]]]:
+        device = next(self.predictor.parameters()).device
+        with torch.inference_mode():
+            return self.predictor.top(RegionBatch.collate(regions).to(device), self.captioner.attribute_count)
+
+
+def with_seconds(table: pa.Table, seconds: dict[str, float]) -> pa.Table:
+    """The table with seconds by stage in its metadata, beside those it has already."""
+    known = seconds_of(table)
+    merged = known | {stage: known.get(stage, 0.0) + value for stage, value in seconds.items()}
+    metadata = dict(table.schema.metadata or {}) | {b"seconds": json.dumps(merged).encode()}
+    return table.replace_schema_metadata(metadata)
+
+
+def seconds_of(table: pa.Table) -> dict[str, float]:
+    """The seconds by stage that a table carries."""
+    return json.loads((table.schema.metadata or {}).get(b"seconds", b"{}"))
+
+
+def _decode(row: Row) -> Image | Row:
+    """The pixels of a fetched row, or the columns that say why there are none."""
+    if row["data"] is None:
+        status = FAILED if row["kind"] == sources.STORAGE else REJECTED
+        return {"status": status, "error_kind": row["kind"], "error": row["error"]}
+    try:
+        return images.decode(row["data"])
+    except ImageError as error:
+        return {"status": REJECTED, "error_kind": error.kind, "error": error.message}
+    except Exception as error:  # a decoder's bug must not cost the other images
+        return _failure(error)
+
+
+def _failure(error: Exception) -> Row:
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        kind = "out_of_memory"
+    else:
+        kind = type(error).__name__
+        log.warning("an image failed", exc_info=error)
+    return {"status": FAILED, "error_kind": kind, "error": " ".join(str(error).split())[:500]}
+
+
+def _caption_row(
+    regions: Regions, attributes: list[tuple[str, float]], captions: list[Caption]
+) -> Row:
+    return {
+        "caption": captions[0].text,
+        "captions": [{"text": one.text, "log_probability": one.log_probability} for one in captions],
+        "attributes": [{"word": word, "probability": probability} for word, probability in attributes],
+        "regions": [
+            {"box": box.tolist(), "label": label, "score": float(score)}
+            for box, label, score in zip(regions.boxes, regions.labels, regions.scores, strict=True)
+        ],
+        "width": regions.width,
+        "height": regions.height,
+    }

@@ -1,0 +1,73 @@
+"""What a run says at its end, for programs (summary.json) and for people."""
+
+import json
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image and its caption."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Totals of a run.
+
+    Attributes:
+        run: the run folder.
+        results: the folder in it that holds the rows.
+        images, units: planned.
+        units_done: committed, of which units_done_earlier by earlier attempts.
+        statuses, errors: committed images by status, and those not ok by kind of error.
+        skipped_files: files under the prefix whose extension is not an image's.
+        stage_seconds: seconds in each stage over all attempts, summed over workers.
+        images_this_time: images that this attempt described.
+        images_per_s: of this attempt, from the start of the stream, loading of models included.
+        streaming_seconds: how long that was.
+        seconds: of this attempt, from start to end.
+        error_budget: share of failed images that is allowed.
+        problems: units that were not committed, and why.
+        examples: a few captions of this attempt.
+    """
+
+    run: str
+    results: str
+    images: int
+    units: int
+    units_done: int
+    units_done_earlier: int
+    statuses: dict[str, int]
+    errors: dict[str, int]
+    skipped_files: int
+    stage_seconds: dict[str, float]
+    images_this_time: int
+    images_per_s: float
+    streaming_seconds: float
+    seconds: float
+    error_budget: float
+    problems: list[str]
+    examples: list[Example]
+
+    def to_json(self) -> bytes:
+        """As summary.json."""
+        return (json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n").encode()
+
+    def lines(self) -> list[str]:
+        """For a person."""
+        lines = [f"  {example.id}: {example.text}" for example in self.examples]
+        counts = ", ".join(f"{count} {status}" for status, count in sorted(self.statuses.items()))
+        lines.append(f"{sum(self.statuses.values())} of {self.images} images done ({counts or 'none'})")
+        if self.errors:
+            lines.append("errors: " + ", ".join(f"{count} {kind}" for kind, count in sorted(self.errors.items())))
+        if self.skipped_files:
+            lines.append(f"{self.skipped_files} files left out, their extensions are not in input.extensions")
+        lines.append(
+            f"{self.images_this_time} images this time, {self.images_per_s:.1f} images/s, {self.seconds:.0f} s in all"
+        )
+        if self.units_done < self.units:
+            lines.append(f"{self.units - self.units_done} of {self.units} units are missing; the same command resumes")
+        lines.append(f"rows: {self.run}/{self.results}/*.parquet   totals: {self.run}/summary.json")
+        return lines
