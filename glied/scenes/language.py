@@ -348,6 +348,7 @@ class Speaker:
     def __init__(self, rng: random.Random, scene: Scene) -> None:
         """Speak about `scene` with the choices of `rng`."""
         self.rng, self.scene, self.plan = rng, scene, scene.plan
+        self.opened = self.chance(OPENING_SHARE)
 
     def chance(self, share: float) -> bool:
         """True with probability `share`."""
@@ -363,10 +364,12 @@ class Speaker:
         verb = verb_for(item, relation) if self.chance(VERB_SHARE) else ""
         if not verb:
             return ""
-        if item.count == 1 and verb in FINITE and self.chance(0.15):
+        if item.count == 1 and verb in FINITE and not self.opened and self.chance(0.15):
             return FINITE[verb]
         be = "are" if item.count > 1 else "is"
-        return self.choose(("", f"{be} ", f"that {be} "), 0.6) + self.choose(VERBS.get(verb, (verb,)))
+        # "there is a kite is flying" is not English: after an opening the verb stays a participle.
+        auxiliaries = ("", f"that {be} ") if self.opened else ("", f"{be} ", f"that {be} ")
+        return self.choose(auxiliaries, 0.6) + self.choose(VERBS.get(verb, (verb,)))
 
     def phrase(self, item: Item) -> str:
         """The item as this speaker names it."""
@@ -397,14 +400,11 @@ class Speaker:
 
     def opening(self) -> str:
         """How a minority of captions begins."""
-        if not self.chance(OPENING_SHARE):
+        if not self.opened:
             return ""
         opening = self.rng.choice(OPENINGS)
-        return (
-            "there are"
-            if opening in {"there is", "this is", "here is"} and self.plan.subject.count > 1
-            else opening
-        )
+        several = self.plan.subject.count > 1 and opening in {"there is", "this is", "here is"}
+        return "there are" if several else opening
 
     def main(self) -> str:
         """The subject, and mostly what it does with its partner."""
