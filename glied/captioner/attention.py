@@ -39,6 +39,34 @@ class KeyValues:
         return KeyValues(self.keys[rows], self.values[rows], bias)
 
 
+@dataclass(frozen=True)
+class Packing:
+    """Where the real words of padded captions stand, so that only attention itself works on padding.
+
+    Attributes:
+        index: [M] int64, places of the real words in B * C * T.
+        shape: (B, C, T).
+    """
+
+    index: Tensor
+    shape: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, mask: Tensor) -> "Packing":
+        """The packing of `mask` [B, C, T], True where real."""
+        batch, captions, length = mask.shape
+        return cls(mask.flatten().nonzero().squeeze(1), (batch, captions, length))
+
+    def pack(self, padded: Tensor) -> Tensor:
+        """[B, C, T, ...] in any grouping of B, C and T -> [M, D]."""
+        return padded.reshape(-1, padded.shape[-1]).index_select(0, self.index)
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """[M, D] -> [B, C, T, D], zero in the padding."""
+        padded = packed.new_zeros(math.prod(self.shape), packed.shape[-1])
+        return padded.index_copy(0, self.index, packed).view(*self.shape, -1)
+
+
 class MultiHead(nn.Module):
     """H(Q, K, V), without biases as in the equations; a feed-forward network may follow (ours)."""
 
@@ -73,34 +101,50 @@ class MultiHead(nn.Module):
         keys, values = F.embedding(index, both).chunk(2, dim=-1)  # [B, S, D] each
         return masked(self.split(keys), self.split(values), mask)
 
-    def forward(self, query: Tensor, source: KeyValues, trace: dict[str, Tensor] | None, name: str) -> Tensor:
-        """Attend from `query` [B, ..., D] to `source`; returns the shape of `query`.
+    def forward(
+        self,
+        query: Tensor,
+        source: KeyValues,
+        trace: dict[str, Tensor] | None,
+        name: str,
+        packing: Packing | None = None,
+    ) -> Tensor:
+        """Attend from `query` [B, ..., D], or [M, D] with a `packing`, to `source`; returns its shape.
 
         With a `trace`, the weights are left in it under `name` as [B, H, ..., S].
         """
-        shape = query.shape
-        queries = self.split(self.query(query.reshape(shape[0], -1, shape[-1])))  # [B, H, Q, d]
+        projected = self.query(query)
+        padded = projected if packing is None else packing.unpack(projected)
+        shape = padded.shape
+        queries = self.split(padded.reshape(shape[0], -1, shape[-1]))  # [B, H, Q, d]
         if trace is None:
             heads = F.scaled_dot_product_attention(queries, source.keys, source.values, source.bias)
         else:
             heads, weights = attend(queries, source)
             trace[name] = weights.view(*weights.shape[:2], *shape[1:-1], -1)
-        return self.finish(heads).view(shape)
+        joined = heads.transpose(1, 2).flatten(2)  # [B, Q, D]
+        return self.finish(joined.view(shape) if packing is None else packing.pack(joined))
 
-    def causal(self, words: Tensor, trace: dict[str, Tensor] | None, name: str) -> Tensor:
-        """Attend from each of `words` [M, T, D] to itself and those before it; weights are [M, H, T, T]."""
-        queries, source = self.split(self.query(words)), self.project(words)
+    def causal(self, words: Tensor, trace: dict[str, Tensor] | None, name: str, packing: Packing) -> Tensor:
+        """Attend from each of the packed `words` [M, D] to itself and those before it in its caption.
+
+        With a `trace`, the weights are left in it as [B * C, H, T, T].
+        """
+        queries, keys, values = (
+            self.split(packing.unpack(layer(words)).flatten(0, 1))  # [B * C, H, T, d]
+            for layer in (self.query, self.key, self.value)
+        )
         if trace is None:
-            heads = F.scaled_dot_product_attention(queries, source.keys, source.values, is_causal=True)
+            heads = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
         else:
-            length = words.shape[1]
+            length = packing.shape[2]
             future = torch.full((length, length), -math.inf, device=words.device, dtype=words.dtype).triu(1)
-            heads, trace[name] = attend(queries, KeyValues(source.keys, source.values, future[None, None]))
-        return self.finish(heads)
+            heads, trace[name] = attend(queries, KeyValues(keys, values, future[None, None]))
+        return self.finish(packing.pack(heads.transpose(1, 2).flatten(2)))
 
-    def finish(self, heads: Tensor) -> Tensor:
-        """[B, H, Q, d] -> [B, Q, D]: join the heads, multiply by W, apply the feed-forward network if any."""
-        joined = self.output(heads.transpose(1, 2).flatten(2))
+    def finish(self, joined: Tensor) -> Tensor:
+        """Multiply the joined heads [..., D] by W and apply the feed-forward network if any."""
+        joined = self.output(joined)
         if self.inner is not None and self.outer is not None:
             joined = joined + self.outer(F.relu(self.inner(joined)))
         return joined

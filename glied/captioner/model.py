@@ -26,7 +26,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from glied.captioner.attention import KeyValues, MultiHead, Wrap
+from glied.captioner.attention import KeyValues, MultiHead, Packing, Wrap
 from glied.errors import UsageError
 from glied.vision.regions import RegionBatch
 
@@ -238,32 +238,33 @@ class CaptioningModel(nn.Module):
         attributes: Tensor,
         attribute_mask: Tensor,
         tokens: Tensor,
-        where: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """`encode` and `logits` in one call, as data-parallel training needs it."""
-        return self.logits(self.encode(regions, attributes, attribute_mask), tokens, where)
+        return self.logits(self.encode(regions, attributes, attribute_mask), tokens, mask)
 
     def logits(
-        self, memory: Memory, tokens: Tensor, where: Tensor | None = None, trace: Trace | None = None
+        self, memory: Memory, tokens: Tensor, mask: Tensor | None = None, trace: Trace | None = None
     ) -> Tensor:
         """Teacher forcing: the logits of the word after each of `tokens`.
 
         Args:
             memory: of B images, shared by all captions of an image.
-            tokens: [B, C, T] or [B, T] int64, begin token first; padding at the end changes nothing.
-            where: like `tokens`, True where logits are wanted; None for everywhere.
+            tokens: [B, C, T] or [B, T] int64, begin token first, padding at the end.
+            mask: like `tokens`, True where real; None for everywhere. Padding costs next to nothing.
             trace: takes the weights of each attention, [B, H, C, T, S] (of H_x [B * C, H, T, T]).
 
         Returns:
-            [*tokens.shape, V], or [M, V] for the M places of `where`.
+            [*tokens.shape, V], or [M, V] for the M real places of `mask`, in order.
         """
         captions = tokens if tokens.ndim == 3 else tokens[:, None]
-        x = self._words(captions, 0)  # [B, C, T, D]
-        pivoted = self._pivot(x, memory, trace)
-        flat = pivoted.flatten(0, 1)  # [B * C, T, D]
-        x = self._wrap("x")(self._attention("H_x").causal(flat, trace, "H_x"), flat).view_as(pivoted)
-        combined = self._combine(x, memory, trace).view(*tokens.shape, -1)
-        return self.classifier(combined if where is None else combined[where])
+        real = torch.ones_like(captions, dtype=torch.bool) if mask is None else mask.view_as(captions)
+        packing = Packing.of(real)
+        x = packing.pack(self._words(captions, 0))  # [M, D]
+        x = self._pivot(x, memory, trace, packing)
+        x = self._wrap("x")(self._attention("H_x").causal(x, trace, "H_x", packing), x)
+        logits = self.classifier(self._combine(x, memory, trace, packing))
+        return logits.view(*tokens.shape, -1) if mask is None else logits
 
     def start(self, rows: int, maximum_length: int) -> Cache:
         """An empty cache for `rows` = B * C captions of up to `maximum_length` tokens, begin included."""
@@ -292,17 +293,21 @@ class CaptioningModel(nn.Module):
         embedded = self.embedding(tokens) * math.sqrt(self.config.width)
         return self.dropout(embedded + self.positions[start:end])
 
-    def _pivot(self, x: Tensor, memory: Memory, trace: Trace | None) -> Tensor:
+    def _pivot(
+        self, x: Tensor, memory: Memory, trace: Trace | None, packing: Packing | None = None
+    ) -> Tensor:
         """t~, or x where the word is no pivot."""
         if "H_ad" not in memory.sources:
             return x
-        return self._wrap("ad")(self._attention("H_ad")(x, memory.sources["H_ad"], trace, "H_ad"), x)
+        return self._wrap("ad")(self._attention("H_ad")(x, memory.sources["H_ad"], trace, "H_ad", packing), x)
 
-    def _combine(self, x: Tensor, memory: Memory, trace: Trace | None) -> Tensor:
+    def _combine(
+        self, x: Tensor, memory: Memory, trace: Trace | None, packing: Packing | None = None
+    ) -> Tensor:
         """c~ from x~: the global aspect vector (or Base's only vector), then what is distilled locally."""
         for wrap, names in (("v", ("H_v", "H_a")), ("l", ("H_vl", "H_al"))):
             found = [
-                self._attention(name)(x, memory.sources[name], trace, name)
+                self._attention(name)(x, memory.sources[name], trace, name, packing)
                 for name in names
                 if name in memory.sources
             ]

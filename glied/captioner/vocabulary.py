@@ -1,6 +1,6 @@
 """Words: tokenization as the COCO caption tools do it, and the table between words and ids.
 
-`tokenize` gives the tokens of pycocoevalcap's `PTBTokenizer` (Stanford's, version 3.4.1 with `-lowerCase`, less
+`tokenize` gives the tokens of pycocoevalcap's `PTBTokenizer` (Stanford's, 3.4.1, with `-lowerCase`, less
 its list of punctuation) without Java, so that training, metrics and rewards see the same words.
 """
 

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
+from glied.vision.regions import Regions
 
 from glied import checkpoint
 from glied.captioner.captioner import Captioner, attribute_ids
 from glied.captioner.decode import DecodingConfig
 from glied.captioner.vocabulary import PAD, Vocabulary
 from glied.errors import UsageError
-from glied.vision.regions import Regions
 
 WORDS = Vocabulary([f"word{i}" for i in range(26)])
 
@@ -27,9 +27,7 @@ def make_regions(count, seed):
 
 def test_saved_and_loaded_it_says_the_same(make_model, tmp_path):
     decoding = DecodingConfig(beam_size=3, n_best=2, max_length=6)
-    captioner = Captioner(
-        make_model(sharp=3.0, geometry=True), WORDS, attribute_count=2, decoding=decoding
-    )
+    captioner = Captioner(make_model(sharp=3.0, geometry=True), WORDS, attribute_count=2, decoding=decoding)
     regions = [make_regions(count, seed) for seed, count in enumerate((5, 1, 3))]
     attributes = [[("word3", 0.9), ("unheard", 0.8), ("word5", 0.7), ("word6", 0.6)], [], [("word1", 0.5)]]
     captions = captioner.caption(regions, attributes)
