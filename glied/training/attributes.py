@@ -1,0 +1,170 @@
+"""Training task of the attribute predictor: which words of the references do an image's regions show?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor, nn
+
+from glied import storage
+from glied.captioner.vocabulary import tokenize
+from glied.datasets import coco, features
+from glied.errors import UsageError
+from glied.training.task import Row, Split
+from glied.vision.attributes import AttributePredictor, noisy_or_loss, save_attributes
+from glied.vision.regions import RegionBatch
+
+# Words that name nothing one could see; they may be predicted, but do not count in the mean AP.
+STOP_WORDS = frozenset(
+    """a an the this that these those some there here it its is are was were be been being has have having do does
+    and or but as of to in on at by with from for into onto off over under near next beside behind front above below
+    up down out around along across through between while who which what where when very other another each both all
+    photo picture image scene view shot his her their him them they he she we you i can see seen shows showing one"""
+    .split()
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AttributeBatch:
+    """Regions of B images and [B, W] float targets: 1 where a word is in one of the image's references."""
+
+    regions: RegionBatch
+    targets: Tensor
+
+    def to(self, device: torch.device | str) -> AttributeBatch:
+        """The same batch on another device."""
+        return AttributeBatch(self.regions.to(device), self.targets.to(device))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttributesData:
+    """Images of one split: their regions and their captions."""
+
+    features: str
+    """Feature store that jobs/extract_regions.py wrote."""
+    captions: str
+    """Reference captions, a JSON file in the COCO form."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttributesTask:
+    """Learns an `AttributePredictor`; implements `glied.training.task.Task`."""
+
+    train: AttributesData
+    validation: AttributesData
+    words: int = 1000
+    minimum_positives: int = 20
+    name: str = "attributes"
+
+    @cached_property
+    def _word_sets(self) -> dict[str, dict[str, frozenset[str]]]:
+        """Per split and file name, the words of all references of that image."""
+        splits = {"train": self.train, "validation": self.validation}
+        return {split: _words_per_image(config.captions) for split, config in splits.items()}
+
+    @cached_property
+    def vocabulary(self) -> list[str]:
+        """The `words` commonest words of the training captions, counted once per image, commonest first."""
+        counts = Counter(word for found in self._word_sets["train"].values() for word in found)
+        ranked = sorted(counts, key=lambda word: (-counts[word], word))
+        return ranked[: self.words]
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {word: index for index, word in enumerate(self.vocabulary)}
+
+    def build(self) -> AttributePredictor:
+        """The untrained predictor; its biases start at the words' frequencies."""
+        images = self._word_sets["train"].values()
+        counts = Counter(word for found in images for word in found)
+        frequencies = [counts[word] / len(images) for word in self.vocabulary]
+        return AttributePredictor(self.vocabulary, feature_size=self._feature_size(), frequencies=frequencies)
+
+    def _feature_size(self) -> int:
+        uri = self.data("train")[0]
+        filesystem, path = storage.arrow_filesystem(uri)
+        with pq.ParquetFile(path, filesystem=filesystem) as file:
+            row = next(file.iter_batches(batch_size=1)).to_pylist()[0]
+        return features.read(row).features.shape[1]
+
+    def data(self, split: Split) -> list[str]:
+        """The Parquet files of the feature store."""
+        folder = (self.train if split == "train" else self.validation).features
+        files = sorted(file.uri for file in storage.list_files(folder) if file.name.endswith(".parquet"))
+        if not files:
+            raise UsageError(f"{folder} holds no feature store: run jobs/extract_regions.py first")
+        return files
+
+    def collate(self, rows: Sequence[Row], *, training: bool, generator: torch.Generator) -> AttributeBatch:
+        """Read regions, and turn each image's references into a 0/1 vector over words."""
+        regions = RegionBatch.collate([features.read(row) for row in rows])
+        targets = torch.zeros(len(rows), len(self.vocabulary))
+        for place, row in enumerate(rows):
+            found = self._references(row["id"], training)
+            targets[place, [self._index[word] for word in found if word in self._index]] = 1
+        return AttributeBatch(regions, targets)
+
+    def _references(self, image_id: str, training: bool) -> frozenset[str]:
+        name = image_id.rsplit("/", 1)[-1]
+        try:
+            return self._word_sets["train" if training else "validation"][name]
+        except KeyError:
+            config = self.train if training else self.validation
+            raise UsageError(f"{config.captions} has no captions for {name} of {config.features}") from None
+
+    def loss(self, model: nn.Module, batch: AttributeBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """Multi-label binary cross-entropy, summed over words."""
+        loss = noisy_or_loss(model(batch.regions.features, batch.regions.mask), batch.targets)
+        return loss, {"loss": loss.detach()}
+
+    def validate(self, model: nn.Module, batches: Iterable[AttributeBatch]) -> dict[str, float]:
+        """Mean AP over content words with enough positives, how many those are, and the loss."""
+        outputs = [(model(b.regions.features, b.regions.mask).cpu(), b.targets.cpu()) for b in batches]
+        log_absent = torch.cat([output for output, _ in outputs])
+        targets = torch.cat([truth for _, truth in outputs])
+        words = cast(AttributePredictor, model).words
+        precisions = average_precisions(-log_absent.numpy(), targets.numpy(), words, self.minimum_positives)
+        mean = sum(precisions.values()) / max(len(precisions), 1)
+        return {"map": mean, "map_words": len(precisions), "loss": float(noisy_or_loss(log_absent, targets))}
+
+    def export(self, model: nn.Module, folder_uri: str) -> None:
+        """Write the predictor in half precision, as it ships."""
+        save_attributes(cast(AttributePredictor, model), folder_uri)
+
+
+def _words_per_image(captions_uri: str) -> dict[str, frozenset[str]]:
+    captions: Mapping[str, Sequence[str]] = coco.load_captions(captions_uri)
+    return {name: frozenset(word for one in texts for word in tokenize(one)) for name, texts in captions.items()}
+
+
+def average_precisions(
+    scores: np.ndarray, targets: np.ndarray, words: Sequence[str], minimum_positives: int
+) -> dict[str, float]:
+    """Average precision of every content word with at least `minimum_positives` images.
+
+    Args:
+        scores: [images, words], higher where a word is more likely; tied images count in their order.
+        targets: [images, words], 1 where the word is in the references.
+        words: names of the columns; `STOP_WORDS` are left out.
+        minimum_positives: rarer words are left out too.
+    """
+    counted = [
+        column
+        for column, word in enumerate(words)
+        if word not in STOP_WORDS and targets[:, column].sum() >= max(minimum_positives, 1)
+    ]
+    return {words[column]: _average_precision(scores[:, column], targets[:, column]) for column in counted}
+
+
+def _average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
+    """Mean over the positives of the precision at their rank, not interpolated."""
+    hits = targets[np.argsort(-scores, kind="stable")] > 0
+    precision = hits.cumsum() / np.arange(1, len(hits) + 1)
+    return float(precision[hits].mean())

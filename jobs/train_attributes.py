@@ -1,0 +1,55 @@
+"""Train the attribute predictor (noisy-OR over regions) on stored region features and reference captions.
+
+python jobs/train_attributes.py --config configs/attributes/demo.yaml
+
+Needs the feature stores of jobs/extract_regions.py. The same command resumes; the best predictor of the run is
+<trainer.output>/best.
+"""
+
+from dataclasses import dataclass
+
+from glied.config import parse, run
+from glied.errors import UsageError
+from glied.training.attributes import AttributesData, AttributesTask
+from glied.training.trainer import TrainerConfig, train
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What to train, on what, and how."""
+
+    train: AttributesData
+    """Images to learn from; their captions give the words."""
+    validation: AttributesData
+    """Images whose mean average precision selects the best checkpoint."""
+    trainer: TrainerConfig
+    """Optimization, workers and output."""
+    words: int = 1000
+    """Attribute words: the commonest of the training captions."""
+    minimum_positives: int = 20
+    """Words of fewer validation images do not count in the mean average precision."""
+
+    def __post_init__(self) -> None:
+        """Refuse counts without meaning."""
+        if self.words < 1:
+            raise UsageError(f"words: {self.words} is not a positive number")
+        if self.minimum_positives < 1:
+            raise UsageError(f"minimum_positives: {self.minimum_positives} is not a positive number")
+
+
+def main() -> int:
+    """Parse, train, report."""
+    config = parse(Config, description=__doc__)
+    task = AttributesTask(
+        train=config.train,
+        validation=config.validation,
+        words=config.words,
+        minimum_positives=config.minimum_positives,
+    )
+    metrics = train(task, config.trainer)
+    print(" ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
