@@ -1,0 +1,212 @@
+"""Training task of the captioner: cross-entropy on reference captions over stored region features.
+
+A row is an image with all its captions: the image is encoded once and its captions share the memory.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+from pycocoevalcap.cider.cider import Cider
+from torch import Tensor, nn
+
+from glied import storage
+from glied.captioner.captioner import Captioner, attribute_ids
+from glied.captioner.decode import DecodingConfig, decode
+from glied.captioner.model import CaptionerConfig, CaptioningModel
+from glied.captioner.vocabulary import BOS, EOS, PAD, Vocabulary, tokenize
+from glied.datasets import coco, features
+from glied.errors import UsageError
+from glied.training.losses import word_cross_entropy
+from glied.training.task import Row, Split
+from glied.vision.attributes import AttributePredictor, load_attributes
+from glied.vision.regions import RegionBatch
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionsConfig:
+    """Images as stored regions, and their reference captions in COCO's format."""
+
+    features: str
+    """Feature store (folder or URI) that jobs/extract_regions.py wrote."""
+    captions: str
+    """captions.json of the same images, matched by file name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordsConfig:
+    """Which words the captioner knows and sees."""
+
+    minimum_count: int = 5
+    """Words that occur less often in the training captions are unknown."""
+    max_length: int = 20
+    """Longer training captions are cut after this many words."""
+    attributes: str
+    """Checkpoint (folder or URI) of the attribute predictor."""
+    attribute_count: int = 49
+    """N, the number of most probable attribute words that the captioner sees."""
+
+    def __post_init__(self) -> None:
+        """Refuse values without meaning."""
+        for name in ("minimum_count", "max_length", "attribute_count"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name}: {getattr(self, name)} is not at least 1")
+
+
+@dataclass(frozen=True)
+class CaptionBatch:
+    """Images of one step: B images, C captions each, T tokens.
+
+    Attributes:
+        regions: of B images.
+        attributes: [B, N] int64 word ids.
+        attribute_mask: [B, N], True where real.
+        inputs: [B, C, T] int64, begin token first.
+        targets: [B, C, T] int64, end token last, `PAD` where there is no word.
+        references: the captions as text, for metrics.
+    """
+
+    regions: RegionBatch
+    attributes: Tensor
+    attribute_mask: Tensor
+    inputs: Tensor
+    targets: Tensor
+    references: list[list[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionerTask:
+    """Learns a `CaptioningModel` with cross-entropy; implements `glied.training.task.Task`."""
+
+    train: CaptionsConfig
+    validation: CaptionsConfig
+    words: WordsConfig
+    model: CaptionerConfig
+    label_smoothing: float = 0.1
+    decoding: DecodingConfig = field(default_factory=lambda: DecodingConfig(beam_size=1))
+    name: str = "captioner"
+
+    @cached_property
+    def captions(self) -> dict[bool, dict[str, list[str]]]:
+        """Captions by file name, of the training (True) and the validation (False) images."""
+        return {
+            training: coco.load_captions(config.captions)
+            for training, config in ((True, self.train), (False, self.validation))
+        }
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The words of the training captions."""
+        every = (caption for captions in self.captions[True].values() for caption in captions)
+        return Vocabulary.from_captions(every, self.words.minimum_count)
+
+    @cached_property
+    def predictor(self) -> AttributePredictor:
+        """The attribute predictor, frozen."""
+        return load_attributes(self.words.attributes).eval().requires_grad_(False)
+
+    def build(self) -> CaptioningModel:
+        """The untrained model; the attribute predictor, which reads the same features, knows their size."""
+        feature_size = self.predictor.feature_size
+        return CaptioningModel(self.model, feature_size=feature_size, vocabulary_size=len(self.vocabulary))
+
+    def data(self, split: Split) -> list[str]:
+        """The Parquet files of the feature store."""
+        folder = (self.train if split == "train" else self.validation).features
+        files = [file.uri for file in storage.list_files(folder) if file.name.endswith(".parquet")]
+        if not files:
+            raise UsageError(f"{folder} holds no feature store: run jobs/extract_regions.py first")
+        return sorted(files)
+
+    def collate(self, rows: Sequence[Row], *, training: bool, generator: torch.Generator) -> CaptionBatch:
+        """Read regions, predict attributes, look captions up and turn them into ids."""
+        regions = RegionBatch.collate([features.read(row) for row in rows])
+        with torch.inference_mode():
+            top = self.predictor.top(regions, self.words.attribute_count)
+        ids, mask = attribute_ids(
+            [[word for word, _ in one] for one in top], self.vocabulary, self.words.attribute_count
+        )
+        references = [self._references(row["id"], training) for row in rows]
+        encoded = [
+            [self.vocabulary.encode(tokenize(text)[: self.words.max_length]) for text in one]
+            for one in references
+        ]
+        inputs, targets = caption_tensors(encoded)
+        return CaptionBatch(regions, ids, mask, inputs, targets, references)
+
+    def _references(self, image_id: str, training: bool) -> list[str]:
+        name = image_id.rsplit("/", 1)[-1]
+        try:
+            return self.captions[training][name]
+        except KeyError:
+            config = self.train if training else self.validation
+            raise UsageError(f"{config.captions} has no captions for {name} of {config.features}") from None
+
+    def loss(self, model: nn.Module, batch: CaptionBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """Label-smoothed cross-entropy per word; logs the share of words predicted right too."""
+        mask = batch.targets != PAD
+        logits = model(batch.regions, batch.attributes, batch.attribute_mask, batch.inputs, mask)
+        targets = batch.targets[mask]
+        with torch.no_grad():
+            accuracy = (logits.argmax(dim=-1) == targets).float().mean()
+        loss = word_cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+        return loss, {"loss": loss.detach(), "accuracy": accuracy}
+
+    def validate(self, model: nn.Module, batches: Iterable[CaptionBatch]) -> dict[str, float]:
+        """CIDEr x 100 of decoded captions, and the cross-entropy per word without smoothing."""
+        captioner = cast(CaptioningModel, model)
+        hypotheses: list[str] = []
+        references: list[list[str]] = []
+        total = words = 0.0
+        for batch in batches:
+            memory = captioner.encode(batch.regions, batch.attributes, batch.attribute_mask)
+            mask = batch.targets != PAD
+            logits = captioner.logits(memory, batch.inputs, mask)
+            total += word_cross_entropy(logits, batch.targets[mask]).item() * len(logits)
+            words += len(logits)
+            for found in decode(captioner, memory, self.decoding):
+                hypotheses.append(" ".join(self.vocabulary.decode(found[0].tokens)) if found else "")
+            references += batch.references
+        for text, reference in list(zip(hypotheses, references, strict=True))[:3]:
+            log.info("caption: %s | reference: %s", text, reference[0])
+        return {"cider": cider(hypotheses, references), "loss": total / max(words, 1.0)}
+
+    def export(self, model: nn.Module, folder_uri: str) -> None:
+        """Write the captioner in half precision, as it ships."""
+        captioner = Captioner(
+            cast(CaptioningModel, model), self.vocabulary, attribute_count=self.words.attribute_count
+        )
+        captioner.save(folder_uri, half=True)
+
+
+def caption_tensors(captions: Sequence[Sequence[Sequence[int]]]) -> tuple[Tensor, Tensor]:
+    """Word ids per image and caption -> inputs and targets, both [B, C, T]; missing captions are padding."""
+    count = max(len(one) for one in captions)
+    length = 1 + max(len(caption) for one in captions for caption in one)
+    inputs = torch.full((len(captions), count, length), PAD)
+    targets = torch.full((len(captions), count, length), PAD)
+    for image, one in enumerate(captions):
+        for position, caption in enumerate(one):
+            inputs[image, position, : len(caption) + 1] = torch.tensor([BOS, *caption])
+            targets[image, position, : len(caption) + 1] = torch.tensor([*caption, EOS])
+    return inputs, targets
+
+
+def cider(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """CIDEr x 100 by pycocoevalcap on our tokens, which are those of its own tokenizer.
+
+    Args:
+        hypotheses: one per image, of tokens joined by spaces.
+        references: captions per image, not tokenized; document frequencies come from them.
+    """
+    truths = {i: [" ".join(tokenize(text)) for text in one] for i, one in enumerate(references)}
+    results = {i: [text] for i, text in enumerate(hypotheses)}
+    score: Any = Cider().compute_score(truths, results)[0]
+    return 100.0 * float(score)

@@ -1,0 +1,122 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from glied.captioner.captioner import Captioner
+from glied.captioner.model import CaptionerConfig
+from glied.captioner.vocabulary import BOS, EOS, PAD
+from glied.datasets import features
+from glied.errors import UsageError
+from glied.training.captioner import CaptionerTask, CaptionsConfig, WordsConfig, caption_tensors, cider
+from glied.vision.attributes import AttributePredictor, save_attributes
+from glied.vision.regions import RegionBatch, Regions
+
+KINDS = ["dog", "cat", "boat", "tree"]
+GENERATOR = torch.Generator()
+
+
+def make_regions(kind: int) -> Regions:
+    """One region whose feature is its kind."""
+    feature = np.zeros((1, 8), dtype=np.float32)
+    feature[0, kind] = 4.0
+    return Regions(
+        boxes=np.array([[10, 10, 60, 50]], dtype=np.float32),
+        features=feature,
+        scores=np.ones(1, dtype=np.float32),
+        labels=[KINDS[kind]],
+        attributes=[[]],
+        width=100,
+        height=80,
+    )
+
+
+@pytest.fixture
+def task(tmp_path):
+    names = [f"train-{i}.jpg" for i in range(16)]
+    captions = [[f"A {KINDS[i % 4]}.", f"the {KINDS[i % 4]} on a hill"] for i in range(16)]
+    images = [{"id": i, "file_name": name, "width": 100, "height": 80} for i, name in enumerate(names)]
+    annotations = [
+        {"id": 2 * i + k, "image_id": i, "caption": text}
+        for i, one in enumerate(captions)
+        for k, text in enumerate(one)
+    ]
+    (tmp_path / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    save_attributes(AttributePredictor([*KINDS, "hill"], feature_size=8), str(tmp_path / "attributes"))
+    split = CaptionsConfig(features=str(tmp_path / "features"), captions=str(tmp_path / "captions.json"))
+    return CaptionerTask(
+        train=split,
+        validation=split,
+        words=WordsConfig(minimum_count=1, attributes=str(tmp_path / "attributes"), attribute_count=3),
+        model=CaptionerConfig(width=32, heads=4, dropout=0.0),
+    )
+
+
+@pytest.fixture
+def rows():
+    regions = [make_regions(i % 4) for i in range(16)]
+    return features.write(regions, [f"images/train-{i}.jpg" for i in range(16)]).to_pylist()
+
+
+def test_batch(task, rows):
+    batch = task.collate(rows[:3], training=True, generator=GENERATOR)
+    assert batch.regions.features.shape == (3, 1, 8)
+    assert batch.attributes.shape == batch.attribute_mask.shape == (3, 3)
+    assert batch.inputs.shape == batch.targets.shape == (3, 2, 6)
+    assert task.vocabulary.decode(batch.targets[1, 1].tolist()) == ["the", "cat", "on", "a", "hill"]
+    assert batch.references[2] == ["A boat.", "the boat on a hill"]
+
+
+def test_learns_and_exports(task, rows, tmp_path):
+    torch.manual_seed(0)
+    model = task.build()
+    batch = task.collate(rows, training=True, generator=GENERATOR)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    before = task.validate(model.eval(), [batch])
+    model.train()
+    for _ in range(60):
+        loss, scalars = task.loss(model, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    after = task.validate(model.eval(), [batch])
+    assert next(iter(after)) == "cider"
+    assert after["cider"] > before["cider"] + 100
+    assert after["loss"] < before["loss"]
+    assert scalars["accuracy"] > 0.7
+    task.export(model, str(tmp_path / "best"))
+    captioner = Captioner.load(str(tmp_path / "best"))
+    regions = [make_regions(2)]
+    (caption,) = captioner.caption(regions, task.predictor.top(RegionBatch.collate(regions), 3))[0]
+    assert "boat" in caption.text
+
+
+def test_what_is_missing_is_named(task, rows):
+    with pytest.raises(UsageError, match="extract_regions"):
+        task.data("train")
+    with pytest.raises(UsageError, match=r"unknown\.jpg"):
+        task.collate([rows[0] | {"id": "unknown.jpg"}], training=True, generator=GENERATOR)
+
+
+def test_caption_tensors_pad_words_and_captions():
+    inputs, targets = caption_tensors([[[7, 8], [9]], [[5]]])
+    assert inputs.tolist() == [[[BOS, 7, 8], [BOS, 9, PAD]], [[BOS, 5, PAD], [PAD, PAD, PAD]]]
+    assert targets.tolist() == [[[7, 8, EOS], [9, EOS, PAD]], [[5, EOS, PAD], [PAD, PAD, PAD]]]
+
+
+def test_cider_rewards_the_right_caption():
+    references = [
+        ["A dog runs.", "a dog is running"],
+        ["A red boat.", "the boat is red"],
+        ["Two cats sleep."],
+    ]
+    right = cider(["a dog runs", "a red boat", "two cats sleep"], references)
+    assert right > 100
+    assert cider(["a red boat", "two cats sleep", "a dog runs"], references) < 0.2 * right
+
+
+@pytest.mark.parametrize("key", ["minimum_count", "max_length", "attribute_count"])
+def test_config_refuses(key):
+    with pytest.raises(UsageError, match=key):
+        WordsConfig(attributes="x", **{key: 0})
