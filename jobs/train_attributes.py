@@ -2,8 +2,8 @@
 
 python jobs/train_attributes.py --config configs/attributes/demo.yaml
 
-Needs the feature stores of jobs/extract_regions.py. The same command resumes; the best predictor of the run is
-<trainer.output>/best.
+Needs the feature stores of jobs/extract_regions.py. The same command resumes; the best predictor of the run
+is <trainer.output>/best.
 """
 
 from dataclasses import dataclass

@@ -56,7 +56,7 @@ class RegionsTask:
         return Detector(self.model, classes=vocabulary["classes"], attributes=vocabulary["attributes"])
 
     def data(self, split: Split) -> pa.Table:
-        """Rows with `uri`, `objects` (JSON, in class and attribute indices) and `groups` (how many attributes each has)."""
+        """Rows with `uri`, `objects` (JSON, in class and attribute indices) and `groups` (attributes of each)."""
         folder = self.data_config.train if split == "train" else self.data_config.validation
         vocabulary = read_classes(self.data_config.train)
         return pa.Table.from_pylist([_row(folder, scene, vocabulary) for scene in read_annotations(folder)])
@@ -113,7 +113,9 @@ def _read(folder: str, name: str) -> str:
     try:
         return storage.read_bytes(storage.join(folder, name)).decode()
     except FileNotFoundError as error:
-        raise UsageError(f"{folder} is no scene folder (no {name}): make one with jobs/make_scenes.py") from error
+        raise UsageError(
+            f"{folder} is no scene folder (no {name}): make one with jobs/make_scenes.py"
+        ) from error
 
 
 def _row(folder: str, scene: Mapping[str, Any], vocabulary: Mapping[str, Any]) -> Row:
@@ -122,7 +124,11 @@ def _row(folder: str, scene: Mapping[str, Any], vocabulary: Mapping[str, Any]) -
         raise UsageError(f"{folder}: {scene['file_name']} has objects of unknown class: {sorted(unknown)}")
     groups = list(vocabulary["attributes"].values())
     objects = [
-        {"box": item["box"], "label": classes[item["class"]], "attributes": _indices(item["attributes"], groups)}
+        {
+            "box": item["box"],
+            "label": classes[item["class"]],
+            "attributes": _indices(item["attributes"], groups),
+        }
         for item in scene["objects"]
         if _has_area(item["box"])
     ]
@@ -141,10 +147,13 @@ def _indices(words: Sequence[str], groups: Sequence[Sequence[str]]) -> list[int]
 
 
 def _target(objects: Sequence[Mapping[str, Any]], *, groups: int) -> Target:
+    attributes = torch.tensor([item["attributes"] for item in objects], dtype=torch.int64)
     return {
         "boxes": torch.tensor([item["box"] for item in objects], dtype=torch.float32).reshape(-1, 4),
         "labels": torch.tensor([item["label"] for item in objects], dtype=torch.int64),
-        "attributes": torch.tensor([item["attributes"] for item in objects], dtype=torch.int64).reshape(-1, groups),
+        "attributes": attributes.reshape(-1, groups),
+            -1, groups
+        ),
     }
 
 
@@ -169,8 +178,8 @@ def attribute_accuracy(
 ) -> dict[str, float]:
     """Share of right values per group ("accuracy_color", ...), "none" included.
 
-    Counted over ground-truth objects that some detection of their class overlaps with IoU >= 0.5; the best-overlapping
-    one is asked.
+    Counted over ground-truth objects that some detection of their class overlaps with IoU >= 0.5; the
+    best-overlapping one is asked.
     """
     right = torch.zeros(len(groups))
     found = 0
@@ -182,4 +191,6 @@ def attribute_accuracy(
         hit = overlap >= 0.5
         right += (detection["attributes"][index[hit]] == truth["attributes"][hit]).sum(dim=0)
         found += int(hit.sum())
-    return {f"accuracy_{name}": float(value) / max(found, 1) for name, value in zip(groups, right, strict=True)}
+    return {
+        f"accuracy_{name}": float(value) / max(found, 1) for name, value in zip(groups, right, strict=True)
+    }

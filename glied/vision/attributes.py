@@ -19,8 +19,9 @@ FORMAT = "glied-attributes-1"
 class AttributePredictor(nn.Module):
     """One logistic classifier per word and region, joined over the regions of an image.
 
-    ``p_w = 1 - prod_r (1 - sigmoid(v_w . phi_r + u_w))`` (Zhang et al. 2006; Fang et al. 2015, section 3). Before the
-    first step every word has about its frequency in an image of `typical_regions` regions if `frequencies` are given.
+    ``p_w = 1 - prod_r (1 - sigmoid(v_w . phi_r + u_w))`` (Zhang et al. 2006; Fang et al. 2015, section 3),
+    where phi_r is the layer-normalized region feature. Before the first step every word has about its frequency
+    in an image of `typical_regions` regions if `frequencies` are given.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class AttributePredictor(nn.Module):
         super().__init__()
         self.words = list(words)
         self.feature_size = feature_size
-        # Post-ReLU features have any scale; without normalization a noisy-OR of large logits saturates at once.
+        # Post-ReLU features have any scale, and a noisy-OR of large logits saturates at once.
         self.norm = nn.LayerNorm(feature_size)
         self.classifier = nn.Linear(feature_size, len(self.words))
         nn.init.normal_(self.classifier.weight, std=0.01)
@@ -45,7 +46,7 @@ class AttributePredictor(nn.Module):
             self.classifier.bias.copy_(torch.logit(per_region))
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
-        """Log-probability that a word is absent: features [B,R,F], mask [B,R] (True = real) -> [B,W], all < 0.
+        """Log-probability that a word is absent: features [B,R,F], mask [B,R] (True = real) -> [B,W], <= 0.
 
         This is what the loss needs, and what stays exact where probabilities round to 0 or 1.
         """
@@ -101,7 +102,9 @@ def load_attributes(folder_uri: str) -> AttributePredictor:
     """
     stored = checkpoint.load(folder_uri)
     if stored.metadata.get("format") != FORMAT:
-        raise UsageError(f"{folder_uri} holds no attribute predictor: its format is {stored.metadata.get('format')!r}")
+        raise UsageError(
+            f"{folder_uri} holds no attribute predictor: its format is {stored.metadata.get('format')!r}"
+        )
     model = AttributePredictor(stored.metadata["words"], feature_size=stored.metadata["feature_size"])
     model.load_state_dict(stored.tensors)
     return model.eval()

@@ -30,7 +30,7 @@ def ap50_per_class(
         evaluation.params.iouThrs = np.array([0.5])
         evaluation.evaluate()
         evaluation.accumulate()
-    # [IoU threshold, recall point, class, area range (0: all), most detections (-1: 100)]; -1 where no truth is.
+    # [IoU threshold, recall point, class, area range (0: all), most detections (-1: 100)]; -1 without truth.
     precision = evaluation.eval["precision"][0, :, :, 0, -1]
     means = precision.mean(axis=0)
     return {name: float(mean) for name, mean in zip(classes, means, strict=True) if mean >= 0}
@@ -64,5 +64,7 @@ def _columns(images: Sequence[Detections]) -> dict[str, np.ndarray]:
     for name in images[0] if images else ("boxes", "labels", "scores"):
         if name in ("boxes", "labels", "scores"):
             columns[name] = np.concatenate([image[name].cpu().float().numpy() for image in images])
-    columns["boxes"] = np.column_stack([columns["boxes"][:, :2], columns["boxes"][:, 2:] - columns["boxes"][:, :2]])
+    columns["boxes"] = np.column_stack(
+        [columns["boxes"][:, :2], columns["boxes"][:, 2:] - columns["boxes"][:, :2]]
+    )
     return columns

@@ -1,12 +1,13 @@
-"""The small Faster R-CNN of the demo world: torchvision's detector with a light backbone and an attribute head.
+"""The small Faster R-CNN of the demo world: torchvision's, with a light backbone and an attribute head.
 
-Shapes: ``N`` images, ``P`` proposals or boxes over all images, ``F`` region feature size, ``C`` classes including
-the background (index 0), ``G`` attribute groups (color, size, pattern).
+Shapes: ``N`` images, ``P`` proposals or boxes over all images, ``F`` region feature size, ``G`` attribute groups
+(color, size, pattern).
 """
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -59,7 +60,9 @@ class DetectorConfig:
         if len(self.anchor_sizes) != 3 or len({len(sizes) for sizes in self.anchor_sizes}) != 1:
             raise UsageError(f"anchor_sizes needs three tuples of equal length, got {self.anchor_sizes}")
         if not 32 <= self.short_side <= self.long_side:
-            raise UsageError(f"short_side must be in 32..long_side, got {self.short_side} and {self.long_side}")
+            raise UsageError(
+                f"short_side must be in 32..long_side, got {self.short_side} and {self.long_side}"
+            )
 
 
 def _conv(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1) -> nn.Sequential:
@@ -79,6 +82,7 @@ class ResidualBlock(nn.Module):
             self.shortcut = _conv(inputs, outputs, kernel=1, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[N, inputs, H, W] -> [N, outputs, H / stride, W / stride]."""
         return F.relu(self.second(F.relu(self.first(x))) + self.shortcut(x))
 
 
@@ -96,15 +100,15 @@ class SmallBackbone(nn.Module):
     ) -> None:
         super().__init__()
         self.stem = nn.Sequential(_conv(3, widths[0], stride=2), nn.ReLU())
-        strided = zip(widths[:-1], widths[1:], strict=True)
         self.stages = nn.ModuleList(
-            _stage(inputs=a, outputs=b, blocks=n) for (a, b), n in zip(strided, blocks, strict=True)
+            _stage(inputs=a, outputs=b, blocks=n) for (a, b), n in zip(pairwise(widths), blocks, strict=True)
         )
         self.fpn = FeaturePyramidNetwork(list(widths[2:]), fpn_channels)
         self.out_channels = fpn_channels
         self.bf16 = bf16
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """[N,3,H,W] -> {"0": [N,fpn_channels,H/8,W/8], "1": stride 16, "2": stride 32}."""
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16 and self.training):
             maps = OrderedDict()
@@ -121,7 +125,9 @@ class SmallBackbone(nn.Module):
 class AttributeHead(nn.Module):
     """Region feature + class embedding -> one logit vector per attribute group (as in bottom-up attention)."""
 
-    def __init__(self, *, feature_size: int, classes: int, embedding_size: int, groups: Sequence[int]) -> None:
+    def __init__(
+        self, *, feature_size: int, classes: int, embedding_size: int, groups: Sequence[int]
+    ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(classes, embedding_size)
         self.hidden = nn.Linear(feature_size + embedding_size, feature_size)
@@ -129,7 +135,7 @@ class AttributeHead(nn.Module):
         self.groups = list(groups)
 
     def forward(self, features: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-        """features [P,F], labels [P] class indices -> per group logits [P, 1 + values]; index 0 means none."""
+        """features [P,F], labels [P] class indices -> per group logits [P, 1 + values]; index 0: none."""
         x = torch.cat([features, self.embedding(labels)], dim=1)
         return self.logits(F.relu(self.hidden(x))).split(self.groups, dim=1)
 
@@ -157,6 +163,7 @@ class AttributeRoIHeads(RoIHeads):
         image_shapes: list[tuple[int, int]],
         targets: list[dict[str, Tensor]] | None = None,
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+        """Detections of every image and no losses, or, in training, no detections and the losses."""
         if self.training:
             assert targets is not None
             return [], self._losses(features, proposals, image_shapes, targets)
@@ -184,7 +191,9 @@ class AttributeRoIHeads(RoIHeads):
         features = self.embed(maps, proposals, shapes)
         logits, regression = self.box_predictor(features)
         classifier, box = fastrcnn_loss(logits, regression, labels, regression_targets)
-        attributes = torch.cat([self._matched_attributes(t, m) for t, m in zip(targets, matched, strict=True)])
+        attributes = torch.cat(
+            [self._matched_attributes(t, m) for t, m in zip(targets, matched, strict=True)]
+        )
         loss = self._attribute_loss(features, torch.cat(labels), attributes)
         return {"loss_classifier": classifier, "loss_box_reg": box, "loss_attributes": loss}
 
@@ -200,15 +209,18 @@ class AttributeRoIHeads(RoIHeads):
         predicted = self.attribute_head(features[foreground], labels[foreground])
         pairs = zip(predicted, attributes[foreground].unbind(1), strict=True)
         # Summed and divided by hand: the mean over no foreground at all would be NaN.
-        total = torch.stack([F.cross_entropy(logits, truth, reduction="sum") for logits, truth in pairs]).sum()
+        total = torch.stack(
+            [F.cross_entropy(logits, truth, reduction="sum") for logits, truth in pairs]
+        ).sum()
         return self.attribute_weight * total / max(int(foreground.sum()), 1)
 
 
 class Detector(FasterRCNN):
     """Faster R-CNN over the classes and attribute groups of the demo world.
 
-    In training ``model(images, targets)`` gives a dict of losses, in evaluation ``model(images)`` a list of dicts with
-    boxes (xyxy, pixels of the image given), scores, labels (1 + index into ``classes``), features and attributes.
+    In training ``model(images, targets)`` gives a dict of losses; in evaluation ``model(images)`` gives a list of
+    dicts with boxes (xyxy, pixels of the image given), scores, labels (1 + index into ``classes``), features and
+    attributes.
     """
 
     def __init__(

@@ -14,10 +14,33 @@ MAX_SIDE = 65_535
 """The longest side that a JPEG header can state."""
 
 # EPS and WMF are left out because reading them runs other programs, TGA because it has no signature.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "MPO", "BMP", "DIB", "TIFF", "JPEG2000", "AVIF", "PPM", "ICO", "PCX")
+_FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "GIF",
+    "MPO",
+    "BMP",
+    "DIB",
+    "TIFF",
+    "JPEG2000",
+    "AVIF",
+    "PPM",
+    "ICO",
+    "PCX",
+)
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
 # What Pillow's decoders raise on broken data: struct.error and SyntaxError among the more usual ones.
-_FAILURES = (OSError, SyntaxError, ValueError, LookupError, EOFError, ArithmeticError, TypeError, struct.error)
+_FAILURES = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    LookupError,
+    EOFError,
+    ArithmeticError,
+    TypeError,
+    struct.error,
+)
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SIDE) -> NDArray[np.uint8]:
@@ -30,8 +53,8 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SID
         [H, W, 3] uint8, contiguous and writable.
 
     Raises:
-        ImageError: kind "empty", "not_an_image", "too_large" (told by the header, before decoding), "truncated",
-            "corrupt" or "unsupported" (a color space that has no conversion).
+        ImageError: kind "empty", "not_an_image", "too_large" (told by the header, before decoding),
+            "truncated", "corrupt" or "unsupported" (a color space that has no conversion).
     """
     if not data:
         raise ImageError("empty", "the file has no bytes")
@@ -113,7 +136,7 @@ def _to_eight_bits(values: NDArray) -> NDArray[np.uint8]:
 
     Pillow's own conversion clips at 255, which turns nearly every 16-bit image white.
     """
-    scaled = np.nan_to_num(values.astype(np.float32))
+    scaled: NDArray = np.nan_to_num(values.astype(np.float32))
     if values.dtype.kind == "f":
         scaled = scaled * 255 if scaled.max() <= 1 else scaled
     elif values.dtype.itemsize == 2 or scaled.max() > 255:

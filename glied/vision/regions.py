@@ -41,7 +41,13 @@ class Regions:
 
     def __post_init__(self) -> None:
         """Columns are of one length."""
-        lengths = {len(self.boxes), len(self.features), len(self.scores), len(self.labels), len(self.attributes)}
+        lengths = {
+            len(self.boxes),
+            len(self.features),
+            len(self.scores),
+            len(self.labels),
+            len(self.attributes),
+        }
         assert len(lengths) == 1 and lengths != {0}, lengths
 
 
@@ -63,7 +69,7 @@ class RegionBatch:
 
     @classmethod
     def collate(cls, images: Sequence[Regions], *, length: int | None = None) -> RegionBatch:
-        """Pad to `length` regions, or to the most that an image has; lower-ranked regions beyond it are cut."""
+        """Pad to `length` regions, or to the most that an image has; regions beyond it are cut."""
         length = length or max(len(image.scores) for image in images)
         batch, size = len(images), images[0].features.shape[1]
         features, boxes = torch.zeros(batch, length, size), torch.zeros(batch, length, 4)
@@ -91,7 +97,7 @@ class RegionExtractor(Protocol):
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:
-        """All that decides the result (weights digest, thresholds, dtype), JSON-able; never batch size or device."""
+        """All that decides the result (weights, thresholds, dtype), as JSON values; never batch size or device."""
         ...
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Regions]:
@@ -112,7 +118,7 @@ class RegionsConfig:
     weights: str = ""
     """Weights for `model`: their name, e.g. COCO_V1, or a local .pth file; empty leaves them random."""
     min_regions: int = 4
-    """Kept per image even where their scores are below `threshold`, as far as the detector finds that many."""
+    """Kept per image even where they score below `threshold`, as far as the detector finds that many."""
     max_regions: int = 36
     """Most regions per image; equal to min_regions, every image that has them gets this fixed number."""
     threshold: float = 0.2
@@ -127,8 +133,8 @@ class RegionsConfig:
     def __post_init__(self) -> None:
         """Refuse ranges and choices that make no sense."""
         if not 1 <= self.min_regions <= self.max_regions:
-            message = f"min_regions {self.min_regions} and max_regions {self.max_regions}: 1 <= min <= max is needed"
-            raise UsageError(message)
+            given = f"min_regions {self.min_regions} and max_regions {self.max_regions}"
+            raise UsageError(f"{given}: 1 <= min_regions <= max_regions is needed")
         if not 0 <= self.threshold <= 1:
             raise UsageError(f"threshold {self.threshold}: must be in 0..1")
         if not 0 < self.overlap <= 1:

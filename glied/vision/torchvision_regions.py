@@ -26,16 +26,19 @@ from glied.vision.detector import Detector, load_detector
 from glied.vision.regions import Regions, RegionsConfig
 
 _LARGEST_GROUP = 16
+_DECISIVE = ("kind", "min_regions", "max_regions", "threshold", "overlap", "dtype")
 
 
 class TorchvisionRegions:
     """Regions of a Faster R-CNN (or Mask R-CNN): a box per proposal, its likeliest class, its fc7 feature.
 
-    As in bottom-up attention (Anderson et al. 2018) each proposal gives at most one region, ranked by the score of its
-    class; duplicates are suppressed across classes. Features are computed again on the refined boxes.
+    As in bottom-up attention (Anderson et al. 2018) each proposal gives at most one region, ranked by the score
+    of its class; duplicates are suppressed across classes. Features are computed again on the refined boxes.
     """
 
-    def __init__(self, model: FasterRCNN, *, classes: Sequence[str], digest: str, config: RegionsConfig) -> None:
+    def __init__(
+        self, model: FasterRCNN, *, classes: Sequence[str], digest: str, config: RegionsConfig
+    ) -> None:
         """`classes` name the labels from 1 on; `digest` identifies the weights."""
         self.device = torch.device(config.device)
         self.dtype = getattr(torch, config.dtype)
@@ -43,7 +46,10 @@ class TorchvisionRegions:
         self.classes = ["background", *classes]
         self.config = config
         self.feature_size = int(model.roi_heads.box_predictor.cls_score.in_features)
-        choices = {key: getattr(config, key) for key in ("min_regions", "max_regions", "threshold", "overlap", "dtype")}
+        choices = {
+            key: getattr(config, key)
+            for key in ("min_regions", "max_regions", "threshold", "overlap", "dtype")
+        }
         self.fingerprint: Mapping[str, Any] = {"kind": config.kind, "weights": digest, **choices}
 
     @torch.inference_mode()
@@ -64,7 +70,7 @@ class TorchvisionRegions:
         return transform.resize(transform.normalize(pixels))[0].to(self.dtype)
 
     def _extract(self, resized: list[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Regions]:
-        """Regions of images whose padded canvases are equal; `sizes` are their (height, width) before resizing."""
+        """Regions of images whose padded canvases are equal; `sizes` are (height, width) before resizing."""
         transform, heads = self.model.transform, self.model.roi_heads
         shapes = [(image.shape[1], image.shape[2]) for image in resized]
         batch = ImageList(transform.batch_images(resized, size_divisible=transform.size_divisible), shapes)
@@ -72,7 +78,9 @@ class TorchvisionRegions:
         proposals, _ = self.model.rpn(batch, maps)
         logits, deltas = heads.box_predictor(heads.box_head(heads.box_roi_pool(maps, proposals, shapes)))
         counts = [len(p) for p in proposals]
-        columns = zip(proposals, logits.float().split(counts), deltas.float().split(counts), shapes, strict=True)
+        columns = zip(
+            proposals, logits.float().split(counts), deltas.float().split(counts), shapes, strict=True
+        )
         chosen = [self._choose(*column) for column in columns]
         boxes = [boxes for boxes, _, _ in chosen]
         features = heads.box_head(heads.box_roi_pool(maps, [b.to(self.dtype) for b in boxes], shapes))
@@ -125,12 +133,13 @@ class TorchvisionRegions:
             return [[] for _ in labels]
         indices = model.roi_heads.predict_attributes(features, labels).tolist()
         return [
-            model.attribute_words(row) if label else [] for row, label in zip(indices, labels.tolist(), strict=True)
+            model.attribute_words(row) if label else []
+            for row, label in zip(indices, labels.tolist(), strict=True)
         ]
 
 
 def _same_canvas(images: Sequence[Tensor], divisible: int) -> Iterator[list[int]]:
-    """Indices of images that pad to the same canvas: padding to a neighbor's size would change the features."""
+    """Indices of images that pad to one canvas: padding to a neighbor's size would change the features."""
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for index, image in enumerate(images):
         groups[tuple(-(-side // divisible) for side in image.shape[1:])].append(index)
