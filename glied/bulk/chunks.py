@@ -7,9 +7,9 @@ from typing import Protocol
 import pyarrow as pa
 
 from glied.bulk.manifest import Entry, Unit
-from glied.bulk.stages import Stage, seconds_of, with_seconds
+from glied.bulk.stages import Stage
 
-SCHEMA = pa.schema([("id", pa.string()), ("uri", pa.string()), ("size", pa.int64())])
+SCHEMA = pa.schema([pa.field("id", pa.string()), pa.field("uri", pa.string()), pa.field("size", pa.int64())])
 
 
 @dataclass(frozen=True)

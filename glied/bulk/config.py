@@ -7,17 +7,19 @@ from typing import Literal
 from glied.errors import UsageError
 
 IMAGE_EXTENSIONS = (
-    "jpg jpeg jpe jfif png webp gif bmp tif tiff jp2 ppm pgm pbm pnm tga ico avif heic heif".split()
-)
+    "jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff",
+    "jp2", "ppm", "pgm", "pbm", "pnm", "tga", "ico", "avif", "heic", "heif",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputConfig:
     """What to read.
 
-    Every file under the prefix whose extension is in `extensions` is one row of the result, whatever it holds: a
-    text file named .jpg becomes a row with status `rejected`. Files with another extension, or with none, are
-    taken for sidecars (.json, .txt, .csv, ...); they are left out, and the summary counts them.
+    Every file under the prefix whose extension is in `extensions` is one row of the result, whatever it
+    holds: a text file named .jpg becomes a row with status `rejected`. Files with another extension, or
+    with none, are taken for sidecars (.json, .txt, .csv, ...); they are left out, and the summary counts
+    them.
     """
 
     uri: str
@@ -51,7 +53,7 @@ class OutputConfig:
     """Where the run folder is."""
 
     uri: str
-    """The run folder: a folder or s3://bucket/prefix. The same command with the same folder resumes the run."""
+    """The run folder, a path or s3://bucket/prefix; the same command with the same folder resumes the run."""
     unit_size: int = 256
     """Images that are written and committed together; a kill costs at most the units in flight."""
     mode: Literal["resume", "overwrite"] = "resume"
@@ -78,7 +80,7 @@ class ResourcesConfig:
     worker_threads: int = 1
     """Threads of torch in an actor, and of image decoding."""
     fetch_cpus: float = 0.5
-    """Logical CPUs of a task that fetches a chunk; it must differ from worker_cpus, so that Ray Data keeps the
+    """Logical CPUs of a task that fetches a chunk; must differ from worker_cpus, so that Ray Data keeps the
     stages apart."""
     fetch_threads: int = 16
     """Files that such a task reads at once."""
@@ -95,7 +97,8 @@ class ResourcesConfig:
 
     def __post_init__(self) -> None:
         """Refuse what Ray could not schedule."""
-        for name in ("workers", "worker_threads", "fetch_threads", "chunk_images", "chunk_bytes", "batch_size", "rounds"):
+        positive = ("workers", "worker_threads", "fetch_threads", "chunk_images", "chunk_bytes")
+        for name in (*positive, "batch_size", "rounds"):
             if getattr(self, name) < 1:
                 raise UsageError(f"resources.{name}: {getattr(self, name)} is not at least 1")
         for name in ("worker_cpus", "fetch_cpus"):

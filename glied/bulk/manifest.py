@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +22,14 @@ import pyarrow.parquet as pq
 from glied import storage
 from glied.errors import StorageError, UsageError
 
-SCHEMA = pa.schema([("id", pa.string()), ("uri", pa.string()), ("size", pa.int64()), ("unit", pa.int32())])
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string()),
+        pa.field("uri", pa.string()),
+        pa.field("size", pa.int64()),
+        pa.field("unit", pa.int32()),
+    ]
+)
 PART_ROWS = 131_072
 """About how many rows a part holds; a part always holds whole units."""
 
@@ -133,7 +141,9 @@ def create(run_uri: str, entries: Iterable[Entry], unit_size: int, skipped: dict
         _write_part(storage.join(folder, plan, part.name), batch, units, unit_size)
         parts.append(part)
         images, units = images + len(batch), last + 1
-    manifest = Manifest(folder, plan, parts, images, units, unit_size, sum(skipped.values()), digest.hexdigest())
+    manifest = Manifest(
+        folder, plan, parts, images, units, unit_size, sum(skipped.values()), digest.hexdigest()
+    )
     record = {key: value for key, value in asdict(manifest).items() if key != "folder"}
     if storage.put_if_absent(storage.join(folder, "manifest.json"), json.dumps(record, indent=1).encode()):
         return manifest
@@ -146,7 +156,7 @@ def create(run_uri: str, entries: Iterable[Entry], unit_size: int, skipped: dict
 
 
 def _write_part(uri: str, entries: list[Entry], first_unit: int, unit_size: int) -> None:
-    columns = {
+    columns: dict[str, list[Any]] = {
         "id": [entry.id for entry in entries],
         "uri": [entry.uri for entry in entries],
         "size": [entry.size for entry in entries],

@@ -1,9 +1,9 @@
-"""The stream of a run on Ray Data: chunks in, described chunks out. The only module of this package that uses Ray.
+"""The stream of a run on Ray Data: chunks in, described chunks out. Nothing else in the package uses Ray.
 
-One row of the dataset is one chunk of 16-64 images, with its table as one Arrow IPC value: Ray Data splits and
-merges blocks of rows, never a row. The stages ask for different resources, so that they are not fused and fetching
-runs ahead of the models. Restarts and retries are finite; a chunk that is lost nevertheless is missing from the
-stream, and the caller sends it again.
+One row of the dataset is one chunk of 16-64 images, with its table as one Arrow IPC value: Ray Data splits
+and merges blocks of rows, never a row. The stages ask for different resources, so that they are not fused
+and fetching runs ahead of the models. Restarts and retries are finite; a chunk that is lost nevertheless is
+missing from the stream, and the caller sends it again.
 """
 
 import logging
@@ -105,8 +105,6 @@ class _DescribeChunk:
         return _replace_table(batch, with_seconds(self.stage(table), seconds_of(table)))
 
 
-
-
 def _replace_table(batch: pa.Table, table: pa.Table) -> pa.Table:
     position = batch.schema.get_field_index("table")
     return batch.set_column(position, "table", pa.array([to_ipc(table)], pa.large_binary()))
@@ -121,7 +119,7 @@ def _configure(resources: ResourcesConfig) -> None:
 
 
 def _warn_if_too_small(resources: ResourcesConfig) -> None:
-    """A cluster that cannot place the stages waits for ever; say so, since an autoscaling one may still grow."""
+    """A cluster that cannot place the stages waits; say so, since only an autoscaling one may still grow."""
     have: dict[str, Any] = ray.cluster_resources()
     cpus = resources.workers * resources.worker_cpus + resources.fetch_cpus
     gpus = resources.workers * resources.worker_gpus

@@ -130,7 +130,9 @@ def probe(uri: str) -> None:
     except (GliedError, OSError) as error:
         raise UsageError(f"output.uri {uri} is not usable: {error}") from error
     if not (created and refused and intact):
-        raise UsageError(f"output.uri {uri} is not usable: its storage overwrites where it must refuse (put-if-absent)")
+        raise UsageError(
+            f"output.uri {uri} is not usable: its storage overwrites where it must refuse (put-if-absent)"
+        )
 
 
 def _claim(job: Job, run_uri: str) -> None:
@@ -292,7 +294,9 @@ class _Driver:
         try:
             table = sinks.decode(data)
         except pa.ArrowInvalid as error:
-            raise JobError(f"{uri} is in the way and is no Parquet file: {error}; delete it and run again") from error
+            raise JobError(
+                f"{uri} is in the way and is no Parquet file: {error}; delete it and run again"
+            ) from error
         if not table.schema.equals(self.job.schema):
             raise JobError(f"{uri} is in the way and has other columns; delete it and run again")
         _check_ids(unit, table)
@@ -302,7 +306,11 @@ class _Driver:
         failures = counts.errors.get(STORAGE, 0)
         if failures <= STORAGE_SHARE * table.num_rows:
             return False
-        first = next(row for row in table.select(["error_kind", "error", "uri"]).to_pylist() if row["error_kind"] == STORAGE)
+        first = next(
+            row
+            for row in table.select(["error_kind", "error", "uri"]).to_pylist()
+            if row["error_kind"] == STORAGE
+        )
         self.broken[unit.index] = (
             f"unit {unit.index} is not committed: storage failed for {failures} of {table.num_rows} images, "
             f"first {first['uri']}: {first['error']}"
@@ -327,8 +335,8 @@ def _check_ids(unit: Unit, table: pa.Table) -> None:
 
 
 def _count(table: pa.Table, seconds: dict[str, float]) -> Counts:
-    statuses = Counter(table["status"].to_pylist())
-    errors = Counter(kind for kind in table["error_kind"].to_pylist() if kind is not None)
+    statuses: Counter[str] = Counter(map(str, table["status"].to_pylist()))
+    errors: Counter[str] = Counter(str(kind) for kind in table["error_kind"].to_pylist() if kind is not None)
     return Counts(dict(statuses), dict(errors), {stage: round(value, 3) for stage, value in seconds.items()})
 
 

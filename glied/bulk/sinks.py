@@ -8,30 +8,31 @@ import pyarrow.parquet as pq
 
 SCHEMA_VERSION = 1
 
+
+def _list_of(**fields: pa.DataType) -> pa.DataType:
+    return pa.list_(pa.struct([pa.field(name, kind) for name, kind in fields.items()]))
+
+
 CAPTIONS = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
         pa.field("uri", pa.string(), nullable=False),
-        ("caption", pa.string()),
-        ("captions", pa.list_(pa.struct([("text", pa.string()), ("log_probability", pa.float32())]))),
-        ("attributes", pa.list_(pa.struct([("word", pa.string()), ("probability", pa.float32())]))),
-        (
-            "regions",
-            pa.list_(
-                pa.struct(
-                    [("box", pa.list_(pa.float32())), ("label", pa.string()), ("score", pa.float32())]
-                )
-            ),
-        ),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
+        pa.field("caption", pa.string()),
+        pa.field("captions", _list_of(text=pa.string(), log_probability=pa.float32())),
+        pa.field("attributes", _list_of(word=pa.string(), probability=pa.float32())),
+        pa.field("regions", _list_of(box=pa.list_(pa.float32()), label=pa.string(), score=pa.float32())),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
         pa.field("status", pa.string(), nullable=False),
-        ("error_kind", pa.string()),
-        ("error", pa.string()),
+        pa.field("error_kind", pa.string()),
+        pa.field("error", pa.string()),
         pa.field("model", pa.string(), nullable=False),
     ]
 )
-"""One row per image. `status` is ok, rejected (the image is at fault) or failed (ours); boxes are xyxy in upright pixels."""
+"""One row per image; `status` is ok, rejected (the image is at fault) or failed (ours).
+
+Boxes are xyxy in upright pixels; log-probabilities are natural.
+"""
 
 
 def encode(table: pa.Table) -> bytes:
@@ -52,4 +53,4 @@ def decode(data: bytes) -> pa.Table:
 
 def empty_row(schema: pa.Schema, **values: Any) -> dict[str, Any]:
     """A row of nulls with the given values set."""
-    return {name: None for name in schema.names} | values
+    return dict.fromkeys(schema.names) | values

@@ -1,7 +1,7 @@
 """Where the images come from: listing a prefix, and fetching the bytes of a chunk.
 
-Fetching goes through pyarrow's file systems with threads. Only storage can fail here: such a failure is retried
-a bounded number of times and then becomes the row's error, never the image's fault.
+Fetching goes through pyarrow's file systems with threads. Only storage can fail here: such a failure is
+retried a bounded number of times and then becomes the row's error, never the image's fault.
 """
 
 import dataclasses
@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs
@@ -25,11 +26,11 @@ TOO_LARGE = "too_large"
 
 FETCHED = pa.schema(
     [
-        ("id", pa.string()),
-        ("uri", pa.string()),
-        ("data", pa.large_binary()),
-        ("kind", pa.string()),
-        ("error", pa.string()),
+        pa.field("id", pa.string()),
+        pa.field("uri", pa.string()),
+        pa.field("data", pa.large_binary()),
+        pa.field("kind", pa.string()),
+        pa.field("error", pa.string()),
     ]
 )
 """What `Fetch` returns: `data` is null exactly where `kind` and `error` say why."""
@@ -77,7 +78,9 @@ class Listing:
         if not path.exists():
             raise UsageError(f"input.uri {self.config.uri}: no such folder")
         if not path.is_dir():
-            raise UsageError(f"input.uri {self.config.uri}: not a folder; for one file use jobs/caption_image.py")
+            raise UsageError(
+                f"input.uri {self.config.uri}: not a folder; for one file use jobs/caption_image.py"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +104,7 @@ class Fetch:
         rows = table.to_pylist()
         with ThreadPoolExecutor(self.threads) as pool:
             results = list(pool.map(lambda row: self._read(row["uri"], row["size"]), rows))
-        columns = {
+        columns: dict[str, Any] = {
             "id": table["id"],
             "uri": table["uri"],
             "data": [data for data, _, _ in results],

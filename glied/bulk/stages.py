@@ -1,7 +1,7 @@
 """Ordinary classes that turn fetched chunks into rows; no Ray here.
 
-A stage maps an Arrow table to an Arrow table with as many rows in the same order. No image raises: a row is `ok`,
-`rejected` (the image is at fault) or `failed` (ours), with the kind of error and a message.
+A stage maps an Arrow table to an Arrow table with as many rows in the same order. No image raises: a row is
+`ok`, `rejected` (the image is at fault) or `failed` (ours), with the kind of error and a message.
 """
 
 import json
@@ -76,7 +76,7 @@ class ImageStage:
         self.threads = threads
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """A table of `sources.FETCHED` to one of the describer's schema, with the seconds by stage as metadata."""
+        """`sources.FETCHED` to the describer's schema; the metadata has the seconds by stage."""
         clock = Clock()
         rows: list[Row] = []
         with ThreadPoolExecutor(self.threads) as pool:
@@ -99,7 +99,7 @@ class ImageStage:
         return rows
 
     def _describe(self, batch: list[Image], clock: Clock) -> list[Row]:
-        """Describe a batch; where that fails, its halves, and at last single images, which then fail alone."""
+        """Describe a batch; where that fails, its halves; at last single images, which fail alone."""
         if not batch:
             return []
         try:
@@ -182,9 +182,7 @@ def _failure(error: Exception) -> Row:
     return {"status": FAILED, "error_kind": kind, "error": " ".join(str(error).split())[:500]}
 
 
-def _caption_row(
-    regions: Regions, attributes: list[tuple[str, float]], captions: list[Caption]
-) -> Row:
+def _caption_row(regions: Regions, attributes: list[tuple[str, float]], captions: list[Caption]) -> Row:
     return {
         "caption": captions[0].text,
         "captions": [{"text": one.text, "log_probability": one.log_probability} for one in captions],

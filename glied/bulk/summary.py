@@ -61,13 +61,18 @@ class Summary:
         counts = ", ".join(f"{count} {status}" for status, count in sorted(self.statuses.items()))
         lines.append(f"{sum(self.statuses.values())} of {self.images} images done ({counts or 'none'})")
         if self.errors:
-            lines.append("errors: " + ", ".join(f"{count} {kind}" for kind, count in sorted(self.errors.items())))
+            lines.append(
+                "errors: " + ", ".join(f"{count} {kind}" for kind, count in sorted(self.errors.items()))
+            )
         if self.skipped_files:
             lines.append(f"{self.skipped_files} files left out, their extensions are not in input.extensions")
         lines.append(
-            f"{self.images_this_time} images this time, {self.images_per_s:.1f} images/s, {self.seconds:.0f} s in all"
+            f"{self.images_this_time} images this time, {self.images_per_s:.1f} images/s, "
+            f"{self.seconds:.0f} s in all"
         )
         if self.units_done < self.units:
-            lines.append(f"{self.units - self.units_done} of {self.units} units are missing; the same command resumes")
+            lines.append(
+                f"{self.units - self.units_done} of {self.units} units are missing; the same command resumes"
+            )
         lines.append(f"rows: {self.run}/{self.results}/*.parquet   totals: {self.run}/summary.json")
         return lines

@@ -1,0 +1,176 @@
+"""From a config to the models of a bulk job, and to what identifies their results."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import glied
+from glied import checkpoint, storage
+from glied.bulk import sinks
+from glied.bulk.config import InputConfig, OutputConfig, ResourcesConfig
+from glied.bulk.run import Job
+from glied.bulk.sources import Fetch
+from glied.bulk.stages import CaptionImages, ImageStage
+from glied.captioner.captioner import Captioner
+from glied.captioner.decode import DecodingConfig
+from glied.errors import UsageError
+from glied.vision import images
+from glied.vision.attributes import load_attributes
+from glied.vision.regions import RegionsConfig, load_extractor
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """A trained part."""
+
+    checkpoint: str
+    """Folder (path or URI) of the weights; a relative path is looked for here, then in the repository."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionDatasetConfig:
+    """Captions of all images under a prefix."""
+
+    input: InputConfig
+    """What to read."""
+    output: OutputConfig
+    """Where the run folder is."""
+    regions: RegionsConfig
+    """How regions are found; its device holds the other models too."""
+    attributes: CheckpointConfig
+    """The attribute predictor."""
+    captioner: CheckpointConfig
+    """The captioner."""
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    """How captions are searched."""
+    resources: ResourcesConfig = field(default_factory=ResourcesConfig)
+    """What the run uses."""
+    error_budget: float = 0.01
+    """Share of the images that may fail for reasons of ours; images that are at fault themselves (status
+    rejected) do not count."""
+    caption_version: str = "1"
+    """Part of the fingerprint; change it to keep apart what the rest of the fingerprint cannot tell apart."""
+
+    def __post_init__(self) -> None:
+        """Refuse a budget that is no share."""
+        check_budget(self.error_budget)
+
+
+def check_budget(budget: float) -> None:
+    """Refuse an error budget that is no share."""
+    if not 0 <= budget <= 1:
+        raise UsageError(f"error_budget: {budget} is not between 0 and 1")
+
+
+@dataclass(frozen=True)
+class CaptionFactory:
+    """Builds the captioning stage where it runs."""
+
+    regions: RegionsConfig
+    attributes: str
+    captioner: str
+    decoding: DecodingConfig
+    batch_size: int
+    threads: int
+
+    def build(self) -> ImageStage:
+        """Load the three models.
+
+        Raises:
+            UsageError: a checkpoint is missing, of another kind, or they do not fit together.
+        """
+        return self._build()[0]
+
+    def inspect(self) -> dict[str, Any]:
+        """Load everything once, on the CPU, so that mistakes are found early; what the captions depend on."""
+        regions = dataclasses.replace(self.regions, device="cpu")
+        _, fingerprint = dataclasses.replace(self, regions=regions)._build()
+        return fingerprint
+
+    def _build(self) -> tuple[ImageStage, dict[str, Any]]:
+        device = check_device(self.regions.device)
+        extractor = load_extractor(located(self.regions))
+        predictor = load_attributes(locate(self.attributes))
+        captioner = Captioner.load(locate(self.captioner), self.decoding, device)
+        sizes = (extractor.feature_size, predictor.feature_size, captioner.model.feature_size)
+        if len(set(sizes)) > 1:
+            raise UsageError(
+                f"regions, attributes and captioner do not fit: their features have {sizes} values"
+            )
+        name = f"{captioner.model.config.architecture}-{captioner.digest[:12]}"
+        describe = CaptionImages(extractor, predictor.to(device), captioner, model=name)
+        fingerprint = {
+            "regions": dict(extractor.fingerprint),
+            "attributes": checkpoint.load(locate(self.attributes)).digest,
+            "captioner": captioner.digest,
+            "decoding": dataclasses.asdict(self.decoding),
+            "preprocessing": preprocessing(),
+            "schema": sinks.SCHEMA_VERSION,
+        }
+        return ImageStage(describe, batch_size=self.batch_size, threads=self.threads), fingerprint
+
+
+def caption_factory(config: CaptionDatasetConfig) -> CaptionFactory:
+    """The factory of a config."""
+    return CaptionFactory(
+        regions=config.regions,
+        attributes=config.attributes.checkpoint,
+        captioner=config.captioner.checkpoint,
+        decoding=config.decoding,
+        batch_size=config.resources.batch_size,
+        threads=config.resources.worker_threads,
+    )
+
+
+def caption_job(config: CaptionDatasetConfig) -> Job:
+    """The bulk job of a config."""
+    return Job(
+        results="captions",
+        schema=sinks.CAPTIONS,
+        config=dataclasses.asdict(config),
+        fingerprint=caption_factory(config).inspect() | {"caption_version": config.caption_version},
+        source=config.input,
+        output=config.output,
+        resources=config.resources,
+        error_budget=config.error_budget,
+        example=lambda row: row["caption"],
+    )
+
+
+def fetch_stage(source: InputConfig, resources: ResourcesConfig) -> Fetch:
+    """The fetching stage of a config."""
+    return Fetch(threads=resources.fetch_threads, max_bytes=source.max_bytes)
+
+
+def preprocessing() -> dict[str, Any]:
+    """What decides the pixels, beside the region extractor's own settings."""
+    return {"max_pixels": images.MAX_PIXELS, "max_side": images.MAX_SIDE}
+
+
+def check_device(name: str) -> torch.device:
+    """The torch device, if this machine has it."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"regions.device: {name} is not a torch device") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            f"regions.device: {name}, but there is no GPU here (resources.worker_gpus is what asks for one)"
+        )
+    return device
+
+
+def located(config: RegionsConfig) -> RegionsConfig:
+    """The config with its checkpoint located."""
+    return dataclasses.replace(config, checkpoint=locate(config.checkpoint)) if config.checkpoint else config
+
+
+def locate(uri: str) -> str:
+    """A relative path that does not exist here is meant from the repository (shipped weights)."""
+    if not storage.is_local(uri) or Path(uri).is_absolute() or Path(uri).exists():
+        return uri
+    shipped = Path(glied.__file__).parent.parent / uri
+    return str(shipped) if shipped.exists() else uri

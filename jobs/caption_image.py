@@ -1,0 +1,83 @@
+"""Caption image files, without a cluster; the code and the captions are those of the bulk job.
+
+python jobs/caption_image.py photo.jpg another.png
+python jobs/caption_image.py photo.jpg --config configs/caption/demo.yaml --decoding.beam_size 5
+
+Prints one line per image, "file: caption". The config is configs/caption/demo.yaml of the repository unless
+--config names another; its input and output are not used.
+
+Exit code 0: every image has its caption. 1: an image has none; the reason is on stderr. 2: bad usage or
+config, or a file is missing.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from glied.bulk import chunks
+from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, fetch_stage
+from glied.bulk.sources import absolute
+from glied.bulk.stages import OK
+from glied.config import parse, run
+from glied.errors import UsageError
+
+DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "caption" / "demo.yaml"
+
+
+def split_arguments(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Files and options: an option is what begins with --, and the argument after it unless it has a "="."""
+    files: list[str] = []
+    options: list[str] = []
+    arguments = iter(argv)
+    for argument in arguments:
+        if argument == "--":
+            files += arguments
+        elif not argument.startswith("-") or argument == "-":
+            files.append(argument)
+        else:
+            options.append(argument)
+            if "=" not in argument and argument not in ("--help", "-h", "--print_config"):
+                options += [value for value in [next(arguments, None)] if value is not None]
+    return files, options
+
+
+def check(files: list[str]) -> None:
+    """Refuse a command without files, or with one that is missing."""
+    if not files:
+        raise UsageError("no image given: python jobs/caption_image.py FILE...")
+    for file in files:
+        if not Path(file).is_file():
+            raise UsageError(f"{file}: no such file")
+
+
+def chunk(files: list[str]) -> pa.Table:
+    """The files as a chunk of the bulk job."""
+    columns: dict[str, list[Any]] = {
+        "id": files,
+        "uri": [absolute(file) for file in files],
+        "size": [Path(file).stat().st_size for file in files],
+    }
+    return pa.table(columns, schema=chunks.SCHEMA)
+
+
+def main() -> int:
+    """Caption the files in their order."""
+    files, options = split_arguments(sys.argv[1:])
+    if not any(option.split("=")[0] == "--config" for option in options):
+        options = ["--config", str(DEFAULT_CONFIG), *options]
+    config = parse(CaptionDatasetConfig, options, description=__doc__)
+    check(files)
+    table = caption_factory(config).build()(fetch_stage(config.input, config.resources)(chunk(files)))
+    rows = table.to_pylist()
+    for row in rows:
+        if row["status"] == OK:
+            print(f"{row['id']}: {row['caption']}")
+        else:
+            print(f"{row['id']}: {row['status']}, {row['error_kind']}: {row['error']}", file=sys.stderr)
+    return 0 if all(row["status"] == OK for row in rows) else 1
+
+
+if __name__ == "__main__":
+    run(main)
