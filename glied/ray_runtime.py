@@ -5,13 +5,15 @@ import os
 import sys
 from pathlib import Path
 
-logger = logging.getLogger(__name__)
-
 OBJECT_STORE_BYTES = 1 << 30
 
 
 def start(
-    *, workers: int = 1, cpus: int | None = None, gpus: int | None = None, object_store_bytes: int = OBJECT_STORE_BYTES
+    *,
+    workers: int = 1,
+    cpus: int | None = None,
+    gpus: int | None = None,
+    object_store_bytes: int = OBJECT_STORE_BYTES,
 ) -> None:
     """Connects this process to Ray; does nothing when it is connected already.
 
@@ -20,14 +22,18 @@ def start(
     that data tasks find a free CPU while `workers` long-lived actors hold one each. `gpus` is detected by default.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    local = not os.environ.get("RAY_ADDRESS")
+    if local:
+        _prepare_local_environment()  # Ray reads some of it when it is imported
     import ray
 
     if ray.is_initialized():
         return
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=True, logging_level=logging.WARNING)
+    if not local:
+        ray.init(logging_level=logging.WARNING)
         return
-    _prepare_local_environment()
+    # Ray read the environment when it was imported, maybe before us: processes must agree on the loopback address.
+    ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
     ray.init(
         address="local",  # never a cluster that somebody else left running on this machine
         num_cpus=cpus or max(os.cpu_count() or 1, workers + 2),
@@ -41,7 +47,9 @@ def start(
 def _prepare_local_environment() -> None:
     """Sets what the processes of a local cluster inherit from this one."""
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # binds to 127.0.0.1 only
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a deprecation notice per worker
+    os.environ.setdefault(
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
+    )  # silences a deprecation notice per worker
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     root = str(Path(__file__).resolve().parent.parent)
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)

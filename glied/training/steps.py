@@ -1,0 +1,191 @@
+"""The plain pieces of a training loop: seeds, optimizer, learning rate, one step, the state to resume from.
+
+Nothing here knows Ray. All randomness is folded from (seed, step, rank) instead of being carried from step to step, so
+a resumed run continues with the very numbers an uninterrupted one would have drawn, for any number of workers, and no
+generator state needs saving.
+"""
+
+import dataclasses
+import hashlib
+import io
+import math
+import random
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from glied.errors import UsageError
+
+Schedule: TypeAlias = Literal["cosine", "constant", "noam"]
+OptimizerName: TypeAlias = Literal["adamw", "sgd"]
+
+
+def fold_seed(*values: int | str) -> int:
+    """Returns a 63-bit seed that depends on every value and their order."""
+    digest = hashlib.blake2b("/".join(map(str, values)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def seed_everything(*values: int | str) -> None:
+    """Seeds Python, numpy and torch (all devices) from `fold_seed(*values)`."""
+    seed = fold_seed(*values)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def generator(*values: int | str) -> torch.Generator:
+    """Returns a CPU generator seeded from `fold_seed(*values)`."""
+    return torch.Generator().manual_seed(fold_seed(*values))
+
+
+def learning_rate_factor(
+    step: int, *, schedule: Schedule, warmup_steps: int, total_steps: int, final_factor: float = 0.0
+) -> float:
+    """Returns what the base learning rate is multiplied by at `step` (counted from 0); 1 where warm-up ends.
+
+    The warm-up is linear. "cosine" then falls to `final_factor` at `total_steps`, "noam" with the inverse square root
+    of the step (Vaswani et al. 2017, equation 3, scaled to peak at 1), "constant" stays.
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    if schedule == "constant":
+        return 1.0
+    if schedule == "noam":
+        return math.sqrt(max(warmup_steps, 1) / (step + 1))
+    progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+    return final_factor + (1.0 - final_factor) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def build_optimizer(
+    model: nn.Module, *, name: OptimizerName, learning_rate: float, weight_decay: float, momentum: float = 0.9
+) -> torch.optim.Optimizer:
+    """Returns an optimizer over what requires a gradient; vectors and scalars (biases, norms) are not decayed."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum)
+    return torch.optim.AdamW(groups, lr=learning_rate)
+
+
+def optimizer_step(
+    loss: Tensor,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    learning_rate: float,
+    clip_norm: float,
+) -> None:
+    """Backpropagates `loss`, clips the gradient's L2 norm to `clip_norm` (0 = never) and updates the parameters."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if clip_norm > 0:
+        nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    optimizer.step()
+
+
+def autocast(device: torch.device, *, bf16: bool) -> torch.autocast:
+    """Returns the context for a forward pass: bfloat16 where it is safe if `bf16`, else plain float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
+
+
+def move(batch: Any, device: torch.device) -> Any:
+    """Returns a (nested) batch on `device`: tensors, lists, tuples, dicts, dataclasses, objects with `.to(device)`."""
+    if hasattr(batch, "to"):
+        return batch.to(device)
+    if isinstance(batch, Mapping):
+        return {key: move(value, device) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(move(value, device) for value in batch))
+    if isinstance(batch, (list, tuple)):
+        return type(batch)(move(value, device) for value in batch)
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        fields = {f.name: move(getattr(batch, f.name), device) for f in dataclasses.fields(batch) if f.init}
+        return dataclasses.replace(batch, **fields)
+    return batch
+
+
+class Averages:
+    """Running means of logged scalars; a scalar that some steps lack is averaged over the steps that have it."""
+
+    def __init__(self) -> None:
+        """Starts empty."""
+        self._sums: dict[str, float | Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, scalars: Mapping[str, float | Tensor]) -> None:
+        """Adds the scalars of one step; detached 0-d tensors stay on their device until `take`."""
+        for name, value in scalars.items():
+            value = value.detach() if isinstance(value, Tensor) else value
+            self._sums[name] = self._sums.get(name, 0.0) + value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def take(self) -> dict[str, float]:
+        """Returns the means, in the order in which the names came up, and starts anew."""
+        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        self._sums, self._counts = {}, {}
+        return means
+
+
+def merge_means(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Returns the mean over workers of each scalar, over those that have it."""
+    merged = Averages()
+    for part in parts:
+        merged.add(part)
+    return merged.take()
+
+
+@dataclasses.dataclass(kw_only=True)
+class Progress:
+    """Where a run stands; everything else about its position (epoch, rows) follows from `step`."""
+
+    step: int = 0
+    """Optimizer steps done."""
+    best: float | None = None
+    """Best value so far of the metric that selects the checkpoint."""
+    best_step: int = 0
+    """Step at which `best` was measured."""
+
+
+_STATE_VERSION = 1
+
+
+def pack_state(model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> bytes:
+    """Returns a checkpoint: tensors and plain containers only, so that it loads with `weights_only=True`."""
+    state = {
+        "version": _STATE_VERSION,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "progress": dataclasses.asdict(progress),
+    }
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def unpack_state(data: bytes, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+    """Loads a checkpoint of `pack_state` into `model` and `optimizer` and returns where the run stood.
+
+    Raises:
+        UsageError: the checkpoint was written by another version or belongs to another model.
+    """
+    state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    if state.get("version") != _STATE_VERSION:
+        raise UsageError(
+            f"checkpoint version {state.get('version')} is not {_STATE_VERSION}: start a new output"
+        )
+    try:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(f"the checkpoint does not fit this model: {error}") from error
+    return Progress(**state["progress"])

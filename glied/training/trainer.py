@@ -1,0 +1,664 @@
+"""Trains a `Task` with Ray Train: data-parallel workers, streamed rows, checkpoints, resume.
+
+The run's position follows from the number of steps done and the run's seed: the order of the rows, the generator of
+each collated batch and the dropout of each step are functions of (seed, step, rank). That is what makes a resumed run
+equal to an uninterrupted one. Every rank takes the same number of steps an epoch (rows // batch_size, agreed before
+the first one), so no rank waits for another on uneven data.
+
+Output folder (local or any storage URI):
+
+    run.json         the resolved config; a run is not resumed with another one
+    checkpoints/     Ray Train's folder: the newest `keep_checkpoints` states
+    metrics.jsonl    one object per log interval and per validation
+    tensorboard/     the same as scalars
+    best/, last/     exported models (`Task.export`), best by the first validation metric
+    result.json      final metrics; written last, marks the run as complete
+"""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet
+import ray
+import ray.data
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from glied import ray_runtime, storage
+from glied.errors import GliedError, JobError, UsageError
+from glied.training import loading, steps
+from glied.training.runlog import RunLog, interval_line
+from glied.training.task import Row, Task
+
+RUN = "run.json"
+RESULT = "result.json"
+CHECKPOINTS = "checkpoints"
+BEST = "best"
+LAST = "last"
+_STATE = "state.pt"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    """How a task is trained."""
+
+    output: str
+    """Folder of the run: a local path or a storage URI such as s3://bucket/runs/regions."""
+    epochs: int = 10
+    """Passes over the training rows."""
+    max_steps: int | None = None
+    """Ends the training after this many steps, if that is earlier; the schedule is laid out for it."""
+    batch_size: int = 64
+    """Rows per step over all workers together; a multiple of workers."""
+    learning_rate: float = 5e-4
+    """Peak learning rate."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """AdamW, or SGD with momentum 0.9."""
+    schedule: Literal["cosine", "constant", "noam"] = "cosine"
+    """Learning rate after the warm-up: cosine to final_factor, constant, or inverse square root of the step."""
+    warmup_steps: int = 0
+    """Steps of linear warm-up."""
+    final_factor: float = 0.0
+    """Where the cosine schedule ends, as a share of learning_rate."""
+    weight_decay: float = 0.0
+    """Decoupled for AdamW; matrices only."""
+    clip_norm: float = 1.0
+    """Largest L2 norm of the gradient; 0 never clips."""
+    seed: int = 0
+    """Seed of the initialization, the order of the rows, augmentation and dropout."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 runs the forward pass under autocast."""
+    shuffle_buffer: int = 1024
+    """Rows in a worker's shuffle buffer for Parquet data; tables are shuffled as a whole."""
+    workers: int = 1
+    """Training processes, one GPU each where device is cuda."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes GPUs where the cluster has one per worker."""
+    threads_per_worker: int = 1
+    """torch's CPU threads in each worker."""
+    cpus_per_worker: int = 1
+    """Logical CPUs that each worker reserves in the cluster."""
+    loader_threads: int = 1
+    """Threads per worker that collate batches ahead of the training step."""
+    validate_every_epochs: int = 1
+    """Epochs between validations; the last epoch is always validated."""
+    validate_every_steps: int | None = None
+    """Also validates after every so many steps, for long epochs."""
+    checkpoint_every_steps: int = 500
+    """Steps between checkpoints, besides the one at the end of each epoch."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints that are kept."""
+    log_every_steps: int = 20
+    """Steps between log lines."""
+    max_failures: int = 2
+    """Worker failures after which the run stops instead of going on from its newest checkpoint."""
+    resume: bool = True
+    """Goes on with the run found in output; false refuses an output that holds a run."""
+    pause_after_steps: int | None = None
+    """Pauses once the run has done this many steps; the same command without it goes on."""
+    find_unused_parameters: bool = False
+    """For models of which a step may leave parameters unused (data-parallel only; a little slower)."""
+    timeout_s: int = 7200
+    """Longest time one worker waits for the others, for instance while rank 0 validates."""
+
+    def __post_init__(self) -> None:
+        """Refuses values out of range."""
+        for name in ("epochs", "batch_size", "workers", "threads_per_worker", "cpus_per_worker", "loader_threads",
+                     "validate_every_epochs", "checkpoint_every_steps", "keep_checkpoints", "log_every_steps",
+                     "shuffle_buffer", "timeout_s"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("max_steps", "validate_every_steps", "pause_after_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1 or null, not {value}")
+        for name in ("warmup_steps", "weight_decay", "clip_norm", "final_factor", "max_failures"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} must not be negative, not {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise UsageError(f"learning_rate must be positive, not {self.learning_rate}")
+        if self.batch_size % self.workers:
+            raise UsageError(f"batch_size {self.batch_size} must be a multiple of workers ({self.workers})")
+
+
+# What may differ when a run is resumed: it changes where and how fast, not what is learned.
+_FREE_KEYS = frozenset(
+    {"workers", "device", "threads_per_worker", "cpus_per_worker", "loader_threads", "checkpoint_every_steps",
+     "keep_checkpoints", "log_every_steps", "max_failures", "resume", "pause_after_steps", "output", "timeout_s",
+     "find_unused_parameters"}
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """Rows of one split, as every worker reads them: a table in the object store or Parquet files."""
+
+    table: Any = None
+    """Reference to a `pa.Table`, or None."""
+    files: tuple[str, ...] = ()
+    counts: tuple[int, ...] = ()
+    """Rows of each file, or the rows of the table."""
+
+    @property
+    def rows(self) -> int:
+        return sum(self.counts)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """What a worker needs to know."""
+
+    task: Task
+    config: TrainerConfig
+    train: _Source
+    validation: _Source
+    use_gpu: bool
+
+    @property
+    def epoch_steps(self) -> int:
+        return self.train.rows // self.config.batch_size
+
+    @property
+    def total_steps(self) -> int:
+        steps_ = self.epoch_steps * self.config.epochs
+        return min(steps_, self.config.max_steps or steps_)
+
+
+# ---- driver
+
+
+def train(task: Task, config: TrainerConfig) -> dict[str, Any]:
+    """Trains `task` to the end, going on where an earlier attempt stopped, and returns the content of result.json.
+
+    A run paused by `pause_after_steps` returns {"complete": False}.
+
+    Raises:
+        UsageError: unfit data or config, or `output` holds a run with another config (which keys is named).
+        JobError: training failed; what was checkpointed stays, and the same command goes on from there.
+    """
+    tables = {"train": task.data("train"), "validation": task.data("validation")}
+    counts = {split: _row_counts(data) for split, data in tables.items()}
+    _check_rows(config, sum(counts["train"]))
+    identity = _identity(task, config, {split: sum(values) for split, values in counts.items()})
+    done = _claim_output(config, identity)
+    if done is not None:
+        logger.info("%s: the run is complete (%d steps), nothing to do", config.output, done["steps"])
+        return done
+    ray_runtime.start(workers=config.workers * config.cpus_per_worker)
+    plan = _Plan(
+        task=task,
+        config=config,
+        train=_source(tables["train"], counts["train"]),
+        validation=_source(tables["validation"], counts["validation"]),
+        use_gpu=_use_gpu(config),
+    )
+    _fit(plan)
+    result = _read_json(storage.join(config.output, RESULT))
+    return result or {"complete": False}
+
+
+def _row_counts(data: pa.Table | list[str]) -> tuple[int, ...]:
+    if isinstance(data, pa.Table):
+        return (data.num_rows,)
+    return tuple(_parquet_rows(uri) for uri in data)
+
+
+def _parquet_rows(uri: str) -> int:
+    filesystem, path = storage.arrow_filesystem(uri)
+    try:
+        return pa.parquet.read_metadata(path, filesystem=filesystem).num_rows
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UsageError(f"{uri} is not a readable Parquet file: {error}") from error
+
+
+def _check_rows(config: TrainerConfig, rows: int) -> None:
+    if rows < config.batch_size:
+        raise UsageError(f"batch_size {config.batch_size} is more than the {rows} training rows")
+
+
+def _identity(task: Task, config: TrainerConfig, rows: dict[str, int]) -> dict[str, Any]:
+    """The resolved config as JSON values: what run.json holds."""
+    fields = dataclasses.asdict(task) if dataclasses.is_dataclass(task) else {}  # type: ignore[unreachable]
+    text = json.dumps(
+        {"kind": task.name, "rows": rows, "task": fields, "trainer": dataclasses.asdict(config)}, default=str
+    )
+    return json.loads(text)
+
+
+def _claim_output(config: TrainerConfig, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """Writes run.json or compares with the one that is there; returns the result of a complete run."""
+    uri = storage.join(config.output, RUN)
+    if storage.put_if_absent(uri, json.dumps(identity, indent=1).encode() + b"\n") and config.resume:
+        return _read_json(storage.join(config.output, RESULT))
+    found = _read_json(uri)
+    if found is None:
+        raise UsageError(f"{uri} cannot be read: remove it or choose another output")
+    differences = _differences(found, identity)
+    if differences:
+        raise UsageError(
+            f"{config.output} holds another run: {'; '.join(differences)}. Choose another output"
+        )
+    if not config.resume:
+        raise UsageError(f"{config.output} holds a run and resume is false: choose another output")
+    return _read_json(storage.join(config.output, RESULT))
+
+
+def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Names what differs between two identities, as `key: old -> new`."""
+    old, new = _flat(found), _flat(wanted)
+    free = {f"trainer.{key}" for key in _FREE_KEYS}
+    keys = [key for key in dict.fromkeys([*old, *new]) if key not in free and old.get(key) != new.get(key)]
+    return [f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in keys]
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return leaves
+
+
+def _read_json(uri: str) -> dict[str, Any] | None:
+    try:
+        return json.loads(storage.read_bytes(uri))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _source(data: pa.Table | list[str], counts: tuple[int, ...]) -> _Source:
+    if isinstance(data, pa.Table):
+        return _Source(table=ray.put(data.combine_chunks()), counts=counts)
+    return _Source(files=tuple(data), counts=counts)
+
+
+def _use_gpu(config: TrainerConfig) -> bool:
+    gpus = ray.cluster_resources().get("GPU", 0)
+    if config.device == "cuda" and gpus < config.workers:
+        raise UsageError(f"device cuda needs {config.workers} GPUs, the cluster has {gpus:g}")
+    return config.device != "cpu" and gpus >= config.workers
+
+
+def _fit(plan: _Plan) -> None:
+    config = plan.config
+    filesystem, path = storage.arrow_filesystem(config.output)
+    resources: dict[str, float] = {"CPU": config.cpus_per_worker}
+    if plan.use_gpu:
+        resources["GPU"] = 1
+    trainer = ray.train.torch.TorchTrainer(
+        _worker_loop,
+        train_loop_config={"plan": plan},
+        torch_config=ray.train.torch.TorchConfig(timeout_s=config.timeout_s),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=config.workers, use_gpu=plan.use_gpu, resources_per_worker=resources
+        ),
+        run_config=ray.train.RunConfig(
+            name=CHECKPOINTS,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=config.keep_checkpoints),
+            failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
+            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
+        ),
+    )
+    try:
+        trainer.fit()
+    except ray.train.WorkerGroupError as error:
+        raise _worker_error(error) from error
+    except ray.train.TrainingFailedError as error:
+        raise JobError(f"training failed: {error}") from error
+
+
+def _worker_error(error: Any) -> GliedError:
+    """The failure of a worker in one line; the traceback goes to the log."""
+    logger.error("%s", error)
+    for failure in error.worker_failures.values():
+        if isinstance(failure, GliedError):
+            return failure
+    rank, failure = next(iter(error.worker_failures.items()), (0, error))
+    reason = str(failure).strip().splitlines()[-1:] or [type(failure).__name__]
+    return JobError(
+        f"training failed in worker {rank}: {reason[0]}; the same command goes on from the last checkpoint"
+    )
+
+
+# ---- worker
+
+
+def _worker_loop(loop_config: dict[str, Any]) -> None:
+    """Runs in each training process."""
+    plan: _Plan = loop_config["plan"]
+    _quiet_worker()
+    torch.set_num_threads(plan.config.threads_per_worker)
+    with contextlib.closing(_Worker(plan)) as worker:
+        worker.run()
+
+
+def _quiet_worker() -> None:
+    ours = logging.getLogger("glied")  # not the root logger: Ray's own lines would come twice
+    if not ours.handlers:
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True  # the order of the rows is part of the run's seed
+
+
+class _Worker:
+    """One training process: model, optimizer, data, and (rank 0) the run's records."""
+
+    def __init__(self, plan: _Plan) -> None:
+        context = ray.train.get_context()
+        self.plan, self.config, self.task = plan, plan.config, plan.task
+        self.rank, self.world = context.get_world_rank(), context.get_world_size()
+        self.device = ray.train.torch.get_device() if plan.use_gpu else torch.device("cpu")
+        steps.seed_everything(self.config.seed, "build")
+        self.model = self.task.build().to(self.device)
+        self.optimizer = steps.build_optimizer(
+            self.model,
+            name=self.config.optimizer,
+            learning_rate=self.config.learning_rate,
+            weight_decay=self.config.weight_decay,
+        )
+        self.progress = self._restore()
+        self.log = RunLog(self.config.output, self.progress.step) if self.rank == 0 else None
+        self.parallel: nn.Module = self.model
+        if self.world > 1:
+            self.parallel = DistributedDataParallel(
+                self.model,
+                device_ids=[self.device] if plan.use_gpu else None,
+                find_unused_parameters=self.config.find_unused_parameters,
+            )
+
+    def close(self) -> None:
+        if self.log is not None:
+            self.log.close()
+
+    def run(self) -> None:
+        """Trains to the end of the run, or to where it is to pause."""
+        total, started = self.plan.total_steps, self.progress.step
+        if self.rank == 0:
+            logger.info(
+                "%s: %d rows, %d steps an epoch, %d in all, %d parameters, %d workers on %s%s",
+                self.task.name, self.plan.train.rows, self.plan.epoch_steps, total,
+                sum(p.numel() for p in self.model.parameters()), self.world, self.device.type,
+                f", resumed at step {started}" if started else "",
+            )  # fmt: skip
+        stop = min(total, self.config.pause_after_steps or total)
+        self.model.train()
+        self._meter = _Meter(started)
+        for batch in self._train_batches(started, stop):
+            self._meter.loaded()
+            self._step(batch)
+            self._after_step()
+        if self.progress.step >= total and self.rank == 0:
+            self._finish()
+
+    def _step(self, batch: Any) -> None:
+        config, step = self.config, self.progress.step
+        steps.seed_everything(config.seed, "step", step, self.rank)
+        batch = steps.move(batch, self.device)
+        with steps.autocast(self.device, bf16=config.precision == "bf16"):
+            loss, scalars = self.task.loss(self.parallel, batch)
+        rate = config.learning_rate * steps.learning_rate_factor(
+            step,
+            schedule=config.schedule,
+            warmup_steps=config.warmup_steps,
+            total_steps=self.plan.total_steps,
+            final_factor=config.final_factor,
+        )
+        steps.optimizer_step(
+            loss, self.parallel, self.optimizer, learning_rate=rate, clip_norm=config.clip_norm
+        )
+        self._meter.add({"loss": loss.detach(), **{k: v for k, v in scalars.items() if k != "loss"}}, rate)
+        self.progress.step += 1
+
+    def _after_step(self) -> None:
+        """Logs, validates and checkpoints where they are due; every rank takes the same decisions."""
+        config, step = self.config, self.progress.step
+        last = step == self.plan.total_steps
+        pausing = step == config.pause_after_steps
+        epoch_end = step % self.plan.epoch_steps == 0
+        if step % config.log_every_steps == 0 or last or pausing:
+            self._log_interval()
+        validated = last or (epoch_end and step // self.plan.epoch_steps % config.validate_every_epochs == 0)
+        validated |= bool(config.validate_every_steps) and step % (config.validate_every_steps or 1) == 0
+        if validated and self.plan.validation.rows:
+            self._validate()
+        if epoch_end or last or pausing or step % config.checkpoint_every_steps == 0:
+            self._checkpoint()
+
+    def _log_interval(self) -> None:
+        scalars = self._meter.take(self.progress.step, self.config.batch_size)
+        if self.world > 1:
+            gathered: list[Any] = [None] * self.world
+            torch.distributed.all_gather_object(gathered, scalars)
+            scalars = steps.merge_means(gathered)
+        if not math.isfinite(scalars["loss"]):
+            raise JobError(
+                f"the loss is {scalars['loss']} at step {self.progress.step}: lower the learning rate"
+            )
+        if self.log is not None:
+            epoch = self.progress.step / self.plan.epoch_steps
+            eta = self._meter.step_s * (self.plan.total_steps - self.progress.step)
+            self.log.write("train", self.progress.step, {"epoch": round(epoch, 4), **scalars})
+            logger.info(interval_line(self.progress.step, self.plan.total_steps, epoch, scalars, eta))
+
+    def _validate(self) -> None:
+        """Validates on rank 0 while the others wait; exports the model when it is the best so far."""
+        if self.log is not None:
+            begun = time.monotonic()
+            self.model.eval()
+            with torch.no_grad(), contextlib.closing(self._validation_batches()) as batches:
+                metrics = self.task.validate(self.model, batches)
+            self.model.train()
+            self.log.write("validation", self.progress.step, metrics)
+            text = " ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+            logger.info(
+                "validation at step %d: %s (%.0f s)", self.progress.step, text, time.monotonic() - begun
+            )
+            self._keep_best(metrics)
+        self._wait()
+
+    def _keep_best(self, metrics: dict[str, float]) -> None:
+        value = float(next(iter(metrics.values())))
+        if self.progress.best is None or value > self.progress.best:
+            self.progress.best, self.progress.best_step = value, self.progress.step
+            self.task.export(self.model, storage.join(self.config.output, BEST))
+
+    def _wait(self) -> None:
+        if self.world > 1:
+            torch.distributed.barrier()
+        self._meter.restart()
+
+    # ---- data
+
+    def _train_batches(self, start: int, stop: int) -> Iterator[Any]:
+        """Yields the collated batches of steps `start` to `stop`, prepared in the background."""
+
+        def collate(item: tuple[int, list[Row]]) -> Any:
+            step, rows = item
+            generator = steps.generator(self.config.seed, "collate", step, self.rank)
+            return self.task.collate(rows, training=True, generator=generator)
+
+        threads = self.config.loader_threads
+        batches = loading.ordered_map(collate, self._train_rows(start, stop), threads=threads)
+        return loading.prefetched(batches, depth=2 * threads)
+
+    def _train_rows(self, start: int, stop: int) -> Iterator[tuple[int, list[Row]]]:
+        step = start
+        while step < stop:
+            epoch, skip = divmod(step, self.plan.epoch_steps)
+            for rows in self._epoch_rows(epoch, skip):
+                yield step, rows
+                step += 1
+                if step >= stop:
+                    return
+            assert step == (epoch + 1) * self.plan.epoch_steps, "an epoch has fewer batches than agreed"
+
+    def _epoch_rows(self, epoch: int, skip: int) -> Iterator[list[Row]]:
+        """Yields exactly `epoch_steps - skip` batches of rows of this worker."""
+        source, config = self.plan.train, self.config
+        if source.table is not None:
+            table = ray.get(source.table)
+            for indices in loading.table_indices(
+                table.num_rows, seed=config.seed, epoch=epoch, rank=self.rank, world=self.world,
+                batch_size=config.batch_size, skip_batches=skip,
+            ):  # fmt: skip
+                yield table.take(pa.array(indices)).to_pylist()
+            return
+        rows = loading.shuffled(
+            _parquet_stream(source, seed=config.seed, epoch=epoch, rank=self.rank, world=self.world),
+            buffer_size=config.shuffle_buffer,
+            seed=steps.fold_seed(config.seed, "buffer", epoch, self.rank),
+        )
+        batches = loading.batched(rows, config.batch_size // self.world, drop_last=True)
+        for index, batch in enumerate(batches):
+            if skip <= index < self.plan.epoch_steps:
+                yield _as_rows(batch)
+
+    def _validation_batches(self) -> Iterator[Any]:
+        source = self.plan.validation
+        rows = (
+            iter(ray.get(source.table).to_pylist()) if source.table is not None else _parquet_stream(source)
+        )
+
+        def collate(batch: list[Any]) -> Any:
+            return self.task.collate(_as_rows(batch), training=False, generator=steps.generator("validation"))
+
+        size = max(1, self.config.batch_size // self.world)
+        threads = self.config.loader_threads
+        batches = loading.ordered_map(collate, loading.batched(rows, size, drop_last=False), threads=threads)
+        with contextlib.closing(loading.prefetched(batches, depth=2 * threads)) as ready:
+            for batch in ready:
+                yield steps.move(batch, self.device)
+
+    # ---- state
+
+    def _restore(self) -> steps.Progress:
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            return steps.Progress()
+        with checkpoint.as_directory() as folder:
+            return steps.unpack_state((Path(folder) / _STATE).read_bytes(), self.model, self.optimizer)
+
+    def _checkpoint(self) -> None:
+        """Hands the state to Ray Train; all ranks report, rank 0 with the files."""
+        step = self.progress.step
+        if self.log is None:
+            ray.train.report({"step": step}, checkpoint=None)
+        else:
+            self.log.sync()
+            with tempfile.TemporaryDirectory() as folder:
+                state = steps.pack_state(self.model, self.optimizer, self.progress)
+                (Path(folder) / _STATE).write_bytes(state)
+                ray.train.report({"step": step}, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        self._meter.restart()
+
+    def _finish(self) -> None:
+        """Exports the last model and writes result.json, which marks the run as complete."""
+        assert self.log is not None
+        output, progress = self.config.output, self.progress
+        self.task.export(self.model, storage.join(output, LAST))
+        if progress.best is None:
+            self.task.export(self.model, storage.join(output, BEST))
+        self.log.close()
+        result = {
+            "complete": True,
+            "steps": progress.step,
+            "epochs": progress.step / self.plan.epoch_steps,
+            "best": progress.best,
+            "best_step": progress.best_step if progress.best is not None else progress.step,
+            "last": self.log.latest("train"),
+            "validation": self.log.latest("validation"),
+        }
+        storage.write_bytes(storage.join(output, RESULT), json.dumps(result, indent=1).encode() + b"\n")
+        logger.info("complete: %s", json.dumps(result))
+
+
+def _parquet_stream(
+    source: _Source, *, seed: int | None = None, epoch: int = 0, rank: int = 0, world: int = 1
+) -> Iterator[Any]:
+    """Yields this worker's rows as one-row Arrow tables, streamed by Ray Data in the order of `file_ranges`.
+
+    A dataset per epoch and worker instead of one split for all: its order is then a function of (seed, epoch), also
+    for a run that resumes in a later epoch, and no split coordinator can hold ranks back.
+    """
+    ranges = loading.file_ranges(source.counts, seed=seed, epoch=epoch, rank=rank, world=world)
+    if not ranges:
+        return
+    filesystem = storage.arrow_filesystem(source.files[0])[0]
+    paths = [storage.arrow_filesystem(source.files[file])[1] for file, _, _ in ranges]
+    dataset = ray.data.read_parquet(paths, filesystem=filesystem, shuffle=None)
+    first, remaining = ranges[0][1], sum(last - first for _, first, last in ranges)
+    for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
+        for index in range(first, min(block.num_rows, first + remaining)):
+            yield block.slice(index, 1)
+            remaining -= 1
+        first = max(0, first - block.num_rows)
+        if remaining <= 0:
+            return
+
+
+def _as_rows(batch: list[Any]) -> list[Row]:
+    """Converts one-row tables to plain values; rows that are plain already stay."""
+    return [row if isinstance(row, dict) else row.to_pylist()[0] for row in batch]
+
+
+class _Meter:
+    """Means of the logged scalars and speed between two log lines; validation and checkpoints do not count."""
+
+    def __init__(self, step: int) -> None:
+        self.step_s = 0.0
+        self._averages, self._rate = steps.Averages(), 0.0
+        self._from_step, self._busy_s, self._waiting_s = step, 0.0, 0.0
+        self._mark = time.monotonic()
+
+    def loaded(self) -> None:
+        """Marks that the batch is here: the time since the last step was spent waiting for data."""
+        now = time.monotonic()
+        self._waiting_s += now - self._mark
+        self._busy_s += now - self._mark
+        self._mark = now
+
+    def add(self, scalars: dict[str, Any], learning_rate: float) -> None:
+        self._averages.add(scalars)
+        self._rate = learning_rate
+        now = time.monotonic()
+        self._busy_s += now - self._mark
+        self._mark = now
+
+    def restart(self) -> None:
+        """Forgets the time since the last step."""
+        self._mark = time.monotonic()
+
+    def take(self, step: int, batch_size: int) -> dict[str, float]:
+        count = max(1, step - self._from_step)
+        self.step_s = self._busy_s / count
+        scalars = {
+            **self._averages.take(),
+            "learning_rate": self._rate,
+            "images_per_s": batch_size / max(self.step_s, 1e-9),
+            "data_share": self._waiting_s / max(self._busy_s, 1e-9),
+        }
+        self._from_step, self._busy_s, self._waiting_s = step, 0.0, 0.0
+        return scalars

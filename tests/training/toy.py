@@ -1,0 +1,60 @@
+"""A toy task with dropout and augmentation, so that a wrong resume shows in the losses."""
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from glied import storage
+
+
+@dataclass
+class ToyTask:
+    """Learns a linear function of 4 numbers."""
+
+    rows: int = 96
+    files: tuple[str, ...] = ()
+    width: int = 8
+    sleep_s: float = 0.0
+    name: str = "toy"
+
+    def build(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(4, self.width), nn.ReLU(), nn.Dropout(0.2), nn.Linear(self.width, 1))
+
+    def data(self, split: str) -> pa.Table | list[str]:
+        if split == "train" and self.files:
+            return list(self.files)
+        return table(self.rows if split == "train" else 10)
+
+    def collate(self, rows: Sequence[dict], *, training: bool, generator: torch.Generator) -> dict[str, Any]:
+        inputs = torch.tensor([row["x"] for row in rows])
+        if training:
+            inputs = inputs + 0.01 * torch.randn(inputs.shape, generator=generator)
+        return {"x": inputs, "y": torch.tensor([[row["y"]] for row in rows]), "ids": [r["id"] for r in rows]}
+
+    def loss(self, model: nn.Module, batch: dict) -> tuple[Tensor, dict[str, float | Tensor]]:
+        time.sleep(self.sleep_s)
+        loss = nn.functional.mse_loss(model(batch["x"]), batch["y"])
+        return loss, {"ids": float(sum(batch["ids"]))}
+
+    def validate(self, model: nn.Module, batches: Iterable[dict]) -> dict[str, float]:
+        assert not model.training
+        errors = [nn.functional.mse_loss(model(batch["x"]), batch["y"], reduction="sum") for batch in batches]
+        return {"fit": -float(sum(errors)) / 10}
+
+    def export(self, model: nn.Module, folder_uri: str) -> None:
+        state = {name: tensor.tolist() for name, tensor in model.state_dict().items()}
+        storage.write_bytes(storage.join(folder_uri, "model.json"), json.dumps(state).encode())
+
+
+def table(count: int, start: int = 0) -> pa.Table:
+    """Rows `start` to `start + count` of the toy data."""
+    x = np.random.default_rng(1).normal(size=(1000, 4)).astype(np.float32)[start : start + count]
+    y = x @ np.array([1.0, -2.0, 0.5, 3.0], np.float32)
+    return pa.table({"id": range(start, start + count), "x": x.tolist(), "y": y.tolist()})
