@@ -6,10 +6,11 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from glied.bulk import tables
 from glied.bulk.manifest import Entry, Unit
 from glied.bulk.stages import Stage
 
-SCHEMA = pa.schema([pa.field("id", pa.string()), pa.field("uri", pa.string()), pa.field("size", pa.int64())])
+SCHEMA = tables.schema(id=pa.string(), uri=pa.string(), size=pa.int64())
 
 
 @dataclass(frozen=True)
@@ -64,19 +65,6 @@ def run_here(fetch: Stage, stage: Stage) -> Stream:
             yield Result(chunk.unit, chunk.k, stage(fetch(chunk.table)))
 
     return stream
-
-
-def to_ipc(table: pa.Table) -> bytes:
-    """A table as one value."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue().to_pybytes()
-
-
-def from_ipc(data: bytes) -> pa.Table:
-    """The table of `to_ipc`."""
-    return pa.ipc.open_stream(data).read_all()
 
 
 def _table(entries: list[Entry]) -> pa.Table:

@@ -20,16 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from glied import storage
+from glied.bulk import tables
 from glied.errors import StorageError, UsageError
 
-SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.string()),
-        pa.field("uri", pa.string()),
-        pa.field("size", pa.int64()),
-        pa.field("unit", pa.int32()),
-    ]
-)
+SCHEMA = tables.schema(id=pa.string(), uri=pa.string(), size=pa.int64(), unit=pa.int32())
 PART_ROWS = 131_072
 """About how many rows a part holds; a part always holds whole units."""
 

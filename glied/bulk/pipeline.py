@@ -16,10 +16,10 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from glied import ray_runtime
-from glied.bulk.chunks import Chunk, Result, StageFactory, from_ipc, to_ipc
+from glied.bulk.chunks import Chunk, Result, StageFactory
 from glied.bulk.config import ResourcesConfig
 from glied.bulk.sources import Fetch
-from glied.bulk.stages import seconds_of, with_seconds
+from glied.bulk.tables import from_ipc, seconds_of, to_ipc, with_seconds
 
 log = logging.getLogger(__name__)
 

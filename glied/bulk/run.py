@@ -31,8 +31,9 @@ from glied.bulk.ledger import Counts, Ledger
 from glied.bulk.manifest import Manifest, Unit
 from glied.bulk.progress import Progress
 from glied.bulk.sources import STORAGE, Listing, absolute
-from glied.bulk.stages import FAILED, OK, seconds_of
+from glied.bulk.stages import FAILED, OK
 from glied.bulk.summary import Example, Summary
+from glied.bulk.tables import seconds_of
 from glied.errors import GliedError, JobError, StorageError, UsageError
 
 log = logging.getLogger(__name__)

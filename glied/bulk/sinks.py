@@ -6,21 +6,21 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from glied.bulk import tables
+
 SCHEMA_VERSION = 1
-
-
-def _list_of(**fields: pa.DataType) -> pa.DataType:
-    return pa.list_(pa.struct([pa.field(name, kind) for name, kind in fields.items()]))
-
+BOX = pa.list_(pa.float32())
 
 CAPTIONS = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
         pa.field("uri", pa.string(), nullable=False),
         pa.field("caption", pa.string()),
-        pa.field("captions", _list_of(text=pa.string(), log_probability=pa.float32())),
-        pa.field("attributes", _list_of(word=pa.string(), probability=pa.float32())),
-        pa.field("regions", _list_of(box=pa.list_(pa.float32()), label=pa.string(), score=pa.float32())),
+        pa.field("captions", tables.list_of(text=pa.string(), log_probability=pa.float32())),
+        pa.field("attributes", tables.list_of(word=pa.string(), probability=pa.float32())),
+        pa.field(
+            "regions", tables.list_of(box=pa.list_(pa.float32()), label=pa.string(), score=pa.float32())
+        ),
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
         pa.field("status", pa.string(), nullable=False),

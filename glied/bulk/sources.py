@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.fs
 
 from glied import storage
+from glied.bulk import tables
 from glied.bulk.config import InputConfig
 from glied.bulk.manifest import Entry
 from glied.errors import UsageError
@@ -24,14 +25,8 @@ STORAGE = "storage"
 """Kind of error of a row whose bytes could not be read."""
 TOO_LARGE = "too_large"
 
-FETCHED = pa.schema(
-    [
-        pa.field("id", pa.string()),
-        pa.field("uri", pa.string()),
-        pa.field("data", pa.large_binary()),
-        pa.field("kind", pa.string()),
-        pa.field("error", pa.string()),
-    ]
+FETCHED = tables.schema(
+    id=pa.string(), uri=pa.string(), data=pa.large_binary(), kind=pa.string(), error=pa.string()
 )
 """What `Fetch` returns: `data` is null exactly where `kind` and `error` say why."""
 

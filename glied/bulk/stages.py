@@ -4,7 +4,6 @@ A stage maps an Arrow table to an Arrow table with as many rows in the same orde
 `ok`, `rejected` (the image is at fault) or `failed` (ours), with the kind of error and a message.
 """
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from glied.bulk import sinks, sources
+from glied.bulk import sinks, sources, tables
 from glied.captioner.captioner import Caption, Captioner
 from glied.errors import ImageError
 from glied.vision import images
@@ -86,7 +85,7 @@ class ImageStage:
                     decoded = list(pool.map(_decode, fetched))
                 rows += self._rows(fetched, decoded, clock)
         result = pa.Table.from_pylist(rows, schema=self.describe.schema)
-        return with_seconds(result, clock.seconds)
+        return tables.with_seconds(result, clock.seconds)
 
     def _rows(self, fetched: list[Row], decoded: list[Image | Row], clock: Clock) -> list[Row]:
         good = [item for item in decoded if isinstance(item, np.ndarray)]
@@ -145,19 +144,6 @@ class CaptionImages:
         device = next(self.predictor.parameters()).device
         with torch.inference_mode():
             return self.predictor.top(RegionBatch.collate(regions).to(device), self.captioner.attribute_count)
-
-
-def with_seconds(table: pa.Table, seconds: dict[str, float]) -> pa.Table:
-    """The table with seconds by stage in its metadata, beside those it has already."""
-    known = seconds_of(table)
-    merged = known | {stage: known.get(stage, 0.0) + value for stage, value in seconds.items()}
-    metadata = dict(table.schema.metadata or {}) | {b"seconds": json.dumps(merged).encode()}
-    return table.replace_schema_metadata(metadata)
-
-
-def seconds_of(table: pa.Table) -> dict[str, float]:
-    """The seconds by stage that a table carries."""
-    return json.loads((table.schema.metadata or {}).get(b"seconds", b"{}"))
 
 
 def _decode(row: Row) -> Image | Row:

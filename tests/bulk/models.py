@@ -12,23 +12,7 @@ from glied.captioner.vocabulary import Vocabulary
 from glied.vision.attributes import AttributePredictor, save_attributes
 from glied.vision.detector import Detector, DetectorConfig, save_detector
 
-WORDS = [
-    "a",
-    "dog",
-    "cat",
-    "red",
-    "blue",
-    "ball",
-    "on",
-    "the",
-    "grass",
-    "near",
-    "left",
-    "of",
-    "small",
-    "big",
-    "kite",
-]
+WORDS = ["a", "dog", "cat", "red", "blue", "ball", "on", "the", "grass", "near", "left", "of", "small", "big"]
 FEATURES = 16
 BAD = {"text.jpg": "not_an_image", "empty.jpg": "empty"}
 

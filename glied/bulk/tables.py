@@ -1,0 +1,41 @@
+"""Small helpers around Arrow tables: schemas, one table as one value, seconds by stage as metadata."""
+
+import json
+
+import pyarrow as pa
+
+
+def schema(**types: pa.DataType) -> pa.Schema:
+    """A schema of nullable columns in the given order."""
+    return pa.schema([pa.field(name, kind) for name, kind in types.items()])
+
+
+def list_of(**types: pa.DataType) -> pa.DataType:
+    """The type of a list of structs with the given fields."""
+    return pa.list_(pa.struct([pa.field(name, kind) for name, kind in types.items()]))
+
+
+def to_ipc(table: pa.Table) -> bytes:
+    """A table as one value."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def from_ipc(data: bytes) -> pa.Table:
+    """The table of `to_ipc`."""
+    return pa.ipc.open_stream(data).read_all()
+
+
+def with_seconds(table: pa.Table, seconds: dict[str, float]) -> pa.Table:
+    """The table with seconds by stage in its metadata, added to those it has already."""
+    known = seconds_of(table)
+    merged = known | {stage: known.get(stage, 0.0) + value for stage, value in seconds.items()}
+    metadata = dict(table.schema.metadata or {}) | {b"seconds": json.dumps(merged).encode()}
+    return table.replace_schema_metadata(metadata)
+
+
+def seconds_of(table: pa.Table) -> dict[str, float]:
+    """The seconds by stage that a table carries."""
+    return json.loads((table.schema.metadata or {}).get(b"seconds", b"{}"))
