@@ -152,8 +152,6 @@ def _target(objects: Sequence[Mapping[str, Any]], *, groups: int) -> Target:
         "boxes": torch.tensor([item["box"] for item in objects], dtype=torch.float32).reshape(-1, 4),
         "labels": torch.tensor([item["label"] for item in objects], dtype=torch.int64),
         "attributes": attributes.reshape(-1, groups),
-            -1, groups
-        ),
     }
 
 

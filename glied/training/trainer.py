@@ -1,9 +1,9 @@
 """Trains a `Task` with Ray Train: data-parallel workers, streamed rows, checkpoints, resume.
 
-The run's position follows from the number of steps done and the run's seed: the order of the rows, the generator of
-each collated batch and the dropout of each step are functions of (seed, step, rank). That is what makes a resumed run
-equal to an uninterrupted one. Every rank takes the same number of steps an epoch (rows // batch_size, agreed before
-the first one), so no rank waits for another on uneven data.
+The run's position follows from the number of steps done and the run's seed: the order of the rows, the
+generator of each collated batch and the dropout of each step are functions of (seed, step, rank). That is
+what makes a resumed run equal to an uninterrupted one. Every rank takes the same number of steps an epoch
+(rows // batch_size, agreed before the first one), so no rank waits for another on uneven data.
 
 Output folder (local or any storage URI):
 
@@ -18,6 +18,7 @@ Output folder (local or any storage URI):
 import contextlib
 import dataclasses
 import json
+import os
 import logging
 import math
 import sys
@@ -71,7 +72,8 @@ class TrainerConfig:
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """AdamW, or SGD with momentum 0.9."""
     schedule: Literal["cosine", "constant", "noam"] = "cosine"
-    """Learning rate after the warm-up: cosine to final_factor, constant, or inverse square root of the step."""
+    """Learning rate after the warm-up: cosine to final_factor, constant, or inverse square root of the
+    step."""
     warmup_steps: int = 0
     """Steps of linear warm-up."""
     final_factor: float = 0.0
@@ -169,6 +171,8 @@ class _Plan:
     train: _Source
     validation: _Source
     use_gpu: bool
+    directory: str
+    """Where the driver was started: relative paths of the config hold from there."""
 
     @property
     def epoch_steps(self) -> int:
@@ -184,7 +188,8 @@ class _Plan:
 
 
 def train(task: Task, config: TrainerConfig) -> dict[str, Any]:
-    """Trains `task` to the end, going on where an earlier attempt stopped, and returns the content of result.json.
+    """Trains `task` to the end, going on where an earlier attempt stopped, and returns the content of
+    result.json.
 
     A run paused by `pause_after_steps` returns {"complete": False}.
 
@@ -207,6 +212,7 @@ def train(task: Task, config: TrainerConfig) -> dict[str, Any]:
         train=_source(tables["train"], counts["train"]),
         validation=_source(tables["validation"], counts["validation"]),
         use_gpu=_use_gpu(config),
+        directory=os.getcwd(),
     )
     _fit(plan)
     result = _read_json(storage.join(config.output, RESULT))
@@ -343,6 +349,8 @@ def _worker_error(error: Any) -> GliedError:
 def _worker_loop(loop_config: dict[str, Any]) -> None:
     """Runs in each training process."""
     plan: _Plan = loop_config["plan"]
+    if os.path.isdir(plan.directory):  # Ray Train moves its workers to a directory of its own
+        os.chdir(plan.directory)
     _quiet_worker()
     torch.set_num_threads(plan.config.threads_per_worker)
     with contextlib.closing(_Worker(plan)) as worker:
@@ -600,8 +608,8 @@ def _parquet_stream(
 ) -> Iterator[Any]:
     """Yields this worker's rows as one-row Arrow tables, streamed by Ray Data in the order of `file_ranges`.
 
-    A dataset per epoch and worker instead of one split for all: its order is then a function of (seed, epoch), also
-    for a run that resumes in a later epoch, and no split coordinator can hold ranks back.
+    A dataset per epoch and worker instead of one split for all: its order is then a function of (seed,
+    epoch), also for a run that resumes in a later epoch, and no split coordinator can hold ranks back.
     """
     ranges = loading.file_ranges(source.counts, seed=seed, epoch=epoch, rank=rank, world=world)
     if not ranges:
@@ -625,7 +633,8 @@ def _as_rows(batch: list[Any]) -> list[Row]:
 
 
 class _Meter:
-    """Means of the logged scalars and speed between two log lines; validation and checkpoints do not count."""
+    """Means of the logged scalars and speed between two log lines; validation and checkpoints do not
+    count."""
 
     def __init__(self, step: int) -> None:
         self.step_s = 0.0
