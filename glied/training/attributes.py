@@ -21,14 +21,15 @@ from glied.training.task import Row, Split
 from glied.vision.attributes import AttributePredictor, noisy_or_loss, save_attributes
 from glied.vision.regions import RegionBatch
 
-# Words that name nothing one could see; they may be predicted, but do not count in the mean AP.
-STOP_WORDS = frozenset(
-    "a an the this that these those some there here it its is are was were be been being has have having do does "
-    "and or but as of to in on at by with from for into onto off over under near next beside behind front above "
-    "below up down out around along across through between while who which what where when very other another "
-    "each both all photo picture image scene view shot his her their him them they he she we you i can see seen "
-    "shows showing one".split(" ")  # noqa: SIM905  # a list literal would take a line per word
-)
+_STOP_WORDS = """
+    a an the this that these those some there here it its is are was were be been being has have having
+    do does and or but as of to in on at by with from for into onto off over under near next beside
+    behind front above below up down out around along across through between while who which what where
+    when very other another each both all photo picture image scene view shot his her their him them
+    they he she we you i can see seen shows showing one
+"""
+STOP_WORDS = frozenset(_STOP_WORDS.split())
+"""Words that name nothing one could see; they may be predicted, but do not count in the mean AP."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,7 @@ class AttributesTask:
     def data(self, split: Split) -> list[str]:
         """The Parquet files of the feature store."""
         folder = (self.train if split == "train" else self.validation).features
-        files = sorted(file.uri for file in storage.list_files(folder) if file.name.endswith(".parquet"))
-        if not files:
-            raise UsageError(f"{folder} holds no feature store: run jobs/extract_regions.py first")
-        return files
+        return features.paths(folder)
 
     def collate(self, rows: Sequence[Row], *, training: bool, generator: torch.Generator) -> AttributeBatch:
         """Read regions, and turn each image's references into a 0/1 vector over words."""

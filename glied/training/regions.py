@@ -56,7 +56,7 @@ class RegionsTask:
         return Detector(self.model, classes=vocabulary["classes"], attributes=vocabulary["attributes"])
 
     def data(self, split: Split) -> pa.Table:
-        """Rows with `uri`, `objects` (JSON, in class and attribute indices) and `groups` (attributes of each)."""
+        """Rows of `uri`, `objects` (JSON; classes and attributes are indices) and `groups` (their count)."""
         folder = self.data_config.train if split == "train" else self.data_config.validation
         vocabulary = read_classes(self.data_config.train)
         return pa.Table.from_pylist([_row(folder, scene, vocabulary) for scene in read_annotations(folder)])

@@ -20,8 +20,8 @@ class AttributePredictor(nn.Module):
     """One logistic classifier per word and region, joined over the regions of an image.
 
     ``p_w = 1 - prod_r (1 - sigmoid(v_w . phi_r + u_w))`` (Zhang et al. 2006; Fang et al. 2015, section 3),
-    where phi_r is the layer-normalized region feature. Before the first step every word has about its frequency
-    in an image of `typical_regions` regions if `frequencies` are given.
+    where phi_r is the layer-normalized region feature. Before the first step every word has about its
+    frequency in an image of `typical_regions` regions if `frequencies` are given.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """The small Faster R-CNN of the demo world: torchvision's, with a light backbone and an attribute head.
 
-Shapes: ``N`` images, ``P`` proposals or boxes over all images, ``F`` region feature size, ``G`` attribute groups
-(color, size, pattern).
+Shapes: ``N`` images, ``P`` proposals or boxes over all images, ``F`` region feature size, ``G`` attribute
+groups (color, size, pattern).
 """
 
 from collections import OrderedDict
@@ -123,7 +123,7 @@ class SmallBackbone(nn.Module):
 
 
 class AttributeHead(nn.Module):
-    """Region feature + class embedding -> one logit vector per attribute group (as in bottom-up attention)."""
+    """Region feature + class embedding -> logits per attribute group (as in bottom-up attention)."""
 
     def __init__(
         self, *, feature_size: int, classes: int, embedding_size: int, groups: Sequence[int]
@@ -218,9 +218,9 @@ class AttributeRoIHeads(RoIHeads):
 class Detector(FasterRCNN):
     """Faster R-CNN over the classes and attribute groups of the demo world.
 
-    In training ``model(images, targets)`` gives a dict of losses; in evaluation ``model(images)`` gives a list of
-    dicts with boxes (xyxy, pixels of the image given), scores, labels (1 + index into ``classes``), features and
-    attributes.
+    In training ``model(images, targets)`` gives a dict of losses; in evaluation ``model(images)`` gives a
+    list of dicts with boxes (xyxy, pixels of the image given), scores, labels (1 + index into ``classes``),
+    features and attributes.
     """
 
     def __init__(

@@ -41,14 +41,9 @@ class Regions:
 
     def __post_init__(self) -> None:
         """Columns are of one length."""
-        lengths = {
-            len(self.boxes),
-            len(self.features),
-            len(self.scores),
-            len(self.labels),
-            len(self.attributes),
-        }
-        assert len(lengths) == 1 and lengths != {0}, lengths
+        columns = (self.boxes, self.features, self.scores, self.labels, self.attributes)
+        lengths = [len(column) for column in columns]
+        assert min(lengths) == max(lengths) > 0, lengths
 
 
 @dataclass(frozen=True)
@@ -97,7 +92,7 @@ class RegionExtractor(Protocol):
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:
-        """All that decides the result (weights, thresholds, dtype), as JSON values; never batch size or device."""
+        """All that decides the result (weights, thresholds, dtype) as JSON values, never batch size."""
         ...
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Regions]:

@@ -26,14 +26,14 @@ from glied.vision.detector import Detector, load_detector
 from glied.vision.regions import Regions, RegionsConfig
 
 _LARGEST_GROUP = 16
-_DECISIVE = ("kind", "min_regions", "max_regions", "threshold", "overlap", "dtype")
+_DECISIVE = ("kind", "model", "min_regions", "max_regions", "threshold", "overlap", "dtype")
 
 
 class TorchvisionRegions:
     """Regions of a Faster R-CNN (or Mask R-CNN): a box per proposal, its likeliest class, its fc7 feature.
 
-    As in bottom-up attention (Anderson et al. 2018) each proposal gives at most one region, ranked by the score
-    of its class; duplicates are suppressed across classes. Features are computed again on the refined boxes.
+    As in bottom-up attention (Anderson et al. 2018) each proposal gives at most one region, ranked by the
+    score of its class; duplicates are suppressed across classes. Features are those of the refined boxes.
     """
 
     def __init__(
@@ -46,11 +46,8 @@ class TorchvisionRegions:
         self.classes = ["background", *classes]
         self.config = config
         self.feature_size = int(model.roi_heads.box_predictor.cls_score.in_features)
-        choices = {
-            key: getattr(config, key)
-            for key in ("min_regions", "max_regions", "threshold", "overlap", "dtype")
-        }
-        self.fingerprint: Mapping[str, Any] = {"kind": config.kind, "weights": digest, **choices}
+        choices = {key: getattr(config, key) for key in _DECISIVE}
+        self.fingerprint: Mapping[str, Any] = {"weights": digest, **choices}
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Regions]:
