@@ -9,6 +9,7 @@ missing from the stream, and the caller sends it again.
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -63,7 +64,7 @@ class RayStream:
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=resources.fetch_cpus,
-            max_retries=resources.restarts,
+            ray_remote_args_fn=partial(dict, max_retries=resources.restarts),
         )
         return dataset.map_batches(
             _DescribeChunk,
@@ -73,8 +74,9 @@ class RayStream:
             compute=ActorPoolStrategy(size=resources.workers),
             num_cpus=resources.worker_cpus,
             num_gpus=resources.worker_gpus or None,
-            max_restarts=resources.restarts,
-            max_task_retries=resources.restarts,
+            ray_remote_args_fn=partial(
+                dict, max_restarts=resources.restarts, max_task_retries=resources.restarts
+            ),
         )
 
 

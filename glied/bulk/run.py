@@ -182,7 +182,10 @@ class _Driver:
         self.committed: set[int] = set()
         self.earlier = 0
         self.broken: dict[int, str] = {}
+        self.gathered: dict[int, dict[int, Result]] = {}
         self.images = 0
+        self.startup_seconds = 0.0
+        self.first_images = 0
         self.streaming_seconds = 0.0
         self.examples: list[Example] = []
 
@@ -215,13 +218,20 @@ class _Driver:
             skipped_files=self.plan.skipped,
             stage_seconds={stage: round(value, 2) for stage, value in totals.seconds.items()},
             images_this_time=self.images,
-            images_per_s=round(self.images / self.streaming_seconds, 2) if self.images else 0.0,
-            streaming_seconds=round(self.streaming_seconds, 2),
+            images_per_s=round(self._rate(), 2),
+            startup_seconds=round(self.startup_seconds, 2),
             seconds=round(seconds, 2),
             error_budget=self.job.error_budget,
             problems=[self.broken[unit] for unit in sorted(self.broken)],
             examples=self.examples,
         )
+
+    def _rate(self) -> float:
+        """Images/s from the first result on; of a run with a single chunk, all in all."""
+        after = self.images - self.first_images
+        if not after:
+            return self.images / self.streaming_seconds if self.images else 0.0
+        return after / (self.streaming_seconds - self.startup_seconds)
 
     def _pending(self) -> list[int]:
         return [unit for unit in range(self.plan.units) if unit not in self.committed]
@@ -248,22 +258,31 @@ class _Driver:
         resources = self.job.resources
         todo: list[Chunk] = []
         for unit in units.values():
-            todo += chunks.split(unit, images=resources.chunk_images, size=resources.chunk_bytes)
-        missing = Counter(chunk.unit for chunk in todo)
-        gathered: dict[int, dict[int, Result]] = {}
+            pieces = chunks.split(unit, images=resources.chunk_images, size=resources.chunk_bytes)
+            arrived = self.gathered.get(unit.index, {})
+            todo += [piece for piece in pieces if piece.k not in arrived]
+        count = {chunk.unit: chunk.n for chunk in todo}
         start = time.perf_counter()
-        results = self.stream(todo)
-        with closing(results):  # type: ignore[type-var]  # streams are generators
+        with closing(self.stream(todo)) as results:  # type: ignore[type-var]  # streams are generators
             for result in results:
-                pieces = gathered.setdefault(result.unit, {})
-                if result.k in pieces:
-                    continue  # a retry whose first answer arrived after all
-                pieces[result.k] = result
-                self.images += result.table.num_rows
-                progress.update(result.table.num_rows)
-                if len(pieces) == missing[result.unit]:
-                    self._finish(units[result.unit], gathered.pop(result.unit))
+                if self._gather(result, time.perf_counter() - start):
+                    progress.update(result.table.num_rows)
+                if len(self.gathered.get(result.unit, {})) == count[result.unit]:
+                    self._finish(units[result.unit], self.gathered.pop(result.unit))
         self.streaming_seconds += time.perf_counter() - start
+
+    def _gather(self, result: Result, elapsed: float) -> bool:
+        """Keep a result; False for a retry whose first answer arrived after all."""
+        if result.unit in self.committed or result.unit in self.broken:
+            return False
+        pieces = self.gathered.setdefault(result.unit, {})
+        if result.k in pieces:
+            return False
+        pieces[result.k] = result
+        if not self.images:
+            self.startup_seconds, self.first_images = elapsed, result.table.num_rows
+        self.images += result.table.num_rows
+        return True
 
     def _finish(self, unit: Unit, pieces: dict[int, Result]) -> None:
         """Write and commit a unit whose chunks have all arrived."""

@@ -25,8 +25,8 @@ class Summary:
         skipped_files: files under the prefix whose extension is not an image's.
         stage_seconds: seconds in each stage over all attempts, summed over workers.
         images_this_time: images that this attempt described.
-        images_per_s: of this attempt, from the start of the stream, loading of models included.
-        streaming_seconds: how long that was.
+        images_per_s: of this attempt, from its first result on.
+        startup_seconds: until then; Ray and the workers start, the models are loaded.
         seconds: of this attempt, from start to end.
         error_budget: share of failed images that is allowed.
         problems: units that were not committed, and why.
@@ -45,7 +45,7 @@ class Summary:
     stage_seconds: dict[str, float]
     images_this_time: int
     images_per_s: float
-    streaming_seconds: float
+    startup_seconds: float
     seconds: float
     error_budget: float
     problems: list[str]
@@ -67,8 +67,8 @@ class Summary:
         if self.skipped_files:
             lines.append(f"{self.skipped_files} files left out, their extensions are not in input.extensions")
         lines.append(
-            f"{self.images_this_time} images this time, {self.images_per_s:.1f} images/s, "
-            f"{self.seconds:.0f} s in all"
+            f"{self.images_this_time} images this time, {self.images_per_s:.1f} images/s "
+            f"after {self.startup_seconds:.0f} s of start-up, {self.seconds:.0f} s in all"
         )
         if self.units_done < self.units:
             lines.append(

@@ -1,0 +1,179 @@
+"""Runs in this process: everything of a bulk run except Ray."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from glied.bulk import run
+from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job
+from glied.bulk.chunks import run_here
+from glied.bulk.sources import Fetch
+from glied.bulk.summary import Summary
+from glied.config import parse
+from glied.errors import JobError, UsageError
+from tests.bulk.models import BAD, model_options
+
+CONFIG = "configs/caption/demo.yaml"
+
+
+@pytest.fixture
+def configure(models: Path, photos: Path, tmp_path: Path) -> Callable[..., CaptionDatasetConfig]:
+    def make(*options: str) -> CaptionDatasetConfig:
+        where = [f"--input.uri={photos}", f"--output.uri={tmp_path / 'out'}", "--output.unit_size=16"]
+        return parse(CaptionDatasetConfig, [f"--config={CONFIG}", *where, *model_options(models), *options])
+
+    return make
+
+
+def execute(config: CaptionDatasetConfig) -> Summary:
+    return run.execute(caption_job(config), run_here(Fetch(pause=0.0), caption_factory(config).build()))
+
+
+def read_rows(folder: Path) -> list[dict]:
+    return [
+        row for path in sorted(folder.glob("captions/*.parquet")) for row in pq.read_table(path).to_pylist()
+    ]
+
+
+def test_every_file_is_a_row_whatever_it_is(configure, tmp_path, photos):
+    summary = execute(configure())
+    rows = {row["id"]: row for row in read_rows(tmp_path / "out")}
+    assert rows.keys() == {str(path.relative_to(photos)) for path in photos.rglob("*.*")} - {"notes.txt"}
+    assert len(rows) == 60
+    assert {id: row["error_kind"] for id, row in rows.items() if row["status"] != "ok"} == BAD
+    turned = rows["turned.jpg"]
+    assert (turned["width"], turned["height"]) == (40, 60)
+    assert all(0 <= x <= 40 for region in turned["regions"] for x in region["box"][::2])
+    assert turned["caption"] == turned["captions"][0]["text"]
+    assert len(turned["captions"]) == 3
+    assert turned["attributes"][0].keys() == {"word", "probability"}
+    assert summary.statuses == {"ok": 58, "rejected": 2}
+    assert (summary.units_done, summary.skipped_files) == (4, 1)
+    assert run.exit_code(summary) == 0
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["statuses"] == summary.statuses
+
+
+def test_captions_do_not_depend_on_chunks_batches_and_units(configure, tmp_path):
+    execute(configure())
+    other = ["--output.unit_size=7", "--resources.chunk_images=3", "--resources.batch_size=2"]
+    execute(configure(f"--output.uri={tmp_path / 'other'}", *other))
+    pairs = [{row["id"]: row["caption"] for row in read_rows(tmp_path / name)} for name in ("out", "other")]
+    assert pairs[0] == pairs[1]
+
+
+def test_a_finished_run_is_left_alone(configure, tmp_path):
+    execute(configure())
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/c*/*")}
+    assert len(before) == 8
+    for path in tmp_path.glob("out/commits/*"):
+        path.chmod(0)  # nobody but root notices; the names are what counts
+    again = execute(configure())
+    assert (again.images_this_time, again.units_done_earlier) == (0, 4)
+    assert again.statuses == {"ok": 58, "rejected": 2}
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/c*/*")} == before
+
+
+def test_an_output_without_commit_record_is_adopted(configure, tmp_path):
+    execute(configure())
+    record = tmp_path / "out" / "commits" / "unit-000001.g0.json"
+    rows = (tmp_path / "out" / "captions" / "unit-000001.g0.parquet").read_bytes()
+    digest = json.loads(record.read_text())["sha256"]
+    record.unlink()
+    summary = execute(configure())
+    assert (summary.images_this_time, summary.units_done) == (0, 4)
+    again = json.loads(record.read_text())
+    assert (again["adopted"], again["sha256"], again["rows"]) == (True, digest, 16)
+    assert (tmp_path / "out" / "captions" / "unit-000001.g0.parquet").read_bytes() == rows
+
+
+def test_a_foreign_file_in_a_units_place_is_not_adopted(configure, tmp_path):
+    execute(configure())
+    (tmp_path / "out" / "commits" / "unit-000001.g0.json").unlink()
+    (tmp_path / "out" / "captions" / "unit-000001.g0.parquet").write_bytes(b"something else")
+    with pytest.raises(JobError, match="is in the way"):
+        execute(configure())
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        ("--decoding.beam_size=4", "decoding.beam_size was 3 and is now 4"),
+        ("--caption_version=2", 'caption_version was "1" and is now "2"'),
+        ("--input.limit=5", "input.limit was null and is now 5"),
+    ],
+)
+def test_another_fingerprint_is_refused_and_the_difference_named(configure, option, named):
+    execute(configure("--resources.chunk_images=60"))
+    with pytest.raises(UsageError, match=named):
+        execute(configure(option))
+
+
+def test_overwrite_starts_again(configure, tmp_path):
+    execute(configure())
+    summary = execute(configure("--output.mode=overwrite", "--input.limit=20", "--decoding.beam_size=4"))
+    assert (summary.images, summary.images_this_time) == (20, 20)
+    assert len(read_rows(tmp_path / "out")) == 20
+
+
+def test_storage_failures_are_not_image_failures(configure, tmp_path, photos):
+    config = configure("--resources.rounds=1")
+
+    def stream(chunks):
+        for chunk in chunks:
+            if chunk.unit == 1:  # listed, then gone
+                gone = [f"{uri}.gone" for uri in chunk.table["uri"].to_pylist()]
+                chunk = replace(chunk, table=chunk.table.set_column(1, "uri", [gone]))
+            yield from run_here(Fetch(pause=0.0), stage)([chunk])
+
+    stage = caption_factory(config).build()
+    summary = run.execute(caption_job(config), stream)
+    assert run.exit_code(summary) == 1
+    assert "unit 1 is not committed: storage failed for 16 of 16 images" in summary.problems[0]
+    assert (summary.units_done, len(read_rows(tmp_path / "out"))) == (3, 44)
+    assert execute(config).units_done == 4
+
+
+def test_lost_chunks_come_again_in_the_next_round(configure, tmp_path):
+    config = configure()
+    here = run_here(Fetch(), caption_factory(config).build())
+    calls = []
+
+    def stream(chunks):
+        calls.append(len(chunks))
+        yield from here(chunks[len(calls) :])  # the first two rounds lose chunks
+
+    summary = run.execute(caption_job(config), stream)
+    assert summary.units_done == 4
+    assert calls[0] > calls[1] >= 1
+    assert len({row["id"] for row in read_rows(tmp_path / "out")}) == 60
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--input.uri=nowhere"], "input.uri nowhere: no such folder"),
+        (["--input.uri=README.md"], "not a folder"),
+        (['--input.extensions=["xyz"]'], "no images there; 61 files have other extensions"),
+        (["--output.uri=pyproject.toml/out"], "output.uri pyproject.toml/out is not usable"),
+        (["--captioner.checkpoint=nowhere"], "no checkpoint in nowhere"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_written(configure, tmp_path, options, message):
+    with pytest.raises(UsageError, match=message):
+        execute(configure(*options))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_the_output_may_lie_under_the_input(configure, tmp_path, photos):
+    folder = tmp_path / "all"
+    folder.mkdir()
+    os.link(photos / "turned.jpg", folder / "turned.jpg")
+    options = [f"--input.uri={folder}", f"--output.uri={folder / 'out'}", '--input.extensions=["*"]']
+    (folder / "out").mkdir()
+    (folder / "out" / "old.txt").write_text("not an input")
+    assert execute(configure(*options)).images == 1

@@ -1,0 +1,44 @@
+"""An S3 server over HTTP: moto's, in a virtual environment of its own, since its botocore breaks aiobotocore's pin."""
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = ROOT / ".venv-moto"
+REQUIREMENT = "moto[server]"
+
+
+def install() -> Path:
+    """The program of the server; installed once and kept."""
+    program = ENVIRONMENT / "bin" / "moto_server"
+    if not program.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(ENVIRONMENT)], check=True)
+        pip = [str(ENVIRONMENT / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+        subprocess.run([*pip, "--disable-pip-version-check", REQUIREMENT], check=True)
+    return program
+
+
+def start() -> tuple[subprocess.Popen, str]:
+    """A running server and its endpoint on a free loopback port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [str(install()), "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    endpoint = f"http://127.0.0.1:{port}"
+    for _ in range(300):
+        try:
+            urllib.request.urlopen(f"{endpoint}/moto-api/", timeout=5).close()
+            return server, endpoint
+        except OSError:
+            assert server.poll() is None, "moto_server ended"
+            time.sleep(0.1)
+    server.kill()
+    raise TimeoutError("moto_server does not answer")
