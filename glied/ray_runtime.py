@@ -17,9 +17,10 @@ def start(
 ) -> None:
     """Connects this process to Ray; does nothing when it is connected already.
 
-    With `RAY_ADDRESS` set (as `ray job submit` does) it joins that cluster. Otherwise it starts a local one on the
-    loopback interface with `cpus` logical CPUs, by default the cores of this machine and at least `workers` + 2, so
-    that data tasks find a free CPU while `workers` long-lived actors hold one each. `gpus` is detected by default.
+    With `RAY_ADDRESS` set (as `ray job submit` does) it joins that cluster. Otherwise it starts a local one
+    on the loopback interface with `cpus` logical CPUs, by default the cores of this machine and at least
+    `workers` + 2, so that data tasks find a free CPU while `workers` long-lived actors hold one each. `gpus`
+    is detected by default.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     local = not os.environ.get("RAY_ADDRESS")
@@ -32,7 +33,8 @@ def start(
     if not local:
         ray.init(logging_level=logging.WARNING)
         return
-    # Ray read the environment when it was imported, maybe before us: processes must agree on the loopback address.
+    # Ray read the environment when it was imported, maybe before us: processes must agree on the loopback
+    # address.
     ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
     ray.init(
         address="local",  # never a cluster that somebody else left running on this machine

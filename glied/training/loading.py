@@ -1,13 +1,13 @@
 """From rows to batches: order, shuffle buffer, batching, background collation. Plain Python, no Ray.
 
-Every function is deterministic given its seed, and every stream can be entered at any batch, so that a resumed run
-sees the batches an uninterrupted one would have seen.
+Every function is deterministic given its seed, and every stream can be entered at any batch, so that a
+resumed run sees the batches an uninterrupted one would have seen.
 """
 
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -29,8 +29,8 @@ def table_indices(
 ) -> Iterator[np.ndarray]:
     """Yields the row numbers of one worker's batches `[batch_size // world]` for one epoch over a table.
 
-    All workers cut the same permutation, so their batches of one step together are the batch one worker alone would
-    take. Incomplete last batches are dropped: each worker gets exactly `count // batch_size` batches.
+    All workers cut the same permutation, so their batches of one step together are the batch one worker alone
+    would take. Incomplete last batches are dropped: each worker gets exactly `count // batch_size` batches.
     """
     order = permutation(count, seed, "epoch", epoch)
     share = batch_size // world
@@ -42,10 +42,11 @@ def table_indices(
 def file_ranges(
     counts: Sequence[int], *, seed: int | None, epoch: int, rank: int, world: int
 ) -> list[tuple[int, int, int]]:
-    """Splits files among workers by rows: returns (file, first row, last row exclusive) for one worker, in order.
+    """Splits files among workers by rows; returns (file, first row, last row exclusive) for one of them.
 
-    `counts` are the rows of each file. The files are shuffled by (seed, epoch), or kept in order where `seed` is
-    None, and their rows, laid end to end, are cut into `world` ranges of equal length; a remainder is dropped.
+    `counts` are the rows of each file. The files are shuffled by (seed, epoch), or kept in order where `seed`
+    is None, and their rows, laid end to end, are cut into `world` ranges of equal length; a remainder is
+    dropped.
     """
     files = range(len(counts)) if seed is None else permutation(len(counts), seed, "files", epoch).tolist()
     share = sum(counts) // world
@@ -60,7 +61,7 @@ def file_ranges(
 
 
 def shuffled(rows: Iterable[T], *, buffer_size: int, seed: int) -> Iterator[T]:
-    """Yields all rows in random order from a buffer of `buffer_size` rows; the order depends on rows and seed only.
+    """Yields all rows in random order, drawn from a buffer of `buffer_size` rows; the seed fixes the order.
 
     Ray Data's own `local_shuffle_buffer_size` can deadlock data-parallel workers (ray#66085).
     """
@@ -90,7 +91,7 @@ def batched(rows: Iterable[T], size: int, *, drop_last: bool) -> Iterator[list[T
 
 
 def ordered_map(function: Callable[[T], S], items: Iterable[T], *, threads: int) -> Iterator[S]:
-    """Yields `function(item)` in the order of the items, computed by `threads` threads, at most 2 per thread ahead."""
+    """Yields `function(item)` in order, computed by `threads` threads, at most 2 items each ahead."""
     if threads <= 1:
         yield from map(function, items)
         return
@@ -115,10 +116,11 @@ class _End:
         self.error = error
 
 
-def prefetched(items: Iterable[T], *, depth: int) -> Iterator[T]:
+def prefetched(items: Iterable[T], *, depth: int) -> Generator[T, None, None]:
     """Yields the items while one background thread stays up to `depth` items ahead.
 
-    An exception of the stream is raised here, where its item would have come. Closing the generator stops the thread.
+    An exception of the stream is raised here, where its item would have come. Closing the generator stops the
+    thread.
     """
     ready: queue.Queue[T | _End] = queue.Queue(depth)
     stopped = threading.Event()

@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 class RunLog:
     """Writes the scalars of one run; on remote storage, to a local folder that `sync` uploads.
 
-    Lines of metrics.jsonl past `start_step` belong to steps that are about to be repeated: they are dropped, so the
-    file of a resumed run reads like that of an uninterrupted one.
+    Lines of metrics.jsonl past `start_step` belong to steps that are about to be repeated: they are dropped,
+    so the file of a resumed run reads like that of an uninterrupted one.
     """
 
     def __init__(self, output: str, start_step: int) -> None:
@@ -74,7 +74,7 @@ def _read_lines(output: str) -> list[str]:
 
 
 def interval_line(step: int, total: int, epoch: float, scalars: Mapping[str, float], eta_s: float) -> str:
-    """Returns one line for a person: `step 40/400 epoch 1.2 loss 0.41 ... 31.0 images/s lr 2.0e-04 eta 0:05:10`."""
+    """Returns one line for a person: "step 40/400 epoch 1.2 loss 0.41 31.0 images/s ... eta 0:05:10"."""
     skip = ("images_per_s", "learning_rate", "epoch", "data_share")
     parts = [f"{name} {value:.4g}" for name, value in scalars.items() if name not in skip]
     minutes, seconds = divmod(round(eta_s), 60)

@@ -1,8 +1,8 @@
 """The plain pieces of a training loop: seeds, optimizer, learning rate, one step, the state to resume from.
 
-Nothing here knows Ray. All randomness is folded from (seed, step, rank) instead of being carried from step to step, so
-a resumed run continues with the very numbers an uninterrupted one would have drawn, for any number of workers, and no
-generator state needs saving.
+Nothing here knows Ray. All randomness is folded from (seed, step, rank) instead of being carried from step to
+step, so a resumed run continues with the very numbers an uninterrupted one would have drawn, for any number
+of workers, and no generator state needs saving.
 """
 
 import dataclasses
@@ -47,8 +47,8 @@ def learning_rate_factor(
 ) -> float:
     """Returns what the base learning rate is multiplied by at `step` (counted from 0); 1 where warm-up ends.
 
-    The warm-up is linear. "cosine" then falls to `final_factor` at `total_steps`, "noam" with the inverse square root
-    of the step (Vaswani et al. 2017, equation 3, scaled to peak at 1), "constant" stays.
+    The warm-up is linear. "cosine" then falls to `final_factor` at `total_steps`, "noam" with the inverse
+    square root of the step (Vaswani et al. 2017, equation 3, scaled to peak at 1), "constant" stays.
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
@@ -63,7 +63,7 @@ def learning_rate_factor(
 def build_optimizer(
     model: nn.Module, *, name: OptimizerName, learning_rate: float, weight_decay: float, momentum: float = 0.9
 ) -> torch.optim.Optimizer:
-    """Returns an optimizer over what requires a gradient; vectors and scalars (biases, norms) are not decayed."""
+    """Returns an optimizer over what requires a gradient; biases and norms (vectors) are not decayed."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
@@ -83,7 +83,7 @@ def optimizer_step(
     learning_rate: float,
     clip_norm: float,
 ) -> None:
-    """Backpropagates `loss`, clips the gradient's L2 norm to `clip_norm` (0 = never) and updates the parameters."""
+    """Backpropagates `loss`, clips the gradient's L2 norm to `clip_norm` (0 = never), updates the model."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if clip_norm > 0:
@@ -99,7 +99,7 @@ def autocast(device: torch.device, *, bf16: bool) -> torch.autocast:
 
 
 def move(batch: Any, device: torch.device) -> Any:
-    """Returns a (nested) batch on `device`: tensors, lists, tuples, dicts, dataclasses, objects with `.to(device)`."""
+    """Returns a batch on `device`: nested tensors, lists, dicts, dataclasses, objects with `.to(device)`."""
     if hasattr(batch, "to"):
         return batch.to(device)
     if isinstance(batch, Mapping):
@@ -115,7 +115,7 @@ def move(batch: Any, device: torch.device) -> Any:
 
 
 class Averages:
-    """Running means of logged scalars; a scalar that some steps lack is averaged over the steps that have it."""
+    """Running means of logged scalars; one that some steps lack is averaged over the steps that have it."""
 
     def __init__(self) -> None:
         """Starts empty."""

@@ -18,52 +18,54 @@ Row: TypeAlias = dict[str, Any]
 class Task(Protocol):
     """What is learned and from which rows; plain Python and torch, picklable, without Ray.
 
-    An instance is created on the driver and sent to every worker: keep it light (configs and URIs), and load what is
-    heavy (vocabularies, caption files) on first use. A dataclass is best: its fields then go into `<output>/run.json`,
-    and a run is not resumed with other values. What `data` returns is read once, on the driver.
+    An instance is created on the driver and sent to every worker: keep it light (configs and URIs), and load
+    what is heavy (vocabularies, caption files) on first use. A dataclass is best: its fields then go into
+    `<output>/run.json`, and a run is not resumed with other values. What `data` returns is read once, on the
+    driver.
     """
 
     name: str
     """Kind of model, e.g. "regions"; a run of one kind is never resumed as another."""
 
     def build(self) -> nn.Module:
-        """Returns the model on the CPU; the caller has seeded torch, so plain initialization is reproducible."""
+        """Returns the model on the CPU; torch is seeded, so plain initialization is reproducible."""
         ...
 
     def data(self, split: Split) -> pa.Table | list[str]:
-        """Returns an Arrow table of light rows (a URI and its labels, not pixels) or the URIs of Parquet files.
+        """Returns an Arrow table of light rows (a URI and labels, no pixels) or the URIs of Parquet files.
 
-        A table is held in memory and shuffled as a whole. Parquet files are streamed by Ray Data: their order is
-        shuffled, and rows within a buffer. Raises `UsageError` when the data is missing or unfit.
+        A table is held in memory and shuffled as a whole. Parquet files are streamed by Ray Data: their order
+        is shuffled, and rows within a buffer. Raises `UsageError` when the data is missing or unfit.
         """
         ...
 
     def collate(self, rows: Sequence[Row], *, training: bool, generator: torch.Generator) -> Any:
         """Turns rows into one batch on the CPU; decodes images and augments here.
 
-        Runs in background threads of the worker. `generator` is seeded by (seed, step, rank): draw all randomness
-        from it, never from a global generator, and a resumed run sees the same batches. The batch may be a tensor, a
-        list, tuple, dict or dataclass of batches, or anything with `.to(device)`; it is moved to the device before
-        `loss` sees it.
+        Runs in background threads of the worker. `generator` is seeded by (seed, step, rank): draw all
+        randomness from it, never from a global generator, and a resumed run sees the same batches. The batch
+        may be a tensor, a list, tuple, dict or dataclass of batches, or anything with `.to(device)`; it is
+        moved to the device before `loss` sees it.
         """
         ...
 
     def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Returns the scalar to minimize, averaged over the batch, and scalars to log.
 
-        `model` is in training mode and may be wrapped for data parallelism: call `model(...)` exactly once, never its
-        methods. Logged scalars may be detached 0-d tensors, which spares a GPU synchronization a step.
+        `model` is in training mode and may be wrapped for data parallelism: call `model(...)` exactly once,
+        never its methods. Logged scalars may be detached 0-d tensors, which spares a GPU synchronization a
+        step.
         """
         ...
 
     def validate(self, model: nn.Module, batches: Iterable[Any]) -> dict[str, float]:
-        """Returns metrics over all validation batches, in order; the first one selects the best checkpoint (higher is
-        better).
+        """Returns metrics over all validation batches; the first one (higher is better) selects the best.
 
-        Runs on rank 0 without gradients, on the unwrapped model in evaluation mode. The last batch may be smaller.
+        Runs on rank 0 without gradients, on the unwrapped model in evaluation mode. The last batch may be
+        smaller.
         """
         ...
 
     def export(self, model: nn.Module, folder_uri: str) -> None:
-        """Writes the unwrapped model to a folder from which the rest of the project loads it (`checkpoint.save`)."""
+        """Writes the unwrapped model to a folder that the rest of the project loads (`checkpoint.save`)."""
         ...

@@ -18,13 +18,13 @@ Output folder (local or any storage URI):
 import contextlib
 import dataclasses
 import json
-import os
 import logging
 import math
+import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,8 +72,7 @@ class TrainerConfig:
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """AdamW, or SGD with momentum 0.9."""
     schedule: Literal["cosine", "constant", "noam"] = "cosine"
-    """Learning rate after the warm-up: cosine to final_factor, constant, or inverse square root of the
-    step."""
+    """After the warm-up: cosine to final_factor, constant, or the inverse square root of the step."""
     warmup_steps: int = 0
     """Steps of linear warm-up."""
     final_factor: float = 0.0
@@ -121,9 +120,7 @@ class TrainerConfig:
 
     def __post_init__(self) -> None:
         """Refuses values out of range."""
-        for name in ("epochs", "batch_size", "workers", "threads_per_worker", "cpus_per_worker", "loader_threads",
-                     "validate_every_epochs", "checkpoint_every_steps", "keep_checkpoints", "log_every_steps",
-                     "shuffle_buffer", "timeout_s"):  # fmt: skip
+        for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("max_steps", "validate_every_steps", "pause_after_steps"):
@@ -139,12 +136,18 @@ class TrainerConfig:
             raise UsageError(f"batch_size {self.batch_size} must be a multiple of workers ({self.workers})")
 
 
+_COUNTS = (
+    *("epochs", "batch_size", "shuffle_buffer", "workers", "threads_per_worker", "cpus_per_worker"),
+    *("loader_threads", "validate_every_epochs", "checkpoint_every_steps", "keep_checkpoints"),
+    *("log_every_steps", "timeout_s"),
+)
+
 # What may differ when a run is resumed: it changes where and how fast, not what is learned.
-_FREE_KEYS = frozenset(
-    {"workers", "device", "threads_per_worker", "cpus_per_worker", "loader_threads", "checkpoint_every_steps",
-     "keep_checkpoints", "log_every_steps", "max_failures", "resume", "pause_after_steps", "output", "timeout_s",
-     "find_unused_parameters"}
-)  # fmt: skip
+_FREE_KEYS = (
+    *("output", "resume", "pause_after_steps", "workers", "device", "threads_per_worker", "cpus_per_worker"),
+    *("loader_threads", "checkpoint_every_steps", "keep_checkpoints", "log_every_steps", "max_failures"),
+    *("timeout_s", "find_unused_parameters"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,8 +191,7 @@ class _Plan:
 
 
 def train(task: Task, config: TrainerConfig) -> dict[str, Any]:
-    """Trains `task` to the end, going on where an earlier attempt stopped, and returns the content of
-    result.json.
+    """Trains `task` to the end, from where an earlier attempt stopped; returns the content of result.json.
 
     A run paused by `pause_after_steps` returns {"complete": False}.
 
@@ -240,7 +242,7 @@ def _check_rows(config: TrainerConfig, rows: int) -> None:
 
 def _identity(task: Task, config: TrainerConfig, rows: dict[str, int]) -> dict[str, Any]:
     """The resolved config as JSON values: what run.json holds."""
-    fields = dataclasses.asdict(task) if dataclasses.is_dataclass(task) else {}  # type: ignore[unreachable]
+    fields: dict[str, Any] = dataclasses.asdict(task) if dataclasses.is_dataclass(task) else {}
     text = json.dumps(
         {"kind": task.name, "rows": rows, "task": fields, "trainer": dataclasses.asdict(config)}, default=str
     )
@@ -544,7 +546,7 @@ class _Worker:
             if skip <= index < self.plan.epoch_steps:
                 yield _as_rows(batch)
 
-    def _validation_batches(self) -> Iterator[Any]:
+    def _validation_batches(self) -> Generator[Any, None, None]:
         source = self.plan.validation
         rows = (
             iter(ray.get(source.table).to_pylist()) if source.table is not None else _parquet_stream(source)
@@ -633,8 +635,7 @@ def _as_rows(batch: list[Any]) -> list[Row]:
 
 
 class _Meter:
-    """Means of the logged scalars and speed between two log lines; validation and checkpoints do not
-    count."""
+    """Means of scalars and speed between two log lines, without validation and checkpoints."""
 
     def __init__(self, step: int) -> None:
         self.step_s = 0.0

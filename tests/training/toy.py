@@ -1,9 +1,11 @@
 """A toy task with dropout and augmentation, so that a wrong resume shows in the losses."""
 
 import json
-import time
+import os
+import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +22,10 @@ class ToyTask:
 
     rows: int = 96
     files: tuple[str, ...] = ()
+    """Parquet files to train from instead of a table."""
+    crash_file: str = ""
+    """The worker that first takes a step when this file exists removes it and is killed."""
     width: int = 8
-    sleep_s: float = 0.0
     name: str = "toy"
 
     def build(self) -> nn.Module:
@@ -39,13 +43,15 @@ class ToyTask:
         return {"x": inputs, "y": torch.tensor([[row["y"]] for row in rows]), "ids": [r["id"] for r in rows]}
 
     def loss(self, model: nn.Module, batch: dict) -> tuple[Tensor, dict[str, float | Tensor]]:
-        time.sleep(self.sleep_s)
+        if self.crash_file and 40 in batch["ids"] and os.path.exists(self.crash_file):
+            Path(self.crash_file).unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
         loss = nn.functional.mse_loss(model(batch["x"]), batch["y"])
         return loss, {"ids": float(sum(batch["ids"]))}
 
     def validate(self, model: nn.Module, batches: Iterable[dict]) -> dict[str, float]:
         assert not model.training
-        errors = [nn.functional.mse_loss(model(batch["x"]), batch["y"], reduction="sum") for batch in batches]
+        errors = [nn.functional.mse_loss(model(b["x"]), b["y"], reduction="sum") for b in batches]
         return {"fit": -float(sum(errors)) / 10}
 
     def export(self, model: nn.Module, folder_uri: str) -> None:

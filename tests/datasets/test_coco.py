@@ -1,0 +1,52 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glied.datasets import coco
+from glied.errors import UsageError
+
+IMAGES = [{"id": 7, "file_name": "b.jpg", "width": 4, "height": 3}, {"id": 3, "file_name": "a.jpg"}]
+ANNOTATIONS = [
+    {"id": 0, "image_id": 3, "caption": "a dog"},
+    {"id": 1, "image_id": 7, "caption": "a cat"},
+    {"id": 2, "image_id": 3, "caption": "a brown dog"},
+]
+
+
+def save(path: Path, content: Any) -> str:
+    file = path / "captions.json"
+    file.write_text(json.dumps(content))
+    return str(file)
+
+
+def test_captions_by_file_name_in_order(tmp_path: Path) -> None:
+    uri = save(tmp_path, {"images": IMAGES, "annotations": ANNOTATIONS})
+    assert coco.load_captions(uri) == {"b.jpg": ["a cat"], "a.jpg": ["a dog", "a brown dog"]}
+    assert [image.id for image in coco.load_images(uri)] == [7, 3]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "no list 'images'"),
+        ({"images": []}, "no list 'annotations'"),
+        ({"images": [{"id": 1}], "annotations": []}, "no 'file_name'"),
+        ({"images": IMAGES, "annotations": ANNOTATIONS[:1]}, r"image 7 \(b.jpg\) has no caption"),
+        ({"images": IMAGES, "annotations": [{"image_id": 9, "caption": "x"}]}, "names image 9"),
+        ({"images": IMAGES, "annotations": [{"image_id": 3, "caption": " "}]}, "empty caption"),
+        ({"images": [*IMAGES, IMAGES[0]], "annotations": []}, "stands twice"),
+    ],
+)
+def test_unfit_files_are_named(tmp_path: Path, content: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        coco.load_captions(save(tmp_path, content))
+
+
+def test_missing_and_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no caption file"):
+        coco.load_captions(str(tmp_path / "none.json"))
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(UsageError, match="not JSON"):
+        coco.load_captions(str(tmp_path / "broken.json"))

@@ -1,0 +1,117 @@
+"""The trainer through real TorchTrainer runs (about 20 s of start-up each, so they are few)."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import pytest
+import torch
+
+from glied.errors import UsageError
+from glied.training import loading, steps
+from glied.training.trainer import TrainerConfig, train
+from tests.training.toy import ToyTask, table
+
+EPOCH_STEPS = 6  # 96 rows in batches of 16
+
+
+def make_config(output: Path, **values: Any) -> TrainerConfig:
+    settings: dict[str, Any] = {
+        "epochs": 3, "batch_size": 16, "learning_rate": 0.05, "warmup_steps": 4, "weight_decay": 0.1,
+        "log_every_steps": 1, "checkpoint_every_steps": 4, "device": "cpu", "seed": 5,
+    }  # fmt: skip
+    return TrainerConfig(output=str(output), **{**settings, **values})
+
+
+def read_metrics(output: Path, kind: str) -> list[dict]:
+    lines = map(json.loads, (output / "metrics.jsonl").read_text().splitlines())
+    return [line for line in lines if line["kind"] == kind]
+
+
+def plain_losses(task: ToyTask, config: TrainerConfig) -> list[float]:
+    """The same training as a plain, uninterrupted loop without Ray."""
+    steps.seed_everything(config.seed, "build")
+    model = task.build().train()
+    optimizer = steps.build_optimizer(
+        model, name="adamw", learning_rate=config.learning_rate, weight_decay=config.weight_decay
+    )
+    rows, losses = table(task.rows), []
+    total = config.epochs * EPOCH_STEPS
+    for epoch in range(config.epochs):
+        order = loading.permutation(task.rows, config.seed, "epoch", epoch)
+        for index in range(EPOCH_STEPS):
+            step = epoch * EPOCH_STEPS + index
+            batch = task.collate(
+                rows.take(order[index * 16 : (index + 1) * 16]).to_pylist(),
+                training=True,
+                generator=steps.generator(config.seed, "collate", step, 0),
+            )
+            steps.seed_everything(config.seed, "step", step, 0)
+            loss, _ = task.loss(model, batch)
+            factor = steps.learning_rate_factor(step, schedule="cosine", warmup_steps=4, total_steps=total)
+            rate = config.learning_rate * factor
+            steps.optimizer_step(loss, model, optimizer, learning_rate=rate, clip_norm=config.clip_norm)
+            losses.append(float(loss))
+    return losses
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, ray_session: None) -> None:
+    task, config = ToyTask(), make_config(tmp_path / "run")
+    torch.set_num_threads(1)
+    paused = train(task, dataclasses.replace(config, pause_after_steps=9))
+    assert paused == {"complete": False}
+    assert len(read_metrics(tmp_path / "run", "train")) == 9
+    result = train(task, config)
+
+    logged = read_metrics(tmp_path / "run", "train")
+    assert [line["step"] for line in logged] == list(range(1, 19))
+    assert [line["loss"] for line in logged] == plain_losses(task, config)
+    assert [line["step"] for line in read_metrics(tmp_path / "run", "validation")] == [6, 12, 18]
+    assert result["complete"]
+    assert result["steps"] == 18
+    assert result["best"] == max(line["fit"] for line in read_metrics(tmp_path / "run", "validation"))
+    for folder in ("best", "last"):
+        assert (tmp_path / "run" / folder / "model.json").is_file()
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+    assert len(list((tmp_path / "run" / "checkpoints").glob("checkpoint_*"))) == 2
+
+    assert train(task, config) == result, "a complete run is left alone"
+    with pytest.raises(UsageError, match=r"trainer\.learning_rate was 0\.05, is 0\.1"):
+        train(task, dataclasses.replace(config, learning_rate=0.1))
+    with pytest.raises(UsageError, match=r"task\.width was 8, is 9"):
+        train(ToyTask(width=9), config)
+    with pytest.raises(UsageError, match="kind was 'toy', is 'other'"):
+        train(ToyTask(name="other"), config)
+    with pytest.raises(UsageError, match="resume is false"):
+        train(task, dataclasses.replace(config, resume=False))
+
+
+def test_two_workers_stream_uneven_files_and_survive_a_kill(tmp_path: Path, ray_session: None) -> None:
+    sizes, files = (50, 3, 30, 13), []
+    for index, size in enumerate(sizes):
+        files.append(str(tmp_path / f"{index}.parquet"))
+        pyarrow.parquet.write_table(table(size, start=sum(sizes[:index])), files[-1])
+    crash_file = tmp_path / "crash"
+    crash_file.touch()
+    task = ToyTask(files=tuple(files), crash_file=str(crash_file))
+    config = make_config(tmp_path / "run", workers=2, epochs=2, shuffle_buffer=7)
+    result = train(task, config)
+
+    assert result["complete"]
+    assert not crash_file.exists()
+    logged = read_metrics(tmp_path / "run", "train")
+    assert [line["step"] for line in logged] == list(range(1, 13))
+    for epoch in range(2):
+        ids = [2 * line["ids"] for line in logged[epoch * EPOCH_STEPS :][:EPOCH_STEPS]]
+        assert sum(ids) == sum(range(96)), "each row once an epoch"
+
+
+def test_bad_values_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="batch_size 16 must be a multiple of workers"):
+        make_config(tmp_path, workers=3)
+    with pytest.raises(UsageError, match="epochs must be at least 1"):
+        make_config(tmp_path, epochs=0)
+    with pytest.raises(UsageError, match="batch_size 16 is more than the 15 training rows"):
+        train(ToyTask(rows=15), make_config(tmp_path))
