@@ -24,8 +24,10 @@ class Task(Protocol):
     driver.
     """
 
-    name: str
-    """Kind of model, e.g. "regions"; a run of one kind is never resumed as another."""
+    @property
+    def name(self) -> str:
+        """Kind of model, e.g. "regions"; a run of one kind is never resumed as another."""
+        ...
 
     def build(self) -> nn.Module:
         """Returns the model on the CPU; torch is seeded, so plain initialization is reproducible."""

@@ -1,0 +1,97 @@
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from glied.config import parse
+from glied.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    """The inner part."""
+
+    size: int = 1
+    """How many."""
+    kind: Literal["x", "y"] = "x"
+    """Which."""
+
+    def __post_init__(self) -> None:
+        if self.size < 0:
+            raise UsageError(f"inner.size is {self.size}: it must be at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    """The whole."""
+
+    name: str
+    """What it is called."""
+    inner: Inner = field(default_factory=Inner)
+    """A part."""
+    limit: int | None = None
+    """At most so many."""
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+def test_file_then_overrides(tmp_path: Path) -> None:
+    file = write(tmp_path / "c.yaml", "name: n\ninner:\n  size: 5\n")
+    assert parse(Outer, ["--config", file, "--inner.kind", "y"]) == Outer(
+        name="n", inner=Inner(size=5, kind="y")
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name"),
+        (["--name", "n", "--inner.sizes", "3"], r"inner\.sizes.*Valid keys.*inner\.size"),
+        (["--name", "n", "--inn.size", "3"], r"inn\.size"),
+        (["--name", "n", "--inner.size", "many"], r"inner\.size.*many"),
+        (["--name", "n", "--inner.kind", "z"], r"inner\.kind.*x.*y"),
+        (["--name", "n", "--inner.size", "-1"], r"inner\.size is -1"),
+        (["--config", "/nowhere.yaml"], r"/nowhere\.yaml: no such file"),
+    ],
+)
+def test_mistakes_name_the_key(arguments: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse(Outer, arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: n\ninner:\n  sise: 5\n", "sise.*Valid keys"),
+        ("name: n\nname: m\n", "'name' stands twice"),
+        ("name: [n\n", "not valid YAML"),
+    ],
+)
+def test_config_files_are_strict(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse(Outer, ["--config", write(tmp_path / "c.yaml", text)])
+
+
+def test_run_prints_one_line_and_exits_with_2() -> None:
+    command = [sys.executable, "jobs/evaluate.py", "--captions", "x", "--references", "y", "--beam", "3"]
+    result = subprocess.run(
+        command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert "--beam" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_help_explains_every_field() -> None:
+    command = [sys.executable, "jobs/evaluate.py", "--help"]
+    result = subprocess.run(
+        command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True
+    )
+    assert "Captions file in the COCO form" in result.stdout

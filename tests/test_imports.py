@@ -1,0 +1,45 @@
+"""The import rule: which modules may know Ray, and that the package never knows its jobs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+WITH_RAY = {"glied.bulk.pipeline", "glied.training.trainer"}
+
+
+def modules() -> list[str]:
+    files = (ROOT / "glied").rglob("*.py")
+    names = (
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files
+    )
+    return sorted(set(names) - WITH_RAY)
+
+
+def imported_by(names: list[str]) -> set[str]:
+    """Top-level modules in memory after importing `names` in a new process, and the jobs among them."""
+    code = "import sys, importlib\n" + "\n".join(f"importlib.import_module({name!r})" for name in names)
+    code += "\nprint('\\n'.join(sorted({name.split('.')[0] for name in sys.modules})))"
+    output = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return set(output.stdout.split())
+
+
+def test_only_pipeline_and_trainer_import_ray() -> None:
+    names = modules()
+    assert len(names) > 30
+    assert "ray" not in imported_by(names)
+
+
+@pytest.mark.parametrize("name", sorted(WITH_RAY))
+def test_the_exceptions_really_use_ray(name: str) -> None:
+    assert "ray" in imported_by([name])
+
+
+def test_package_never_imports_jobs() -> None:
+    sources = {file: file.read_text() for file in (ROOT / "glied").rglob("*.py")}
+    offenders = [file for file, text in sources.items() if "from jobs" in text or "import jobs" in text]
+    assert offenders == []
