@@ -35,9 +35,8 @@ def execute(config: CaptionDatasetConfig) -> Summary:
 
 
 def read_rows(folder: Path) -> list[dict]:
-    return [
-        row for path in sorted(folder.glob("captions/*.parquet")) for row in pq.read_table(path).to_pylist()
-    ]
+    tables = [pq.read_table(path) for path in sorted(folder.glob("captions/*.parquet"))]
+    return [row for table in tables for row in table.to_pylist()]
 
 
 def test_every_file_is_a_row_whatever_it_is(configure, tmp_path, photos):
@@ -139,17 +138,17 @@ def test_storage_failures_are_not_image_failures(configure, tmp_path, photos):
 
 
 def test_lost_chunks_come_again_in_the_next_round(configure, tmp_path):
-    config = configure()
+    config = configure("--resources.chunk_images=5")
     here = run_here(Fetch(), caption_factory(config).build())
-    calls = []
+    rounds = []
 
     def stream(chunks):
-        calls.append(len(chunks))
-        yield from here(chunks[len(calls) :])  # the first two rounds lose chunks
+        rounds.append([(chunk.unit, chunk.k) for chunk in chunks])
+        yield from here(chunks[3 - len(rounds) :])  # two are lost, then one, then none
 
     summary = run.execute(caption_job(config), stream)
-    assert summary.units_done == 4
-    assert calls[0] > calls[1] >= 1
+    assert (summary.units_done, summary.images_this_time) == (4, 60)
+    assert (len(rounds[0]), rounds[1:]) == (15, [[(0, 0), (0, 1)], [(0, 0)]])
     assert len({row["id"] for row in read_rows(tmp_path / "out")}) == 60
 
 

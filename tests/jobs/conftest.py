@@ -47,7 +47,7 @@ def run_job(environment) -> Callable[..., subprocess.CompletedProcess]:
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[tuple[s3fs.S3FileSystem, dict[str, str]]]:
-    """An S3 server with the buckets photos and captions: a client, and the variables that lead a job there."""
+    """An S3 server with the buckets photos and captions: a client, and what leads a job there."""
     server, endpoint = s3_server.start()
     variables = {
         "AWS_ENDPOINT_URL": endpoint,

@@ -1,4 +1,4 @@
-"""An S3 server over HTTP: moto's, in a virtual environment of its own, since its botocore breaks aiobotocore's pin."""
+"""An S3 server over HTTP: moto's, in its own environment, since its botocore breaks aiobotocore's pin."""
 
 import socket
 import subprocess
