@@ -130,6 +130,7 @@ def caption_job(config: CaptionDatasetConfig) -> Job:
     return Job(
         results="captions",
         schema=sinks.CAPTIONS,
+        encode=sinks.encode,
         config=dataclasses.asdict(config),
         fingerprint=caption_factory(config).inspect() | {"caption_version": config.caption_version},
         source=config.input,

@@ -53,7 +53,8 @@ class Job:
 
     Attributes:
         results: folder of the outputs, "captions" or "features".
-        schema: of the rows.
+        schema: of the rows, with the metadata of the files.
+        encode: a unit's rows as the bytes of its file.
         config: resolved config, for run.json.
         fingerprint: what the rows depend on; another one never joins the run.
         example: the text of a row that the summary may show, or None.
@@ -61,6 +62,7 @@ class Job:
 
     results: str
     schema: pa.Schema
+    encode: Callable[[pa.Table], bytes]
     config: dict[str, Any]
     fingerprint: dict[str, Any]
     source: InputConfig
@@ -295,7 +297,7 @@ class _Driver:
         counts = _count(table, dict(seconds))
         if self._storage_failed(unit, table, counts):
             return
-        data = sinks.encode(table)
+        data = self.job.encode(table.replace_schema_metadata(self.job.schema.metadata))
         if not self.book.put_output(unit.index, data):
             # Another attempt, or this one before a kill, wrote the unit; captions may differ in the last bit.
             data = storage.read_bytes(self.book.output_uri(unit.index))

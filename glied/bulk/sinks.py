@@ -1,4 +1,4 @@
-"""What a caption run writes: the schema of its rows, and a unit as one Parquet file."""
+"""What runs write: the schemas of their rows, and a unit as one Parquet file."""
 
 import io
 from typing import Any
@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from glied.bulk import tables
+from glied.datasets import features
 
 SCHEMA_VERSION = 1
 BOX = pa.list_(pa.float32())
@@ -18,9 +19,7 @@ CAPTIONS = pa.schema(
         pa.field("caption", pa.string()),
         pa.field("captions", tables.list_of(text=pa.string(), log_probability=pa.float32())),
         pa.field("attributes", tables.list_of(word=pa.string(), probability=pa.float32())),
-        pa.field(
-            "regions", tables.list_of(box=pa.list_(pa.float32()), label=pa.string(), score=pa.float32())
-        ),
+        pa.field("regions", tables.list_of(box=BOX, label=pa.string(), score=pa.float32())),
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
         pa.field("status", pa.string(), nullable=False),
@@ -33,6 +32,19 @@ CAPTIONS = pa.schema(
 
 Boxes are xyxy in upright pixels; log-probabilities are natural.
 """
+
+
+FEATURES = pa.schema(
+    [
+        *features.SCHEMA,
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error_kind", pa.string()),
+        pa.field("error", pa.string()),
+        pa.field("model", pa.string(), nullable=False),
+    ]
+)
+"""The columns of the feature store and what became of the image; without regions unless `status` is ok."""
 
 
 def encode(table: pa.Table) -> bytes:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from glied.bulk import sinks, sources, tables
 from glied.captioner.captioner import Caption, Captioner
+from glied.datasets import features
 from glied.errors import ImageError
 from glied.vision import images
 from glied.vision.attributes import AttributePredictor
@@ -144,6 +145,24 @@ class CaptionImages:
         device = next(self.predictor.parameters()).device
         with torch.inference_mode():
             return self.predictor.top(RegionBatch.collate(regions).to(device), self.captioner.attribute_count)
+
+
+class ExtractRegions:
+    """Regions of decoded images, as rows of the feature store."""
+
+    schema = sinks.FEATURES
+
+    def __init__(self, extractor: RegionExtractor, *, model: str) -> None:
+        """The extractor is on its device."""
+        self.extractor = extractor
+        self.model = model
+
+    def __call__(self, batch: Sequence[Image], clock: Clock) -> list[Row]:
+        """The columns of the feature store."""
+        with clock.measure("regions"):
+            regions = self.extractor(batch)
+        table = features.write(regions, [""] * len(regions), fingerprint={})
+        return table.drop_columns(["id"]).to_pylist()
 
 
 def _decode(row: Row) -> Image | Row:

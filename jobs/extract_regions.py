@@ -1,0 +1,30 @@
+"""Extract the regions of all images under a prefix into a feature store, on Ray; the same command resumes.
+
+python jobs/extract_regions.py --config configs/extract/demo.yaml python jobs/extract_regions.py --config
+configs/extract/demo.yaml --input.uri photos --output.uri runs/features/photos
+
+The store is the folder features/ of the run folder. Exit code 0: every image has its row. 1: units are
+missing, or more images failed than error_budget allows. 2: bad usage, input, output or config.
+"""
+
+from glied.bulk.captioning import fetch_stage
+from glied.bulk.extraction import ExtractRegionsConfig, extract_factory, extract_job
+from glied.bulk.run import execute, exit_code
+from glied.config import parse, run
+
+
+def main() -> int:
+    """Run the job and say what came of it."""
+    config = parse(ExtractRegionsConfig, description=__doc__)
+    job = extract_job(config)
+
+    from glied.bulk.pipeline import RayStream  # Ray takes seconds to import; mistakes are found before
+
+    stream = RayStream(fetch_stage(config.input, config.resources), extract_factory(config), config.resources)
+    summary = execute(job, stream)
+    print("\n".join(summary.lines()))
+    return exit_code(summary)
+
+
+if __name__ == "__main__":
+    run(main)
