@@ -17,6 +17,9 @@ def ap50_per_class(
     detections: Sequence[Detections], truths: Sequence[Detections], classes: Sequence[str]
 ) -> dict[str, float]:
     """COCO average precision (101 recall points) at IoU 0.5 for every class that the truths contain."""
+    if not any(len(image["boxes"]) for image in detections):  # which pycocotools cannot load
+        present = {int(label) for image in truths for label in image["labels"]}
+        return {classes[label - 1]: 0.0 for label in sorted(present)}
     truth = COCO()
     truth.dataset = {
         "images": [{"id": image} for image in range(len(truths))],

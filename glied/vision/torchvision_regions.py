@@ -13,19 +13,22 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.models import detection, get_model_weights
 from torchvision.models.detection.faster_rcnn import FasterRCNN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import resize_boxes
-from torchvision.ops import box_ops, nms
+from torchvision.ops import boxes as box_ops
+from torchvision.ops import nms
 
 from glied.errors import UsageError
 from glied.vision.detector import Detector, load_detector
 from glied.vision.regions import Regions, RegionsConfig
 
 _LARGEST_GROUP = 16
+_THINNEST = 32
 _DECISIVE = ("kind", "model", "min_regions", "max_regions", "threshold", "overlap", "dtype")
 
 
@@ -42,7 +45,9 @@ class TorchvisionRegions:
         """`classes` name the labels from 1 on; `digest` identifies the weights."""
         self.device = torch.device(config.device)
         self.dtype = getattr(torch, config.dtype)
-        self.model = model.eval().to(device=self.device, dtype=self.dtype)
+        self.model = model.eval().to(self.device)
+        # The backbone is nearly all of the work; boxes need more digits than half precision has.
+        self.model.backbone.to(self.dtype)
         self.classes = ["background", *classes]
         self.config = config
         self.feature_size = int(model.roi_heads.box_predictor.cls_score.in_features)
@@ -64,23 +69,21 @@ class TorchvisionRegions:
         """[H, W, 3] uint8 -> [3, h, w], normalized and at the detector's resolution."""
         pixels = torch.from_numpy(image).to(self.device).permute(2, 0, 1).float() / 255
         transform = self.model.transform
-        return transform.resize(transform.normalize(pixels))[0].to(self.dtype)
+        return transform.resize(transform.normalize(_widened(pixels)))[0]
 
     def _extract(self, resized: list[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Regions]:
         """Regions of images whose padded canvases are equal; `sizes` are (height, width) before resizing."""
         transform, heads = self.model.transform, self.model.roi_heads
         shapes = [(image.shape[1], image.shape[2]) for image in resized]
         batch = ImageList(transform.batch_images(resized, size_divisible=transform.size_divisible), shapes)
-        maps = self.model.backbone(batch.tensors)
+        maps = {name: map.float() for name, map in self.model.backbone(batch.tensors.to(self.dtype)).items()}
         proposals, _ = self.model.rpn(batch, maps)
         logits, deltas = heads.box_predictor(heads.box_head(heads.box_roi_pool(maps, proposals, shapes)))
         counts = [len(p) for p in proposals]
-        columns = zip(
-            proposals, logits.float().split(counts), deltas.float().split(counts), shapes, strict=True
-        )
+        columns = zip(proposals, logits.split(counts), deltas.split(counts), shapes, strict=True)
         chosen = [self._choose(*column) for column in columns]
         boxes = [boxes for boxes, _, _ in chosen]
-        features = heads.box_head(heads.box_roi_pool(maps, [b.to(self.dtype) for b in boxes], shapes))
+        features = heads.box_head(heads.box_roi_pool(maps, boxes, shapes))
         parts = features.split([len(b) for b in boxes])
         return [
             self._regions(part, *choice, shape, size)
@@ -91,9 +94,12 @@ class TorchvisionRegions:
         self, proposals: Tensor, logits: Tensor, deltas: Tensor, shape: tuple[int, int]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes [R,4] in resized pixels, scores [R] and labels [R] of one image, best first, R >= 1."""
+        whole = proposals.new_tensor([[0, 0, shape[1], shape[0]]])
+        if len(proposals) == 0:
+            return whole, whole.new_zeros(1), torch.zeros(1, dtype=torch.int64, device=whole.device)
         scores, labels = logits.softmax(dim=1)[:, 1:].max(dim=1)
         labels = labels + 1
-        decoded = self.model.roi_heads.box_coder.decode(deltas, [proposals.float()])  # [P, C, 4]
+        decoded = self.model.roi_heads.box_coder.decode(deltas, [proposals])  # [P, C, 4]
         boxes = box_ops.clip_boxes_to_image(decoded[torch.arange(len(labels)), labels], shape)
         solid = box_ops.remove_small_boxes(boxes, min_size=1)
         boxes, scores, labels = boxes[solid], scores[solid], labels[solid]
@@ -101,7 +107,6 @@ class TorchvisionRegions:
         count = max(int((scores[kept] >= self.config.threshold).sum()), self.config.min_regions)
         kept = kept[:count]
         if len(kept) == 0:
-            whole = boxes.new_tensor([[0, 0, shape[1], shape[0]]])
             return whole, scores.new_zeros(1), labels.new_zeros(1)
         return boxes[kept], scores[kept], labels[kept]
 
@@ -116,7 +121,7 @@ class TorchvisionRegions:
     ) -> Regions:
         return Regions(
             boxes=resize_boxes(boxes, shape, size).cpu().numpy(),
-            features=features.float().cpu().numpy(),
+            features=features.cpu().numpy(),
             scores=scores.cpu().numpy(),
             labels=[self.classes[label] for label in labels.tolist()],
             attributes=self._attributes(features, labels),
@@ -133,6 +138,15 @@ class TorchvisionRegions:
             model.attribute_words(row) if label else []
             for row, label in zip(indices, labels.tolist(), strict=True)
         ]
+
+
+def _widened(pixels: Tensor) -> Tensor:
+    """[3, H, W] stretched where it is thinner than 1:32, which could shrink to nothing; boxes scale back."""
+    height, width = pixels.shape[1:]
+    least = -(-max(height, width) // _THINNEST)
+    if min(height, width) >= least:
+        return pixels
+    return F.interpolate(pixels[None], (max(height, least), max(width, least)))[0]
 
 
 def _same_canvas(images: Sequence[Tensor], divisible: int) -> Iterator[list[int]]:
