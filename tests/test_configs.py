@@ -1,0 +1,34 @@
+"""Every file under configs/ loads through the job it is for, and its header names its command."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from glied.config import parse
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = sorted((ROOT / "configs").rglob("*.yaml"))
+CONFIGS = {
+    "regions": ("jobs.train_regions", "Config"),
+    "attributes": ("jobs.train_attributes", "Config"),
+    "captioner": ("jobs.train_captioner", "Config"),
+    "extract": ("glied.bulk.extraction", "ExtractRegionsConfig"),
+    "caption": ("glied.bulk.captioning", "CaptionDatasetConfig"),
+}
+
+
+def test_all_files_are_covered() -> None:
+    assert len(FILES) == 10
+    assert {file.parent.name for file in FILES} == set(CONFIGS)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_config_loads_and_its_header_says_how(file: Path) -> None:
+    module, name = CONFIGS[file.parent.name]
+    config_class = getattr(importlib.import_module(module), name)
+    assert isinstance(parse(config_class, ["--config", str(file)]), config_class)
+    header = [line for line in file.read_text().splitlines() if line.startswith("#")]
+    assert any(f"--config {file.relative_to(ROOT)}" in line for line in header)
+    assert any("Expected" in line for line in header)
+    assert not any("to be measured" in line for line in header)
