@@ -92,7 +92,9 @@ def parquet_bytes(table: pa.Table) -> bytes:
 
 
 def paths(uri: str) -> list[str]:
-    """Returns the URIs of the Parquet files of the store at `uri` (a folder, or one file), sorted.
+    """Returns the URIs of the Parquet files of the store at `uri`, sorted.
+
+    `uri` is the run folder of jobs/extract_regions.py, a folder of Parquet files, or one file.
 
     Raises:
         UsageError: there is none, one is no part of a feature store, or extractors are mixed.
@@ -109,7 +111,10 @@ def _files(uri: str) -> tuple[list[str], dict[str, Any]]:
     if uri.endswith(".parquet"):
         files = [uri]
     else:
-        files = sorted(file.uri for file in storage.list_files(uri) if file.name.endswith(".parquet"))
+        listed = [file for file in storage.list_files(uri) if file.name.endswith(".parquet")]
+        # The run folder of jobs/extract_regions.py holds the store in features/, beside its manifest.
+        inside = [file for file in listed if file.name.startswith("features/")]
+        files = sorted(file.uri for file in inside or listed)
     if not files:
         raise UsageError(f"{uri} holds no feature store: run jobs/extract_regions.py first")
     with ThreadPoolExecutor(16) as pool:

@@ -88,3 +88,11 @@ def test_an_id_that_stands_twice_is_refused(tmp_path: Path) -> None:
     save(tmp_path / "unit-1.parquet", 1, 2)
     with pytest.raises(UsageError, match="twice"):
         features.FeatureStore(str(tmp_path))
+
+
+def test_a_run_folder_counts_as_the_store_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "features").mkdir()
+    (tmp_path / "manifest").mkdir()
+    save(tmp_path / "features" / "unit-000000.g0.parquet", 0, 2)
+    pa.parquet.write_table(pa.table({"id": ["x"]}), tmp_path / "manifest" / "part.parquet")
+    assert [Path(uri).name for uri in features.paths(str(tmp_path))] == ["unit-000000.g0.parquet"]
