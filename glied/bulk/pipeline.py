@@ -21,6 +21,7 @@ from glied.bulk.chunks import Chunk, Result, StageFactory
 from glied.bulk.config import ResourcesConfig
 from glied.bulk.sources import Fetch
 from glied.bulk.tables import from_ipc, seconds_of, to_ipc, with_seconds
+from glied.errors import JobError
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +41,13 @@ class RayStream:
     def __call__(self, chunks: Sequence[Chunk]) -> Iterator[Result]:
         """Described chunks as they are done; what was lost is missing.
 
-        Raises nothing for a lost worker: the stream ends early and the reason is logged.
+        A lost worker raises nothing: the stream ends early and the reason is logged.
+
+        Raises:
+            JobError: Ray does not start.
         """
-        ray_runtime.start(workers=self.resources.workers)
-        _configure(self.resources)
+        _start(self.resources)
+        _configure()
         _warn_if_too_small(self.resources)
         batches = self._dataset(chunks).iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=4)
         try:
@@ -112,7 +116,14 @@ def _replace_table(batch: pa.Table, table: pa.Table) -> pa.Table:
     return batch.set_column(position, "table", pa.array([to_ipc(table)], pa.large_binary()))
 
 
-def _configure(resources: ResourcesConfig) -> None:
+def _start(resources: ResourcesConfig) -> None:
+    try:
+        ray_runtime.start(workers=resources.workers)
+    except Exception as error:  # Ray raises bare exceptions here
+        raise JobError(f"Ray does not start: {_first_line(error)}; the same command tries again") from error
+
+
+def _configure() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False  # the run has its own
     context.max_errored_blocks = -1  # the chunks of a failed block come again in the next round

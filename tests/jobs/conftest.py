@@ -39,7 +39,7 @@ def run_job(environment) -> Callable[..., subprocess.CompletedProcess]:
     def run(name: str, *options: str, **variables: str) -> subprocess.CompletedProcess:
         command = [sys.executable, f"jobs/{name}.py", *options]
         return subprocess.run(
-            command, cwd=ROOT, env=environment | variables, capture_output=True, text=True, timeout=240
+            command, cwd=ROOT, env=environment | variables, capture_output=True, text=True, timeout=600
         )
 
     return run
