@@ -324,6 +324,8 @@ def _fit(plan: _Plan) -> None:
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
         ),
     )
+    # Worker processes import torch, which takes minutes on a machine that is busy: Ray's minute is too short.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
     try:
         trainer.fit()
     except ray.train.WorkerGroupError as error:
@@ -335,13 +337,15 @@ def _fit(plan: _Plan) -> None:
 def _worker_error(error: Any) -> GliedError:
     """The failure of a worker in one line; the traceback goes to the log."""
     logger.error("%s", error)
-    for failure in error.worker_failures.values():
+    # Ray wraps what the worker raised; the wrapper's text is the traceback.
+    failures = {rank: getattr(e, "_base_exc", e) for rank, e in error.worker_failures.items()}
+    for failure in failures.values():
         if isinstance(failure, GliedError):
             return failure
-    rank, failure = next(iter(error.worker_failures.items()), (0, error))
-    reason = str(failure).strip().splitlines()[-1:] or [type(failure).__name__]
+    rank, failure = next(iter(failures.items()), (0, error))
+    reason = " ".join(str(failure).split()) or type(failure).__name__
     return JobError(
-        f"training failed in worker {rank}: {reason[0]}; the same command goes on from the last checkpoint"
+        f"training failed in worker {rank} ({reason}); the same command goes on from the last checkpoint"
     )
 
 
@@ -367,7 +371,8 @@ def _quiet_worker() -> None:
         ours.addHandler(handler)
     ours.setLevel(logging.INFO)
     ours.propagate = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    for name in ("ray.data", "ray.train"):  # else a line per dataset and per report
+        logging.getLogger(name).setLevel(logging.WARNING)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True  # the order of the rows is part of the run's seed

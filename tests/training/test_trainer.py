@@ -53,7 +53,7 @@ def plain_losses(task: ToyTask, config: TrainerConfig) -> list[float]:
             factor = steps.learning_rate_factor(step, schedule="cosine", warmup_steps=4, total_steps=total)
             rate = config.learning_rate * factor
             steps.optimizer_step(loss, model, optimizer, learning_rate=rate, clip_norm=config.clip_norm)
-            losses.append(float(loss))
+            losses.append(loss.item())
     return losses
 
 
