@@ -6,6 +6,7 @@ Needs the feature stores of jobs/extract_regions.py. The same command resumes; t
 is <trainer.output>/best.
 """
 
+import json
 from dataclasses import dataclass
 
 from glied.config import parse, run
@@ -46,8 +47,8 @@ def main() -> int:
         words=config.words,
         minimum_positives=config.minimum_positives,
     )
-    metrics = train(task, config.trainer)
-    print(" ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+    result = train(task, config.trainer)
+    print(json.dumps(result))
     return 0
 
 

@@ -5,6 +5,7 @@ python jobs/train_regions.py --config configs/regions/demo.yaml
 The same command resumes; the best detector of the run is <trainer.output>/best.
 """
 
+import json
 from dataclasses import dataclass
 
 from glied.config import parse, run
@@ -28,8 +29,8 @@ class Config:
 def main() -> int:
     """Parse, train, report."""
     config = parse(Config, description=__doc__)
-    metrics = train(RegionsTask(data_config=config.data, model=config.model), config.trainer)
-    print(" ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+    result = train(RegionsTask(data_config=config.data, model=config.model), config.trainer)
+    print(json.dumps(result))
     return 0
 
 

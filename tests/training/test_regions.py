@@ -70,7 +70,7 @@ def test_learns_and_exports(task, tmp_path):
     optimizer = torch.optim.AdamW(model.parameters(), 4e-3)
     rows = task.data("train").to_pylist()
     before = None
-    for step in range(60):
+    for step in range(40):
         batch = task.collate(rows[:8], training=True, generator=seeded(step))
         loss, scalars = task.loss(model.train(), batch)
         before = before or float(loss)
