@@ -37,7 +37,7 @@ def run(model: nn.Module, optimizer: torch.optim.Optimizer, first: int, last: in
         steps.seed_everything("step", step)
         loss = model(torch.randn(8, 5)).square().mean()
         steps.optimizer_step(loss, model, optimizer, learning_rate=0.01 * (step + 1), clip_norm=1.0)
-        losses.append(loss.item())
+        losses.append(loss.detach().item())
     return losses
 
 
