@@ -187,7 +187,6 @@ class _Driver:
         self.gathered: dict[int, dict[int, Result]] = {}
         self.images = 0
         self.startup_seconds = 0.0
-        self.first_images = 0
         self.streaming_seconds = 0.0
         self.examples: list[Example] = []
 
@@ -229,11 +228,8 @@ class _Driver:
         )
 
     def _rate(self) -> float:
-        """Images/s from the first result on; of a run with a single chunk, all in all."""
-        after = self.images - self.first_images
-        if not after:
-            return self.images / self.streaming_seconds if self.images else 0.0
-        return after / (self.streaming_seconds - self.startup_seconds)
+        """Images/s from the moment when work on the first result began."""
+        return self.images / (self.streaming_seconds - self.startup_seconds) if self.images else 0.0
 
     def _pending(self) -> list[int]:
         return [unit for unit in range(self.plan.units) if unit not in self.committed]
@@ -282,7 +278,7 @@ class _Driver:
             return False
         pieces[result.k] = result
         if not self.images:
-            self.startup_seconds, self.first_images = elapsed, result.table.num_rows
+            self.startup_seconds = max(0.0, elapsed - sum(seconds_of(result.table).values()))
         self.images += result.table.num_rows
         return True
 

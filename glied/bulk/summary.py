@@ -25,7 +25,7 @@ class Summary:
         skipped_files: files under the prefix whose extension is not an image's.
         stage_seconds: seconds in each stage over all attempts, summed over workers.
         images_this_time: images that this attempt described.
-        images_per_s: of this attempt, from its first result on.
+        images_per_s: of this attempt, from the moment when work on its first result began.
         startup_seconds: until then; Ray and the workers start, the models are loaded.
         seconds: of this attempt, from start to end.
         error_budget: share of failed images that is allowed.

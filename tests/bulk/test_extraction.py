@@ -8,8 +8,8 @@ from glied.vision.regions import load_extractor
 
 
 def test_a_feature_store_with_a_row_per_image(models, photos, tmp_path):
-    options = [f"--input.uri={photos}", f"--output.uri={tmp_path}", "--output.unit_size=20"]
-    options += ["--config=configs/extract/demo.yaml", f"--regions.checkpoint={models / 'regions'}"]
+    options = ["--config=configs/extract/demo.yaml", f"--regions.checkpoint={models / 'regions'}"]
+    options += [f"--input.uri={photos}", f"--output.uri={tmp_path}", "--output.unit_size=20"]
     config = parse(ExtractRegionsConfig, options)
     summary = run.execute(extract_job(config), run_here(Fetch(), extract_factory(config).build()))
     assert summary.statuses == {"ok": 58, "rejected": 2}

@@ -22,32 +22,34 @@ def read_rows(folder: Path) -> list[dict]:
     return [row for table in tables for row in table.to_pylist()]
 
 
-def kill_after_commits(command: list[str], environment: dict[str, str], commits: Path, count: int) -> None:
+def kill_after_commits(command: list[str], environment: dict[str, str], out: Path, count: int) -> None:
     """Start the job and kill its whole process group, Ray included, once it has committed `count` units."""
-    job = subprocess.Popen(
-        command, cwd=ROOT, env=environment, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    log = out.with_suffix(".log")
+    with log.open("wb") as file:
+        job = subprocess.Popen(
+            command, cwd=ROOT, env=environment, start_new_session=True, stdout=file, stderr=file
+        )
     deadline = time.monotonic() + 400
     try:
-        while len(list(commits.glob("*.json"))) < count:
-            assert job.poll() is None, "the job ended before it could be killed"
-            assert time.monotonic() < deadline
+        while len(list(out.glob("commits/*.json"))) < count:
+            assert job.poll() is None, f"the job ended before it could be killed: {log.read_text()[-3000:]}"
+            assert time.monotonic() < deadline, log.read_text()[-3000:]
             time.sleep(0.005)
     finally:
-        os.killpg(job.pid, signal.SIGKILL)
-        job.wait()
+        if job.poll() is None:
+            os.killpg(job.pid, signal.SIGKILL)
+            job.wait()
 
 
 @pytest.mark.timeout(1200)
 def test_killed_half_way_and_started_again(run_job, environment, models, photos, tmp_path):
     out = tmp_path / "out"
     options = [CONFIG, f"--input.uri={photos}", f"--output.uri={out}", *model_options(models)]
-    options += ["--output.unit_size=2", "--resources.chunk_images=1", "--resources.batch_size=1"]
+    options += ["--output.unit_size=1", "--resources.chunk_images=1", "--resources.batch_size=1"]
     command = [sys.executable, "jobs/caption_dataset.py", *options]
-    kill_after_commits(command, environment, out / "commits", 3)
+    kill_after_commits(command, environment, out, 3)
     finished = {path: path.stat().st_mtime_ns for path in out.glob("commits/*.json")}
-    assert 3 <= len(finished) < 30, "the job must be killed half way"
+    assert 3 <= len(finished) < 60, "the job must be killed half way"
     finished |= {
         path: path.stat().st_mtime_ns
         for record in finished
@@ -64,7 +66,7 @@ def test_killed_half_way_and_started_again(run_job, environment, models, photos,
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     summary = json.loads((out / "summary.json").read_text())
     assert summary["statuses"] == {"ok": 58, "rejected": 2}
-    assert summary["images_this_time"] + 2 * summary["units_done_earlier"] <= 60
+    assert summary["images_this_time"] + summary["units_done_earlier"] <= 60
 
     rows = {row["id"]: row for row in read_rows(out)}
     names = ["turned.jpg", "cmyk.jpg", "sub1/image 001.jpg"]
