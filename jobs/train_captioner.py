@@ -7,6 +7,7 @@ Needs the feature stores of jobs/extract_regions.py and the predictor of jobs/tr
 same command resumes; the best model of the run is <trainer.output>/best.
 """
 
+import json
 from dataclasses import dataclass, field
 
 from glied.training.trainer import TrainerConfig, train
@@ -54,8 +55,8 @@ def main() -> int:
         label_smoothing=config.label_smoothing,
         decoding=config.decoding,
     )
-    metrics = train(task, config.trainer)
-    print(" ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+    result = train(task, config.trainer)
+    print(json.dumps(result))
     return 0
 
 
