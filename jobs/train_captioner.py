@@ -10,13 +10,12 @@ same command resumes; the best model of the run is <trainer.output>/best.
 import json
 from dataclasses import dataclass, field
 
-from glied.training.trainer import TrainerConfig, train
-
 from glied.captioner.decode import DecodingConfig
 from glied.captioner.model import CaptionerConfig
 from glied.config import parse, run
 from glied.errors import UsageError
 from glied.training.captioner import CaptionerTask, CaptionsConfig, WordsConfig
+from glied.training.trainer import TrainerConfig, train
 
 
 @dataclass(frozen=True, kw_only=True)
