@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from glied import storage
+from glied.datasets import parquet
 from glied.errors import UsageError
 from glied.vision.regions import Regions
 
@@ -125,16 +126,8 @@ def _files(uri: str) -> tuple[list[str], dict[str, Any]]:
     return files, json.loads(found[0])
 
 
-def _open(uri: str) -> pa.parquet.ParquetFile:
-    filesystem, path = storage.arrow_filesystem(uri)
-    try:
-        return pa.parquet.ParquetFile(path, filesystem=filesystem)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UsageError(f"{uri} is not a readable Parquet file: {error}") from error
-
-
 def _file_fingerprint(uri: str) -> bytes:
-    with _open(uri) as file:
+    with parquet.open_file(uri) as file:
         schema = file.schema_arrow
     if not set(SCHEMA.names) <= set(schema.names) or _FINGERPRINT not in (schema.metadata or {}):
         raise UsageError(f"{uri} is not part of a feature store (columns {', '.join(schema.names)})")
@@ -158,17 +151,17 @@ class FeatureStore:
         self._group = lru_cache(cached_groups)(self._read_group)
 
     def _index(self, file: int) -> None:
-        with _open(self.files[file]) as parquet:
-            for group in range(parquet.num_row_groups):
-                ids = parquet.read_row_group(group, columns=["id"]).column("id").to_pylist()
+        with parquet.open_file(self.files[file]) as opened:
+            for group in range(opened.num_row_groups):
+                ids = opened.read_row_group(group, columns=["id"]).column("id").to_pylist()
                 for row, image_id in enumerate(map(str, ids)):
                     if image_id in self._places:
                         raise UsageError(f"{self.uri} holds {image_id} twice")
                     self._places[image_id] = (file, group, row)
 
     def _read_group(self, file: int, group: int) -> pa.Table:
-        with _open(self.files[file]) as parquet:
-            return parquet.read_row_group(group)
+        with parquet.open_file(self.files[file]) as opened:
+            return opened.read_row_group(group)
 
     @property
     def ids(self) -> list[str]:

@@ -17,6 +17,8 @@ Output folder (local or any storage URI):
 
 import contextlib
 import dataclasses
+import functools
+import itertools
 import json
 import logging
 import math
@@ -24,12 +26,11 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.parquet
 import ray
 import ray.data
 import ray.train
@@ -40,6 +41,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from glied import ray_runtime, storage
+from glied.datasets import parquet
 from glied.errors import GliedError, JobError, UsageError
 from glied.training import loading, steps
 from glied.training.runlog import RunLog, interval_line
@@ -51,6 +53,8 @@ CHECKPOINTS = "checkpoints"
 BEST = "best"
 LAST = "last"
 _STATE = "state.pt"
+_PIECE_ROWS = 256  # rows that one data task reads: about 20 MB of region features
+_DATASET_PIECES = 2048  # data tasks after which the stream starts a new dataset
 
 logger = logging.getLogger(__name__)
 
@@ -224,15 +228,7 @@ def train(task: Task, config: TrainerConfig) -> dict[str, Any]:
 def _row_counts(data: pa.Table | list[str]) -> tuple[int, ...]:
     if isinstance(data, pa.Table):
         return (data.num_rows,)
-    return tuple(_parquet_rows(uri) for uri in data)
-
-
-def _parquet_rows(uri: str) -> int:
-    filesystem, path = storage.arrow_filesystem(uri)
-    try:
-        return pa.parquet.read_metadata(path, filesystem=filesystem).num_rows
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UsageError(f"{uri} is not a readable Parquet file: {error}") from error
+    return tuple(parquet.count_rows(uri) for uri in data)
 
 
 def _check_rows(config: TrainerConfig, rows: int) -> None:
@@ -521,44 +517,62 @@ class _Worker:
 
     def _train_rows(self, start: int, stop: int) -> Iterator[tuple[int, list[Row]]]:
         step = start
+        first, end = start // self.plan.epoch_steps, -(-stop // self.plan.epoch_steps)
+        stream = self._stream(first, end) if self.plan.train.table is None else None
         while step < stop:
             epoch, skip = divmod(step, self.plan.epoch_steps)
-            for rows in self._epoch_rows(epoch, skip):
+            batches = self._streamed_rows(stream, epoch, skip) if stream else self._table_rows(epoch, skip)
+            for rows in batches:
                 yield step, rows
                 step += 1
                 if step >= stop:
                     return
             assert step == (epoch + 1) * self.plan.epoch_steps, "an epoch has fewer batches than agreed"
 
-    def _epoch_rows(self, epoch: int, skip: int) -> Iterator[list[Row]]:
-        """Yields exactly `epoch_steps - skip` batches of rows of this worker."""
-        source, config = self.plan.train, self.config
-        if source.table is not None:
-            table = ray.get(source.table)
-            for indices in loading.table_indices(
-                table.num_rows, seed=config.seed, epoch=epoch, rank=self.rank, world=self.world,
-                batch_size=config.batch_size, skip_batches=skip,
-            ):  # fmt: skip
-                yield table.take(pa.array(indices)).to_pylist()
-            return
+    def _table_rows(self, epoch: int, skip: int) -> Iterator[list[Row]]:
+        """Yields the rows of this worker's batches from batch `skip` of an epoch on."""
+        config, table = self.config, ray.get(self.plan.train.table)
+        for indices in loading.table_indices(
+            table.num_rows, seed=config.seed, epoch=epoch, rank=self.rank, world=self.world,
+            batch_size=config.batch_size, skip_batches=skip,
+        ):  # fmt: skip
+            yield table.take(pa.array(indices)).to_pylist()
+
+    def _stream(self, first_epoch: int, end_epoch: int) -> Iterator[Row]:
+        """Yields this worker's rows of all epochs, in the order of `loading.file_ranges`."""
+        source = self.plan.train
+        pieces = (
+            parquet.Piece(source.files[file], first, last)
+            for epoch in range(first_epoch, end_epoch)
+            for file, first, last in loading.file_ranges(
+                source.counts, seed=self.config.seed, epoch=epoch, rank=self.rank, world=self.world
+            )
+        )
+        return _parquet_stream(pieces)
+
+    def _streamed_rows(self, stream: Iterator[Row], epoch: int, skip: int) -> Iterator[list[Row]]:
+        """Like `_table_rows`; takes the epoch's rows from `stream` and shuffles them in a buffer."""
+        config = self.config
         rows = loading.shuffled(
-            _parquet_stream(source, seed=config.seed, epoch=epoch, rank=self.rank, world=self.world),
+            itertools.islice(stream, self.plan.train.rows // self.world),
             buffer_size=config.shuffle_buffer,
             seed=steps.fold_seed(config.seed, "buffer", epoch, self.rank),
         )
         batches = loading.batched(rows, config.batch_size // self.world, drop_last=True)
         for index, batch in enumerate(batches):
             if skip <= index < self.plan.epoch_steps:
-                yield _as_rows(batch)
+                yield batch
 
     def _validation_batches(self) -> Generator[Any, None, None]:
         source = self.plan.validation
-        rows = (
-            iter(ray.get(source.table).to_pylist()) if source.table is not None else _parquet_stream(source)
-        )
+        if source.table is not None:
+            rows: Iterator[Row] = iter(ray.get(source.table).to_pylist())
+        else:
+            files = zip(source.files, source.counts, strict=True)
+            rows = _parquet_stream(parquet.Piece(uri, 0, count) for uri, count in files)
 
-        def collate(batch: list[Any]) -> Any:
-            return self.task.collate(_as_rows(batch), training=False, generator=steps.generator("validation"))
+        def collate(batch: list[Row]) -> Any:
+            return self.task.collate(batch, training=False, generator=steps.generator("validation"))
 
         size = max(1, self.config.batch_size // self.world)
         threads = self.config.loader_threads
@@ -610,33 +624,18 @@ class _Worker:
         logger.info("complete: %s", json.dumps(result))
 
 
-def _parquet_stream(
-    source: _Source, *, seed: int | None = None, epoch: int = 0, rank: int = 0, world: int = 1
-) -> Iterator[Any]:
-    """Yields this worker's rows as one-row Arrow tables, streamed by Ray Data in the order of `file_ranges`.
+def _parquet_stream(pieces: Iterable[parquet.Piece]) -> Iterator[Row]:
+    """Yields the rows of the pieces in order, read ahead by Ray Data tasks.
 
-    A dataset per epoch and worker instead of one split for all: its order is then a function of (seed,
-    epoch), also for a run that resumes in a later epoch, and no split coordinator can hold ranks back.
+    Ray Data cannot order a dataset anew as a function of the epoch, and starting a dataset per epoch stalls
+    for seconds. So one dataset covers many epochs, each with its own order.
     """
-    ranges = loading.file_ranges(source.counts, seed=seed, epoch=epoch, rank=rank, world=world)
-    if not ranges:
-        return
-    filesystem = storage.arrow_filesystem(source.files[0])[0]
-    paths = [storage.arrow_filesystem(source.files[file])[1] for file, _, _ in ranges]
-    dataset = ray.data.read_parquet(paths, filesystem=filesystem, shuffle=None)
-    first, remaining = ranges[0][1], sum(last - first for _, first, last in ranges)
-    for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
-        for index in range(first, min(block.num_rows, first + remaining)):
-            yield block.slice(index, 1)
-            remaining -= 1
-        first = max(0, first - block.num_rows)
-        if remaining <= 0:
-            return
-
-
-def _as_rows(batch: list[Any]) -> list[Row]:
-    """Converts one-row tables to plain values; rows that are plain already stay."""
-    return [row if isinstance(row, dict) else row.to_pylist()[0] for row in batch]
+    small = itertools.chain.from_iterable(parquet.split(piece, _PIECE_ROWS) for piece in pieces)
+    while numbered := list(itertools.islice(small, _DATASET_PIECES)):
+        numbers = ray.data.range(len(numbered), override_num_blocks=len(numbered))
+        tables = numbers.map_batches(functools.partial(parquet.read_numbered, numbered), batch_size=1)
+        for table in tables.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2):
+            yield from table.to_pylist()
 
 
 class _Meter:
