@@ -15,7 +15,6 @@ import torch
 from pycocoevalcap.cider.cider import Cider
 from torch import Tensor, nn
 
-from glied import storage
 from glied.captioner.captioner import Captioner, attribute_ids
 from glied.captioner.decode import DecodingConfig, decode
 from glied.captioner.model import CaptionerConfig, CaptioningModel
@@ -119,11 +118,7 @@ class CaptionerTask:
 
     def data(self, split: Split) -> list[str]:
         """The Parquet files of the feature store."""
-        folder = (self.train if split == "train" else self.validation).features
-        files = [file.uri for file in storage.list_files(folder) if file.name.endswith(".parquet")]
-        if not files:
-            raise UsageError(f"{folder} holds no feature store: run jobs/extract_regions.py first")
-        return sorted(files)
+        return features.paths((self.train if split == "train" else self.validation).features)
 
     def collate(self, rows: Sequence[Row], *, training: bool, generator: torch.Generator) -> CaptionBatch:
         """Read regions, predict attributes, look captions up and turn them into ids."""
