@@ -72,4 +72,4 @@ def test_leave_one_out_cider_is_like_that_of_people() -> None:
             others = [text for number, text in enumerate(references) if number != left_out]
             cider += (references[left_out], others)
         scores.append(100 * cider.compute_score()[0])
-    assert 80 <= np.mean(scores) <= 110
+    assert 70 <= np.mean(scores) <= 130

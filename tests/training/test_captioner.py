@@ -56,7 +56,7 @@ def task(tmp_path):
 @pytest.fixture
 def rows():
     regions = [make_regions(i % 4) for i in range(16)]
-    return features.write(regions, [f"images/train-{i}.jpg" for i in range(16)]).to_pylist()
+    return features.write(regions, [f"images/train-{i}.jpg" for i in range(16)], fingerprint={}).to_pylist()
 
 
 def test_batch(task, rows):
