@@ -9,10 +9,9 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, cast
+from typing import cast
 
 import torch
-from pycocoevalcap.cider.cider import Cider
 from torch import Tensor, nn
 
 from glied.captioner.captioner import Captioner, attribute_ids
@@ -21,6 +20,7 @@ from glied.captioner.model import CaptionerConfig, CaptioningModel
 from glied.captioner.vocabulary import BOS, EOS, PAD, Vocabulary, tokenize
 from glied.datasets import coco, features
 from glied.errors import UsageError
+from glied.evaluation.text_metrics import cider
 from glied.training.losses import word_cross_entropy
 from glied.training.task import Row, Split
 from glied.vision.attributes import AttributePredictor, load_attributes
@@ -171,7 +171,9 @@ class CaptionerTask:
             references += batch.references
         for text, reference in list(zip(hypotheses, references, strict=True))[:3]:
             log.info("caption: %s | reference: %s", text, reference[0])
-        return {"cider": cider(hypotheses, references), "loss": total / max(words, 1.0)}
+        numbered = {str(image): text for image, text in enumerate(hypotheses)}
+        truths = {str(image): texts for image, texts in enumerate(references)}
+        return {"cider": cider(numbered, truths), "loss": total / max(words, 1.0)}
 
     def export(self, model: nn.Module, folder_uri: str) -> None:
         """Write the captioner in half precision, as it ships."""
@@ -192,16 +194,3 @@ def caption_tensors(captions: Sequence[Sequence[Sequence[int]]]) -> tuple[Tensor
             inputs[image, position, : len(caption) + 1] = torch.tensor([BOS, *caption])
             targets[image, position, : len(caption) + 1] = torch.tensor([*caption, EOS])
     return inputs, targets
-
-
-def cider(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """CIDEr x 100 by pycocoevalcap on our tokens, which are those of its own tokenizer.
-
-    Args:
-        hypotheses: one per image, of tokens joined by spaces.
-        references: captions per image, not tokenized; document frequencies come from them.
-    """
-    truths = {i: [" ".join(tokenize(text)) for text in one] for i, one in enumerate(references)}
-    results = {i: [text] for i, text in enumerate(hypotheses)}
-    score: Any = Cider().compute_score(truths, results)[0]
-    return 100.0 * float(score)

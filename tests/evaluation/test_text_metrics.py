@@ -43,3 +43,11 @@ def test_cider_equals_that_of_the_coco_tools() -> None:
     hypotheses = tokenizer.tokenize({k: [{"caption": v}] for k, v in HYPOTHESES.items()})
     expected, _ = Cider().compute_score(references, hypotheses)
     assert cider(HYPOTHESES, REFERENCES) == pytest.approx(100 * expected, abs=1e-6)
+
+
+def test_cider_rewards_the_right_caption() -> None:
+    right = cider({"a": "a person on a horse", "b": "dogs at the sea", "c": "a red kite"}, REFERENCES)
+    assert (
+        cider({"a": "a red kite", "b": "a person on a horse", "c": "dogs at the sea"}, REFERENCES)
+        < 0.2 * right
+    )
