@@ -2,10 +2,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from glied.vision.regions import RegionBatch
 from torch import Tensor
 
 from glied.captioner.model import CaptionerConfig, CaptioningModel
+from glied.vision.regions import RegionBatch
 
 FEATURES, VOCABULARY = 12, 30
 

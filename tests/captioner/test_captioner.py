@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
-from glied.vision.regions import Regions
 
 from glied import checkpoint
 from glied.captioner.captioner import Captioner, attribute_ids
 from glied.captioner.decode import DecodingConfig
 from glied.captioner.vocabulary import PAD, Vocabulary
 from glied.errors import UsageError
+from glied.vision.regions import Regions
 
 WORDS = Vocabulary([f"word{i}" for i in range(26)])
 
