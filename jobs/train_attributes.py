@@ -10,8 +10,9 @@ import json
 from dataclasses import dataclass
 
 from glied.config import parse, run
+from glied.datasets.captioned import CaptionedRegions
 from glied.errors import UsageError
-from glied.training.attributes import AttributesData, AttributesTask
+from glied.training.attributes import AttributesTask
 from glied.training.trainer import TrainerConfig, train
 
 
@@ -19,9 +20,9 @@ from glied.training.trainer import TrainerConfig, train
 class Config:
     """What to train, on what, and how."""
 
-    train: AttributesData
+    train: CaptionedRegions
     """Images to learn from; their captions give the words."""
-    validation: AttributesData
+    validation: CaptionedRegions
     """Images whose mean average precision selects the best checkpoint."""
     trainer: TrainerConfig
     """Optimization, workers and output."""
@@ -38,17 +39,20 @@ class Config:
             raise UsageError(f"minimum_positives: {self.minimum_positives} is not a positive number")
 
 
-def main() -> int:
-    """Parse, train, report."""
-    config = parse(Config, description=__doc__)
-    task = AttributesTask(
+def build_task(config: Config) -> AttributesTask:
+    """What the config trains."""
+    return AttributesTask(
         train=config.train,
         validation=config.validation,
         words=config.words,
         minimum_positives=config.minimum_positives,
     )
-    result = train(task, config.trainer)
-    print(json.dumps(result))
+
+
+def main() -> int:
+    """Parse, train, report."""
+    config = parse(Config, description=__doc__)
+    print(json.dumps(train(build_task(config), config.trainer)))
     return 0
 
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from glied.captioner.decode import DecodingConfig
 from glied.captioner.model import CaptionerConfig
 from glied.config import parse, run
+from glied.datasets.captioned import CaptionedRegions
 from glied.errors import UsageError
-from glied.training.captioner import CaptionerTask, CaptionsConfig, WordsConfig
+from glied.training.captioner import CaptionerTask, WordsConfig
 from glied.training.trainer import TrainerConfig, train
 
 
@@ -22,9 +23,9 @@ from glied.training.trainer import TrainerConfig, train
 class Config:
     """What to train, on what, and how."""
 
-    train: CaptionsConfig
+    train: CaptionedRegions
     """Training images."""
-    validation: CaptionsConfig
+    validation: CaptionedRegions
     """Images whose CIDEr selects the best checkpoint."""
     words: WordsConfig
     """Vocabulary and attributes."""
@@ -43,10 +44,9 @@ class Config:
             raise UsageError(f"label_smoothing: {self.label_smoothing} is not in [0, 1)")
 
 
-def main() -> int:
-    """Parse, train, report."""
-    config = parse(Config, description=__doc__)
-    task = CaptionerTask(
+def build_task(config: Config) -> CaptionerTask:
+    """What the config trains."""
+    return CaptionerTask(
         train=config.train,
         validation=config.validation,
         words=config.words,
@@ -54,8 +54,12 @@ def main() -> int:
         label_smoothing=config.label_smoothing,
         decoding=config.decoding,
     )
-    result = train(task, config.trainer)
-    print(json.dumps(result))
+
+
+def main() -> int:
+    """Parse, train, report."""
+    config = parse(Config, description=__doc__)
+    print(json.dumps(train(build_task(config), config.trainer)))
     return 0
 
 

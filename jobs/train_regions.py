@@ -26,11 +26,15 @@ class Config:
     """Optimization, workers and output."""
 
 
+def build_task(config: Config) -> RegionsTask:
+    """What the config trains."""
+    return RegionsTask(data_config=config.data, model=config.model)
+
+
 def main() -> int:
     """Parse, train, report."""
     config = parse(Config, description=__doc__)
-    result = train(RegionsTask(data_config=config.data, model=config.model), config.trainer)
-    print(json.dumps(result))
+    print(json.dumps(train(build_task(config), config.trainer)))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -20,3 +21,19 @@ def ray_session() -> Iterator[None]:
     ray_runtime.start(cpus=6, gpus=0, object_store_bytes=512 << 20)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory) -> Path:
+    """Checkpoints of tiny random models."""
+    from tests.bulk.models import save_models  # after the environment is set
+
+    return save_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory) -> Path:
+    """60 images, good and bad, and a sidecar."""
+    from tests.bulk.models import save_images
+
+    return save_images(tmp_path_factory.mktemp("photos") / "in", 60)

@@ -40,6 +40,8 @@ _COLUMNS: list[tuple[str, pa.DataType]] = [
 SCHEMA = pa.schema(_COLUMNS)
 _FINGERPRINT = b"glied.extractor"
 _ROW_GROUP = 64  # rows that random access reads to get one
+VALUE_BYTES = 2
+"""Bytes of a stored feature value."""
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 

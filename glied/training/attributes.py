@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
-from glied import storage
 from glied.captioner.vocabulary import tokenize
-from glied.datasets import coco, features
-from glied.errors import UsageError
+from glied.datasets import features
+from glied.datasets.captioned import CaptionedRegions
 from glied.training.task import Row, Split
 from glied.vision.attributes import AttributePredictor, noisy_or_loss, save_attributes
 from glied.vision.regions import RegionBatch
@@ -45,36 +43,24 @@ class AttributeBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttributesData:
-    """Images of one split: their regions and their captions."""
-
-    features: str
-    """Feature store that jobs/extract_regions.py wrote."""
-    captions: str
-    """Reference captions, a JSON file in the COCO form."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class AttributesTask:
     """Learns an `AttributePredictor`; implements `glied.training.task.Task`."""
 
-    train: AttributesData
-    validation: AttributesData
+    train: CaptionedRegions
+    validation: CaptionedRegions
     words: int = 1000
     minimum_positives: int = 20
     name: str = "attributes"
 
     @cached_property
-    def _word_sets(self) -> dict[str, dict[str, frozenset[str]]]:
-        """Per split and file name, the words of all references of that image."""
-        splits = {"train": self.train, "validation": self.validation}
-        return {split: _words_per_image(config.captions) for split, config in splits.items()}
+    def _counts(self) -> Counter[str]:
+        """In how many training images' captions each word occurs."""
+        return Counter(word for captions in self.train.references.values() for word in _words(captions))
 
     @cached_property
     def vocabulary(self) -> list[str]:
         """The `words` commonest words of the training captions, counted once per image, commonest first."""
-        counts = Counter(word for found in self._word_sets["train"].values() for word in found)
-        ranked = sorted(counts, key=lambda word: (-counts[word], word))
+        ranked = sorted(self._counts, key=lambda word: (-self._counts[word], word))
         return ranked[: self.words]
 
     @cached_property
@@ -83,39 +69,24 @@ class AttributesTask:
 
     def build(self) -> AttributePredictor:
         """The untrained predictor; its biases start at the words' frequencies."""
-        images = self._word_sets["train"].values()
-        counts = Counter(word for found in images for word in found)
-        frequencies = [counts[word] / len(images) for word in self.vocabulary]
-        return AttributePredictor(self.vocabulary, feature_size=self._feature_size(), frequencies=frequencies)
-
-    def _feature_size(self) -> int:
-        uri = self.data("train")[0]
-        filesystem, path = storage.arrow_filesystem(uri)
-        with pq.ParquetFile(path, filesystem=filesystem) as file:
-            row = next(file.iter_batches(batch_size=1)).to_pylist()[0]
-        return features.read(row).features.shape[1]
+        images = len(self.train.references)
+        frequencies = [self._counts[word] / images for word in self.vocabulary]
+        return AttributePredictor(
+            self.vocabulary, feature_size=self.train.feature_size(), frequencies=frequencies
+        )
 
     def data(self, split: Split) -> list[str]:
         """The Parquet files of the feature store."""
-        folder = (self.train if split == "train" else self.validation).features
-        return features.paths(folder)
+        return (self.train if split == "train" else self.validation).paths()
 
     def collate(self, rows: Sequence[Row], *, training: bool, generator: torch.Generator) -> AttributeBatch:
         """Read regions, and turn each image's references into a 0/1 vector over words."""
-        regions = RegionBatch.collate([features.read(row) for row in rows])
-        targets = torch.zeros(len(rows), len(self.vocabulary))
-        for place, row in enumerate(rows):
-            found = self._references(row["id"], training)
-            targets[place, [self._index[word] for word in found if word in self._index]] = 1
+        pairs = (self.train if training else self.validation).pair(rows)
+        regions = RegionBatch.collate([features.read(row) for row, _ in pairs])
+        targets = torch.zeros(len(pairs), len(self.vocabulary))
+        for place, (_, captions) in enumerate(pairs):
+            targets[place, [self._index[word] for word in _words(captions) if word in self._index]] = 1
         return AttributeBatch(regions, targets)
-
-    def _references(self, image_id: str, training: bool) -> frozenset[str]:
-        name = image_id.rsplit("/", 1)[-1]
-        try:
-            return self._word_sets["train" if training else "validation"][name]
-        except KeyError:
-            config = self.train if training else self.validation
-            raise UsageError(f"{config.captions} has no captions for {name} of {config.features}") from None
 
     def loss(self, model: nn.Module, batch: AttributeBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Multi-label binary cross-entropy, summed over words."""
@@ -137,11 +108,8 @@ class AttributesTask:
         save_attributes(cast(AttributePredictor, model), folder_uri)
 
 
-def _words_per_image(captions_uri: str) -> dict[str, frozenset[str]]:
-    captions: Mapping[str, Sequence[str]] = coco.load_captions(captions_uri)
-    return {
-        name: frozenset(word for one in texts for word in tokenize(one)) for name, texts in captions.items()
-    }
+def _words(captions: Sequence[str]) -> frozenset[str]:
+    return frozenset(word for one in captions for word in tokenize(one))
 
 
 def average_precisions(

@@ -18,7 +18,8 @@ from glied.captioner.captioner import Captioner, attribute_ids
 from glied.captioner.decode import DecodingConfig, decode
 from glied.captioner.model import CaptionerConfig, CaptioningModel
 from glied.captioner.vocabulary import BOS, EOS, PAD, Vocabulary, tokenize
-from glied.datasets import coco, features
+from glied.datasets import features
+from glied.datasets.captioned import CaptionedRegions
 from glied.errors import UsageError
 from glied.evaluation.text_metrics import cider
 from glied.training.losses import word_cross_entropy
@@ -27,16 +28,6 @@ from glied.vision.attributes import AttributePredictor, load_attributes
 from glied.vision.regions import RegionBatch
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CaptionsConfig:
-    """Images as stored regions, and their reference captions in COCO's format."""
-
-    features: str
-    """Feature store (folder or URI) that jobs/extract_regions.py wrote."""
-    captions: str
-    """captions.json of the same images, matched by file name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +75,8 @@ class CaptionBatch:
 class CaptionerTask:
     """Learns a `CaptioningModel` with cross-entropy; implements `glied.training.task.Task`."""
 
-    train: CaptionsConfig
-    validation: CaptionsConfig
+    train: CaptionedRegions
+    validation: CaptionedRegions
     words: WordsConfig
     model: CaptionerConfig
     label_smoothing: float = 0.1
@@ -93,17 +84,9 @@ class CaptionerTask:
     name: str = "captioner"
 
     @cached_property
-    def captions(self) -> dict[bool, dict[str, list[str]]]:
-        """Captions by file name, of the training (True) and the validation (False) images."""
-        return {
-            training: coco.load_captions(config.captions)
-            for training, config in ((True, self.train), (False, self.validation))
-        }
-
-    @cached_property
     def vocabulary(self) -> Vocabulary:
         """The words of the training captions."""
-        every = (caption for captions in self.captions[True].values() for caption in captions)
+        every = (caption for captions in self.train.references.values() for caption in captions)
         return Vocabulary.from_captions(every, self.words.minimum_count)
 
     @cached_property
@@ -118,31 +101,24 @@ class CaptionerTask:
 
     def data(self, split: Split) -> list[str]:
         """The Parquet files of the feature store."""
-        return features.paths((self.train if split == "train" else self.validation).features)
+        return (self.train if split == "train" else self.validation).paths()
 
     def collate(self, rows: Sequence[Row], *, training: bool, generator: torch.Generator) -> CaptionBatch:
         """Read regions, predict attributes, look captions up and turn them into ids."""
-        regions = RegionBatch.collate([features.read(row) for row in rows])
+        pairs = (self.train if training else self.validation).pair(rows)
+        references = [captions for _, captions in pairs]
+        regions = RegionBatch.collate([features.read(row) for row, _ in pairs])
         with torch.inference_mode():
             top = self.predictor.top(regions, self.words.attribute_count)
         ids, mask = attribute_ids(
             [[word for word, _ in one] for one in top], self.vocabulary, self.words.attribute_count
         )
-        references = [self._references(row["id"], training) for row in rows]
         encoded = [
             [self.vocabulary.encode(tokenize(text)[: self.words.max_length]) for text in one]
             for one in references
         ]
         inputs, targets = caption_tensors(encoded)
         return CaptionBatch(regions, ids, mask, inputs, targets, references)
-
-    def _references(self, image_id: str, training: bool) -> list[str]:
-        name = image_id.rsplit("/", 1)[-1]
-        try:
-            return self.captions[training][name]
-        except KeyError:
-            config = self.train if training else self.validation
-            raise UsageError(f"{config.captions} has no captions for {name} of {config.features}") from None
 
     def loss(self, model: nn.Module, batch: CaptionBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Label-smoothed cross-entropy per word; logs the share of words predicted right too."""

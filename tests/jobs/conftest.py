@@ -7,22 +7,9 @@ from pathlib import Path
 import pytest
 import s3fs
 
-from tests.bulk.models import save_images, save_models
 from tests.jobs import s3_server
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="session")
-def models(tmp_path_factory) -> Path:
-    """Checkpoints of tiny random models."""
-    return save_models(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="session")
-def photos(tmp_path_factory) -> Path:
-    """60 images, good and bad, and a sidecar."""
-    return save_images(tmp_path_factory.mktemp("photos") / "in", 60)
 
 
 @pytest.fixture(scope="session")
@@ -36,10 +23,10 @@ def environment() -> dict[str, str]:
 def run_job(environment) -> Callable[..., subprocess.CompletedProcess]:
     """Run a job as a user does."""
 
-    def run(name: str, *options: str, **variables: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, f"jobs/{name}.py", *options]
+    def run(name: str, *options: str, folder: Path = ROOT, **variables: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, str(ROOT / "jobs" / f"{name}.py"), *options]
         return subprocess.run(
-            command, cwd=ROOT, env=environment | variables, capture_output=True, text=True, timeout=600
+            command, cwd=folder, env=environment | variables, capture_output=True, text=True, timeout=300
         )
 
     return run

@@ -29,7 +29,7 @@ def kill_after_commits(command: list[str], environment: dict[str, str], out: Pat
         job = subprocess.Popen(
             command, cwd=ROOT, env=environment, start_new_session=True, stdout=file, stderr=file
         )
-    deadline = time.monotonic() + 400
+    deadline = time.monotonic() + 200
     try:
         while len(list(out.glob("commits/*.json"))) < count:
             assert job.poll() is None, f"the job ended before it could be killed: {log.read_text()[-3000:]}"
@@ -41,7 +41,7 @@ def kill_after_commits(command: list[str], environment: dict[str, str], out: Pat
             job.wait()
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(300)
 def test_killed_half_way_and_started_again(run_job, environment, models, photos, tmp_path):
     out = tmp_path / "out"
     options = [CONFIG, f"--input.uri={photos}", f"--output.uri={out}", *model_options(models)]
@@ -79,7 +79,7 @@ def test_killed_half_way_and_started_again(run_job, environment, models, photos,
     assert "decoding.beam_size was 3 and is now 5" in other.stderr
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(300)
 def test_s3_in_and_out(run_job, s3, models, photos):
     filesystem, variables = s3
     filesystem.put(str(photos), "photos/some where", recursive=True)
@@ -108,7 +108,7 @@ def test_s3_in_and_out(run_job, s3, models, photos):
         (["--output.uri=pyproject.toml/out", "--input.uri=."], "output.uri pyproject.toml/out"),
     ],
 )
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(120)
 def test_mistakes_are_one_line_and_exit_2(run_job, models, options, message):
     done = run_job("caption_dataset", CONFIG, *model_options(models), "--input.extensions=[md]", *options)
     assert done.returncode == 2
@@ -118,7 +118,7 @@ def test_mistakes_are_one_line_and_exit_2(run_job, models, options, message):
     assert message in done.stderr
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(120)
 def test_caption_image_says_what_is_wrong(run_job, models, photos):
     bad = run_job("caption_image", str(photos / "text.jpg"), *model_options(models))
     assert bad.returncode == 1

@@ -9,8 +9,9 @@ import torch
 
 from glied import storage
 from glied.datasets import features
+from glied.datasets.captioned import CaptionedRegions
 from glied.errors import UsageError
-from glied.training.attributes import AttributesData, AttributesTask, average_precisions
+from glied.training.attributes import AttributesTask, average_precisions
 from glied.training.task import Task
 from glied.vision.attributes import load_attributes
 from glied.vision.regions import Regions
@@ -18,7 +19,7 @@ from glied.vision.regions import Regions
 CLASSES = ["dog", "cat", "kite"]
 
 
-def write_split(folder: Path, count: int) -> AttributesData:
+def write_split(folder: Path, count: int) -> CaptionedRegions:
     """Images of one or two classes: feature k is on in a region of class k; captions say the class."""
     random = np.random.default_rng(0)
     found, names, images, annotations = [], [], [], []
@@ -37,7 +38,7 @@ def write_split(folder: Path, count: int) -> AttributesData:
     storage.write_bytes(str(folder / "features" / "part.parquet"), features.parquet_bytes(table))
     captions = json.dumps({"images": images, "annotations": annotations})
     storage.write_bytes(str(folder / "captions.json"), captions.encode())
-    return AttributesData(features=str(folder / "features"), captions=str(folder / "captions.json"))
+    return CaptionedRegions(features=str(folder / "features"), captions=str(folder / "captions.json"))
 
 
 @pytest.fixture
@@ -99,6 +100,16 @@ def test_captions_of_other_images_are_one_clear_error(task):
     row = {**rows_of(task)[0], "id": "elsewhere.jpg"}
     with pytest.raises(UsageError, match=r"no captions for elsewhere\.jpg"):
         collate(task, [row])
+
+
+def test_images_without_regions_are_left_out(task):
+    rows = rows_of(task)[:3]
+    nothing = dict.fromkeys(rows[1]) | {"id": "cut.jpg"}  # as extraction writes a rejected image
+    batch = collate(task, [rows[0], nothing, rows[2]])
+    assert batch.targets.equal(collate(task, [rows[0], rows[2]]).targets)
+    assert len(batch.regions.mask) == 2
+    with pytest.raises(UsageError, match="a whole batch of images without regions"):
+        collate(task, [nothing])
 
 
 def test_average_precision_by_hand():

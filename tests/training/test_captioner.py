@@ -8,8 +8,9 @@ from glied.captioner.captioner import Captioner
 from glied.captioner.model import CaptionerConfig
 from glied.captioner.vocabulary import BOS, EOS, PAD
 from glied.datasets import features
+from glied.datasets.captioned import CaptionedRegions
 from glied.errors import UsageError
-from glied.training.captioner import CaptionerTask, CaptionsConfig, WordsConfig, caption_tensors
+from glied.training.captioner import CaptionerTask, WordsConfig, caption_tensors
 from glied.vision.attributes import AttributePredictor, save_attributes
 from glied.vision.regions import RegionBatch, Regions
 
@@ -44,7 +45,7 @@ def task(tmp_path):
     ]
     (tmp_path / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
     save_attributes(AttributePredictor([*KINDS, "hill"], feature_size=8), str(tmp_path / "attributes"))
-    split = CaptionsConfig(features=str(tmp_path / "features"), captions=str(tmp_path / "captions.json"))
+    split = CaptionedRegions(features=str(tmp_path / "features"), captions=str(tmp_path / "captions.json"))
     return CaptionerTask(
         train=split,
         validation=split,
