@@ -102,6 +102,7 @@ def run(main: Callable[[], int]) -> NoReturn:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
     )
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it logs URLs with their signatures
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         code = main()

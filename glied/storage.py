@@ -126,22 +126,80 @@ def delete(uri: str) -> None:
 
 
 def list_files(uri: str, *, recursive: bool = True) -> Iterator[FileInfo]:
-    """All files below a prefix, sorted by name within each folder; nothing if the prefix does not exist.
+    """All files below a prefix in the order of their names; nothing if the prefix does not exist.
+
+    Local folders and S3 are walked as the caller consumes them, folder by folder and page by page: memory
+    does not grow with the number of files.
 
     Raises:
         StorageError: the storage or the credentials failed.
     """
-    filesystem, root = arrow_filesystem(uri)
-    selector = pyarrow.fs.FileSelector(root, recursive=recursive, allow_not_found=True)
+    root = uri.rstrip("/")
     try:
-        infos = filesystem.get_file_info(selector)
+        if is_local(uri):
+            listed = _walk(local_path(uri).absolute(), "", recursive)
+        elif uri.startswith("s3://"):
+            listed = _list_s3(root.removeprefix("s3://"), recursive)
+        else:
+            listed = _list_arrow(uri, recursive)
+        for name, size in listed:
+            yield FileInfo(join(root or "/", name), name, size)
     except OSError as error:
         raise StorageError(f"cannot list {uri}: {_reason(error)}") from error
+    except StorageError:
+        raise
+    except Exception as error:  # botocore's exceptions have no common base here
+        raise StorageError(f"cannot list {uri}: {_reason(error)}") from error
+
+
+def _walk(folder: Path, prefix: str, recursive: bool) -> Iterator[tuple[str, int]]:
+    """Names and sizes below a local folder, in the order of the whole names."""
+    try:
+        entries = list(os.scandir(folder))
+    except FileNotFoundError:
+        return
+    # A folder sorts as its content does, with the slash: "a-b" comes before "a/x".
+    for entry in sorted(entries, key=lambda entry: entry.name + "/" * entry.is_dir()):
+        if entry.is_dir():
+            if recursive:
+                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", recursive)
+        elif entry.is_file():
+            try:
+                entry.name.encode()
+            except UnicodeEncodeError as error:
+                raise StorageError(f"{entry.path!r}: the name is no valid UTF-8") from error
+            yield prefix + entry.name, entry.stat().st_size
+
+
+def _list_s3(path: str, recursive: bool) -> Iterator[tuple[str, int]]:
+    """Names and sizes below bucket/prefix, in the order of the keys, a page of 1,000 at a time."""
+    bucket, _, prefix = path.partition("/")
+    prefix = prefix + "/" if prefix else ""
+    filesystem, _ = _filesystem(f"s3://{bucket}")
+    request: dict[str, str] = {"Bucket": bucket, "Prefix": prefix}
+    if not recursive:
+        request["Delimiter"] = "/"
+    while True:
+        try:
+            page = filesystem.call_s3("list_objects_v2", **request)
+        except FileNotFoundError:
+            return
+        for item in page.get("Contents", []):
+            name = item["Key"][len(prefix) :]
+            if name and not name.endswith("/"):  # such keys stand for folders
+                yield name, item["Size"]
+        if not page.get("IsTruncated"):
+            return
+        request["ContinuationToken"] = page["NextContinuationToken"]
+
+
+def _list_arrow(uri: str, recursive: bool) -> Iterator[tuple[str, int]]:
+    filesystem, root = arrow_filesystem(uri)
+    selector = pyarrow.fs.FileSelector(root, recursive=recursive, allow_not_found=True)
     prefix = root.rstrip("/") + "/"
-    for info in sorted(infos, key=lambda info: info.path):
+    for info in sorted(filesystem.get_file_info(selector), key=lambda info: info.path):
         if info.type == pyarrow.fs.FileType.File:
-            name = info.path.removeprefix(prefix)
-            yield FileInfo(join(uri, name), name, info.size)
+            yield info.path.removeprefix(prefix), info.size
 
 
 def download_folder(uri: str) -> Path:

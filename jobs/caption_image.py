@@ -12,13 +12,12 @@ config, or a file is missing.
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
-from glied.bulk import chunks
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, fetch_stage
-from glied.bulk.sources import absolute
+from glied.bulk.manifest import planned
+from glied.bulk.sources.listing import absolute
 from glied.bulk.stages import OK
 from glied.config import parse, run
 from glied.errors import UsageError
@@ -54,12 +53,8 @@ def check(files: list[str]) -> None:
 
 def chunk(files: list[str]) -> pa.Table:
     """The files as a chunk of the bulk job."""
-    columns: dict[str, list[Any]] = {
-        "id": files,
-        "uri": [absolute(file) for file in files],
-        "size": [Path(file).stat().st_size for file in files],
-    }
-    return pa.table(columns, schema=chunks.SCHEMA)
+    sizes = [Path(file).stat().st_size for file in files]
+    return planned(id=files, uri=[absolute(file) for file in files], size=sizes)
 
 
 def main() -> int:

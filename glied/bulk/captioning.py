@@ -11,8 +11,9 @@ import glied
 from glied import checkpoint, storage
 from glied.bulk import sinks
 from glied.bulk.config import InputConfig, OutputConfig, ResourcesConfig
-from glied.bulk.run import Job
-from glied.bulk.sources import Fetch
+from glied.bulk.job import Job
+from glied.bulk.sources.fetch import Fetch
+from glied.bulk.sources.web import WebReader
 from glied.bulk.stages import CaptionImages, ImageStage
 from glied.captioner.captioner import Captioner
 from glied.captioner.decode import DecodingConfig
@@ -84,11 +85,15 @@ class CaptionFactory:
         """
         return self._build()[0]
 
-    def inspect(self) -> dict[str, Any]:
-        """Load everything once, on the CPU, so that mistakes are found early; what the captions depend on."""
+    def inspect(self) -> tuple[str, dict[str, Any]]:
+        """Load everything once, on the CPU, so that mistakes are found early; what the captions depend on.
+
+        Returns:
+            The name of the weights, and the fingerprint.
+        """
         regions = dataclasses.replace(self.regions, device="cpu")
-        _, fingerprint = dataclasses.replace(self, regions=regions)._build()
-        return fingerprint
+        stage, fingerprint = dataclasses.replace(self, regions=regions)._build()
+        return stage.describe.model, fingerprint
 
     def _build(self) -> tuple[ImageStage, dict[str, Any]]:
         device = check_device(self.regions.device)
@@ -127,12 +132,14 @@ def caption_factory(config: CaptionDatasetConfig) -> CaptionFactory:
 
 def caption_job(config: CaptionDatasetConfig) -> Job:
     """The bulk job of a config."""
+    model, fingerprint = caption_factory(config).inspect()
     return Job(
         results="captions",
         schema=sinks.CAPTIONS,
         encode=sinks.encode,
+        model=model,
         config=dataclasses.asdict(config),
-        fingerprint=caption_factory(config).inspect() | {"caption_version": config.caption_version},
+        fingerprint=fingerprint | {"caption_version": config.caption_version},
         source=config.input,
         output=config.output,
         resources=config.resources,
@@ -143,7 +150,14 @@ def caption_job(config: CaptionDatasetConfig) -> Job:
 
 def fetch_stage(source: InputConfig, resources: ResourcesConfig) -> Fetch:
     """The fetching stage of a config."""
-    return Fetch(threads=resources.fetch_threads, max_bytes=source.max_bytes)
+    return Fetch(
+        form=source.form,
+        image_column=source.image_column,
+        id_column=source.id_column,
+        threads=resources.fetch_threads,
+        max_bytes=source.max_bytes,
+        web=WebReader(max_bytes=source.max_bytes, allow_private=source.allow_private),
+    )
 
 
 def preprocessing() -> dict[str, Any]:

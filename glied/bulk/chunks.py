@@ -6,29 +6,29 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from glied.bulk import tables
-from glied.bulk.manifest import Entry, Unit
 from glied.bulk.stages import Stage
-
-SCHEMA = tables.schema(id=pa.string(), uri=pa.string(), size=pa.int64())
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Piece `k` of the `n` pieces of a unit; `table` has the columns of `SCHEMA`."""
+    """Images of a unit from its image number `start` on; `table` are their rows of the manifest."""
 
     unit: int
-    k: int
-    n: int
+    start: int
     table: pa.Table
+
+    @property
+    def stop(self) -> int:
+        """Number of the first image after them."""
+        return self.start + self.table.num_rows
 
 
 @dataclass(frozen=True)
 class Result:
-    """A described chunk."""
+    """A described chunk, one row per image."""
 
     unit: int
-    k: int
+    start: int
     table: pa.Table
 
 
@@ -40,21 +40,28 @@ class StageFactory(Protocol):
         ...
 
 
+class StreamBroken(Exception):
+    """A stream ended before its time; what it did not yield is lost, for no fault of the images."""
+
+
 Stream = Callable[[Sequence[Chunk]], Iterator[Result]]
-"""Runs chunks and yields results in any order; lost chunks are missing."""
+"""Runs chunks and yields results in any order; lost chunks are missing. Raises `StreamBroken`."""
 
 
-def split(unit: Unit, *, images: int, size: int) -> list[Chunk]:
-    """Cut a unit into chunks of at most `images` images and `size` encoded bytes, at least one image each."""
-    pieces: list[list[Entry]] = [[]]
-    total = 0
-    for entry in unit.entries:
-        if pieces[-1] and (len(pieces[-1]) >= images or total + entry.size > size):
-            pieces.append([])
+def split(unit: int, start: int, table: pa.Table, *, images: int, size: int) -> list[Chunk]:
+    """Cut rows of a unit into chunks of at most `images` images and `size` bytes, at least one image each."""
+    sizes = [known or 0 for known in table["size"].to_pylist()]
+    bounds, total = [0], 0
+    for row, one in enumerate(sizes):
+        if row > bounds[-1] and (row - bounds[-1] >= images or total + one > size):
+            bounds.append(row)
             total = 0
-        pieces[-1].append(entry)
-        total += entry.size
-    return [Chunk(unit.index, k, len(pieces), _table(piece)) for k, piece in enumerate(pieces)]
+        total += one
+    ends = [*bounds[1:], table.num_rows]
+    return [
+        Chunk(unit, start + first, table.slice(first, last - first))
+        for first, last in zip(bounds, ends, strict=True)
+    ]
 
 
 def run_here(fetch: Stage, stage: Stage) -> Stream:
@@ -62,11 +69,6 @@ def run_here(fetch: Stage, stage: Stage) -> Stream:
 
     def stream(chunks: Sequence[Chunk]) -> Iterator[Result]:
         for chunk in chunks:
-            yield Result(chunk.unit, chunk.k, stage(fetch(chunk.table)))
+            yield Result(chunk.unit, chunk.start, stage(fetch(chunk.table)))
 
     return stream
-
-
-def _table(entries: list[Entry]) -> pa.Table:
-    columns = {name: [getattr(entry, name) for entry in entries] for name in SCHEMA.names}
-    return pa.table(columns, schema=SCHEMA)

@@ -16,20 +16,34 @@ IMAGE_EXTENSIONS = (
 class InputConfig:
     """What to read.
 
-    Every file under the prefix whose extension is in `extensions` is one row of the result, whatever it
+    Of `files` and tars, every file whose extension is in `extensions` is one row of the result, whatever it
     holds: a text file named .jpg becomes a row with status `rejected`. Files with another extension, or
-    with none, are taken for sidecars (.json, .txt, .csv, ...); they are left out, and the summary counts
-    them.
+    with none, are taken for sidecars (.json, .txt, .csv, ...); the summary counts those that are left out.
+    Of tables, every row is a row of the result, and its other columns pass through.
     """
 
     uri: str
-    """Prefix of the images: a folder or s3://bucket/prefix, with all its subfolders."""
+    """Prefix of the images, a folder or s3://bucket/prefix with all its subfolders; for the other forms a
+    prefix of tars or tables, or one such file."""
+    form: Literal["files", "webdataset", "parquet", "table"] = "files"
+    """files: an image each. webdataset: tars; the .json and .txt of a sample pass through. parquet: tables
+    that hold the encoded images. table: Parquet, CSV or JSON lines that name the images by URI."""
+    image_column: str = "image"
+    """Of form parquet: the encoded images, as binary or as a struct with a binary field `bytes`."""
+    uri_column: str = "uri"
+    """Of form table: where the images are; a relative one is meant from the table's folder."""
+    id_column: str | None = None
+    """Of tables: names each row. By default the URI does, or file and row number where there is none."""
+    duplicates: Literal["error", "keep_first"] = "error"
+    """What to do with an id that stands twice."""
     limit: int | None = None
     """Take only the first images in the order of their names."""
     extensions: list[str] = field(default_factory=lambda: list(IMAGE_EXTENSIONS))
     """Extensions of images, without the dot, in any case; ["*"] takes every file."""
     max_bytes: int = 1 << 28
     """Larger files are rejected without being read."""
+    allow_private: bool = False
+    """Let http(s) URIs lead to private, loopback and link-local addresses."""
 
     def __post_init__(self) -> None:
         """Refuse an empty prefix and limits that leave nothing."""
@@ -56,13 +70,26 @@ class OutputConfig:
     """The run folder, a path or s3://bucket/prefix; the same command with the same folder resumes the run."""
     unit_size: int = 256
     """Images that are written and committed together; a kill costs at most the units in flight."""
-    mode: Literal["resume", "overwrite"] = "resume"
-    """resume goes on with the run that the folder holds; overwrite deletes that run and starts again."""
+    mode: Literal["resume", "retry_failed", "error", "overwrite"] = "resume"
+    """resume goes on with the run that the folder holds; retry_failed then also does its failed rows again;
+    error refuses a folder that holds a run; overwrite deletes that run and starts another."""
+
+    shard: str = "0/1"
+    """i/n: of n jobs that share the run, this one does every n-th unit from number i on."""
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """i and n of `shard`."""
+        index, _, count = self.shard.partition("/")
+        return int(index), int(count)
 
     def __post_init__(self) -> None:
-        """Refuse an empty folder name and empty units."""
+        """Refuse an empty folder name, empty units and shares that do not exist."""
         if not self.uri:
             raise UsageError("output.uri is empty")
+        numbers = self.shard.split("/")
+        if len(numbers) != 2 or not all(n.isdecimal() for n in numbers) or int(numbers[0]) >= int(numbers[1]):
+            raise UsageError(f"output.shard: {self.shard!r} is not i/n with 0 <= i < n, for example 0/4")
         if self.unit_size < 1:
             raise UsageError(f"output.unit_size: {self.unit_size} is not at least 1")
 

@@ -9,10 +9,10 @@ from typing import Any
 from glied.bulk import sinks
 from glied.bulk.captioning import check_budget, check_device, located, preprocessing
 from glied.bulk.config import InputConfig, OutputConfig, ResourcesConfig
-from glied.bulk.run import Job
+from glied.bulk.job import Job
 from glied.bulk.stages import ExtractRegions, ImageStage
 from glied.datasets import features
-from glied.vision.regions import RegionsConfig, load_extractor
+from glied.vision.regions import RegionExtractor, RegionsConfig, load_extractor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +47,17 @@ class ExtractFactory:
         """Load the detector."""
         check_device(self.regions.device)
         extractor = load_extractor(located(self.regions))
-        identity = json.dumps(dict(extractor.fingerprint), sort_keys=True)
-        digest = hashlib.sha256(identity.encode()).hexdigest()
-        describe = ExtractRegions(extractor, model=f"{self.regions.kind}-{digest[:12]}")
+        describe = ExtractRegions(extractor, model=self._name(extractor))
         return ImageStage(describe, batch_size=self.batch_size, threads=self.threads)
 
-    def inspect(self) -> dict[str, Any]:
-        """Load the detector once, on the CPU; its fingerprint."""
-        return dict(load_extractor(dataclasses.replace(located(self.regions), device="cpu")).fingerprint)
+    def inspect(self) -> tuple[str, dict[str, Any]]:
+        """Load the detector once, on the CPU; its name and its fingerprint."""
+        extractor = load_extractor(dataclasses.replace(located(self.regions), device="cpu"))
+        return self._name(extractor), dict(extractor.fingerprint)
+
+    def _name(self, extractor: RegionExtractor) -> str:
+        identity = json.dumps(dict(extractor.fingerprint), sort_keys=True)
+        return f"{self.regions.kind}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
 
 def extract_factory(config: ExtractRegionsConfig) -> ExtractFactory:
@@ -64,13 +67,14 @@ def extract_factory(config: ExtractRegionsConfig) -> ExtractFactory:
 
 def extract_job(config: ExtractRegionsConfig) -> Job:
     """The bulk job of a config."""
-    fingerprint = extract_factory(config).inspect()
+    model, fingerprint = extract_factory(config).inspect()
     # An empty table of the store, for the metadata that its files carry.
     metadata = features.write([], [], fingerprint=fingerprint).schema.metadata
     return Job(
         results="features",
         schema=sinks.FEATURES.with_metadata(metadata),
         encode=features.parquet_bytes,
+        model=model,
         config=dataclasses.asdict(config),
         fingerprint={
             "regions": fingerprint,

@@ -17,9 +17,9 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from glied import ray_runtime
-from glied.bulk.chunks import Chunk, Result, StageFactory
+from glied.bulk.chunks import Chunk, Result, StageFactory, StreamBroken
 from glied.bulk.config import ResourcesConfig
-from glied.bulk.sources import Fetch
+from glied.bulk.sources.fetch import Fetch
 from glied.bulk.tables import from_ipc, seconds_of, to_ipc, with_seconds
 from glied.errors import JobError
 
@@ -41,10 +41,9 @@ class RayStream:
     def __call__(self, chunks: Sequence[Chunk]) -> Iterator[Result]:
         """Described chunks as they are done; what was lost is missing.
 
-        A lost worker raises nothing: the stream ends early and the reason is logged.
-
         Raises:
             JobError: Ray does not start.
+            StreamBroken: the workers died more often than they may, or the cluster went away.
         """
         _start(self.resources)
         _configure()
@@ -53,15 +52,13 @@ class RayStream:
         try:
             for batch in batches:
                 row = batch.to_pylist()[0]
-                yield Result(row["unit"], row["k"], from_ipc(row["table"]))
+                yield Result(row["unit"], row["start"], from_ipc(row["table"]))
         except ray.exceptions.RayError as error:
-            log.warning("the stream broke off: %s", _first_line(error))
+            raise StreamBroken(_first_line(error)) from error
 
     def _dataset(self, chunks: Sequence[Chunk]) -> Dataset:
         resources = self.resources
-        rows = [
-            {"unit": chunk.unit, "k": chunk.k, "n": chunk.n, "table": to_ipc(chunk.table)} for chunk in chunks
-        ]
+        rows = [{"unit": chunk.unit, "start": chunk.start, "table": to_ipc(chunk.table)} for chunk in chunks]
         dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
         dataset = dataset.map_batches(
             _FetchChunk(self.fetch),

@@ -22,5 +22,5 @@ def read_rows(run_uri: str) -> Iterator[dict[str, Any]]:
     committed = ledger.committed()
     if len(committed) < plan.units:
         raise UsageError(f"{run_uri}: {len(committed)} of {plan.units} units are done; finish the run first")
-    for unit in sorted(committed):
-        yield from sinks.decode(storage.read_bytes(ledger.output_uri(unit))).to_pylist()
+    for unit, generation in sorted(committed.items()):
+        yield from sinks.decode(storage.read_bytes(ledger.output_uri(unit, generation))).to_pylist()

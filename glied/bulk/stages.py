@@ -16,7 +16,8 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from glied.bulk import sinks, sources, tables
+from glied.bulk import sinks, tables
+from glied.bulk.sources import fetch
 from glied.captioner.captioner import Caption, Captioner
 from glied.datasets import features
 from glied.errors import ImageError
@@ -76,16 +77,18 @@ class ImageStage:
         self.threads = threads
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """`sources.FETCHED` to the describer's schema; the metadata has the seconds by stage."""
+        """`fetch.FETCHED` to the describer's schema; the metadata has the seconds by stage."""
         clock = Clock()
         rows: list[Row] = []
         with ThreadPoolExecutor(self.threads) as pool:
             for start in range(0, table.num_rows, self.batch_size):
-                fetched = table.slice(start, self.batch_size).to_pylist()
+                fetched = table.slice(start, self.batch_size).select(fetch.FETCHED.names).to_pylist()
                 with clock.measure("decode"):
                     decoded = list(pool.map(_decode, fetched))
                 rows += self._rows(fetched, decoded, clock)
         result = pa.Table.from_pylist(rows, schema=self.describe.schema)
+        for name in table.column_names[len(fetch.FETCHED) :]:  # what passes through
+            result = result.append_column(table.schema.field(name), table[name])
         return tables.with_seconds(result, clock.seconds)
 
     def _rows(self, fetched: list[Row], decoded: list[Image | Row], clock: Clock) -> list[Row]:
@@ -168,7 +171,7 @@ class ExtractRegions:
 def _decode(row: Row) -> Image | Row:
     """The pixels of a fetched row, or the columns that say why there are none."""
     if row["data"] is None:
-        status = FAILED if row["kind"] == sources.STORAGE else REJECTED
+        status = FAILED if row["kind"] == fetch.STORAGE else REJECTED
         return {"status": status, "error_kind": row["kind"], "error": row["error"]}
     try:
         return images.decode(row["data"])

@@ -21,6 +21,7 @@ class Summary:
         results: the folder in it that holds the rows.
         images, units: planned.
         units_done: committed, of which units_done_earlier by earlier attempts.
+        units_missing: of this job's share of the units, not committed.
         statuses, errors: committed images by status, and those not ok by kind of error.
         skipped_files: files under the prefix whose extension is not an image's.
         stage_seconds: seconds in each stage over all attempts, summed over workers.
@@ -39,6 +40,7 @@ class Summary:
     units: int
     units_done: int
     units_done_earlier: int
+    units_missing: int
     statuses: dict[str, int]
     errors: dict[str, int]
     skipped_files: int
@@ -70,9 +72,7 @@ class Summary:
             f"{self.images_this_time} images this time, {self.images_per_s:.1f} images/s "
             f"after {self.startup_seconds:.0f} s of start-up, {self.seconds:.0f} s in all"
         )
-        if self.units_done < self.units:
-            lines.append(
-                f"{self.units - self.units_done} of {self.units} units are missing; the same command resumes"
-            )
+        if self.units_missing:
+            lines.append(f"{self.units_missing} of {self.units} units are missing; the same command resumes")
         lines.append(f"rows: {self.run}/{self.results}/*.parquet   totals: {self.run}/summary.json")
         return lines

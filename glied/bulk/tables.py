@@ -1,6 +1,7 @@
 """Small helpers around Arrow tables: schemas, one table as one value, seconds by stage as metadata."""
 
 import json
+from typing import cast
 
 import pyarrow as pa
 
@@ -13,6 +14,11 @@ def schema(**types: pa.DataType) -> pa.Schema:
 def list_of(**types: pa.DataType) -> pa.DataType:
     """The type of a list of structs with the given fields."""
     return pa.list_(pa.struct([pa.field(name, kind) for name, kind in types.items()]))
+
+
+def texts(table: pa.Table, name: str) -> list[str]:
+    """A column of text without nulls as a list."""
+    return cast(list[str], table[name].to_pylist())
 
 
 def to_ipc(table: pa.Table) -> bytes:
@@ -39,3 +45,14 @@ def with_seconds(table: pa.Table, seconds: dict[str, float]) -> pa.Table:
 def seconds_of(table: pa.Table) -> dict[str, float]:
     """The seconds by stage that a table carries."""
     return json.loads((table.schema.metadata or {}).get(b"seconds", b"{}"))
+
+
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with exactly the columns of a schema: null where it lacks one, without its metadata."""
+    columns = [
+        table[field.name].cast(field.type)
+        if field.name in table.column_names
+        else pa.chunked_array([pa.nulls(table.num_rows, field.type)])
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)

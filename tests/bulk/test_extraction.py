@@ -1,7 +1,7 @@
 from glied.bulk import run
 from glied.bulk.chunks import run_here
 from glied.bulk.extraction import ExtractRegionsConfig, extract_factory, extract_job
-from glied.bulk.sources import Fetch
+from glied.bulk.sources.fetch import Fetch
 from glied.config import parse
 from glied.datasets import features
 from glied.vision.regions import load_extractor

@@ -1,26 +1,44 @@
+import pyarrow as pa
+
 from glied.bulk import manifest
-from glied.bulk.manifest import Entry
+from glied.bulk.manifest import planned
 
 
-def entries(count: int) -> list[Entry]:
-    return [Entry(f"{i:05d}.jpg", f"/in/{i:05d}.jpg", i) for i in range(count)]
+def inputs(count: int, *, batch: int = 7) -> list[pa.Table]:
+    table = planned(
+        id=[f"{i:05d}.jpg" for i in range(count)],
+        uri=[f"/in/{i:05d}.jpg" for i in range(count)],
+        size=list(range(count)),
+    )
+    return [table.slice(start, batch) for start in range(0, count, batch)]
 
 
 def test_units_are_read_back_from_the_parts_that_hold_them(tmp_path, monkeypatch):
     monkeypatch.setattr(manifest, "PART_ROWS", 20)
-    plan = manifest.create(str(tmp_path), entries(50), 8, {})
+    columns = pa.schema([("place", pa.string()), ("taken", pa.timestamp("us", "UTC"))])
+    plan = manifest.create(str(tmp_path), inputs(50), 8, columns=columns)
     assert (plan.images, plan.units, [part.rows for part in plan.parts]) == (50, 7, [16, 16, 16, 2])
     assert manifest.load(str(tmp_path)) == plan
+    assert [plan.rows_of(unit) for unit in range(7)] == [8] * 6 + [2]
     (tmp_path / "manifest" / plan.plan / "part-000000.parquet").unlink()
     units = list(plan.read_units({2, 6}))
     assert [unit.index for unit in units] == [2, 6]
-    assert units[0].entries == entries(50)[16:24]
-    assert units[1].entries == entries(50)[48:]
+    whole = pa.concat_tables(inputs(50))
+    assert units[0].table.equals(whole.slice(16, 8))
+    assert units[1].table.equals(whole.slice(48))
+    assert units[1].ids == ["00048.jpg", "00049.jpg"]
+
+
+def test_the_plan_does_not_depend_on_how_it_was_batched(tmp_path):
+    plans = [manifest.create(str(tmp_path / str(batch)), inputs(50, batch=batch), 8) for batch in (1, 8, 50)]
+    assert len({plan.digest for plan in plans}) == 1
+    tables = [pa.concat_tables(unit.table for unit in plan.read_units(range(7))) for plan in plans]
+    assert all(table.equals(tables[0]) for table in tables)
 
 
 def test_the_first_plan_wins(tmp_path):
-    first = manifest.create(str(tmp_path), entries(5), 2, {})
-    second = manifest.create(str(tmp_path), entries(9), 2, {})
+    first = manifest.create(str(tmp_path), inputs(5), 2)
+    second = manifest.create(str(tmp_path), inputs(9), 2)
     assert second == first
     assert len(list(tmp_path.glob("manifest/*/*.parquet"))) == 1
 
@@ -33,7 +51,7 @@ def test_what_was_skipped_is_counted(tmp_path):
     skipped: dict[str, int] = {}
 
     def listing():
-        yield from entries(3)
+        yield from inputs(3)
         skipped[".txt"] = 4
 
-    assert manifest.create(str(tmp_path), listing(), 2, skipped).skipped == 4
+    assert manifest.create(str(tmp_path), listing(), 2, skipped=skipped).skipped == 4

@@ -11,8 +11,8 @@ import pytest
 
 from glied.bulk import run
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job
-from glied.bulk.chunks import run_here
-from glied.bulk.sources import Fetch
+from glied.bulk.chunks import StreamBroken, run_here
+from glied.bulk.sources.fetch import Fetch
 from glied.bulk.summary import Summary
 from glied.config import parse
 from glied.errors import JobError, UsageError
@@ -30,8 +30,8 @@ def configure(models: Path, photos: Path, tmp_path: Path) -> Callable[..., Capti
     return make
 
 
-def execute(config: CaptionDatasetConfig) -> Summary:
-    return run.execute(caption_job(config), run_here(Fetch(pause=0.0), caption_factory(config).build()))
+def execute(config: CaptionDatasetConfig, **fetch) -> Summary:
+    return run.execute(caption_job(config), run_here(Fetch(pause=0.0, **fetch), caption_factory(config).build()))
 
 
 def read_rows(folder: Path) -> list[dict]:
@@ -79,21 +79,22 @@ def test_a_finished_run_is_left_alone(configure, tmp_path):
 
 def test_an_output_without_commit_record_is_adopted(configure, tmp_path):
     execute(configure())
-    record = tmp_path / "out" / "commits" / "unit-000001.g0.json"
-    rows = (tmp_path / "out" / "captions" / "unit-000001.g0.parquet").read_bytes()
+    (record,) = tmp_path.glob("out/commits/unit-000001-*.g0.json")
+    (output,) = tmp_path.glob("out/captions/unit-000001-*.g0.parquet")
+    rows = output.read_bytes()
     digest = json.loads(record.read_text())["sha256"]
     record.unlink()
     summary = execute(configure())
     assert (summary.images_this_time, summary.units_done) == (0, 4)
     again = json.loads(record.read_text())
     assert (again["adopted"], again["sha256"], again["rows"]) == (True, digest, 16)
-    assert (tmp_path / "out" / "captions" / "unit-000001.g0.parquet").read_bytes() == rows
+    assert output.read_bytes() == rows
 
 
 def test_a_foreign_file_in_a_units_place_is_not_adopted(configure, tmp_path):
     execute(configure())
-    (tmp_path / "out" / "commits" / "unit-000001.g0.json").unlink()
-    (tmp_path / "out" / "captions" / "unit-000001.g0.parquet").write_bytes(b"something else")
+    next(tmp_path.glob("out/commits/unit-000001-*")).unlink()
+    next(tmp_path.glob("out/captions/unit-000001-*")).write_bytes(b"something else")
     with pytest.raises(JobError, match="is in the way"):
         execute(configure())
 
@@ -143,13 +144,87 @@ def test_lost_chunks_come_again_in_the_next_round(configure, tmp_path):
     rounds = []
 
     def stream(chunks):
-        rounds.append([(chunk.unit, chunk.k) for chunk in chunks])
+        rounds.append([(chunk.unit, chunk.start, chunk.table.num_rows) for chunk in chunks])
         yield from here(chunks[3 - len(rounds) :])  # two are lost, then one, then none
 
     summary = run.execute(caption_job(config), stream)
     assert (summary.units_done, summary.images_this_time) == (4, 60)
-    assert (len(rounds[0]), rounds[1:]) == (15, [[(0, 0), (0, 1)], [(0, 0)]])
+    singles = [(0, image, 1) for image in range(10)]
+    assert (len(rounds[0]), rounds[1:]) == (15, [singles, singles[:1]])
     assert len({row["id"] for row in read_rows(tmp_path / "out")}) == 60
+
+
+def lose(config: CaptionDatasetConfig, wanted: set[str]) -> Summary:
+    """A run whose workers die on some images."""
+    here = run_here(Fetch(), caption_factory(config).build())
+
+    def stream(chunks):
+        yield from here([chunk for chunk in chunks if wanted.isdisjoint(chunk.table["id"].to_pylist())])
+
+    return run.execute(caption_job(config), stream)
+
+
+def test_what_is_lost_every_time_fails_alone_and_is_retried_on_request(configure, tmp_path):
+    config = configure("--output.mode=retry_failed", "--error_budget=0.1")
+    summary = lose(config, {"turned.jpg", "cmyk.jpg"})
+    assert (summary.statuses, summary.errors["lost"]) == ({"ok": 56, "rejected": 2, "failed": 2}, 2)
+    assert run.exit_code(summary) == 0
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("out/captions/*")}
+
+    lost_again = lose(config, {"turned.jpg"})
+    assert lost_again.statuses == {"ok": 57, "rejected": 2, "failed": 1}
+    summary = execute(config)
+    assert (summary.statuses, summary.images_this_time) == ({"ok": 58, "rejected": 2}, 1)
+    after = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("out/captions/*")}
+    assert sum(name in before and before[name] == time for name, time in after.items()) == 2
+    assert sorted(name.split(".")[1] for name in after) == ["g0", "g0", "g1", "g2"]
+    assert len(list(tmp_path.glob("out/commits/*"))) == 4
+    rows = read_rows(tmp_path / "out")
+    assert len({row["id"] for row in rows}) == len(rows) == 60
+    execute(configure(f"--output.uri={tmp_path / 'plain'}"))
+    assert [row["caption"] for row in rows] == [row["caption"] for row in read_rows(tmp_path / "plain")]
+    assert execute(config).images_this_time == 0
+
+
+def test_a_broken_stream_does_not_blame_the_images(configure):
+    config = configure("--resources.chunk_images=5")
+    here = run_here(Fetch(), caption_factory(config).build())
+
+    def stream(chunks):
+        yield from here(chunks[:2])
+        raise StreamBroken("the cluster went away")
+
+    summary = run.execute(caption_job(config), stream)
+    assert (summary.units_missing, run.exit_code(summary)) == (4, 1)
+    assert execute(config).statuses == {"ok": 58, "rejected": 2}
+
+
+def test_jobs_share_a_run(configure, tmp_path):
+    summary = execute(configure("--output.shard=1/3"))
+    assert (summary.units_done, summary.units_missing, run.exit_code(summary)) == (1, 0, 0)
+    for shard in ("2/3", "0/3"):
+        summary = execute(configure(f"--output.shard={shard}"))
+    assert (summary.units_done, summary.images_this_time) == (4, 28)
+    assert len({row["id"] for row in read_rows(tmp_path / "out")}) == 60
+
+
+def test_a_folder_that_holds_a_run_is_an_error_on_request(configure):
+    execute(configure("--output.mode=error"))
+    with pytest.raises(UsageError, match="holds a run"):
+        execute(configure("--output.mode=error"))
+
+
+def test_input_columns_pass_through(configure, tmp_path, photos):
+    rows = [{"uri": str(photos / name), "caption": f"alt {name}", "n": 1} for name in ("cmyk.jpg", "text.jpg")]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, [*rows, {"uri": "gone.jpg", "n": [2]}])))
+    options = [f"--input.uri={tmp_path / 't.jsonl'}", "--input.form=table"]
+    summary = execute(configure(*options), form="table")
+    assert summary.statuses == {"ok": 1, "rejected": 2}
+    found = read_rows(tmp_path / "out")
+    assert [(row["status"], row["input_caption"], row["n"]) for row in found] == [
+        ("ok", "alt cmyk.jpg", "1"), ("rejected", "alt text.jpg", "1"), ("rejected", None, "[2]"),
+    ]  # fmt: skip
+    assert found[0]["caption"]
 
 
 @pytest.mark.parametrize(

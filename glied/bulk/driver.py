@@ -1,0 +1,332 @@
+"""The driver of a run: sends what is missing, gathers, verifies, writes and commits unit by unit.
+
+It is the only committer, and knows nothing of Ray: it is given a stream of chunks. What a stream loses comes
+again in the next round, image by image; what is lost every time becomes a failed row.
+"""
+
+import itertools
+import logging
+import time
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from glied import storage
+from glied.bulk import chunks, sinks
+from glied.bulk.chunks import Chunk, Result, Stream, StreamBroken
+from glied.bulk.job import Job
+from glied.bulk.ledger import Counts, Ledger
+from glied.bulk.manifest import INPUT, Manifest, Unit
+from glied.bulk.progress import Progress
+from glied.bulk.sources.fetch import STORAGE
+from glied.bulk.stages import FAILED, OK
+from glied.bulk.summary import Example, Summary
+from glied.bulk.tables import conform, seconds_of
+from glied.errors import JobError
+
+log = logging.getLogger(__name__)
+
+STORAGE_SHARE = 0.05
+"""A unit with a larger share of rows that storage could not deliver is not committed."""
+MAX_BROKEN_UNITS = 3
+"""After so many of them the job stops: storage is down, or the credentials are wrong."""
+IN_FLIGHT_UNITS = 2_000
+"""Units whose chunks are planned at a time; bounds the driver's memory."""
+EXAMPLES = 10
+LOST = "lost"
+"""Kind of error of an image whose worker died or hung in every round."""
+
+
+@dataclass
+class _Work:
+    """A generation of a unit under way.
+
+    Attributes:
+        earlier: rows of the generation before it, if there is one.
+        todo: numbers of the images to describe.
+        arrived: described rows, by the number of the first image.
+    """
+
+    unit: Unit
+    generation: int
+    earlier: pa.Table | None
+    todo: frozenset[int]
+    arrived: dict[int, pa.Table] = field(default_factory=dict)
+
+    def missing(self) -> list[int]:
+        """Numbers of the images that have not arrived."""
+        there = {start + row for start, table in self.arrived.items() for row in range(table.num_rows)}
+        return sorted(self.todo - there)
+
+    def rows(self, schema: pa.Schema) -> pa.Table:
+        """All rows of the unit, in order."""
+        tables = [] if self.earlier is None else [self.earlier]
+        places = dict(enumerate(range(sum(table.num_rows for table in tables))))
+        for start, table in self.arrived.items():
+            position = sum(one.num_rows for one in tables)
+            places |= {start + row: position + row for row in range(table.num_rows)}
+            tables.append(table)
+        whole = pa.concat_tables(conform(table, schema) for table in tables)
+        return whole.take([places[row] for row in sorted(places)])
+
+
+class Driver:
+    """Does what is missing of one run."""
+
+    def __init__(self, job: Job, plan: Manifest, ledger: Ledger, stream: Stream) -> None:
+        """The plan is complete; the ledger is that of the plan."""
+        self.job = job
+        self.plan = plan
+        self.ledger = ledger
+        self.stream = stream
+        self.schema = pa.schema([*job.schema, *plan.columns]).with_metadata(job.schema.metadata or {})
+        self.committed: dict[int, int] = {}
+        self.earlier = 0
+        self.broken: dict[int, str] = {}
+        self.open: dict[int, _Work] = {}
+        self.images = 0
+        self.startup_seconds = 0.0
+        self.streaming_seconds = 0.0
+        self.examples: list[Example] = []
+
+    def run(self) -> None:
+        """Commit what is missing, then retry what earlier attempts failed at if the mode says so."""
+        self.committed = self.ledger.committed()
+        self.earlier = len(self.committed)
+        finished = dict(self.committed)
+        mine = [unit for unit in range(self.plan.units) if self.job.takes(unit)]
+        self._adopt()
+        with Progress(self._count(mine), self._count(set(mine) & self.committed.keys())) as progress:
+            pending = [unit for unit in mine if unit not in self.committed]
+            self._do(map(self._first, self.plan.read_units(pending)), progress)
+            if self.job.output.mode == "retry_failed":
+                self._do(self._failed(mine, finished), progress)
+        for unit, generation in self.ledger.superseded():
+            self.ledger.delete(unit, generation)
+
+    def summarize(self, seconds: float) -> Summary:
+        """Totals over the whole run."""
+        totals = self.ledger.totals(self.committed)
+        return Summary(
+            run=self.ledger.run_uri,
+            results=self.job.results,
+            images=self.plan.images,
+            units=self.plan.units,
+            units_done=len(self.committed),
+            units_done_earlier=self.earlier,
+            units_missing=sum(
+                unit not in self.committed for unit in range(self.plan.units) if self.job.takes(unit)
+            ),
+            statuses=totals.rows,
+            errors=totals.errors,
+            skipped_files=self.plan.skipped,
+            stage_seconds={stage: round(value, 2) for stage, value in totals.seconds.items()},
+            images_this_time=self.images,
+            images_per_s=round(self._rate(), 2),
+            startup_seconds=round(self.startup_seconds, 2),
+            seconds=round(seconds, 2),
+            error_budget=self.job.error_budget,
+            problems=[self.broken[unit] for unit in sorted(self.broken)],
+            examples=self.examples,
+        )
+
+    def _rate(self) -> float:
+        """Images/s from the moment when work on the first result began."""
+        return self.images / (self.streaming_seconds - self.startup_seconds) if self.images else 0.0
+
+    def _count(self, units: Collection[int]) -> int:
+        return sum(map(self.plan.rows_of, units))
+
+    def _first(self, unit: Unit) -> _Work:
+        return _Work(unit, 0, None, frozenset(range(unit.table.num_rows)))
+
+    def _adopt(self) -> None:
+        """Commit outputs that a killed attempt wrote without their commit record."""
+        found = self.ledger.outputs()
+        present = {
+            unit: generation
+            for unit, generation in found.items()
+            if generation > self.committed.get(unit, -1) and self.job.takes(unit)
+        }
+        for unit in self.plan.read_units(present):
+            generation = present[unit.index]
+            data = storage.read_bytes(self.ledger.output_uri(unit.index, generation))
+            self._commit(unit, generation, data, self._verified(unit, generation, data), adopted=True)
+
+    def _failed(self, mine: list[int], finished: dict[int, int]) -> Iterator[_Work]:
+        """The next generation of units that earlier attempts finished with failed rows."""
+        commits = self.ledger.commits({unit: finished[unit] for unit in mine if unit in finished})
+        wanted = {one.unit: one for one in commits if one.counts.rows.get(FAILED)}
+        for unit in self.plan.read_units(wanted):
+            generation = wanted[unit.index].generation
+            data = storage.read_bytes(self.ledger.output_uri(unit.index, generation))
+            rows = self._decoded(unit, generation, data)
+            statuses = rows["status"].to_pylist()
+            todo = frozenset(row for row, status in enumerate(statuses) if status == FAILED)
+            yield _Work(unit, generation + 1, rows, todo)
+
+    def _do(self, works: Iterable[_Work], progress: Progress) -> None:
+        """Work in windows, each in a bounded number of rounds."""
+        iterator = iter(works)
+        while window := list(itertools.islice(iterator, IN_FLIGHT_UNITS)):
+            self.open = {work.unit.index: work for work in window}
+            complete = False
+            for number in range(self.job.resources.rounds):
+                if number and self.open:
+                    log.warning("round %d: %d units are missing", number + 1, len(self.open))
+                complete = not self.open or self._round(progress, single=number > 0)
+                if not self.open:
+                    break
+            if complete:
+                self._give_up()
+
+    def _round(self, progress: Progress, *, single: bool) -> bool:
+        """Send what is missing; whether the stream ended as it should."""
+        todo = [chunk for work in self.open.values() for chunk in self._chunks(work, single=single)]
+        start = time.perf_counter()
+        try:
+            with closing(self.stream(todo)) as results:  # type: ignore[type-var]  # streams are generators
+                for result in results:
+                    if self._gather(result, time.perf_counter() - start):
+                        progress.update(result.table.num_rows)
+            return True
+        except StreamBroken as error:
+            log.warning("the stream broke off: %s", error)
+            return False
+        finally:
+            self.streaming_seconds += time.perf_counter() - start
+
+    def _chunks(self, work: _Work, *, single: bool) -> list[Chunk]:
+        resources = self.job.resources
+        images = 1 if single or work.earlier is not None else resources.chunk_images
+        pieces: list[Chunk] = []
+        for first, last in _ranges(work.missing()):
+            table = self._with_input(work.unit.table.slice(first, last - first))
+            pieces += chunks.split(work.unit.index, first, table, images=images, size=resources.chunk_bytes)
+        return pieces
+
+    def _with_input(self, table: pa.Table) -> pa.Table:
+        """All columns that pass through, null where fetching is to fill them."""
+        for column in self.plan.columns:
+            if INPUT + column.name not in table.column_names:
+                table = table.append_column(INPUT + column.name, pa.nulls(table.num_rows, column.type))
+        return table
+
+    def _gather(self, result: Result, elapsed: float) -> bool:
+        """Keep a result; False for a retry whose first answer arrived after all."""
+        work = self.open.get(result.unit)
+        if work is None or result.start in work.arrived:
+            return False
+        work.arrived[result.start] = result.table
+        if not self.images:
+            self.startup_seconds = max(0.0, elapsed - sum(seconds_of(result.table).values()))
+        self.images += result.table.num_rows
+        if not work.missing():
+            self._finish(work)
+        return True
+
+    def _give_up(self) -> None:
+        """Finish units whose missing images were lost in every round although the stream went on."""
+        for work in list(self.open.values()):
+            for row in work.missing():
+                entry = work.unit.table.slice(row, 1).to_pylist()[0]
+                log.error("%s was lost in %d rounds", entry["uri"], self.job.resources.rounds)
+                columns = {
+                    "id": entry["id"],
+                    "uri": entry["uri"],
+                    "status": FAILED,
+                    "error_kind": LOST,
+                    "error": "its worker died or hung each time",
+                    "model": self.job.model,
+                }
+                fields = [f for f in self.job.schema if f.name in columns]
+                work.arrived[row] = pa.Table.from_pylist([columns], schema=pa.schema(fields))
+            self._finish(work)
+
+    def _finish(self, work: _Work) -> None:
+        """Write and commit a unit whose images have all arrived."""
+        unit, generation = work.unit, work.generation
+        del self.open[unit.index]
+        seconds: Counter[str] = Counter()
+        for piece in work.arrived.values():
+            seconds.update(seconds_of(piece))
+        table = work.rows(self.schema)
+        _check_ids(unit, table)
+        counts = _count(table, seconds)
+        if self._storage_failed(unit, table, counts):
+            return
+        data = self.job.encode(table)
+        if not self.ledger.put_output(unit.index, generation, data):
+            # Another attempt, or this one before a kill, wrote the unit; captions may differ in the last bit.
+            data = storage.read_bytes(self.ledger.output_uri(unit.index, generation))
+            counts = self._verified(unit, generation, data)
+        self._commit(unit, generation, data, counts)
+        self._collect_examples(table)
+
+    def _commit(
+        self, unit: Unit, generation: int, data: bytes, counts: Counts, *, adopted: bool = False
+    ) -> None:
+        if not self.ledger.commit(unit.index, generation, data, counts, adopted=adopted):
+            log.info("unit %d was committed by another attempt", unit.index)
+        self.committed[unit.index] = generation
+
+    def _verified(self, unit: Unit, generation: int, data: bytes) -> Counts:
+        """Counts of an output that was found, after a look whether it is the unit's."""
+        return _count(self._decoded(unit, generation, data), Counter())
+
+    def _decoded(self, unit: Unit, generation: int, data: bytes) -> pa.Table:
+        uri = self.ledger.output_uri(unit.index, generation)
+        try:
+            table = sinks.decode(data)
+        except pa.ArrowInvalid as error:
+            raise JobError(
+                f"{uri} is in the way and is no Parquet file: {error}; delete it and run again"
+            ) from error
+        if not table.schema.equals(self.schema):
+            raise JobError(f"{uri} is in the way and has other columns; delete it and run again")
+        _check_ids(unit, table)
+        return table
+
+    def _storage_failed(self, unit: Unit, table: pa.Table, counts: Counts) -> bool:
+        failures = counts.errors.get(STORAGE, 0)
+        if failures <= STORAGE_SHARE * table.num_rows:
+            return False
+        rows = table.select(["error_kind", "error", "uri"]).to_pylist()
+        first = next(row for row in rows if row["error_kind"] == STORAGE)
+        self.broken[unit.index] = (
+            f"unit {unit.index} is not committed: storage failed for {failures} of {table.num_rows} images, "
+            f"first {first['uri']}: {first['error']}"
+        )
+        log.error(self.broken[unit.index])
+        if len(self.broken) >= MAX_BROKEN_UNITS:
+            raise JobError(f"storage failed in {len(self.broken)} units; {self.broken[unit.index]}")
+        return True
+
+    def _collect_examples(self, table: pa.Table) -> None:
+        if len(self.examples) >= EXAMPLES:
+            return
+        for row in table.to_pylist():
+            text = self.job.example(row) if row["status"] == OK else None
+            if text is not None and len(self.examples) < EXAMPLES:
+                self.examples.append(Example(row["id"], text))
+
+
+def _ranges(numbers: list[int]) -> Iterator[tuple[int, int]]:
+    """Runs of consecutive numbers as (first, last + 1)."""
+    for _, run in itertools.groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0]):
+        found = [number for _, number in run]
+        yield found[0], found[-1] + 1
+
+
+def _check_ids(unit: Unit, table: pa.Table) -> None:
+    if table["id"].to_pylist() != unit.ids:
+        raise JobError(f"unit {unit.index}: the ids of its rows are not those of the manifest")
+
+
+def _count(table: pa.Table, seconds: Counter[str]) -> Counts:
+    statuses: Counter[str] = Counter(map(str, table["status"].to_pylist()))
+    errors: Counter[str] = Counter(str(kind) for kind in table["error_kind"].to_pylist() if kind is not None)
+    return Counts(dict(statuses), dict(errors), {stage: round(value, 3) for stage, value in seconds.items()})

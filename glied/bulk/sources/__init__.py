@@ -1,0 +1,138 @@
+"""What there is to caption: files under a prefix, tars, Parquet with images, tables of URIs.
+
+A source yields the inputs as tables of `manifest.PLANNED`, in bounded memory: images are neither opened nor
+asked for. Tars and Parquet files are shards that are indexed in parallel. A broken shard yields what of it is
+readable, and one input with a fault for the break.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import pyarrow as pa
+
+from glied import storage
+from glied.bulk import tables
+from glied.bulk.config import InputConfig
+from glied.bulk.manifest import planned
+from glied.bulk.sources.image_tables import ImageTableSource
+from glied.bulk.sources.listing import Files, absolute
+from glied.bulk.sources.tars import TarSource
+from glied.bulk.sources.unique import Unique
+from glied.bulk.sources.uri_tables import UriTableSource
+from glied.errors import UsageError
+
+_BATCH_ROWS = 65_536
+
+
+class Source(Protocol):
+    """Inputs of one form.
+
+    Attributes:
+        columns: of the input, which pass through to the output; complete once the iteration has begun.
+        skipped: files that are no inputs, by extension; complete once the iteration has ended.
+    """
+
+    columns: pa.Schema
+    skipped: dict[str, int]
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        """Tables of one schema, `PLANNED` and what fetching needs besides.
+
+        Raises:
+            UsageError: the input is missing or not of this form.
+            StorageError: it cannot be listed or read.
+        """
+        ...
+
+
+def open_source(config: InputConfig, exclude: str) -> Source:
+    """The source of a config; `exclude` is the run folder, should it lie under the prefix.
+
+    Raises:
+        UsageError: a local input is missing or not of its form.
+    """
+    uri = absolute(config.uri)
+    _check_local(config, uri)
+    files = Files(config, uri, absolute(exclude).rstrip("/") + "/")
+    if config.form == "files":
+        return FileSource(files)
+    if config.form == "webdataset":
+        return TarSource(files)
+    if config.form == "parquet":
+        return ImageTableSource(files)
+    return UriTableSource(files)
+
+
+def inputs(source: Source, config: InputConfig) -> Iterator[pa.Table]:
+    """The inputs of a source, each id once, at most `limit` of them.
+
+    Raises:
+        UsageError: an id stands twice and `duplicates` is error.
+    """
+    left = config.limit
+    unique = Unique() if config.form in ("table", "parquet") else None
+    for table in source:
+        if unique is not None:
+            table = _distinct(table, unique, config)
+        if left is not None:
+            table = table.slice(0, left)
+            left -= table.num_rows
+        if table.num_rows:
+            yield table
+        if left == 0:
+            return
+
+
+def _distinct(table: pa.Table, unique: Unique, config: InputConfig) -> pa.Table:
+    ids = tables.texts(table, "id")
+    new = unique.add(ids)
+    if new.all():
+        return table
+    if config.duplicates == "error":
+        first = ids[int(new.argmin())]
+        raise UsageError(
+            f"input.uri {config.uri}: id {first!r} stands twice; name the rows by another input.id_column, "
+            "or --input.duplicates keep_first"
+        )
+    return table.filter(pa.array(new))
+
+
+def _check_local(config: InputConfig, uri: str) -> None:
+    if not storage.is_local(uri):
+        return
+    path = storage.local_path(uri)
+    if not path.exists():
+        raise UsageError(f"input.uri {config.uri}: no such {'folder' if config.form == 'files' else 'file'}")
+    if config.form == "files" and not path.is_dir():
+        raise UsageError(
+            f"input.uri {config.uri}: not a folder; for one image use jobs/caption_image.py, for a tar or a "
+            "table name its --input.form: webdataset, parquet or table"
+        )
+
+
+class FileSource:
+    """An image per file; its name below the prefix is its id."""
+
+    def __init__(self, files: Files) -> None:
+        self.files = files
+        self.columns = pa.schema([])
+        self.skipped = files.skipped
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        batch: list[storage.FileInfo] = []
+        for file in self.files.listed():
+            if not self.files.config.takes(file.name):
+                self.files.skip(file.name)
+                continue
+            batch.append(file)
+            if len(batch) == _BATCH_ROWS:
+                yield _file_table(batch)
+                batch = []
+        if batch:
+            yield _file_table(batch)
+
+
+def _file_table(batch: list[storage.FileInfo]) -> pa.Table:
+    return planned(
+        id=[file.name for file in batch], uri=[file.uri for file in batch], size=[file.size for file in batch]
+    )

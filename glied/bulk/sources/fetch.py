@@ -1,0 +1,260 @@
+"""Fetching the bytes of a chunk of images.
+
+Files go through pyarrow's file systems with threads, http(s) through `web`. Only storage can fail here: such
+a failure is retried a bounded number of times and then becomes the row's error, never the image's fault.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.fs
+
+from glied import storage
+from glied.bulk import tables
+from glied.bulk.manifest import INPUT
+from glied.bulk.sources.listing import passed_name
+from glied.bulk.sources.web import WebReader
+from glied.datasets import parquet
+from glied.errors import GliedError, ImageError
+
+T = TypeVar("T")
+Row = dict[str, Any]
+
+STORAGE = "storage"
+"""Kind of error of a row whose bytes could not be read."""
+TOO_LARGE = "too_large"
+SIDECAR_BYTES = 1 << 20
+"""Longer .json and .txt members do not pass through."""
+_TAR_PADDING = 2048
+"""About what header and padding add to a member."""
+
+FETCHED = tables.schema(
+    id=pa.string(), uri=pa.string(), data=pa.large_binary(), kind=pa.string(), error=pa.string()
+)
+"""What `Fetch` returns, followed by the columns that pass through: `data` is null exactly where `kind` and
+`error` say why."""
+
+
+class _Unreadable(Exception):
+    """The storage did not deliver in the allowed number of attempts."""
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Reads the bytes of a chunk of images.
+
+    Attributes:
+        form: of the input, as in `InputConfig`.
+        image_column: of form parquet.
+        id_column: of form parquet.
+        threads: files read at once.
+        attempts: how often one file is tried before its row fails.
+        max_bytes: larger files are not read; their rows are the image's fault.
+        pause: seconds before the second attempt, doubled for each further one.
+        web: reads http(s).
+    """
+
+    form: str = "files"
+    image_column: str = "image"
+    id_column: str | None = None
+    threads: int = 16
+    attempts: int = 4
+    max_bytes: int = 1 << 28
+    pause: float = 0.5
+    web: WebReader = field(default_factory=WebReader)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Rows of the manifest to `FETCHED` and what passes through; one row out per row in, in order."""
+        rows = table.to_pylist()
+        if self.form == "webdataset":
+            fetched = self._by_file(rows, self._tar_rows)
+        elif self.form == "parquet":
+            fetched = self._by_file(rows, self._parquet_rows)
+        else:
+            fetched = self._from_files(rows)
+        result = pa.Table.from_pylist(fetched, schema=FETCHED)
+        for column in table.schema:
+            if column.name.startswith(INPUT):
+                name = column.name.removeprefix(INPUT)
+                values = [
+                    row.get(column.name, source[column.name])
+                    for row, source in zip(fetched, rows, strict=True)
+                ]
+                result = result.append_column(name, pa.array(values, column.type))
+        return result
+
+    def _by_file(self, rows: list[Row], read: Callable[[str, list[Row]], list[Row]]) -> list[Row]:
+        """Neighbors that lie in one file are read together."""
+        fetched: list[Row] = []
+        for uri, group in groupby(rows, key=lambda row: row["file"]):
+            some = list(group)
+            fetched += [_fault(row) for row in some] if uri is None else read(uri, some)
+        return fetched
+
+    def _from_files(self, rows: list[Row]) -> list[Row]:
+        with ThreadPoolExecutor(self.threads) as pool:
+            return list(pool.map(self._file, rows))
+
+    def _file(self, row: Row) -> Row:
+        if row["fault"] is not None:
+            return _fault(row)
+        if row["size"] is not None and row["size"] > self.max_bytes:
+            return self._oversized(row, row["size"])
+        uri = row["uri"]
+        read = self.web.read if uri.startswith(("http://", "https://")) else self._read_file
+        try:
+            return _read(row, self._retried(functools.partial(read, uri)))
+        except ImageError as error:
+            return _failed(row, error.kind, error.message)
+        except FileNotFoundError:
+            missing = "not_found" if self.form == "table" else STORAGE  # a listed file has vanished
+            return _failed(row, missing, "there is no such file")
+        except _Unreadable as error:
+            return _failed(row, STORAGE, str(error))
+
+    def _read_file(self, uri: str) -> bytes:
+        with _open(uri) as file:
+            size = file.size()
+            if size > self.max_bytes:
+                raise ImageError(TOO_LARGE, f"{size} bytes are more than the {self.max_bytes} allowed")
+            return file.read()
+
+    def _oversized(self, row: Row, size: int) -> Row:
+        return _failed(row, TOO_LARGE, f"{size} bytes are more than the {self.max_bytes} allowed")
+
+    def _retried(self, read: Callable[[], T]) -> T:
+        """The result of `read`, tried again where the storage fails."""
+        message = ""
+        for attempt in range(self.attempts):
+            if attempt:
+                time.sleep(self.pause * 2 ** (attempt - 1))
+            try:
+                return read()
+            except FileNotFoundError:
+                raise
+            except (OSError, GliedError) as error:
+                if isinstance(error, ImageError):
+                    raise
+                message = " ".join(str(error).split())
+        raise _Unreadable(f"not readable in {self.attempts} attempts: {message}")
+
+    def _tar_rows(self, uri: str, rows: list[Row]) -> list[Row]:
+        """Images and sidecars; members close to each other take one request."""
+        fetched: list[Row] = []
+        for some in _neighbors(rows, self.max_bytes):
+            if some[0]["size"] > self.max_bytes:
+                fetched.append(self._oversized(some[0], some[0]["size"]))
+                continue
+            start, stop = _extent(some)
+            try:
+                data = self._retried(functools.partial(_read_range, uri, start, stop))
+            except (FileNotFoundError, _Unreadable) as error:
+                fetched += [_failed(row, STORAGE, str(error)) for row in some]
+                continue
+            fetched += [_read(row, _cut(data, start, row)) | _sidecars(row, data, start) for row in some]
+        return fetched
+
+    def _parquet_rows(self, uri: str, rows: list[Row]) -> list[Row]:
+        """The images and all other columns of rows of one file."""
+        offsets = [row["offset"] for row in rows]
+        piece = parquet.Piece(uri, min(offsets), max(offsets) + 1)
+        try:
+            found = self._retried(functools.partial(parquet.read, piece)).to_pylist()
+        except (pa.ArrowInvalid, FileNotFoundError, _Unreadable) as error:
+            kind = "corrupt" if self._delivers(uri) else STORAGE
+            return [_failed(row, kind, " ".join(str(error).split())) for row in rows]
+        fetched = []
+        for row in rows:
+            values = found[row["offset"] - piece.first]
+            image = values.pop(self.image_column)
+            fetched.append(
+                self._cell(row, image) | {INPUT + passed_name(name): v for name, v in values.items()}
+            )
+        return fetched
+
+    def _delivers(self, uri: str) -> bool:
+        """Whether the storage gives the file's bytes, so that what was wrong is in them."""
+        try:
+            return bool(self._retried(functools.partial(_read_range, uri, 0, 1)))
+        except (OSError, _Unreadable):
+            return False
+
+    def _cell(self, row: Row, value: Any) -> Row:
+        data = value.get("bytes") if isinstance(value, dict) else value
+        if data is None:
+            return _failed(row, "empty", "the row holds no image")
+        return self._oversized(row, len(data)) if len(data) > self.max_bytes else _read(row, data)
+
+
+def _fault(row: Row) -> Row:
+    return _failed(row, row["fault_kind"], row["fault"])
+
+
+def _failed(row: Row, kind: str, error: str) -> Row:
+    return {"id": row["id"], "uri": row["uri"], "data": None, "kind": kind, "error": error}
+
+
+def _read(row: Row, data: bytes) -> Row:
+    return {"id": row["id"], "uri": row["uri"], "data": data, "kind": None, "error": None}
+
+
+def _places(row: Row) -> list[Row]:
+    """Byte ranges of an image and its sidecars; sidecars that are longer than text should be are left out."""
+    return [row, *(one for one in row["sidecars"] if one["size"] <= SIDECAR_BYTES)]
+
+
+def _extent(rows: Iterable[Row]) -> tuple[int, int]:
+    places = [place for row in rows for place in _places(row)]
+    return min(one["offset"] for one in places), max(one["offset"] + one["size"] for one in places)
+
+
+def _neighbors(rows: list[Row], max_bytes: int) -> Iterator[list[Row]]:
+    """Runs of rows whose common extent is not much larger than what is wanted of it."""
+    run: list[Row] = []
+    for row in rows:
+        start, stop = _extent([*run, row])
+        wanted = sum(place["size"] + _TAR_PADDING for one in [*run, row] for place in _places(one))
+        if run and (stop - start > 2 * wanted or stop - start > max_bytes):
+            yield run
+            run = []
+        run.append(row)
+    if run:
+        yield run
+
+
+def _cut(data: bytes, start: int, place: Row) -> bytes:
+    return data[place["offset"] - start :][: place["size"]]
+
+
+def _sidecars(row: Row, data: bytes, start: int) -> Row:
+    texts = {place["name"]: _cut(data, start, place) for place in _places(row)[1:]}
+    return {INPUT + passed_name(name): text.decode(errors="replace") for name, text in texts.items()}
+
+
+def _read_range(uri: str, start: int, stop: int) -> bytes:
+    with _open(uri) as file:
+        data = file.read_at(stop - start, start)  # type: ignore[call-arg]  # the stubs omit the offset
+    if len(data) < stop - start:
+        raise OSError(f"{uri} is shorter than it was when it was indexed")
+    return data
+
+
+def _open(uri: str) -> pa.NativeFile:
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return pyarrow.fs.LocalFileSystem().open_input_file(uri)
+    bucket, _, key = rest.partition("/")
+    filesystem, root = _filesystem(f"{scheme}://{bucket}")
+    return filesystem.open_input_file(f"{root}/{key}")
+
+
+@functools.lru_cache(maxsize=32)
+def _filesystem(root: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """One client per bucket and process: to make one costs more than to read an image."""
+    return storage.arrow_filesystem(root)
