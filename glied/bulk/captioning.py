@@ -20,6 +20,7 @@ from glied.captioner.decode import DecodingConfig
 from glied.errors import UsageError
 from glied.vision import images
 from glied.vision.attributes import load_attributes
+from glied.vision.decoding import DecoderPool
 from glied.vision.regions import RegionsConfig, load_extractor
 
 
@@ -75,7 +76,7 @@ class CaptionFactory:
     captioner: str
     decoding: DecodingConfig
     batch_size: int
-    threads: int
+    decoders: int
 
     def build(self) -> ImageStage:
         """Load the three models.
@@ -83,7 +84,8 @@ class CaptionFactory:
         Raises:
             UsageError: a checkpoint is missing, of another kind, or they do not fit together.
         """
-        return self._build()[0]
+        describe, _ = self._build()
+        return ImageStage(describe, DecoderPool(self.decoders), batch_size=self.batch_size)
 
     def inspect(self) -> tuple[str, dict[str, Any]]:
         """Load everything once, on the CPU, so that mistakes are found early; what the captions depend on.
@@ -92,10 +94,10 @@ class CaptionFactory:
             The name of the weights, and the fingerprint.
         """
         regions = dataclasses.replace(self.regions, device="cpu")
-        stage, fingerprint = dataclasses.replace(self, regions=regions)._build()
-        return stage.describe.model, fingerprint
+        describe, fingerprint = dataclasses.replace(self, regions=regions)._build()
+        return describe.model, fingerprint
 
-    def _build(self) -> tuple[ImageStage, dict[str, Any]]:
+    def _build(self) -> tuple[CaptionImages, dict[str, Any]]:
         device = check_device(self.regions.device)
         extractor = load_extractor(located(self.regions))
         predictor = load_attributes(locate(self.attributes))
@@ -115,7 +117,7 @@ class CaptionFactory:
             "preprocessing": preprocessing(),
             "schema": sinks.SCHEMA_VERSION,
         }
-        return ImageStage(describe, batch_size=self.batch_size, threads=self.threads), fingerprint
+        return describe, fingerprint
 
 
 def caption_factory(config: CaptionDatasetConfig) -> CaptionFactory:
@@ -126,7 +128,7 @@ def caption_factory(config: CaptionDatasetConfig) -> CaptionFactory:
         captioner=config.captioner.checkpoint,
         decoding=config.decoding,
         batch_size=config.resources.batch_size,
-        threads=config.resources.worker_threads,
+        decoders=config.resources.decoders,
     )
 
 

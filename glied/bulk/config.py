@@ -105,7 +105,9 @@ class ResourcesConfig:
     worker_gpus: float = 0.0
     """GPUs of an actor; a fraction lets actors share one."""
     worker_threads: int = 1
-    """Threads of torch in an actor, and of image decoding."""
+    """Threads of torch in an actor."""
+    decoders: int = 1
+    """Processes beside each actor that decode its images; a crash or a hang there costs one image."""
     fetch_cpus: float = 0.5
     """Logical CPUs of a task that fetches a chunk; must differ from worker_cpus, so that Ray Data keeps the
     stages apart."""
@@ -120,17 +122,22 @@ class ResourcesConfig:
     restarts: int = 3
     """How often a dead actor is started again, and a lost chunk is tried again within a round."""
     rounds: int = 3
-    """Passes over what is missing before the job gives up."""
+    """Passes over what is missing before the job gives up; from the second on image by image."""
+    stall_s: float = 900.0
+    """A round ends when no chunk was done for so long; the next one tries what is missing. Longer than the
+    start of the workers and than any chunk takes."""
 
     def __post_init__(self) -> None:
         """Refuse what Ray could not schedule."""
-        positive = ("workers", "worker_threads", "fetch_threads", "chunk_images", "chunk_bytes")
+        positive = ("workers", "worker_threads", "decoders", "fetch_threads", "chunk_images", "chunk_bytes")
         for name in (*positive, "batch_size", "rounds"):
             if getattr(self, name) < 1:
                 raise UsageError(f"resources.{name}: {getattr(self, name)} is not at least 1")
         for name in ("worker_cpus", "fetch_cpus"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"resources.{name}: {getattr(self, name)} is not above 0")
+        if self.stall_s <= 0:
+            raise UsageError(f"resources.stall_s: {self.stall_s} is not above 0")
         if self.worker_gpus < 0 or self.restarts < 0:
             raise UsageError("resources.worker_gpus and resources.restarts must not be negative")
         if self.worker_cpus == self.fetch_cpus and not self.worker_gpus:

@@ -12,6 +12,7 @@ from glied.bulk.config import InputConfig, OutputConfig, ResourcesConfig
 from glied.bulk.job import Job
 from glied.bulk.stages import ExtractRegions, ImageStage
 from glied.datasets import features
+from glied.vision.decoding import DecoderPool
 from glied.vision.regions import RegionExtractor, RegionsConfig, load_extractor
 
 
@@ -41,14 +42,14 @@ class ExtractFactory:
 
     regions: RegionsConfig
     batch_size: int
-    threads: int
+    decoders: int
 
     def build(self) -> ImageStage:
         """Load the detector."""
         check_device(self.regions.device)
         extractor = load_extractor(located(self.regions))
         describe = ExtractRegions(extractor, model=self._name(extractor))
-        return ImageStage(describe, batch_size=self.batch_size, threads=self.threads)
+        return ImageStage(describe, DecoderPool(self.decoders), batch_size=self.batch_size)
 
     def inspect(self) -> tuple[str, dict[str, Any]]:
         """Load the detector once, on the CPU; its name and its fingerprint."""
@@ -62,7 +63,7 @@ class ExtractFactory:
 
 def extract_factory(config: ExtractRegionsConfig) -> ExtractFactory:
     """The factory of a config."""
-    return ExtractFactory(config.regions, config.resources.batch_size, config.resources.worker_threads)
+    return ExtractFactory(config.regions, config.resources.batch_size, config.resources.decoders)
 
 
 def extract_job(config: ExtractRegionsConfig) -> Job:

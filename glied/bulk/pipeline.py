@@ -7,13 +7,18 @@ missing from the stream, and the caller sends it again.
 """
 
 import logging
+import queue
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import ray
+import ray.util.metrics
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from glied import ray_runtime
@@ -25,6 +30,10 @@ from glied.errors import JobError
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
+SECONDS = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
+"""Bounds of the histogram's buckets."""
 MAX_BLOCKS = 2_000
 """Blocks that the chunks of a round are dealt to."""
 
@@ -37,6 +46,7 @@ class RayStream:
         self.fetch = fetch
         self.factory = factory
         self.resources = resources
+        self.metrics = Metrics()
 
     def __call__(self, chunks: Sequence[Chunk]) -> Iterator[Result]:
         """Described chunks as they are done; what was lost is missing.
@@ -50,9 +60,11 @@ class RayStream:
         _warn_if_too_small(self.resources)
         batches = self._dataset(chunks).iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=4)
         try:
-            for batch in batches:
+            for batch in watched(batches, self.resources.stall_s):
                 row = batch.to_pylist()[0]
-                yield Result(row["unit"], row["start"], from_ipc(row["table"]))
+                table = from_ipc(row["table"])
+                self.metrics.count(table)
+                yield Result(row["unit"], row["start"], table)
         except ray.exceptions.RayError as error:
             raise StreamBroken(_first_line(error)) from error
 
@@ -79,6 +91,67 @@ class RayStream:
                 dict, max_restarts=resources.restarts, max_task_retries=resources.restarts
             ),
         )
+
+
+def watched(batches: Iterable[T], stall_s: float) -> Iterator[T]:
+    """The same, unless nothing comes for `stall_s`: a worker hangs, and the next round tries without it.
+
+    Raises:
+        StreamBroken: nothing came.
+    """
+    arrived: queue.Queue[T | BaseException | None] = queue.Queue(1)
+    stopped = threading.Event()
+
+    def put(item: T | BaseException | None) -> None:
+        while not stopped.is_set():
+            with suppress(queue.Full):
+                arrived.put(item, timeout=0.5)
+                return
+
+    def draw() -> None:
+        try:
+            for batch in batches:
+                put(batch)
+                if stopped.is_set():
+                    return
+            put(None)
+        except BaseException as error:
+            put(error)
+
+    threading.Thread(target=draw, name="stream", daemon=True).start()
+    try:
+        while True:
+            item = arrived.get(timeout=stall_s)
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    except queue.Empty:
+        raise StreamBroken(f"no chunk was done for {stall_s:.0f} s (resources.stall_s)") from None
+    finally:
+        stopped.set()
+
+
+class Metrics:
+    """What Ray exports to Prometheus: images by status, and the seconds of a chunk in each stage."""
+
+    def __init__(self) -> None:
+        """Register them once Ray runs."""
+        self.images: ray.util.metrics.Counter | None = None
+        self.seconds: ray.util.metrics.Histogram | None = None
+
+    def count(self, table: pa.Table) -> None:
+        """Count a described chunk."""
+        if self.images is None or self.seconds is None:
+            self.images = ray.util.metrics.Counter("glied_images", "Images described.", ("status",))
+            self.seconds = ray.util.metrics.Histogram(
+                "glied_chunk_seconds", "Seconds of a chunk in a stage.", SECONDS, ("stage",)
+            )
+        for status, count in Counter(table["status"].to_pylist()).items():
+            self.images.inc(count, {"status": str(status)})
+        for stage, seconds in seconds_of(table).items():
+            self.seconds.observe(seconds, {"stage": stage})
 
 
 class _FetchChunk:

@@ -6,10 +6,9 @@ A stage maps an Arrow table to an Arrow table with as many rows in the same orde
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,17 +20,20 @@ from glied.bulk.sources import fetch
 from glied.captioner.captioner import Caption, Captioner
 from glied.datasets import features
 from glied.errors import ImageError
-from glied.vision import images
 from glied.vision.attributes import AttributePredictor
+from glied.vision.decoding import Decoded, DecoderPool, Pending
 from glied.vision.regions import RegionBatch, RegionExtractor, Regions
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Image = NDArray[np.uint8]
 Row = dict[str, Any]
 Stage = Callable[[pa.Table], pa.Table]
 
 OK, REJECTED, FAILED = "ok", "rejected", "failed"
+BATCH_BYTES = 16 << 20
+"""Most encoded bytes that are decoded together: pixels take about thirteen times as much."""
 
 
 class Describe(Protocol):
@@ -68,28 +70,38 @@ class Clock:
 
 
 class ImageStage:
-    """Decodes fetched images and describes them in batches; the fused stage of the bulk jobs."""
+    """Decodes fetched images and describes them in batches; the fused stage of the bulk jobs.
 
-    def __init__(self, describe: Describe, *, batch_size: int = 16, threads: int = 1) -> None:
-        """At most `batch_size` decoded images are held at a time; `threads` decode them."""
+    Decoding happens in other processes, one batch ahead of the models.
+    """
+
+    def __init__(self, describe: Describe, decoder: DecoderPool, *, batch_size: int = 16) -> None:
+        """At most `batch_size` images, or `BATCH_BYTES` of encoded ones, are described at a time."""
         self.describe = describe
+        self.decoder = decoder
         self.batch_size = batch_size
-        self.threads = threads
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """`fetch.FETCHED` to the describer's schema; the metadata has the seconds by stage."""
         clock = Clock()
         rows: list[Row] = []
-        with ThreadPoolExecutor(self.threads) as pool:
-            for start in range(0, table.num_rows, self.batch_size):
-                fetched = table.slice(start, self.batch_size).select(fetch.FETCHED.names).to_pylist()
-                with clock.measure("decode"):
-                    decoded = list(pool.map(_decode, fetched))
-                rows += self._rows(fetched, decoded, clock)
+        for fetched, decoded in self._decoded(table.select(fetch.FETCHED.names).to_pylist(), clock):
+            rows += self._rows(fetched, decoded, clock)
         result = pa.Table.from_pylist(rows, schema=self.describe.schema)
         for name in table.column_names[len(fetch.FETCHED) :]:  # what passes through
             result = result.append_column(table.schema.field(name), table[name])
         return tables.with_seconds(result, clock.seconds)
+
+    def _decoded(self, rows: list[Row], clock: Clock) -> Iterator[tuple[list[Row], list[Image | Row]]]:
+        """Batches with their pixels, or with what stands in their place."""
+        started = ((batch, self._start(batch)) for batch in _batches(rows, self.batch_size))
+        for batch, pending in _one_ahead(started):
+            with clock.measure("decode"):  # the time that the models wait
+                pixels = iter(pending.result())
+            yield batch, [_outcome(row, pixels) for row in batch]
+
+    def _start(self, batch: list[Row]) -> Pending:
+        return self.decoder.start([row["data"] for row in batch if row["data"] is not None])
 
     def _rows(self, fetched: list[Row], decoded: list[Image | Row], clock: Clock) -> list[Row]:
         good = [item for item in decoded if isinstance(item, np.ndarray)]
@@ -168,17 +180,41 @@ class ExtractRegions:
         return table.drop_columns(["id"]).to_pylist()
 
 
-def _decode(row: Row) -> Image | Row:
+def _batches(rows: list[Row], images: int) -> Iterator[list[Row]]:
+    """Runs of rows of at most `images` images and `BATCH_BYTES`, at least one each."""
+    batch: list[Row] = []
+    size = 0
+    for row in rows:
+        one = len(row["data"] or b"")
+        if batch and (len(batch) == images or size + one > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(row)
+        size += one
+    if batch:
+        yield batch
+
+
+def _one_ahead(items: Iterable[T]) -> Iterator[T]:
+    """The same items, each when the next one has been drawn."""
+    held: list[T] = []
+    for item in items:
+        held.append(item)
+        if len(held) == 2:
+            yield held.pop(0)
+    yield from held
+
+
+def _outcome(row: Row, pixels: Iterator[Decoded]) -> Image | Row:
     """The pixels of a fetched row, or the columns that say why there are none."""
     if row["data"] is None:
         status = FAILED if row["kind"] == fetch.STORAGE else REJECTED
         return {"status": status, "error_kind": row["kind"], "error": row["error"]}
-    try:
-        return images.decode(row["data"])
-    except ImageError as error:
-        return {"status": REJECTED, "error_kind": error.kind, "error": error.message}
-    except Exception as error:  # a decoder's bug must not cost the other images
-        return _failure(error)
+    found = next(pixels)
+    if isinstance(found, np.ndarray):
+        return found
+    status = REJECTED if isinstance(found, ImageError) else FAILED
+    return {"status": status, "error_kind": found.kind, "error": found.message}
 
 
 def _failure(error: Exception) -> Row:

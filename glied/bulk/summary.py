@@ -53,9 +53,15 @@ class Summary:
     problems: list[str]
     examples: list[Example]
 
+    @property
+    def slowest_stage(self) -> str | None:
+        """Name of the stage that took most of the workers' time."""
+        return max(self.stage_seconds, key=self.stage_seconds.__getitem__, default=None)
+
     def to_json(self) -> bytes:
         """As summary.json."""
-        return (json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n").encode()
+        content = asdict(self) | {"slowest_stage": self.slowest_stage}
+        return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
 
     def lines(self) -> list[str]:
         """For a person."""
@@ -72,6 +78,10 @@ class Summary:
             f"{self.images_this_time} images this time, {self.images_per_s:.1f} images/s "
             f"after {self.startup_seconds:.0f} s of start-up, {self.seconds:.0f} s in all"
         )
+        if self.stage_seconds:
+            ranked = sorted(self.stage_seconds.items(), key=lambda pair: -pair[1])
+            parts = ", ".join(f"{name} {seconds:.0f}" for name, seconds in ranked)
+            lines.append(f"seconds of all workers: {parts}")
         if self.units_missing:
             lines.append(f"{self.units_missing} of {self.units} units are missing; the same command resumes")
         lines.append(f"rows: {self.run}/{self.results}/*.parquet   totals: {self.run}/summary.json")

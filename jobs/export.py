@@ -1,0 +1,37 @@
+"""Turn the committed units of a caption run into other forms; the same command goes on after any kill.
+
+python jobs/export.py --run runs/photos --form jsonl --out exports/photos-jsonl
+python jobs/export.py --run runs/photos --form webdataset --out s3://bucket/photos-tar
+python jobs/export.py --run runs/photos --form parquet --out exports/photos --columns '[id, caption, status]'
+python jobs/export.py --run runs/photos --form txt --out photos --existing skip
+python jobs/export.py --run runs/photos --form coco --out exports/photos.json --partial
+
+Exit code 0: every committed unit is exported. 1: storage failed, or ids were refused as names of sidecars,
+a line each. 2: bad usage, no run, one that is not finished (without --partial), or a destination that holds
+something else.
+"""
+
+import sys
+
+from glied.bulk.exports import ExportConfig, export
+from glied.config import parse, run
+
+
+def options_of(argv: list[str]) -> list[str]:
+    """The arguments with a bare --partial as true."""
+    bare = {"--partial": "--partial=true"}
+    return [
+        bare.get(argument, argument) if after.startswith("-") else argument
+        for argument, after in zip(argv, [*argv[1:], "--"], strict=False)
+    ]
+
+
+def main() -> int:
+    """Export what is missing and say what came of it."""
+    report = export(parse(ExportConfig, options_of(sys.argv[1:]), description=__doc__))
+    print("\n".join(report.lines()))
+    return 1 if report.refused else 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,77 @@
+"""Say how far a bulk run has come, from its folder alone; it may be running, and nothing of it is changed.
+
+python jobs/status.py runs/photos
+python jobs/status.py s3://bucket/captions --json
+python jobs/status.py runs/photos --verify
+
+--verify opens every committed unit: its rows are there, with the digest and the count of the commit record
+and the ids of the manifest.
+
+Exit code 0: the run could be read, also one that is incomplete. 1: --verify found something, a line each.
+2: bad usage, or the folder holds no run.
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from glied.bulk import status
+from glied.config import parse, run
+from glied.errors import UsageError
+
+FLAGS = ("--json", "--verify")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusConfig:
+    """What to look at."""
+
+    run: str
+    """Run folder of jobs/caption_dataset.py or jobs/extract_regions.py; may stand without --run."""
+    json: bool = False
+    """Print JSON; a bare --json means true."""
+    verify: bool = False
+    """Open every committed unit, compare it with its record and the manifest; a bare --verify means true."""
+
+
+def options_of(argv: list[str]) -> list[str]:
+    """The arguments with RUN as --run and bare flags as true."""
+    options: list[str] = []
+    runs: list[str] = []
+    following = iter([*argv[1:], ""])
+    arguments = iter(argv)
+    for argument in arguments:
+        after = next(following)
+        if argument in FLAGS and after not in ("true", "false"):
+            options.append(f"{argument}=true")
+        elif not argument.startswith("-"):
+            runs.append(f"--run={argument}")
+        else:
+            options.append(argument)
+            if "=" not in argument and argument not in ("--help", "-h", "--print_config"):
+                options += [value for value in [next(arguments, None)] if value is not None]
+                next(following, None)
+    if len(runs) > 1 or (not runs and not argv):
+        raise UsageError(f"{len(runs)} run folders given, one is needed: python jobs/status.py RUN")
+    return options + runs
+
+
+def main() -> int:
+    """Look at the run and say what there is."""
+    config = parse(StatusConfig, options_of(sys.argv[1:]), description=__doc__)
+    found = status.open_run(config.run)
+    state = status.status(found)
+    violations = list(status.verify(found)) if config.verify else []
+    if config.json:
+        extra = {"violations": violations} if config.verify else {}
+        print(json.dumps(state.to_dict() | extra, indent=1))
+        return 1 if violations else 0
+    print("\n".join([*state.lines(datetime.now(timezone.utc)), *violations]))
+    if config.verify:
+        print(f"verified {state.units_done} units, violations: {len(violations)}")
+    return 1 if violations else 0
+
+
+if __name__ == "__main__":
+    run(main)

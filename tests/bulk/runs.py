@@ -1,0 +1,67 @@
+"""Small caption runs made by hand, through the real manifest and ledger."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from glied.bulk import manifest, sinks
+from glied.bulk.ledger import Counts, Ledger
+from glied.bulk.manifest import Manifest
+
+
+def plan_run(folder: Path, ids: Sequence[str], unit_size: int, *, results: str = "captions") -> Manifest:
+    """A run folder with a manifest and nothing done."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {"run": "r", "results": results, "fingerprint": {}, "input": {}, "config": {}}
+    (folder / "run.json").write_text(json.dumps(record))
+    planned = manifest.planned(id=list(ids), uri=[f"/in/{image_id}" for image_id in ids])
+    return manifest.create(str(folder), [planned], unit_size)
+
+
+def row(image_id: str, status: str = "ok", **values: Any) -> dict[str, Any]:
+    """A row of a caption run; its caption tells the id."""
+    ok = {"caption": f"a picture of {image_id}"} if status == "ok" else {"error_kind": "empty", "error": "no"}
+    known = {"id": image_id, "uri": f"/in/{image_id}", "status": status, "model": "m"}
+    return sinks.empty_row(sinks.CAPTIONS, **known, **ok) | values
+
+
+def table(rows: Sequence[dict[str, Any]], **extra: pa.Array) -> pa.Table:
+    """Rows with columns that passed through from the input."""
+    made = pa.Table.from_pylist(list(rows), schema=sinks.CAPTIONS)
+    for name, values in extra.items():
+        made = made.append_column(name, values)
+    return made
+
+
+def commit(folder: Path, plan: Manifest, unit: int, rows: pa.Table, generation: int = 0) -> None:
+    """Write and commit a unit as the driver does."""
+    book = Ledger(str(folder), plan.plan, "captions")
+    data = sinks.encode(rows)
+    statuses = Counter(rows["status"].to_pylist())
+    errors = Counter(kind for kind in rows["error_kind"].to_pylist() if kind)
+    assert book.put_output(unit, generation, data)
+    assert book.commit(unit, generation, data, Counts(dict(statuses), dict(errors), {"decode": 0.5}))
+
+
+def make_run(
+    folder: Path, rows: Sequence[dict[str, Any]], unit_size: int, *, units: int | None = None
+) -> Manifest:
+    """A run of these rows; only its first `units` units are done, by default all."""
+    plan = plan_run(folder, [one["id"] for one in rows], unit_size)
+    for unit in range(plan.units if units is None else units):
+        commit(folder, plan, unit, table(rows[unit * unit_size : (unit + 1) * unit_size]))
+    return plan
+
+
+def output(folder: Path, plan: Manifest, unit: int, generation: int = 0) -> Path:
+    """The Parquet file of a unit."""
+    return Path(Ledger(str(folder), plan.plan, "captions").output_uri(unit, generation))
+
+
+def record(folder: Path, plan: Manifest, unit: int, generation: int = 0) -> Path:
+    """The commit record of a unit."""
+    return Path(Ledger(str(folder), plan.plan, "captions").record_uri(unit, generation))

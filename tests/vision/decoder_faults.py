@@ -1,0 +1,64 @@
+"""A stand-in for `images.decode` that crashes, hangs and so on, on bytes that ask for it."""
+
+import ctypes
+import os
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glied.vision import images
+
+MARK = b"FAULT "
+
+
+def fault(name: str, argument: object = "", data: bytes = b"") -> bytes:
+    """Bytes that cause a fault; after one that can be survived, `data` is decoded."""
+    return MARK + f"{name} {argument}\n".encode() + data
+
+
+def decode(data: bytes, *, max_pixels: int, max_side: int) -> NDArray[np.uint8]:
+    """`images.decode`, after the fault."""
+    if data.startswith(MARK):
+        line, _, data = data.partition(b"\n")
+        _, name, argument = line.decode().split(" ", 2)
+        FAULTS[name](argument)
+    return images.decode(data, max_pixels=max_pixels, max_side=max_side)
+
+
+def crash(_: str) -> None:
+    ctypes.string_at(0)
+
+
+def hang(seconds: str) -> None:
+    """Hold the interpreter's lock meanwhile, as native code may."""
+    ctypes.PyDLL(None).sleep(int(seconds))
+
+
+def allocate(size: str) -> None:
+    bytearray(int(size))
+
+
+def mark_and_crash_once(path: str) -> None:
+    if not os.path.exists(path):
+        with open(path, "w"):
+            os.abort()
+
+
+def leave(status: str) -> None:
+    os._exit(int(status))
+
+
+def fail(text: str) -> None:
+    raise KeyError(text)
+
+
+FAULTS = {
+    "crash": crash,
+    "hang": hang,
+    "sleep": lambda seconds: time.sleep(float(seconds)),
+    "allocate": allocate,
+    "crash_once": mark_and_crash_once,
+    "leave": leave,
+    "fail": fail,
+}
