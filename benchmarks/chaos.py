@@ -1,0 +1,288 @@
+"""Kill a bulk run at random, again and again, and look whether anything was lost or done twice.
+
+python benchmarks/chaos.py --out chaos.json
+python benchmarks/chaos.py --full true --out chaos.json
+
+The short form makes 3 kills over 1,000 scenes, --full 50 kills over 5,000 scenes in 79 units, with the
+shipped weights. Victims are the whole job (driver, Ray and workers at once), a worker with the models while
+it works on a chunk, and the raylet. After each kill the same command is started again, except after a
+worker's, which the job has to survive. Files of finished units are swapped for empty ones meanwhile: whoever
+opens them fails.
+
+Exit code 1 when a row is lost or doubled, a finished unit was touched, or a job did not do what it should.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+
+from glied.bulk import status
+from glied.bulk.chunks import Chunk, Result, Stream
+from glied.config import parse, run
+from glied.errors import JobError
+
+CONFIG = "configs/caption/demo.yaml"
+VICTIMS = ("job", "worker", "raylet")
+WAIT_S = 240.0
+"""Longest time for a job to begin to work, to end after its raylet died, or to survive a worker's death."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """How much harm."""
+
+    full: bool = False
+    """50 kills over 5,000 scenes instead of 3 over 1,000."""
+    folder: str = "runs/chaos"
+    """Where scenes and run are; the run in it is deleted first."""
+    seed: int = 0
+    """Of victims and moments."""
+    unit_size: int = 64
+    """Images per unit."""
+    pause_s: float = 4.0
+    """Longest time between the first result of an attempt and the kill."""
+    out: str | None = None
+    """Where to write the result as JSON."""
+    child: str | None = None
+    """Used by the script itself: be the job, and note what arrives in this file."""
+
+
+@dataclass
+class Report:
+    """What happened."""
+
+    images: int = 0
+    units: int = 0
+    kills: Counter[str] = field(default_factory=Counter)
+    attempts: int = 0
+    described: int = 0
+    most_lost_images: int = 0
+    most_open_units: int = 0
+    seconds: float = 0.0
+
+
+class Chaos:
+    """One run under attack."""
+
+    def __init__(self, config: Config, victims: Sequence[str], images: int) -> None:
+        """Render the scenes if they are not there, and remove an old run."""
+        self.config = config
+        self.victims = list(victims)
+        self.images = images
+        self.folder = Path(config.folder).absolute()
+        self.scenes = self.folder / f"scenes-{images}"
+        self.run = self.folder / "run"
+        self.aside = self.folder / "aside"
+        self.arrived = self.folder / "arrived.txt"
+        self.random = random.Random(config.seed)
+        self.report = Report()
+        self.lost: set[tuple[int, int]] = set()
+        for old in (self.run, self.aside):
+            shutil.rmtree(old, ignore_errors=True)
+        self.aside.mkdir(parents=True)
+        self.arrived.write_text("")
+        if not self.scenes.exists():
+            command = ["--out", str(self.scenes), "--split", "test", "--count", str(images)]
+            subprocess.run([sys.executable, "jobs/make_scenes.py", *command], check=True)
+
+    def execute(self) -> Report:
+        """Kill, start again, at last let the job finish; then count."""
+        start = time.monotonic()
+        job = self._start()
+        for victim in self.victims:
+            if not self._at_work(job):
+                break  # it is done: fewer kills than wished, and the report says so
+            time.sleep(self.random.uniform(0.0, self.config.pause_s))
+            job = self._harm(job, victim)
+        if job.wait(timeout=1800) != 0:
+            raise JobError(f"the last job ended with {job.returncode}; see {self.folder}/job.log")
+        self._restore()
+        self._count()
+        self.report.seconds = round(time.monotonic() - start, 1)
+        return self.report
+
+    def _start(self) -> subprocess.Popen:
+        self._set_aside()
+        self.report.attempts += 1
+        command = [sys.executable, __file__, "--child", str(self.arrived), "--folder", str(self.folder)]
+        command += ["--unit_size", str(self.config.unit_size)]
+        environment = os.environ | {"CHAOS_SCENES": str(self.scenes / "images"), "CHAOS_RUN": str(self.run)}
+        with (self.folder / "job.log").open("ab") as log:
+            return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+    def _at_work(self, job: subprocess.Popen) -> bool:
+        """Wait until something arrives; False when the job ended well before."""
+        before = self.arrived.stat().st_size
+        deadline = time.monotonic() + WAIT_S
+        while self.arrived.stat().st_size == before:
+            if job.poll() is not None:
+                if job.returncode == 0:
+                    return False
+                raise JobError(f"a job ended by itself with {job.returncode}; see {self.folder}/job.log")
+            if time.monotonic() > deadline:
+                raise JobError(f"nothing arrived for {WAIT_S:.0f} s; see {self.folder}/job.log")
+            time.sleep(0.01)
+        return True
+
+    def _harm(self, job: subprocess.Popen, victim: str) -> subprocess.Popen:
+        """Kill the victim; the job that then runs."""
+        if victim == "job":
+            os.killpg(job.pid, signal.SIGKILL)  # all at once; then what is left of the session
+        elif not self._kill_process(job, victim):
+            raise JobError(f"no {victim} was at work for {WAIT_S:.0f} s")
+        self.report.kills[victim] += 1
+        print(f"kill {sum(self.report.kills.values())}: {victim}, {self._finished()} units done", flush=True)
+        if victim == "worker":
+            return job
+        if victim == "raylet":
+            try:
+                job.wait(timeout=WAIT_S)
+            except subprocess.TimeoutExpired:
+                raise JobError("the job hangs after its raylet died") from None
+            if job.returncode == 0 and self._finished() < self._units():
+                raise JobError("the job ended with 0 although it was not done")
+        _end_group(job.pid)
+        job.wait()
+        self._note_losses()
+        return self._start()
+
+    def _kill_process(self, job: subprocess.Popen, victim: str) -> bool:
+        """Kill a worker in the middle of a chunk, or the raylet; False where the job ended first."""
+        deadline = time.monotonic() + WAIT_S
+        while job.poll() is None and time.monotonic() < deadline:
+            for process in _processes(job.pid):
+                with suppress(psutil.NoSuchProcess):
+                    title = " ".join(process.cmdline())
+                    works = title.startswith("ray::MapWorker") and "submit" in title
+                    if works if victim == "worker" else process.name() == "raylet":
+                        process.kill()
+                        return True
+        return False
+
+    def _note_losses(self) -> None:
+        """Images that had arrived for units that are not committed: they are done again."""
+        done = {int(path.name.split("-")[1]) for path in self.run.glob("commits/*.json")}
+        seen: dict[tuple[int, int], int] = {}
+        for line in self.arrived.read_text().splitlines():
+            unit, start, count = map(int, line.split()[:3])
+            seen[unit, start] = count
+        lost = {key: count for key, count in seen.items() if key[0] not in done}
+        fresh = sum(count for key, count in lost.items() if key not in self.lost)
+        self.lost = set(lost)
+        self.report.most_lost_images = max(self.report.most_lost_images, fresh)
+        self.report.most_open_units = max(self.report.most_open_units, len({unit for unit, _ in lost}))
+
+    def _finished(self) -> int:
+        return len(list(self.run.glob("commits/*.json")))
+
+    def _units(self) -> int:
+        return -(-self.images // self.config.unit_size)
+
+    def _set_aside(self) -> None:
+        """Swap the files of finished units for empty ones."""
+        for record in self.run.glob("commits/*.json"):
+            output = self.run / "captions" / (record.stem + ".parquet")
+            for path in (record, output):
+                kept = self.aside / path.name
+                if not kept.exists():
+                    shutil.copy2(path, kept)
+                    os.truncate(path, 0)
+
+    def _restore(self) -> None:
+        for kept in self.aside.iterdir():
+            folder = "commits" if kept.suffix == ".json" else "captions"
+            path = self.run / folder / kept.name
+            if path.stat().st_size:
+                raise JobError(f"a finished unit was written again: {path}")
+            shutil.copy2(kept, path)
+
+    def _count(self) -> None:
+        ids = [one for path in self.run.glob("captions/*.parquet") for one in _ids(path)]
+        wanted = sorted(path.name for path in (self.scenes / "images").iterdir())
+        if sorted(ids) != wanted:
+            raise JobError(f"{len(ids)} rows, {len(set(ids))} ids, {len(wanted)} images")
+        violations = list(status.verify(status.open_run(str(self.run))))
+        if violations:
+            raise JobError("; ".join(violations[:5]))
+        self.report.images = len(ids)
+        self.report.units = self._finished()
+        lines = self.arrived.read_text().splitlines()
+        self.report.described = sum(int(line.split()[2]) for line in lines)
+
+
+def _ids(path: Path) -> list[str]:
+    return [str(one) for one in pq.read_table(path, columns=["id"])["id"].to_pylist()]
+
+
+def _processes(session: int) -> Iterator[psutil.Process]:
+    """A job's processes: Ray's have groups of their own, but share the session."""
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getsid(process.pid) == session:
+                yield process
+
+
+def _end_group(session: int) -> None:
+    """End what is left of a job."""
+    for process in _processes(session):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def noted(stream: Stream, file: Path) -> Stream:
+    """The stream; what arrives is noted before the driver sees it."""
+
+    def noting(chunks: Sequence[Chunk]) -> Iterator[Result]:
+        with file.open("a") as notes:
+            for result in stream(chunks):
+                notes.write(f"{result.unit} {result.start} {result.table.num_rows}\n")
+                notes.flush()
+                yield result
+
+    return noting
+
+
+def be_the_job(config: Config) -> int:
+    """What jobs/caption_dataset.py does, with notes."""
+    from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job, fetch_stage
+    from glied.bulk.pipeline import RayStream
+    from glied.bulk.run import execute, exit_code
+
+    places = [f"--input.uri={os.environ['CHAOS_SCENES']}", f"--output.uri={os.environ['CHAOS_RUN']}"]
+    options = [f"--config={CONFIG}", *places, f"--output.unit_size={config.unit_size}"]
+    job = parse(CaptionDatasetConfig, options)
+    stream = RayStream(fetch_stage(job.input, job.resources), caption_factory(job), job.resources)
+    summary = execute(caption_job(job), noted(stream, Path(config.child or "")))
+    return exit_code(summary)
+
+
+def main() -> int:
+    """Do harm and report, or be the job."""
+    config = parse(Config, description=__doc__)
+    if config.child is not None:
+        return be_the_job(config)
+    kills, images = (50, 5000) if config.full else (3, 1000)
+    victims = random.Random(config.seed).choices(VICTIMS, k=kills)
+    report = Chaos(config, victims, images).execute()
+    text = json.dumps(report.__dict__ | {"redone": report.described - report.images}, indent=1)
+    print(text)
+    if config.out:
+        Path(config.out).write_text(text + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,189 @@
+"""How much of the machine the bulk pipeline gives to the models: Ray Data against a plain loop, side by side.
+
+python benchmarks/pipeline.py --out pipeline.json
+python benchmarks/pipeline.py --stage millisecond --out pipeline_1ms.json
+
+The plain loop is one process per worker that calls the same fetching and the same stage, with the same
+chunks, batches and decode prefetch, and writes nothing. The pipeline is the whole job with manifest,
+gathering and commits. Both run in turn, `repeats` times. A rate is that of the images between the first and
+the last tenth (steady state); start-up is the time until the first result. --stage millisecond replaces the
+models by a stage that takes 1 ms of processor time per image, which shows the overhead per image.
+"""
+
+import json
+import multiprocessing
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from glied.bulk import chunks
+from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job, fetch_stage
+from glied.bulk.chunks import Chunk, Result, StageFactory, Stream
+from glied.bulk.run import execute
+from glied.bulk.sinks import CAPTIONS
+from glied.bulk.sources import inputs, open_source
+from glied.bulk.sources.fetch import FETCHED
+from glied.bulk.stages import OK, Stage
+from glied.config import parse, run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What is compared."""
+
+    stage: Literal["models", "millisecond"] = "models"
+    """The shipped models, or 1 ms per image."""
+    images: int = 2000
+    """Scenes to caption."""
+    repeats: int = 3
+    """Runs of each side."""
+    folder: str = "runs/pipeline"
+    """Where scenes and runs are."""
+    out: str | None = None
+    """Where to write the result as JSON."""
+
+
+@dataclass(frozen=True)
+class Millisecond:
+    """Builds a stage that takes 1 ms of processor time per image."""
+
+    def build(self) -> Stage:
+        """Nothing to load."""
+        return _spend_a_millisecond_each
+
+
+def _spend_a_millisecond_each(table: pa.Table) -> pa.Table:
+    rows = []
+    for row in table.select(FETCHED.names).to_pylist():
+        end = time.perf_counter() + 0.001
+        while time.perf_counter() < end:
+            pass
+        blank = dict.fromkeys(CAPTIONS.names)
+        rows.append(blank | {"id": row["id"], "uri": row["uri"], "status": OK, "model": "1 ms"})
+    return pa.Table.from_pylist(rows, schema=CAPTIONS)
+
+
+Arrivals = list[tuple[float, int]]
+"""Seconds since the start and images, per chunk."""
+
+
+def through_ray(job: CaptionDatasetConfig, factory: StageFactory, folder: Path) -> Arrivals:
+    """The whole job on Ray, as a process of its own would do it."""
+    from glied.bulk.pipeline import RayStream
+
+    shutil.rmtree(folder, ignore_errors=True)
+    arrivals: Arrivals = []
+    start = time.perf_counter()
+
+    def timed(stream: Stream) -> Stream:
+        def timing(todo: Sequence[Chunk]) -> Iterator[Result]:
+            for result in stream(todo):
+                arrivals.append((time.perf_counter() - start, result.table.num_rows))
+                yield result
+
+        return timing
+
+    stream = RayStream(fetch_stage(job.input, job.resources), factory, job.resources)
+    execute(caption_job(job), timed(stream))
+    return arrivals
+
+
+def plainly(job: CaptionDatasetConfig, factory: StageFactory) -> Arrivals:
+    """A process per worker, each with its share of the chunks."""
+    table = pa.concat_tables(inputs(open_source(job.input, "/nowhere"), job.input))
+    size, resources = job.output.unit_size, job.resources
+    pieces = [
+        piece
+        for unit, first in enumerate(range(0, table.num_rows, size))
+        for piece in chunks.split(
+            unit,
+            0,
+            table.slice(first, size),
+            images=job.resources.chunk_images,
+            size=job.resources.chunk_bytes,
+        )
+    ]
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    start = time.time()
+    workers = [
+        context.Process(target=_work, args=(job, factory, pieces[rank :: job.resources.workers], queue))
+        for rank in range(job.resources.workers)
+    ]
+    for worker in workers:
+        worker.start()
+    arrivals = [(moment - start, count) for moment, count in (queue.get() for _ in pieces)]
+    for worker in workers:
+        worker.join()
+    return sorted(arrivals)
+
+
+def _work(job: CaptionDatasetConfig, factory: StageFactory, pieces: list[Chunk], queue: Any) -> None:
+    import torch
+
+    torch.set_num_threads(job.resources.worker_threads)
+    fetch, stage = fetch_stage(job.input, job.resources), factory.build()
+    for piece in pieces:
+        queue.put((time.time(), stage(fetch(piece.table)).num_rows))
+
+
+def steady_rate(arrivals: Arrivals) -> float:
+    """Images/s between the first and the last tenth of the images."""
+    total = sum(count for _, count in arrivals)
+    seen, inside = 0, []
+    for moment, count in arrivals:
+        seen += count
+        if 0.1 * total <= seen <= 0.9 * total:
+            inside.append((moment, count))
+    return sum(count for _, count in inside[1:]) / (inside[-1][0] - inside[0][0])
+
+
+def main() -> int:
+    """Run both sides in turn and compare."""
+    config = parse(Config, description=__doc__)
+    folder = Path(config.folder).absolute()
+    scenes = folder / f"scenes-{config.images}"
+    if not scenes.exists():
+        options = ["--out", str(scenes), "--split", "test", "--count", str(config.images)]
+        subprocess.run([sys.executable, "jobs/make_scenes.py", *options], check=True)
+    places = [f"--input.uri={scenes / 'images'}", f"--output.uri={folder / 'run'}"]
+    job = parse(CaptionDatasetConfig, ["--config=configs/caption/demo.yaml", *places])
+    factory: StageFactory = caption_factory(job) if config.stage == "models" else Millisecond()
+    sides: dict[str, Callable[[], Arrivals]] = {
+        "plain": lambda: plainly(job, factory),
+        "ray": lambda: through_ray(job, factory, folder / "run"),
+    }
+    runs: dict[str, list[Arrivals]] = {name: [] for name in sides}
+    for _ in range(config.repeats):
+        for name, side in sides.items():
+            runs[name].append(side())
+            print(f"{name}: {steady_rate(runs[name][-1]):.1f} images/s", flush=True)
+    rates = {name: statistics.median(map(steady_rate, some)) for name, some in runs.items()}
+    result = {
+        "stage": config.stage,
+        "images": config.images,
+        "workers": job.resources.workers,
+        "images_per_s": {name: round(rate, 1) for name, rate in rates.items()},
+        "share": round(rates["ray"] / rates["plain"], 3),
+        "overhead_ms_per_image": round(
+            1000 * job.resources.workers * (1 / rates["ray"] - 1 / rates["plain"]), 3
+        ),
+        "startup_s": {name: round(statistics.median(some[0][0] for some in runs[name]), 1) for name in runs},
+    }
+    text = json.dumps(result, indent=1)
+    print(text)
+    if config.out:
+        Path(config.out).write_text(text + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
