@@ -257,14 +257,14 @@ def noted(stream: Stream, file: Path) -> Stream:
 
 def be_the_job(config: Config) -> int:
     """What jobs/caption_dataset.py does, with notes."""
-    from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job, fetch_stage
+    from glied.bulk.captioning import CaptionDatasetConfig, caption_job, caption_pools, fetch_stage
     from glied.bulk.pipeline import RayStream
     from glied.bulk.run import execute, exit_code
 
     places = [f"--input.uri={os.environ['CHAOS_SCENES']}", f"--output.uri={os.environ['CHAOS_RUN']}"]
     options = [f"--config={CONFIG}", *places, f"--output.unit_size={config.unit_size}"]
     job = parse(CaptionDatasetConfig, options)
-    stream = RayStream(fetch_stage(job.input, job.resources), caption_factory(job), job.resources)
+    stream = RayStream(fetch_stage(job.input, job.resources), caption_pools(job), job.resources)
     summary = execute(caption_job(job), noted(stream, Path(config.child or "")))
     return exit_code(summary)
 

@@ -25,7 +25,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from glied.bulk import chunks
-from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job, fetch_stage
+from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job, fetch_stage, image_pool
 from glied.bulk.chunks import Chunk, Result, StageFactory, Stream
 from glied.bulk.run import execute
 from glied.bulk.sinks import CAPTIONS
@@ -91,7 +91,9 @@ def through_ray(job: CaptionDatasetConfig, factory: StageFactory, folder: Path) 
 
         return timing
 
-    stream = RayStream(fetch_stage(job.input, job.resources), factory, job.resources)
+    stream = RayStream(
+        fetch_stage(job.input, job.resources), [image_pool(factory, job.resources)], job.resources
+    )
     execute(caption_job(job), timed(stream))
     return arrivals
 
@@ -104,11 +106,7 @@ def plainly(job: CaptionDatasetConfig, factory: StageFactory) -> Arrivals:
         piece
         for unit, first in enumerate(range(0, table.num_rows, size))
         for piece in chunks.split(
-            unit,
-            0,
-            table.slice(first, size),
-            images=job.resources.chunk_images,
-            size=job.resources.chunk_bytes,
+            unit, 0, table.slice(first, size), images=resources.chunk_images, size=resources.chunk_bytes
         )
     ]
     context = multiprocessing.get_context("spawn")

@@ -109,7 +109,10 @@ def exists(uri: str) -> bool:
     filesystem, path = _filesystem(uri)
     filesystem.invalidate_cache()
     try:
-        return bool(filesystem.isfile(path))
+        # Not `isfile`, which takes every failure for a no.
+        return bool(filesystem.info(path)["type"] == "file")
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     except Exception as error:
         raise StorageError(f"cannot look at {uri}: {_reason(error)}") from error
 
@@ -250,6 +253,7 @@ def _filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 def _write_temporary(path: Path, data: bytes) -> str:
     """Data synced to a new file beside `path`, so that a rename or link of it is atomic and lasting."""
+    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -258,6 +262,8 @@ def _write_temporary(path: Path, data: bytes) -> str:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
+        if temporary is not None:
+            os.unlink(temporary)
         raise StorageError(f"cannot write {path}: {_reason(error)}") from error
     os.chmod(temporary, 0o644)
     return temporary

@@ -8,7 +8,7 @@ Exit code 0: every image has its row. 1: units are missing, or more images faile
 2: bad usage, input, output or config.
 """
 
-from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job, fetch_stage
+from glied.bulk.captioning import CaptionDatasetConfig, caption_job, caption_pools, fetch_stage
 from glied.bulk.run import execute, exit_code
 from glied.config import parse, run
 
@@ -20,7 +20,7 @@ def main() -> int:
 
     from glied.bulk.pipeline import RayStream  # Ray takes seconds to import; mistakes are found before
 
-    stream = RayStream(fetch_stage(config.input, config.resources), caption_factory(config), config.resources)
+    stream = RayStream(fetch_stage(config.input, config.resources), caption_pools(config), config.resources)
     summary = execute(job, stream)
     print("\n".join(summary.lines()))
     return exit_code(summary)

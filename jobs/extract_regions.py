@@ -8,7 +8,7 @@ missing, or more images failed than error_budget allows. 2: bad usage, input, ou
 """
 
 from glied.bulk.captioning import fetch_stage
-from glied.bulk.extraction import ExtractRegionsConfig, extract_factory, extract_job
+from glied.bulk.extraction import ExtractRegionsConfig, extract_job, extract_pools
 from glied.bulk.run import execute, exit_code
 from glied.config import parse, run
 
@@ -20,7 +20,7 @@ def main() -> int:
 
     from glied.bulk.pipeline import RayStream  # Ray takes seconds to import; mistakes are found before
 
-    stream = RayStream(fetch_stage(config.input, config.resources), extract_factory(config), config.resources)
+    stream = RayStream(fetch_stage(config.input, config.resources), extract_pools(config), config.resources)
     summary = execute(job, stream)
     print("\n".join(summary.lines()))
     return exit_code(summary)

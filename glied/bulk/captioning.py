@@ -3,25 +3,35 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 import glied
 from glied import checkpoint, storage
 from glied.bulk import sinks
+from glied.bulk.chunks import Pool, StageFactory
 from glied.bulk.config import InputConfig, OutputConfig, ResourcesConfig
 from glied.bulk.job import Job
 from glied.bulk.sources.fetch import Fetch
 from glied.bulk.sources.web import WebReader
-from glied.bulk.stages import CaptionImages, ImageStage
+from glied.bulk.stages import (
+    TRANSIT,
+    CaptionImages,
+    CaptionRegions,
+    Describe,
+    ExtractRegions,
+    ImageStage,
+    RegionsStage,
+    Stage,
+)
 from glied.captioner.captioner import Captioner
 from glied.captioner.decode import DecodingConfig
 from glied.errors import UsageError
 from glied.vision import images
 from glied.vision.attributes import load_attributes
 from glied.vision.decoding import DecoderPool
-from glied.vision.regions import RegionsConfig, load_extractor
+from glied.vision.regions import RegionExtractor, RegionsConfig, load_extractor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +79,11 @@ def check_budget(budget: float) -> None:
 
 @dataclass(frozen=True)
 class CaptionFactory:
-    """Builds the captioning stage where it runs."""
+    """Builds a captioning stage where it runs.
+
+    Attributes:
+        part: all of it in one stage, or the first or the second of two.
+    """
 
     regions: RegionsConfig
     attributes: str
@@ -77,14 +91,22 @@ class CaptionFactory:
     decoding: DecodingConfig
     batch_size: int
     decoders: int
+    part: Literal["all", "regions", "captions"] = "all"
 
-    def build(self) -> ImageStage:
-        """Load the three models.
+    def build(self) -> Stage:
+        """Load the models of the part.
 
         Raises:
-            UsageError: a checkpoint is missing, of another kind, or they do not fit together.
+            UsageError: a checkpoint is missing or of another kind.
         """
-        describe, _ = self._build()
+        if self.part == "captions":
+            return RegionsStage(self._captions(), batch_size=self.batch_size)
+        extractor = self._extractor()
+        describe: Describe
+        if self.part == "regions":
+            describe = ExtractRegions(extractor, model="", dtype=TRANSIT)
+        else:
+            describe = CaptionImages(extractor, self._captions())
         return ImageStage(describe, DecoderPool(self.decoders), batch_size=self.batch_size)
 
     def inspect(self) -> tuple[str, dict[str, Any]]:
@@ -92,24 +114,19 @@ class CaptionFactory:
 
         Returns:
             The name of the weights, and the fingerprint.
-        """
-        regions = dataclasses.replace(self.regions, device="cpu")
-        describe, fingerprint = dataclasses.replace(self, regions=regions)._build()
-        return describe.model, fingerprint
 
-    def _build(self) -> tuple[CaptionImages, dict[str, Any]]:
-        device = check_device(self.regions.device)
-        extractor = load_extractor(located(self.regions))
-        predictor = load_attributes(locate(self.attributes))
-        captioner = Captioner.load(locate(self.captioner), self.decoding, device)
-        sizes = (extractor.feature_size, predictor.feature_size, captioner.model.feature_size)
+        Raises:
+            UsageError: as `build`, or the models do not fit together.
+        """
+        here = dataclasses.replace(self, regions=dataclasses.replace(self.regions, device="cpu"))
+        extractor, captions = here._extractor(), here._captions()
+        captioner = captions.captioner
+        sizes = (extractor.feature_size, captions.predictor.feature_size, captioner.model.feature_size)
         if len(set(sizes)) > 1:
             raise UsageError(
                 f"regions, attributes and captioner do not fit: their features have {sizes} values"
             )
-        name = f"{captioner.model.config.architecture}-{captioner.digest[:12]}"
-        describe = CaptionImages(extractor, predictor.to(device), captioner, model=name)
-        fingerprint = {
+        return captions.model, {
             "regions": dict(extractor.fingerprint),
             "attributes": checkpoint.load(locate(self.attributes)).digest,
             "captioner": captioner.digest,
@@ -117,11 +134,21 @@ class CaptionFactory:
             "preprocessing": preprocessing(),
             "schema": sinks.SCHEMA_VERSION,
         }
-        return describe, fingerprint
+
+    def _extractor(self) -> RegionExtractor:
+        check_device(self.regions.device)
+        return load_extractor(located(self.regions))
+
+    def _captions(self) -> CaptionRegions:
+        device = check_device(self.regions.device)
+        predictor = load_attributes(locate(self.attributes)).to(device)
+        captioner = Captioner.load(locate(self.captioner), self.decoding, device)
+        name = f"{captioner.model.config.architecture}-{captioner.digest[:12]}"
+        return CaptionRegions(predictor, captioner, model=name)
 
 
 def caption_factory(config: CaptionDatasetConfig) -> CaptionFactory:
-    """The factory of a config."""
+    """The factory of a config's whole stage."""
     return CaptionFactory(
         regions=config.regions,
         attributes=config.attributes.checkpoint,
@@ -129,6 +156,34 @@ def caption_factory(config: CaptionDatasetConfig) -> CaptionFactory:
         decoding=config.decoding,
         batch_size=config.resources.batch_size,
         decoders=config.resources.decoders,
+    )
+
+
+def caption_pools(config: CaptionDatasetConfig) -> list[Pool]:
+    """The pools of workers that a config asks for: one, or one for regions and one for captions."""
+    whole, resources = caption_factory(config), config.resources
+    first = image_pool(whole, resources)
+    if resources.pools == "fused":
+        return [first]
+    regions = dataclasses.replace(first, factory=dataclasses.replace(whole, part="regions"))
+    captions = Pool(
+        factory=dataclasses.replace(whole, part="captions"),
+        workers=resources.caption_workers,
+        cpus=resources.caption_cpus,
+        gpus=resources.caption_gpus,
+        threads=resources.worker_threads,
+    )
+    return [regions, captions]
+
+
+def image_pool(factory: StageFactory, resources: ResourcesConfig) -> Pool:
+    """The pool that decodes images."""
+    return Pool(
+        factory=factory,
+        workers=resources.workers,
+        cpus=resources.worker_cpus,
+        gpus=resources.worker_gpus,
+        threads=resources.worker_threads,
     )
 
 

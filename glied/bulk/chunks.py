@@ -7,6 +7,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from glied.bulk.stages import Stage
+from glied.bulk.tables import seconds_of, with_seconds
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,24 @@ class StageFactory(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """Workers of one stage.
+
+    Attributes:
+        factory: of the stage that each of them builds.
+        workers: how many; all of them are started at once.
+        cpus, gpus: that each asks the cluster for.
+        threads: of torch in each.
+    """
+
+    factory: StageFactory
+    workers: int
+    cpus: float
+    gpus: float
+    threads: int
+
+
 class StreamBroken(Exception):
     """A stream ended before its time; what it did not yield is lost, for no fault of the images."""
 
@@ -64,11 +83,15 @@ def split(unit: int, start: int, table: pa.Table, *, images: int, size: int) -> 
     ]
 
 
-def run_here(fetch: Stage, stage: Stage) -> Stream:
+def run_here(fetch: Stage, *stages: Stage) -> Stream:
     """A stream in this process: what the bulk job does, without a cluster."""
 
     def stream(chunks: Sequence[Chunk]) -> Iterator[Result]:
         for chunk in chunks:
-            yield Result(chunk.unit, chunk.start, stage(fetch(chunk.table)))
+            table = fetch(chunk.table)
+            for stage in stages:
+                seconds = seconds_of(table)
+                table = with_seconds(stage(table), seconds)
+            yield Result(chunk.unit, chunk.start, table)
 
     return stream

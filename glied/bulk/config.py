@@ -108,6 +108,15 @@ class ResourcesConfig:
     """Threads of torch in an actor."""
     decoders: int = 1
     """Processes beside each actor that decode its images; a crash or a hang there costs one image."""
+    pools: Literal["fused", "split"] = "fused"
+    """fused: a worker does all. split: the workers find regions, and those of a second pool caption them;
+    both pools are full from the start."""
+    caption_workers: int = 1
+    """Of pools split: actors that hold attribute predictor and captioner."""
+    caption_cpus: float = 1.0
+    """Of pools split: logical CPUs of such an actor."""
+    caption_gpus: float = 0.0
+    """Of pools split: GPUs of such an actor."""
     fetch_cpus: float = 0.5
     """Logical CPUs of a task that fetches a chunk; must differ from worker_cpus, so that Ray Data keeps the
     stages apart."""
@@ -129,16 +138,23 @@ class ResourcesConfig:
 
     def __post_init__(self) -> None:
         """Refuse what Ray could not schedule."""
-        positive = ("workers", "worker_threads", "decoders", "fetch_threads", "chunk_images", "chunk_bytes")
-        for name in (*positive, "batch_size", "rounds"):
+        positive = (
+            "workers",
+            "worker_threads",
+            "decoders",
+            "caption_workers",
+            "fetch_threads",
+            "chunk_images",
+        )
+        for name in (*positive, "chunk_bytes", "batch_size", "rounds"):
             if getattr(self, name) < 1:
                 raise UsageError(f"resources.{name}: {getattr(self, name)} is not at least 1")
-        for name in ("worker_cpus", "fetch_cpus"):
+        for name in ("worker_cpus", "caption_cpus", "fetch_cpus"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"resources.{name}: {getattr(self, name)} is not above 0")
         if self.stall_s <= 0:
             raise UsageError(f"resources.stall_s: {self.stall_s} is not above 0")
-        if self.worker_gpus < 0 or self.restarts < 0:
-            raise UsageError("resources.worker_gpus and resources.restarts must not be negative")
+        if min(self.worker_gpus, self.caption_gpus, self.restarts) < 0:
+            raise UsageError("resources.worker_gpus, caption_gpus and restarts must not be negative")
         if self.worker_cpus == self.fetch_cpus and not self.worker_gpus:
             raise UsageError("resources.fetch_cpus and resources.worker_cpus must differ")

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from glied.bulk import sinks
-from glied.bulk.captioning import check_budget, check_device, located, preprocessing
+from glied.bulk.captioning import check_budget, check_device, image_pool, located, preprocessing
+from glied.bulk.chunks import Pool
 from glied.bulk.config import InputConfig, OutputConfig, ResourcesConfig
 from glied.bulk.job import Job
 from glied.bulk.stages import ExtractRegions, ImageStage
@@ -64,6 +65,11 @@ class ExtractFactory:
 def extract_factory(config: ExtractRegionsConfig) -> ExtractFactory:
     """The factory of a config."""
     return ExtractFactory(config.regions, config.resources.batch_size, config.resources.decoders)
+
+
+def extract_pools(config: ExtractRegionsConfig) -> list[Pool]:
+    """The pool of workers that a config asks for; extraction has no second part to split off."""
+    return [image_pool(extract_factory(config), config.resources)]
 
 
 def extract_job(config: ExtractRegionsConfig) -> Job:

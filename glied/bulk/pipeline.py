@@ -22,7 +22,7 @@ import ray.util.metrics
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from glied import ray_runtime
-from glied.bulk.chunks import Chunk, Result, StageFactory, StreamBroken
+from glied.bulk.chunks import Chunk, Pool, Result, StageFactory, StreamBroken
 from glied.bulk.config import ResourcesConfig
 from glied.bulk.sources.fetch import Fetch
 from glied.bulk.tables import from_ipc, seconds_of, to_ipc, with_seconds
@@ -41,10 +41,10 @@ MAX_BLOCKS = 2_000
 class RayStream:
     """Runs chunks through fetching tasks and a pool of model actors; results arrive in any order."""
 
-    def __init__(self, fetch: Fetch, factory: StageFactory, resources: ResourcesConfig) -> None:
-        """`factory` travels to the actors, each of which builds its stage with it."""
+    def __init__(self, fetch: Fetch, pools: Sequence[Pool], resources: ResourcesConfig) -> None:
+        """Chunks go through the pools in turn; each actor builds its stage with its pool's factory."""
         self.fetch = fetch
-        self.factory = factory
+        self.pools = pools
         self.resources = resources
         self.metrics = Metrics()
 
@@ -55,9 +55,9 @@ class RayStream:
             JobError: Ray does not start.
             StreamBroken: the workers died more often than they may, or the cluster went away.
         """
-        _start(self.resources)
+        _start(self.pools)
         _configure()
-        _warn_if_too_small(self.resources)
+        _warn_if_too_small(self.pools, self.resources)
         batches = self._dataset(chunks).iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=4)
         try:
             for batch in watched(batches, self.resources.stall_s):
@@ -79,18 +79,20 @@ class RayStream:
             num_cpus=resources.fetch_cpus,
             ray_remote_args_fn=partial(dict, max_retries=resources.restarts),
         )
-        return dataset.map_batches(
-            _DescribeChunk,
-            fn_constructor_args=(self.factory, resources.worker_threads),
-            batch_size=1,
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=resources.workers),
-            num_cpus=resources.worker_cpus,
-            num_gpus=resources.worker_gpus or None,
-            ray_remote_args_fn=partial(
-                dict, max_restarts=resources.restarts, max_task_retries=resources.restarts
-            ),
-        )
+        for pool in self.pools:
+            dataset = dataset.map_batches(
+                _DescribeChunk,
+                fn_constructor_args=(pool.factory, pool.threads),
+                batch_size=1,
+                batch_format="pyarrow",
+                compute=ActorPoolStrategy(size=pool.workers),
+                num_cpus=pool.cpus,
+                num_gpus=pool.gpus or None,
+                ray_remote_args_fn=partial(
+                    dict, max_restarts=resources.restarts, max_task_retries=resources.restarts
+                ),
+            )
+        return dataset
 
 
 def watched(batches: Iterable[T], stall_s: float) -> Iterator[T]:
@@ -186,9 +188,9 @@ def _replace_table(batch: pa.Table, table: pa.Table) -> pa.Table:
     return batch.set_column(position, "table", pa.array([to_ipc(table)], pa.large_binary()))
 
 
-def _start(resources: ResourcesConfig) -> None:
+def _start(pools: Sequence[Pool]) -> None:
     try:
-        ray_runtime.start(workers=resources.workers)
+        ray_runtime.start(workers=sum(pool.workers for pool in pools))
     except Exception as error:  # Ray raises bare exceptions here
         raise JobError(f"Ray does not start: {_first_line(error)}; the same command tries again") from error
 
@@ -201,11 +203,11 @@ def _configure() -> None:
     logging.getLogger("ray.data").setLevel(logging.WARNING)
 
 
-def _warn_if_too_small(resources: ResourcesConfig) -> None:
+def _warn_if_too_small(pools: Sequence[Pool], resources: ResourcesConfig) -> None:
     """A cluster that cannot place the stages waits; say so, since only an autoscaling one may still grow."""
     have: dict[str, Any] = ray.cluster_resources()
-    cpus = resources.workers * resources.worker_cpus + resources.fetch_cpus
-    gpus = resources.workers * resources.worker_gpus
+    cpus = sum(pool.workers * pool.cpus for pool in pools) + resources.fetch_cpus
+    gpus = sum(pool.workers * pool.gpus for pool in pools)
     if have.get("CPU", 0) < cpus or have.get("GPU", 0) < gpus:
         log.warning(
             "the run asks for %g CPUs and %g GPUs, the cluster has %g and %g: it waits until there are more, "

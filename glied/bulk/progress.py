@@ -19,7 +19,7 @@ class Progress:
         """`done` images of `total` were finished by earlier attempts."""
         self.total = total
         self.done = self.start = done
-        self.started = self.logged = time.monotonic()
+        self.started = self.logged = 0.0
         terminal = sys.stderr.isatty()
         self.bar = tqdm(total=total, initial=done, unit="image", smoothing=0.1) if terminal else None
 
@@ -43,6 +43,8 @@ class Progress:
             self.bar.update(images)
             return
         now = time.monotonic()
+        if not self.started:  # the rate is that of the workers, without their start
+            self.started, self.start, self.logged = now, self.done, now
         if now - self.logged >= LOG_SECONDS:
             self.logged = now
             rate = (self.done - self.start) / (now - self.started)

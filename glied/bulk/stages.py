@@ -31,6 +31,8 @@ Image = NDArray[np.uint8]
 Row = dict[str, Any]
 Stage = Callable[[pa.Table], pa.Table]
 
+TRANSIT = "<f4"
+"""Features between two pools: as the detector gave them, so that captions are those of one fused stage."""
 OK, REJECTED, FAILED = "ok", "rejected", "failed"
 BATCH_BYTES = 16 << 20
 """Most encoded bytes that are decoded together: pixels take about thirteen times as much."""
@@ -105,7 +107,7 @@ class ImageStage:
 
     def _rows(self, fetched: list[Row], decoded: list[Image | Row], clock: Clock) -> list[Row]:
         good = [item for item in decoded if isinstance(item, np.ndarray)]
-        described = iter(self._describe(good, clock))
+        described = iter(_described(self.describe, good, clock))
         rows = []
         for source, item in zip(fetched, decoded, strict=True):
             columns = next(described) if isinstance(item, np.ndarray) else item
@@ -113,23 +115,78 @@ class ImageStage:
             rows.append(sinks.empty_row(self.describe.schema, **(base | columns)))
         return rows
 
-    def _describe(self, batch: list[Image], clock: Clock) -> list[Row]:
-        """Describe a batch; where that fails, its halves; at last single images, which fail alone."""
-        if not batch:
-            return []
-        try:
-            rows = self.describe(batch, clock)
-            assert len(rows) == len(batch), f"{len(rows)} rows for {len(batch)} images"
-            return rows
-        except Exception as error:
-            if len(batch) == 1:
-                return [_failure(error)]
-            log.warning("a batch of %d failed (%s); trying its halves", len(batch), type(error).__name__)
-        # Outside the except block: the traceback would keep the tensors of the failed batch alive.
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        middle = len(batch) // 2
-        return self._describe(batch[:middle], clock) + self._describe(batch[middle:], clock)
+
+class RegionsStage:
+    """Describes what an `ImageStage` with `ExtractRegions` found: the second of two separate pools."""
+
+    def __init__(self, describe: "CaptionRegions", *, batch_size: int = 16) -> None:
+        """At most `batch_size` images are described at a time."""
+        self.describe = describe
+        self.batch_size = batch_size
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """`sinks.FEATURES` with float32 features to captions; the metadata has the seconds by stage."""
+        clock = Clock()
+        sources = table.select(sinks.FEATURES.names).to_pylist()
+        good = [features.read(row, dtype=TRANSIT) for row in sources if row["status"] == OK]
+        described: list[Row] = []
+        for start in range(0, len(good), self.batch_size):
+            described += _described(self.describe, good[start : start + self.batch_size], clock)
+        following = iter(described)
+        rows = []
+        for source in sources:
+            base = {name: source[name] for name in ("id", "uri", "status", "error_kind", "error")}
+            columns = next(following) if source["status"] == OK else {}
+            whole = base | {"model": self.describe.model} | columns
+            rows.append(sinks.empty_row(self.describe.schema, **whole))
+        result = pa.Table.from_pylist(rows, schema=self.describe.schema)
+        for name in table.column_names[len(sinks.FEATURES) :]:  # what passes through
+            result = result.append_column(table.schema.field(name), table[name])
+        return tables.with_seconds(result, clock.seconds)
+
+
+def _described(describe: Callable[[list[T], Clock], list[Row]], batch: list[T], clock: Clock) -> list[Row]:
+    """A batch described; where that fails, its halves; at last single images, which fail alone."""
+    if not batch:
+        return []
+    try:
+        rows = describe(batch, clock)
+        assert len(rows) == len(batch), f"{len(rows)} rows for {len(batch)} images"
+        return rows
+    except Exception as error:
+        if len(batch) == 1:
+            return [_failure(error)]
+        log.warning("a batch of %d failed (%s); trying its halves", len(batch), type(error).__name__)
+    # Outside the except block: the traceback would keep the tensors of the failed batch alive.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    middle = len(batch) // 2
+    return _described(describe, batch[:middle], clock) + _described(describe, batch[middle:], clock)
+
+
+class CaptionRegions:
+    """Attributes and captions of regions."""
+
+    schema = sinks.CAPTIONS
+
+    def __init__(self, predictor: AttributePredictor, captioner: Captioner, *, model: str) -> None:
+        """Both on the device they were loaded to."""
+        self.predictor = predictor
+        self.captioner = captioner
+        self.model = model
+
+    def __call__(self, regions: Sequence[Regions], clock: Clock) -> list[Row]:
+        """Columns caption, captions, attributes, regions, width, height."""
+        with clock.measure("attributes"):
+            attributes = self._attributes(regions)
+        with clock.measure("captions"):
+            captions = self.captioner.caption(regions, attributes)
+        return [_caption_row(*parts) for parts in zip(regions, attributes, captions, strict=True)]
+
+    def _attributes(self, regions: Sequence[Regions]) -> list[list[tuple[str, float]]]:
+        device = next(self.predictor.parameters()).device
+        with torch.inference_mode():
+            return self.predictor.top(RegionBatch.collate(regions).to(device), self.captioner.attribute_count)
 
 
 class CaptionImages:
@@ -137,29 +194,17 @@ class CaptionImages:
 
     schema = sinks.CAPTIONS
 
-    def __init__(
-        self, extractor: RegionExtractor, predictor: AttributePredictor, captioner: Captioner, *, model: str
-    ) -> None:
-        """All three on the device they were loaded to."""
+    def __init__(self, extractor: RegionExtractor, describe: CaptionRegions) -> None:
+        """All models on the device they were loaded to."""
         self.extractor = extractor
-        self.predictor = predictor
-        self.captioner = captioner
-        self.model = model
+        self.describe = describe
+        self.model = describe.model
 
     def __call__(self, batch: Sequence[Image], clock: Clock) -> list[Row]:
         """Columns caption, captions, attributes, regions, width, height."""
         with clock.measure("regions"):
             regions = self.extractor(batch)
-        with clock.measure("attributes"):
-            attributes = self._attributes(regions)
-        with clock.measure("captions"):
-            captions = self.captioner.caption(regions, attributes)
-        return [_caption_row(*parts) for parts in zip(regions, attributes, captions, strict=True)]
-
-    def _attributes(self, regions: list[Regions]) -> list[list[tuple[str, float]]]:
-        device = next(self.predictor.parameters()).device
-        with torch.inference_mode():
-            return self.predictor.top(RegionBatch.collate(regions).to(device), self.captioner.attribute_count)
+        return self.describe(regions, clock)
 
 
 class ExtractRegions:
@@ -167,16 +212,17 @@ class ExtractRegions:
 
     schema = sinks.FEATURES
 
-    def __init__(self, extractor: RegionExtractor, *, model: str) -> None:
-        """The extractor is on its device."""
+    def __init__(self, extractor: RegionExtractor, *, model: str, dtype: str = features.STORED) -> None:
+        """The extractor is on its device; features are given as `dtype`."""
         self.extractor = extractor
         self.model = model
+        self.dtype = dtype
 
     def __call__(self, batch: Sequence[Image], clock: Clock) -> list[Row]:
         """The columns of the feature store."""
         with clock.measure("regions"):
             regions = self.extractor(batch)
-        table = features.write(regions, [""] * len(regions), fingerprint={})
+        table = features.write(regions, [""] * len(regions), fingerprint={}, dtype=self.dtype)
         return table.drop_columns(["id"]).to_pylist()
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from glied.datasets import coco, features, parquet
 from glied.errors import UsageError
 
@@ -45,7 +47,7 @@ class CaptionedRegions:
                 for batch in file.iter_batches(batch_size=1, columns=["count", "features"]):
                     row = batch.to_pylist()[0]
                     if row["count"]:
-                        return len(row["features"]) // (features.VALUE_BYTES * row["count"])
+                        return len(row["features"]) // (np.dtype(features.STORED).itemsize * row["count"])
         raise UsageError(f"{self.features}: no image has regions; extract it anew")
 
     def _captions(self, image_id: str) -> list[str]:

@@ -40,26 +40,29 @@ _COLUMNS: list[tuple[str, pa.DataType]] = [
 SCHEMA = pa.schema(_COLUMNS)
 _FINGERPRINT = b"glied.extractor"
 _ROW_GROUP = 64  # rows that random access reads to get one
-VALUE_BYTES = 2
-"""Bytes of a stored feature value."""
-_FLOAT16_MAX = float(np.finfo(np.float16).max)
+STORED = "<f2"
+"""Type of a stored feature value, in numpy's notation."""
 
 
-def write(regions: Sequence[Regions], ids: Sequence[str], *, fingerprint: Mapping[str, Any]) -> pa.Table:
+def write(
+    regions: Sequence[Regions], ids: Sequence[str], *, fingerprint: Mapping[str, Any], dtype: str = STORED
+) -> pa.Table:
     """Returns a table of the feature store with the regions of each image id.
 
     Args:
         regions: one per image.
         ids: unique names of the images, in the same order.
         fingerprint: of the extractor (`RegionExtractor.fingerprint`), JSON values.
+        dtype: of the feature values; files hold float16.
     """
-    rows = [_row(image, image_id) for image, image_id in zip(regions, ids, strict=True)]
+    rows = [_row(image, image_id, dtype) for image, image_id in zip(regions, ids, strict=True)]
     metadata = {_FINGERPRINT: json.dumps(dict(fingerprint), sort_keys=True).encode()}
     return pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(metadata))
 
 
-def _row(regions: Regions, image_id: str) -> dict[str, Any]:
-    features = np.clip(regions.features, -_FLOAT16_MAX, _FLOAT16_MAX).astype("<f2")
+def _row(regions: Regions, image_id: str, dtype: str) -> dict[str, Any]:
+    largest = float(np.finfo(dtype).max)
+    features = np.clip(regions.features, -largest, largest).astype(dtype)
     return {
         "id": image_id,
         "width": regions.width,
@@ -73,12 +76,12 @@ def _row(regions: Regions, image_id: str) -> dict[str, Any]:
     }
 
 
-def read(row: Mapping[str, Any]) -> Regions:
+def read(row: Mapping[str, Any], *, dtype: str = STORED) -> Regions:
     """Returns the regions of one row, given as plain Python values; the arrays are writable copies."""
     count = row["count"]
     return Regions(
         boxes=np.asarray(row["boxes"], np.float32).reshape(count, 4),
-        features=np.frombuffer(row["features"], "<f2").astype(np.float32).reshape(count, -1),
+        features=np.frombuffer(row["features"], dtype).astype(np.float32).reshape(count, -1),
         scores=np.asarray(row["scores"], np.float32),
         labels=list(row["labels"]),
         attributes=[list(words) for words in row["attributes"]],

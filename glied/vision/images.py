@@ -6,6 +6,8 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.IcoImagePlugin import IcoFile
+from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
 from glied.errors import ImageError
 
@@ -29,8 +31,9 @@ _FORMATS = (
     "ICO",
     "PCX",
 )
-_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
-# What Pillow's decoders raise on broken data: struct.error and SyntaxError among the more usual ones.
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*")
+# What Pillow's decoders raise on broken data: struct.error and SyntaxError among the more usual ones,
+# RuntimeError from AVIF's.
 _FAILURES = (
     OSError,
     SyntaxError,
@@ -39,6 +42,7 @@ _FAILURES = (
     EOFError,
     ArithmeticError,
     TypeError,
+    RuntimeError,
     struct.error,
 )
 
@@ -58,8 +62,12 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SID
     """
     if not data:
         raise ImageError("empty", "the file has no bytes")
+    if data.startswith(b"\0\0\1\0"):
+        _check_icon(data, max_pixels=max_pixels, max_side=max_side)
     image = _open(data)
     _check_size(image.size, max_pixels=max_pixels, max_side=max_side)
+    if isinstance(image, TiffImageFile):
+        _check_size(_tile_size(image), max_pixels=max_pixels, max_side=max_side)
     try:
         image.load()
     except _FAILURES as error:
@@ -70,16 +78,16 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SID
         raise ImageError("unsupported", f"no way from mode {image.mode} to RGB: {error}") from error
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes, formats: tuple[str, ...] = _FORMATS) -> Image.Image:
     """Read the header only."""
     Image.init()
-    known = [name for name in _FORMATS if name in Image.OPEN]
+    known = [name for name in formats if name in Image.OPEN]
     try:
         return Image.open(io.BytesIO(data), formats=known)
     except Image.DecompressionBombError as error:
         raise ImageError("too_large", str(error)) from error
     except UnidentifiedImageError as error:
-        if data.startswith(_SIGNATURES):
+        if data.startswith(_SIGNATURES) or _is_webp(data):
             raise _broken(data, error) from error
         raise ImageError("not_an_image", f"the content is {_describe(data)}") from error
     except _FAILURES as error:
@@ -102,16 +110,39 @@ def _check_size(size: tuple[int, int], *, max_pixels: int, max_side: int) -> Non
         raise ImageError("too_large", f"{width} x {height} pixels; {allowed}")
 
 
+def _check_icon(data: bytes, *, max_pixels: int, max_side: int) -> None:
+    """Check the picture in an ICO: Pillow decodes it on opening, and the directory may state another size."""
+    try:
+        offset = IcoFile(io.BytesIO(data)).entry[0].offset
+    except _FAILURES:  # opening says what is wrong
+        return
+    _check_size(_open(data[offset:], ("PNG", "DIB")).size, max_pixels=max_pixels, max_side=max_side)
+
+
+def _tile_size(image: TiffImageFile) -> tuple[int, int]:
+    """Of a TIFF's tiles, 1 x 1 without any: one is decoded whole, however little of it the image shows."""
+    width, height = image.tag_v2.get(TILEWIDTH, 1), image.tag_v2.get(TILELENGTH, 1)
+    if not isinstance(width, int) or not isinstance(height, int):
+        raise ImageError("corrupt", f"the header says {width!r} x {height!r} pixels a tile")
+    return width, height
+
+
 def _broken(data: bytes, error: Exception) -> ImageError:
     message = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):  # its message is an address in memory, new in each run
+        message = "the header cannot be read"
     lower = message.lower()
     cut = "truncat" in lower or "unexpected end" in lower or _riff_is_short(data)
     return ImageError("truncated" if cut else "corrupt", message)
 
 
+def _is_webp(data: bytes) -> bool:
+    return data.startswith(b"RIFF") and b"WEBP".startswith(data[8:12])  # possibly cut
+
+
 def _riff_is_short(data: bytes) -> bool:
     """Whether a WebP holds fewer bytes than its header says: its decoder does not tell why it fails."""
-    return data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data)
+    return _is_webp(data) and int.from_bytes(data[4:8], "little") + 8 > len(data)
 
 
 def _upright(image: Image.Image) -> Image.Image:

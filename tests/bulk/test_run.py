@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from glied.bulk import run
-from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job
+from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job, caption_pools
 from glied.bulk.chunks import StreamBroken, run_here
 from glied.bulk.sources.fetch import Fetch
 from glied.bulk.summary import Summary
@@ -31,7 +31,9 @@ def configure(models: Path, photos: Path, tmp_path: Path) -> Callable[..., Capti
 
 
 def execute(config: CaptionDatasetConfig, **fetch) -> Summary:
-    return run.execute(caption_job(config), run_here(Fetch(pause=0.0, **fetch), caption_factory(config).build()))
+    return run.execute(
+        caption_job(config), run_here(Fetch(pause=0.0, **fetch), caption_factory(config).build())
+    )
 
 
 def read_rows(folder: Path) -> list[dict]:
@@ -63,6 +65,18 @@ def test_captions_do_not_depend_on_chunks_batches_and_units(configure, tmp_path)
     execute(configure(f"--output.uri={tmp_path / 'other'}", *other))
     pairs = [{row["id"]: row["caption"] for row in read_rows(tmp_path / name)} for name in ("out", "other")]
     assert pairs[0] == pairs[1]
+
+
+def test_two_pools_give_the_captions_of_one(configure, tmp_path):
+    execute(configure())
+    config = configure(f"--output.uri={tmp_path / 'other'}", "--resources.pools=split")
+    stages = [pool.factory.build() for pool in caption_pools(config)]
+    assert len(stages) == 2
+    summary = run.execute(caption_job(config), run_here(Fetch(), *stages))
+    assert {"decode", "regions", "attributes", "captions"} <= summary.stage_seconds.keys()
+    rows = [read_rows(tmp_path / name) for name in ("out", "other")]
+    for name in ("id", "caption", "status", "error_kind", "width", "regions", "model"):
+        assert [row[name] for row in rows[0]] == [row[name] for row in rows[1]]
 
 
 def test_a_finished_run_is_left_alone(configure, tmp_path):
@@ -215,7 +229,9 @@ def test_a_folder_that_holds_a_run_is_an_error_on_request(configure):
 
 
 def test_input_columns_pass_through(configure, tmp_path, photos):
-    rows = [{"uri": str(photos / name), "caption": f"alt {name}", "n": 1} for name in ("cmyk.jpg", "text.jpg")]
+    rows = [
+        {"uri": str(photos / name), "caption": f"alt {name}", "n": 1} for name in ("cmyk.jpg", "text.jpg")
+    ]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, [*rows, {"uri": "gone.jpg", "n": [2]}])))
     options = [f"--input.uri={tmp_path / 't.jsonl'}", "--input.form=table"]
     summary = execute(configure(*options), form="table")

@@ -84,7 +84,7 @@ def test_s3_in_and_out(run_job, s3, models, photos):
     filesystem, variables = s3
     filesystem.put(str(photos), "photos/some where", recursive=True)
     places = ["--input.uri=s3://photos/some where", "--output.uri=s3://captions/run one"]
-    options = [CONFIG, *places, *model_options(models), "--output.unit_size=16"]
+    options = [CONFIG, *places, *model_options(models), "--output.unit_size=16", "--resources.pools=split"]
     done = run_job("caption_dataset", *options, **variables)
     assert done.returncode == 0, done.stderr
     rows = []

@@ -108,8 +108,8 @@ class TestTars:
         table, columns = plan(tmp_path, form="webdataset")
         rows = fetch(table, columns, form="webdataset")
         assert [row["id"] for row in rows[4:]] == [
-            "b.tar/a/0.x.jpg", "b.tar/a/1.jpg", "b.tar#break", "c.tar#break", "d.tar/a/0.x.jpg", "d.tar#break",
-            "e.tar/a/0.x.jpg", "e.tar#break",
+            "b.tar/a/0.x.jpg", "b.tar/a/1.jpg", "b.tar#break", "c.tar#break",
+            "d.tar/a/0.x.jpg", "d.tar#break", "e.tar/a/0.x.jpg", "e.tar#break",
         ]  # fmt: skip
         assert {row["kind"] for row in rows if row["id"].endswith("#break")} == {"broken_shard"}
         assert "cut off inside long/" in rows[6]["error"]

@@ -1,0 +1,96 @@
+"""What may happen to a run: its processes die, two drivers share it, storage misbehaves, the disk is full."""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks import chaos
+from glied.bulk import run, status
+from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job
+from glied.bulk.chunks import run_here
+from glied.bulk.sources.fetch import Fetch
+from glied.config import parse
+from glied.errors import StorageError
+from tests import fault_proxy
+from tests.bulk.models import BAD, model_options
+from tests.jobs.conftest import ROOT
+
+CONFIG = "--config=configs/caption/demo.yaml"
+
+
+@pytest.mark.timeout(500)
+def test_killed_jobs_workers_and_raylets_lose_nothing(tmp_path):
+    config = chaos.Config(folder=str(tmp_path), unit_size=16, pause_s=0.5)
+    report = chaos.Chaos(config, ["worker", "raylet", "job"], 320).execute()
+    assert report.kills == {"worker": 1, "raylet": 1, "job": 1}
+    assert (report.images, report.units, report.attempts) == (320, 20, 3)
+
+
+@pytest.mark.timeout(300)
+def test_two_drivers_share_a_run(environment, models, photos, tmp_path):
+    out = tmp_path / "out"
+    options = [CONFIG, f"--input.uri={photos}", f"--output.uri={out}", *model_options(models)]
+    options += ["--output.unit_size=2", "--resources.chunk_images=1"]
+    command = [sys.executable, "jobs/caption_dataset.py", *options]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    jobs = [subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes) for _ in range(2)]
+    outputs = [job.communicate(timeout=280)[0] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0], outputs
+    ids = [one for path in out.glob("captions/*.parquet") for one in pq.read_table(path)["id"].to_pylist()]
+    assert len(ids) == len(set(ids)) == 60
+    attempts = {json.loads(path.read_text())["attempt"] for path in out.glob("commits/*.json")}
+    assert len(attempts) == 2, "both must have been at work"
+    assert list(status.verify(status.open_run(str(out)))) == []
+
+
+@pytest.mark.timeout(400)
+def test_a_storage_that_fails_now_and_then_gives_the_same_rows(run_job, s3, models, photos):
+    filesystem, variables = s3
+    filesystem.put(str(photos), "photos/faulty", recursive=True)
+    with fault_proxy.start(variables["AWS_ENDPOINT_URL"], share=0.1, seed=1) as proxy:
+        options = [CONFIG, "--input.uri=s3://photos/faulty", "--output.uri=s3://captions/faulty"]
+        options += [*model_options(models), "--output.unit_size=8"]
+        done = run_job("caption_dataset", *options, **(variables | {"AWS_ENDPOINT_URL": proxy.endpoint}))
+        counts = proxy.counts()
+    assert done.returncode == 0, done.stderr
+    assert sum(counts[fault] for fault in fault_proxy.FAULTS) > 5
+    rows = []
+    for path in filesystem.glob("captions/faulty/captions/*.parquet"):
+        rows += pq.read_table(path, filesystem=filesystem).to_pylist()
+    assert len(rows) == len({row["id"] for row in rows}) == 60
+    assert {row["id"]: row["error_kind"] for row in rows if row["status"] != "ok"} == BAD
+
+
+@contextmanager
+def largest_file(size: int):
+    """The system refuses to write files beyond this size, as it does on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_stops_the_run_and_loses_nothing(models, photos, tmp_path):
+    options = [CONFIG, f"--input.uri={photos}", f"--output.uri={tmp_path}", *model_options(models)]
+    config = parse(CaptionDatasetConfig, [*options, "--output.unit_size=20"])
+    stage = caption_factory(config).build()
+    stage.decoder.decode([b"", b""])  # its processes have memory files, which the limit would refuse
+    job, stream = caption_job(config), run_here(Fetch(), stage)
+    with largest_file(9_000), pytest.raises(StorageError, match="cannot write"):
+        run.execute(job, stream)
+    assert list(tmp_path.glob("manifest/*.json")), "the plan is there, the first unit did not fit"
+    assert not list(tmp_path.glob("captions/*"))
+    summary = run.execute(job, stream)
+    assert summary.statuses == {"ok": 58, "rejected": 2}
+    assert sorted(path.name for path in Path(tmp_path).iterdir() if path.name.startswith(".")) == []
