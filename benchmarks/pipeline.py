@@ -26,12 +26,11 @@ import pyarrow as pa
 
 from glied.bulk import chunks
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job, fetch_stage, image_pool
-from glied.bulk.chunks import Chunk, Result, StageFactory, Stream
+from glied.bulk.chunks import Chunk, Result, Stage, StageFactory, Stream
 from glied.bulk.run import execute
-from glied.bulk.sinks import CAPTIONS
+from glied.bulk.sinks import CAPTIONS, OK
 from glied.bulk.sources import inputs, open_source
 from glied.bulk.sources.fetch import FETCHED
-from glied.bulk.stages import OK, Stage
 from glied.config import parse, run
 
 

@@ -4,9 +4,11 @@ jsonargparse does the YAML, overrides, types and help; this module only fixes ho
 keys, no abbreviations, and one clear line where a person made a mistake.
 """
 
+import dataclasses
 import logging
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NoReturn, TypeVar
 
@@ -44,6 +46,32 @@ def build_parser(config_class: type, description: str | None = None) -> Argument
     )
     parser.add_class_arguments(config_class, as_group=False, fail_untyped=True)
     return parser
+
+
+def split_arguments(argv: Sequence[str], config_class: type) -> tuple[list[str], list[str]]:
+    """A command line's bare arguments and its options.
+
+    An option is what begins with --, and the argument after it unless it has a "="; a bare flag of a boolean
+    field means true. All after "--" is bare.
+    """
+    flags = {f"--{field.name}" for field in dataclasses.fields(config_class) if field.type in (bool, "bool")}
+    alone = {"--help", "-h", "--print_config"}
+    bare: list[str] = []
+    options: list[str] = []
+    arguments = deque(argv)
+    while arguments:
+        argument = arguments.popleft()
+        if argument == "--":
+            return bare + list(arguments), options
+        if not argument.startswith("-") or argument == "-":
+            bare.append(argument)
+        elif argument in flags and (not arguments or arguments[0] not in ("true", "false")):
+            options.append(f"{argument}=true")
+        else:
+            options.append(argument)
+            if "=" not in argument and argument not in alone and arguments:
+                options.append(arguments.popleft())
+    return bare, options
 
 
 def parse(

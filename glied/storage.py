@@ -2,7 +2,8 @@
 
 Control files (configs, commit records, checkpoints) go through fsspec. The bulk path reads images through
 pyarrow's file systems (`arrow_filesystem`), which fetch small objects from S3 about twice as fast.
-S3 takes endpoint and credentials from the usual AWS_* environment variables.
+S3 takes endpoint (AWS_ENDPOINT_URL), profile (AWS_PROFILE), region and credentials from the usual AWS_*
+environment variables; AWS_NO_SIGN_REQUEST=1 reads public buckets without any.
 """
 
 import os
@@ -232,19 +233,26 @@ def _arrow_s3() -> pyarrow.fs.S3FileSystem:
         os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
     )
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    anonymous = _anonymous()
     if not endpoint.netloc:
-        return pyarrow.fs.S3FileSystem(region=region)
+        return pyarrow.fs.S3FileSystem(region=region, anonymous=anonymous)
     return pyarrow.fs.S3FileSystem(
+        anonymous=anonymous,
         endpoint_override=endpoint.netloc,
         scheme="http" if endpoint.scheme == "http" else "https",
         region=region or "us-east-1",
     )
 
 
+def _anonymous() -> bool:
+    return os.environ.get("AWS_NO_SIGN_REQUEST", "").upper() in ("1", "YES", "TRUE")
+
+
 def _filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    options = {"anon": True} if uri.startswith("s3://") and _anonymous() else {}
     try:
         filesystem, path = fsspec.core.url_to_fs(
-            uri if not is_local(uri) else str(local_path(uri).absolute())
+            uri if not is_local(uri) else str(local_path(uri).absolute()), **options
         )
     except (ValueError, ImportError) as error:
         raise UsageError(f"{uri}: {_reason(error)}") from error

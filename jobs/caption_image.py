@@ -17,29 +17,12 @@ import pyarrow as pa
 
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, fetch_stage
 from glied.bulk.manifest import planned
+from glied.bulk.sinks import OK
 from glied.bulk.sources.listing import absolute
-from glied.bulk.stages import OK
-from glied.config import parse, run
+from glied.config import parse, run, split_arguments
 from glied.errors import UsageError
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "caption" / "demo.yaml"
-
-
-def split_arguments(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Files and options: an option is what begins with --, and the argument after it unless it has a "="."""
-    files: list[str] = []
-    options: list[str] = []
-    arguments = iter(argv)
-    for argument in arguments:
-        if argument == "--":
-            files += arguments
-        elif not argument.startswith("-") or argument == "-":
-            files.append(argument)
-        else:
-            options.append(argument)
-            if "=" not in argument and argument not in ("--help", "-h", "--print_config"):
-                options += [value for value in [next(arguments, None)] if value is not None]
-    return files, options
 
 
 def check(files: list[str]) -> None:
@@ -59,7 +42,7 @@ def chunk(files: list[str]) -> pa.Table:
 
 def main() -> int:
     """Caption the files in their order."""
-    files, options = split_arguments(sys.argv[1:])
+    files, options = split_arguments(sys.argv[1:], CaptionDatasetConfig)
     if not any(option.split("=")[0] == "--config" for option in options):
         options = ["--config", str(DEFAULT_CONFIG), *options]
     config = parse(CaptionDatasetConfig, options, description=__doc__)

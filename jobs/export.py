@@ -14,21 +14,13 @@ something else.
 import sys
 
 from glied.bulk.exports import ExportConfig, export
-from glied.config import parse, run
-
-
-def options_of(argv: list[str]) -> list[str]:
-    """The arguments with a bare --partial as true."""
-    bare = {"--partial": "--partial=true"}
-    return [
-        bare.get(argument, argument) if after.startswith("-") else argument
-        for argument, after in zip(argv, [*argv[1:], "--"], strict=False)
-    ]
+from glied.config import parse, run, split_arguments
 
 
 def main() -> int:
     """Export what is missing and say what came of it."""
-    report = export(parse(ExportConfig, options_of(sys.argv[1:]), description=__doc__))
+    bare, options = split_arguments(sys.argv[1:], ExportConfig)
+    report = export(parse(ExportConfig, [*bare, *options], description=__doc__))
     print("\n".join(report.lines()))
     return 1 if report.refused else 0
 

@@ -17,10 +17,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from glied.bulk import status
-from glied.config import parse, run
+from glied.config import parse, run, split_arguments
 from glied.errors import UsageError
-
-FLAGS = ("--json", "--verify")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,36 +28,17 @@ class StatusConfig:
     run: str
     """Run folder of jobs/caption_dataset.py or jobs/extract_regions.py; may stand without --run."""
     json: bool = False
-    """Print JSON; a bare --json means true."""
+    """Print JSON."""
     verify: bool = False
-    """Open every committed unit, compare it with its record and the manifest; a bare --verify means true."""
-
-
-def options_of(argv: list[str]) -> list[str]:
-    """The arguments with RUN as --run and bare flags as true."""
-    options: list[str] = []
-    runs: list[str] = []
-    following = iter([*argv[1:], ""])
-    arguments = iter(argv)
-    for argument in arguments:
-        after = next(following)
-        if argument in FLAGS and after not in ("true", "false"):
-            options.append(f"{argument}=true")
-        elif not argument.startswith("-"):
-            runs.append(f"--run={argument}")
-        else:
-            options.append(argument)
-            if "=" not in argument and argument not in ("--help", "-h", "--print_config"):
-                options += [value for value in [next(arguments, None)] if value is not None]
-                next(following, None)
-    if len(runs) > 1 or (not runs and not argv):
-        raise UsageError(f"{len(runs)} run folders given, one is needed: python jobs/status.py RUN")
-    return options + runs
+    """Open every committed unit, compare it with its record and the manifest."""
 
 
 def main() -> int:
     """Look at the run and say what there is."""
-    config = parse(StatusConfig, options_of(sys.argv[1:]), description=__doc__)
+    runs, options = split_arguments(sys.argv[1:], StatusConfig)
+    if len(runs) > 1:
+        raise UsageError(f"{len(runs)} run folders given, one is needed: python jobs/status.py RUN")
+    config = parse(StatusConfig, [*options, *(f"--run={one}" for one in runs)], description=__doc__)
     found = status.open_run(config.run)
     state = status.status(found)
     violations = list(status.verify(found)) if config.verify else []

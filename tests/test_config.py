@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from glied.config import parse
+from glied.config import parse, split_arguments
 from glied.errors import UsageError
 
 
@@ -95,3 +95,19 @@ def test_help_explains_every_field() -> None:
         command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True
     )
     assert "Captions file in the COCO form" in result.stdout
+
+
+def test_bare_arguments_options_and_flags_are_told_apart():
+    @dataclass(frozen=True, kw_only=True)
+    class Flags:
+        """Options with a flag."""
+
+        name: str
+        """A value."""
+        quick: bool = False
+        """A flag."""
+
+    argv = ["a.jpg", "--name", "x", "--quick", "b.jpg", "--name=y", "--quick", "false", "--", "--c.jpg"]
+    bare, options = split_arguments(argv, Flags)
+    assert bare == ["a.jpg", "b.jpg", "--c.jpg"]
+    assert options == ["--name", "x", "--quick=true", "--name=y", "--quick", "false"]

@@ -43,3 +43,8 @@ def test_package_never_imports_jobs() -> None:
     sources = {file: file.read_text() for file in (ROOT / "glied").rglob("*.py")}
     offenders = [file for file, text in sources.items() if "from jobs" in text or "import jobs" in text]
     assert offenders == []
+
+
+def test_tasks_that_fetch_and_tools_that_only_read_storage_start_without_torch() -> None:
+    light = ["glied.bulk.pipeline", "glied.bulk.sources.fetch", "glied.bulk.status", "glied.bulk.exports"]
+    assert "torch" not in imported_by(light)

@@ -10,7 +10,7 @@ import torch
 import glied
 from glied import checkpoint, storage
 from glied.bulk import sinks
-from glied.bulk.chunks import Pool, StageFactory
+from glied.bulk.chunks import Pool, Stage, StageFactory
 from glied.bulk.config import InputConfig, OutputConfig, ResourcesConfig
 from glied.bulk.job import Job
 from glied.bulk.sources.fetch import Fetch
@@ -23,7 +23,6 @@ from glied.bulk.stages import (
     ExtractRegions,
     ImageStage,
     RegionsStage,
-    Stage,
 )
 from glied.captioner.captioner import Captioner
 from glied.captioner.decode import DecodingConfig

@@ -6,8 +6,10 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from glied.bulk.stages import Stage
 from glied.bulk.tables import seconds_of, with_seconds
+
+Stage = Callable[[pa.Table], pa.Table]
+"""A table of images to a table with as many rows in the same order."""
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,10 @@ class InputConfig:
         """Refuse an empty prefix and limits that leave nothing."""
         if not self.uri:
             raise UsageError("input.uri is empty")
+        if "@" in self.uri.partition("://")[2].partition("/")[0]:
+            raise UsageError(
+                "input.uri holds credentials, which run.json would show; give them by environment"
+            )
         if self.limit is not None and self.limit < 1:
             raise UsageError(f"input.limit: {self.limit} is not at least 1")
         if not self.extensions:

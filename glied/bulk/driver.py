@@ -21,8 +21,8 @@ from glied.bulk.job import Job
 from glied.bulk.ledger import Counts, Ledger
 from glied.bulk.manifest import INPUT, Manifest, Unit
 from glied.bulk.progress import Progress
+from glied.bulk.sinks import FAILED, OK
 from glied.bulk.sources.fetch import STORAGE
-from glied.bulk.stages import FAILED, OK
 from glied.bulk.summary import Example, Summary
 from glied.bulk.tables import conform, seconds_of
 from glied.errors import JobError

@@ -31,11 +31,10 @@ import pyarrow.parquet as pq
 
 from glied import storage
 from glied.bulk.manifest import Manifest
+from glied.bulk.sinks import OK
 from glied.bulk.status import CommittedUnit, Run, committed_units, in_order, open_run, reader
 from glied.errors import JobError, StorageError, UsageError
 
-OK = "ok"
-"""As in stages.py, which needs torch."""
 STATE = ".export"
 SUCCESS = "_SUCCESS"
 CAPTION_COLUMNS = ["id", "caption", "status"]

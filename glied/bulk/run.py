@@ -23,9 +23,9 @@ from glied.bulk.driver import Driver
 from glied.bulk.job import Job
 from glied.bulk.ledger import Ledger
 from glied.bulk.manifest import Manifest
+from glied.bulk.sinks import FAILED
 from glied.bulk.sources import Source, inputs, open_source
 from glied.bulk.sources.listing import absolute
-from glied.bulk.stages import FAILED
 from glied.bulk.summary import Summary
 from glied.errors import GliedError, StorageError, UsageError
 

@@ -10,6 +10,8 @@ from glied.bulk import tables
 from glied.datasets import features
 
 SCHEMA_VERSION = 1
+OK, REJECTED, FAILED = "ok", "rejected", "failed"
+"""Status of a row: described, the image is at fault, we are."""
 BOX = pa.list_(pa.float32())
 
 CAPTIONS = pa.schema(

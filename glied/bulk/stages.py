@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from glied.bulk import sinks, tables
+from glied.bulk.sinks import FAILED, OK, REJECTED
 from glied.bulk.sources import fetch
 from glied.captioner.captioner import Caption, Captioner
 from glied.datasets import features
@@ -29,11 +30,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Image = NDArray[np.uint8]
 Row = dict[str, Any]
-Stage = Callable[[pa.Table], pa.Table]
 
 TRANSIT = "<f4"
 """Features between two pools: as the detector gave them, so that captions are those of one fused stage."""
-OK, REJECTED, FAILED = "ok", "rejected", "failed"
 BATCH_BYTES = 16 << 20
 """Most encoded bytes that are decoded together: pixels take about thirteen times as much."""
 

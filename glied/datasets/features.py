@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,9 @@ import pyarrow.parquet
 from glied import storage
 from glied.datasets import parquet
 from glied.errors import UsageError
-from glied.vision.regions import Regions
+
+if TYPE_CHECKING:
+    from glied.vision.regions import Regions
 
 _COLUMNS: list[tuple[str, pa.DataType]] = [
     ("id", pa.string()),
@@ -45,7 +47,7 @@ STORED = "<f2"
 
 
 def write(
-    regions: Sequence[Regions], ids: Sequence[str], *, fingerprint: Mapping[str, Any], dtype: str = STORED
+    regions: "Sequence[Regions]", ids: Sequence[str], *, fingerprint: Mapping[str, Any], dtype: str = STORED
 ) -> pa.Table:
     """Returns a table of the feature store with the regions of each image id.
 
@@ -60,7 +62,7 @@ def write(
     return pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(metadata))
 
 
-def _row(regions: Regions, image_id: str, dtype: str) -> dict[str, Any]:
+def _row(regions: "Regions", image_id: str, dtype: str) -> dict[str, Any]:
     largest = float(np.finfo(dtype).max)
     features = np.clip(regions.features, -largest, largest).astype(dtype)
     return {
@@ -76,8 +78,10 @@ def _row(regions: Regions, image_id: str, dtype: str) -> dict[str, Any]:
     }
 
 
-def read(row: Mapping[str, Any], *, dtype: str = STORED) -> Regions:
+def read(row: Mapping[str, Any], *, dtype: str = STORED) -> "Regions":
     """Returns the regions of one row, given as plain Python values; the arrays are writable copies."""
+    from glied.vision.regions import Regions  # needs torch; tasks that only fetch images do without it
+
     count = row["count"]
     return Regions(
         boxes=np.asarray(row["boxes"], np.float32).reshape(count, 4),
@@ -181,7 +185,7 @@ class FeatureStore:
         """Whether the store has this image."""
         return image_id in self._places
 
-    def __getitem__(self, image_id: str) -> Regions:
+    def __getitem__(self, image_id: str) -> "Regions":
         """The regions of one image; raises KeyError if the store lacks it."""
         file, group, row = self._places[image_id]
         return read(self._group(file, group).slice(row, 1).to_pylist()[0])

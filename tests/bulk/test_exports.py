@@ -1,6 +1,5 @@
 """Exports of runs made by hand, read back with the readers of each form."""
 
-import importlib.util
 import io
 import json
 import math
@@ -15,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import webdataset
 
 from glied import storage
 from glied.bulk import exports, sinks
@@ -237,10 +237,7 @@ def test_plain_names_stay_readable():
     assert exports.webdataset_key("sub dir/img_1.jpg") == "sub dir/img_1%2Ejpg"
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("webdataset"), reason="webdataset is not installed")
 def test_read_by_webdataset(tar):
-    import webdataset
-
     samples = list(webdataset.WebDataset(str(tar), shardshuffle=False).decode())
     assert [sample["json"]["id"] for sample in samples] == NAMES
     assert samples[0]["txt"] == "a picture of a.jpg"

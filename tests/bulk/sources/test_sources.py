@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import webdataset
 
 from glied import storage
 from glied.bulk.config import InputConfig
@@ -90,6 +91,18 @@ class TestTars:
         assert (rows["s-0.tar/a/1.jpg"]["data"], rows["s-0.tar/a/1.jpg"]["json"]) == (b"one", '{"n": 1}')
         assert rows["s-0.tar/../../etc/evil.jpg"]["data"] == b"three"
         assert [len(row["data"]) for row in rows.values()] == [4, 3, 3000, 5]
+
+    def test_as_webdataset_writes_them(self, tmp_path):
+        with webdataset.TarWriter(str(tmp_path / "w.tar")) as writer:
+            for number in range(3):
+                sample = {"jpg": f"image {number}".encode(), "json": {"n": number}, "txt": f"text {number}"}
+                writer.write({"__key__": f"dir/{number:03d}"} | sample)
+        table, columns = plan(tmp_path, form="webdataset")
+        rows = fetch(table, columns, form="webdataset")
+        assert [row["data"] for row in rows] == [b"image 0", b"image 1", b"image 2"]
+        assert [(json.loads(row["json"])["n"], row["txt"]) for row in rows] == [
+            (n, f"text {n}") for n in range(3)
+        ]
 
     def test_one_tar_by_name_and_several_by_prefix(self, tmp_path):
         for shard in range(3):
