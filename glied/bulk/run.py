@@ -27,7 +27,7 @@ from glied.bulk.sinks import FAILED
 from glied.bulk.sources import Source, inputs, open_source
 from glied.bulk.sources.listing import absolute
 from glied.bulk.summary import Summary
-from glied.errors import GliedError, StorageError, UsageError
+from glied.errors import GliedError, JobError, StorageError, UsageError
 
 
 def execute(job: Job, stream: Stream) -> Summary:
@@ -35,16 +35,24 @@ def execute(job: Job, stream: Stream) -> Summary:
 
     Raises:
         UsageError: input, output or fingerprint do not fit; nothing was started.
-        JobError: storage keeps failing.
+        JobError: storage keeps failing, or another job has overwritten the run.
     """
     started = time.perf_counter()
     run_uri = absolute(job.output.uri)
     plan = _open(job, run_uri)
     driver = Driver(job, plan, Ledger(run_uri, plan.plan, job.results), stream)
     driver.run()
+    _check_current(job, plan, run_uri)
     summary = driver.summarize(time.perf_counter() - started)
     storage.write_bytes(storage.join(run_uri, "summary.json"), summary.to_json())
     return summary
+
+
+def _check_current(job: Job, plan: Manifest, run_uri: str) -> None:
+    """Refuse to sum up a run that another job has overwritten; what this one wrote since is not read."""
+    current = manifest.load(run_uri)
+    if current is None or current.plan != plan.plan:
+        raise JobError(f"output.uri {job.output.uri} was overwritten by another job meanwhile")
 
 
 def _open(job: Job, run_uri: str) -> Manifest:

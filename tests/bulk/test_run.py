@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from glied.bulk import run
+from glied.bulk import results, run
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job, caption_pools
 from glied.bulk.chunks import StreamBroken, run_here
 from glied.bulk.sources.fetch import Fetch
@@ -132,6 +132,21 @@ def test_overwrite_starts_again(configure, tmp_path):
     summary = execute(configure("--output.mode=overwrite", "--input.limit=20", "--decoding.beam_size=4"))
     assert (summary.images, summary.images_this_time) == (20, 20)
     assert len(read_rows(tmp_path / "out")) == 20
+
+
+def test_a_driver_whose_run_is_overwritten_leaves_the_new_one_alone(configure, tmp_path):
+    config = configure("--resources.chunk_images=5")
+    here = run_here(Fetch(), caption_factory(config).build())
+
+    def stream(chunks):
+        yield from here(chunks[:5])
+        execute(configure("--output.mode=overwrite", "--input.limit=20"))
+        yield from here(chunks[5:])
+
+    with pytest.raises(JobError, match="was overwritten by another job"):
+        run.execute(caption_job(config), stream)
+    assert len(list(results.read_rows(str(tmp_path / "out")))) == 20
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["images"] == 20
 
 
 def test_storage_failures_are_not_image_failures(configure, tmp_path, photos):
