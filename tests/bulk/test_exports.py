@@ -18,7 +18,8 @@ import webdataset
 
 from glied import storage
 from glied.bulk import exports, sinks
-from glied.bulk.exports import ExportConfig, Report, export
+from glied.bulk.exports import ExportConfig, Report, export, sidecars
+from glied.bulk.exports import files as unit_files
 from glied.errors import JobError, StorageError, UsageError
 from tests.bulk import runs
 
@@ -58,8 +59,8 @@ def fail_after(monkeypatch, count: int, name: str = "write_bytes") -> None:
         return real(uri, data)
 
     monkeypatch.setattr(storage, name, write)
-    monkeypatch.setattr(exports, "UNITS_IN_FLIGHT", 1)
-    monkeypatch.setattr(exports, "SIDECARS_IN_FLIGHT", 1)
+    monkeypatch.setattr(unit_files, "UNITS_IN_FLIGHT", 1)
+    monkeypatch.setattr(sidecars, "SIDECARS_IN_FLIGHT", 1)
 
 
 def test_parquet(folder):
@@ -107,7 +108,7 @@ def test_values_that_json_lacks():
             "text": pa.array(["\u2028\n\u00e9"] * 3),
         }
     )
-    text = exports.encode_jsonl(table).decode()
+    text = unit_files.encode_jsonl(table).decode()
     first, second, third = (json.loads(line, parse_constant=pytest.fail) for line in text.splitlines())
     assert first == {
         "float": None,
@@ -146,7 +147,7 @@ def test_cut_off_and_gone_on(folder, monkeypatch, form):
         fail_after(patch, 1)
         with pytest.raises(StorageError):
             run(folder, form)
-    first = folder.parent / "out" / f"unit-000000{exports.EXTENSIONS[form]}"
+    first = folder.parent / "out" / f"unit-000000{unit_files.EXTENSIONS[form]}"
     stamp = first.stat().st_mtime_ns
     assert not (folder.parent / "out" / "_SUCCESS").exists()
     report = run(folder, form)
@@ -234,7 +235,7 @@ def test_read_by_the_rule_of_webdataset(tar):
 
 
 def test_plain_names_stay_readable():
-    assert exports.webdataset_key("sub dir/img_1.jpg") == "sub dir/img_1%2Ejpg"
+    assert unit_files.webdataset_key("sub dir/img_1.jpg") == "sub dir/img_1%2Ejpg"
 
 
 def test_read_by_webdataset(tar):
@@ -439,7 +440,7 @@ def test_an_unfinished_run(tmp_path, form):
     runs.commit(tmp_path / "run", plan, 2, runs.table(ROWS[4:]))
     if form != "coco":
         assert run(tmp_path / "run", form).units == 1
-    assert (tmp_path / "out" / "_SUCCESS").exists() == (form in exports.EXTENSIONS)
+    assert (tmp_path / "out" / "_SUCCESS").exists() == (form in unit_files.EXTENSIONS)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,179 @@
+"""A file per image, beside the images or anywhere else, and the names that are safe for it."""
+
+import hashlib
+import json
+import posixpath
+import re
+from array import array
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from glied import storage
+from glied.bulk.exports.book import STATE, Book
+from glied.bulk.exports.config import ExportConfig, UnitReport
+from glied.bulk.exports.units import CAPTION_COLUMNS, put, read_table, write
+from glied.bulk.manifest import Manifest
+from glied.bulk.sinks import OK
+from glied.bulk.status import CommittedUnit, Run, reader
+
+SIDECARS_IN_FLIGHT = 32
+NAME_BYTES = 236
+"""Most bytes of a name in an id: 255, less .txt and what the name of a temporary file adds."""
+_SCHEME = re.compile("[A-Za-z][A-Za-z0-9+.-]+:/(/?)")
+
+
+class Sidecars:
+    """Form txt: a file per image."""
+
+    def __init__(self, config: ExportConfig, plan: Manifest, run: Run, book: Book) -> None:
+        self.config = config
+        self.plan = plan
+        self.book = book
+        self.read = reader(run.uri)
+        self.read_sidecar = reader(config.out)
+
+    def run(self, units: list[CommittedUnit]) -> Iterator[UnitReport]:
+        """Export them, one after the other."""
+        if not units:
+            return
+        names = SidecarNames(unit.ids for unit in self.plan.read_units(range(self.plan.units)))
+        with ThreadPoolExecutor(SIDECARS_IN_FLIGHT) as pool:
+            for unit in units:
+                yield self._export(unit, names, pool)
+
+    def _export(self, unit: CommittedUnit, names: "SidecarNames", pool: ThreadPoolExecutor) -> UnitReport:
+        rows = read_table(self.read, unit, CAPTION_COLUMNS).to_pylist()
+        lines: dict[int, tuple[str, bytes]] = {}
+        refusals = []
+        for position, row in enumerate(rows):
+            if row["status"] != OK:
+                continue
+            if reason := refusal(row["id"]):
+                refusals.append(f"{row['id']!r}: {reason}")
+                continue
+            # A path with :// in it would pass for a URI; ids with :/ are refused.
+            name = names(row["id"], unit.unit * self.plan.unit_size + position).replace("://", ":/")
+            lines[position] = storage.join(self.config.out, name), f"{row['caption'] or ''}\n".encode()
+        # Rows that an earlier generation had are copied into this one: they must not be appended again.
+        earlier = set(self.book.read(unit.unit).rows) if self.config.existing == "append" else set()
+        todo = {position: line for position, line in lines.items() if position not in earlier}
+        written = self._write(unit, todo, pool)
+        done = UnitReport(
+            written=len(written),
+            skipped=len(todo) - len(written),
+            captionless=sum(row["status"] != OK for row in rows),
+            rows=sorted(earlier | written),
+            refusals=refusals,
+        )
+        self.book.mark(unit, done)
+        if self.config.existing == "append":
+            storage.delete(self._begun_uri(unit))
+        return done
+
+    def _write(
+        self, unit: CommittedUnit, todo: dict[int, tuple[str, bytes]], pool: ThreadPoolExecutor
+    ) -> set[int]:
+        """Write lines (URI, content) by position; the positions whose line stands in its file now."""
+        if self.config.existing == "skip":
+            results = pool.map(lambda line: put(*line), todo.values())
+            return {position for position, stands in zip(todo, results, strict=True) if stands}
+        files = self._appended(unit, todo, pool) if self.config.existing == "append" else todo
+        list(pool.map(lambda file: write(*file), files.values()))
+        return set(todo)
+
+    def _appended(
+        self, unit: CommittedUnit, todo: dict[int, tuple[str, bytes]], pool: ThreadPoolExecutor
+    ) -> dict[int, tuple[str, bytes]]:
+        """The files with their line at the end, without those that an attempt cut off before has written.
+
+        What that attempt found is on record: a file that has grown since holds its line.
+        """
+        contents = dict(zip(todo, pool.map(lambda line: self._content(line[0]), todo.values()), strict=True))
+        sizes = self._sizes_before(unit, {position: len(content) for position, content in contents.items()})
+        return {
+            position: (uri, _with_newline(contents[position]) + line)
+            for position, (uri, line) in todo.items()
+            if len(contents[position]) == sizes[position]
+        }
+
+    def _sizes_before(self, unit: CommittedUnit, sizes: dict[int, int]) -> dict[int, int]:
+        uri = self._begun_uri(unit)
+        try:
+            return {int(position): size for position, size in json.loads(self.read_sidecar(uri)).items()}
+        except FileNotFoundError:
+            write(uri, json.dumps(sizes).encode())
+            return sizes
+
+    def _begun_uri(self, unit: CommittedUnit) -> str:
+        return self.book.uri(unit.unit, unit.generation, "begun")
+
+    def _content(self, uri: str) -> bytes:
+        try:
+            return self.read_sidecar(uri)
+        except FileNotFoundError:
+            return b""
+
+
+def _with_newline(content: bytes) -> bytes:
+    return content if not content or content.endswith(b"\n") else content + b"\n"
+
+
+class SidecarNames:
+    """Names of sidecars, one for each id of a run.
+
+    An id's extension becomes .txt. Where an earlier id has that name already, or the name could be another
+    id's that keeps its extension, the id keeps it too: a.jpg has a.txt, a.png has a.png.txt. Names depend on
+    the manifest alone, not on what was exported before. 16 bytes an id while they are compared, 64-bit
+    digests: two that are equal by chance cost a plainer name and nothing else.
+    """
+
+    def __init__(self, ids: Iterable[list[str]]) -> None:
+        """Compare the ids of a manifest, given in its order."""
+        own, stems = array("Q"), array("Q")
+        for batch in ids:
+            own.extend(_digest_64(image_id) for image_id in batch)
+            stems.extend(_digest_64(_stem(image_id)) for image_id in batch)
+        own_array, stem_array = np.frombuffer(own, np.uint64), np.frombuffer(stems, np.uint64)
+        unique, first, count = np.unique(stem_array, return_index=True, return_counts=True)
+        again = count > 1
+        self._first = dict(zip(unique[again].tolist(), first[again].tolist(), strict=True))
+        self._ids = set(np.intersect1d(stem_array[stem_array != own_array], own_array).tolist())
+
+    def __call__(self, image_id: str, position: int) -> str:
+        """The name for an id at a position of the manifest."""
+        stem = _stem(image_id)
+        digest = _digest_64(stem)
+        taken = self._first.get(digest, position) != position or digest in self._ids
+        return f"{image_id}.txt" if taken or image_id == f"{stem}.txt" else f"{stem}.txt"
+
+
+def _stem(image_id: str) -> str:
+    return posixpath.splitext(image_id)[0]
+
+
+def _digest_64(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def refusal(image_id: str) -> str | None:
+    """Why no file below the destination may have the name of this id, or None."""
+    scheme = _SCHEME.match(image_id)
+    path = image_id[scheme.end() :] if scheme else image_id
+    parts = path.split("/")
+    if path.startswith("/") or re.match("[A-Za-z]:", image_id):
+        return "an absolute path"
+    if ".." in parts:
+        return "it leads out of the destination"
+    if "\\" in image_id or "\0" in image_id:
+        return "a backslash or a zero character"
+    if "::" in image_id:
+        return ":: chains file systems"
+    if "" in parts or "." in parts or (scheme and not scheme[1]):
+        return "an empty name or a dot in the path"
+    if parts[0] == STATE:
+        return f"{STATE} is the state of the export"
+    if any(len(part.encode()) > NAME_BYTES for part in parts):
+        return f"a name of more than {NAME_BYTES} bytes"
+    return None
