@@ -25,7 +25,7 @@ from glied import ray_runtime
 from glied.bulk.chunks import Chunk, Pool, Result, StageFactory, StreamBroken
 from glied.bulk.config import ResourcesConfig
 from glied.bulk.sources.fetch import Fetch
-from glied.bulk.tables import from_ipc, seconds_of, to_ipc, with_seconds
+from glied.bulk.tables import from_ipc, merged, seconds_of, to_ipc, with_seconds
 from glied.errors import JobError
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,8 @@ T = TypeVar("T")
 
 SECONDS = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
 """Bounds of the histogram's buckets."""
+UNKNOWN_AT_ONCE = 4
+"""Files read at once where their sizes are not known."""
 MAX_BLOCKS = 2_000
 """Blocks that the chunks of a round are dealt to."""
 
@@ -73,7 +75,7 @@ class RayStream:
         rows = [{"unit": chunk.unit, "start": chunk.start, "table": to_ipc(chunk.table)} for chunk in chunks]
         dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
         dataset = dataset.map_batches(
-            _FetchChunk(self.fetch),
+            _FetchChunk(self.fetch, self.resources.chunk_bytes),
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=resources.fetch_cpus,
@@ -157,16 +159,28 @@ class Metrics:
 
 
 class _FetchChunk:
-    """The fetching task."""
+    """The fetching task: a chunk as one row, or as several where its files are larger than was known."""
 
-    def __init__(self, fetch: Fetch) -> None:
+    def __init__(self, fetch: Fetch, size: int) -> None:
         self.fetch = fetch
+        self.size = size
         self.__name__ = "fetch"  # Ray Data names the operator after it
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        start = time.perf_counter()
-        table = self.fetch(from_ipc(batch["table"][0].as_py()))
-        return _replace_table(batch, with_seconds(table, {"fetch": time.perf_counter() - start}))
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        row = batch.to_pylist()[0]
+        chunk = from_ipc(row["table"])
+        known = chunk["size"].null_count == 0
+        step = chunk.num_rows if known else UNKNOWN_AT_ONCE
+        waiting: list[pa.Table] = []
+        first = 0
+        for start in range(0, chunk.num_rows, step):
+            clock = time.perf_counter()
+            table = self.fetch(chunk.slice(start, step))
+            waiting.append(with_seconds(table, {"fetch": time.perf_counter() - clock}))
+            last = start + table.num_rows
+            if last == chunk.num_rows or sum(one.nbytes for one in waiting) >= self.size:
+                yield _row(row["unit"], row["start"] + first, merged(waiting))
+                first, waiting = last, []
 
 
 class _DescribeChunk:
@@ -179,13 +193,15 @@ class _DescribeChunk:
         self.stage = factory.build()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        table = from_ipc(batch["table"][0].as_py())
-        return _replace_table(batch, with_seconds(self.stage(table), seconds_of(table)))
+        row = batch.to_pylist()[0]
+        table = from_ipc(row["table"])
+        return _row(row["unit"], row["start"], with_seconds(self.stage(table), seconds_of(table)))
 
 
-def _replace_table(batch: pa.Table, table: pa.Table) -> pa.Table:
-    position = batch.schema.get_field_index("table")
-    return batch.set_column(position, "table", pa.array([to_ipc(table)], pa.large_binary()))
+def _row(unit: int, start: int, table: pa.Table) -> pa.Table:
+    """What travels: a block of one row that holds the table as one value."""
+    value = pa.array([to_ipc(table)], pa.large_binary())
+    return pa.table({"unit": [unit], "start": [start], "table": value})
 
 
 def _start(pools: Sequence[Pool]) -> None:

@@ -47,6 +47,14 @@ def seconds_of(table: pa.Table) -> dict[str, float]:
     return json.loads((table.schema.metadata or {}).get(b"seconds", b"{}"))
 
 
+def merged(parts: list[pa.Table]) -> pa.Table:
+    """Tables of one schema below each other, their seconds added up."""
+    whole = pa.concat_tables(part.replace_schema_metadata(None) for part in parts)
+    for part in parts:
+        whole = with_seconds(whole, seconds_of(part))
+    return whole
+
+
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The table with exactly the columns of a schema: null where it lacks one, without its metadata."""
     columns = [

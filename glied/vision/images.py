@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.IcoImagePlugin import IcoFile
 from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
@@ -147,6 +147,8 @@ def _riff_is_short(data: bytes) -> bool:
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
+        if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+            return image  # exif_transpose would copy it
         return ImageOps.exif_transpose(image)
     except _FAILURES:  # broken EXIF says nothing about the pixels
         return image
@@ -159,7 +161,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         colors = image.convert("RGBA")
         white = Image.new("RGBA", colors.size, "white")
         return Image.alpha_composite(white, colors).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _to_eight_bits(values: NDArray) -> NDArray[np.uint8]:

@@ -35,7 +35,7 @@ PNGS = [encode("PNG", seed=seed) for seed in range(6)]
 
 @pytest.fixture(scope="module")
 def pool():
-    with DecoderPool(2, timeout_s=2.0, memory_bytes=256 * 2**20, function=FUNCTION) as pool:
+    with DecoderPool(2, timeout_s=10.0, memory_bytes=256 * 2**20, function=FUNCTION) as pool:
         yield pool
 
 
@@ -137,8 +137,8 @@ def test_an_exit_is_a_crash(pool):
 def test_a_hang_costs_its_image_only(pool):
     start = time.monotonic()
     error = assert_only_that_fails(pool, fault("hang", 100))
-    assert (error.kind, error.message) == ("decoder_timeout", "no result within 2 s")
-    assert time.monotonic() - start < 6
+    assert (error.kind, error.message) == ("decoder_timeout", "no result within 10 s")
+    assert time.monotonic() - start < 40
 
 
 def test_too_much_memory_costs_its_image_and_no_process(pool):
