@@ -1,0 +1,1 @@
+"""What a caption is worth: rewards for training and metrics for evaluation."""
