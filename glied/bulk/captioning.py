@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -27,10 +27,14 @@ from glied.bulk.stages import (
 from glied.captioner.captioner import Captioner
 from glied.captioner.decode import DecodingConfig
 from glied.errors import UsageError
+from glied.rewards.config import ClipConfig
 from glied.vision import images
 from glied.vision.attributes import load_attributes
 from glied.vision.decoding import DecoderPool
 from glied.vision.regions import RegionExtractor, RegionsConfig, load_extractor
+
+if TYPE_CHECKING:  # open_clip takes seconds to import
+    from glied.rewards.clip import ClipScorer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +61,8 @@ class CaptionDatasetConfig:
     """The captioner."""
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     """How captions are searched."""
+    clip: ClipConfig | None = None
+    """The CLIP whose CLIP-S goes into the column clip_score; null for none."""
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
     """What the run uses."""
     error_budget: float = 0.01
@@ -66,8 +72,10 @@ class CaptionDatasetConfig:
     """Part of the fingerprint; change it to keep apart what the rest of the fingerprint cannot tell apart."""
 
     def __post_init__(self) -> None:
-        """Refuse a budget that is no share."""
+        """Refuse a budget that is no share, and scores without the images."""
         check_budget(self.error_budget)
+        if self.clip is not None and self.resources.pools == "split":
+            raise UsageError("clip needs resources.pools fused: the second pool does not see the images")
 
 
 def check_budget(budget: float) -> None:
@@ -90,6 +98,7 @@ class CaptionFactory:
     decoding: DecodingConfig
     batch_size: int
     decoders: int
+    clip: ClipConfig | None = None
     part: Literal["all", "regions", "captions"] = "all"
 
     def build(self) -> Stage:
@@ -105,7 +114,7 @@ class CaptionFactory:
         if self.part == "regions":
             describe = ExtractRegions(extractor, model="", dtype=TRANSIT)
         else:
-            describe = CaptionImages(extractor, self._captions())
+            describe = CaptionImages(extractor, self._captions(), self._clip())
         return ImageStage(describe, DecoderPool(self.decoders), batch_size=self.batch_size)
 
     def inspect(self) -> tuple[str, dict[str, Any]]:
@@ -125,7 +134,9 @@ class CaptionFactory:
             raise UsageError(
                 f"regions, attributes and captioner do not fit: their features have {sizes} values"
             )
+        clip = here._clip()
         return captions.model, {
+            "clip": None if clip is None else dict(clip.fingerprint),
             "regions": dict(extractor.fingerprint),
             "attributes": checkpoint.load(locate(self.attributes)).digest,
             "captioner": captioner.digest,
@@ -137,6 +148,14 @@ class CaptionFactory:
     def _extractor(self) -> RegionExtractor:
         check_device(self.regions.device)
         return load_extractor(located(self.regions))
+
+    def _clip(self) -> "ClipScorer | None":
+        if self.clip is None:
+            return None
+        from glied.rewards.clip import load_clip
+
+        located_clip = dataclasses.replace(self.clip, checkpoint=locate(self.clip.checkpoint))
+        return load_clip(dataclasses.replace(located_clip, device=self.regions.device))
 
     def _captions(self) -> CaptionRegions:
         device = check_device(self.regions.device)
@@ -155,6 +174,7 @@ def caption_factory(config: CaptionDatasetConfig) -> CaptionFactory:
         decoding=config.decoding,
         batch_size=config.resources.batch_size,
         decoders=config.resources.decoders,
+        clip=config.clip,
     )
 
 

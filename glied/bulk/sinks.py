@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from glied.bulk import tables
 from glied.datasets import features
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 OK, REJECTED, FAILED = "ok", "rejected", "failed"
 """Status of a row: described, the image is at fault, we are."""
 BOX = pa.list_(pa.float32())
@@ -20,6 +20,7 @@ CAPTIONS = pa.schema(
         pa.field("uri", pa.string(), nullable=False),
         pa.field("caption", pa.string()),
         pa.field("captions", tables.list_of(text=pa.string(), log_probability=pa.float32())),
+        pa.field("clip_score", pa.float32()),
         pa.field("attributes", tables.list_of(word=pa.string(), probability=pa.float32())),
         pa.field("regions", tables.list_of(box=BOX, label=pa.string(), score=pa.float32())),
         pa.field("width", pa.int32()),
@@ -32,7 +33,7 @@ CAPTIONS = pa.schema(
 )
 """One row per image; `status` is ok, rejected (the image is at fault) or failed (ours).
 
-Boxes are xyxy in upright pixels; log-probabilities are natural.
+Boxes are xyxy in upright pixels; log-probabilities are natural; clip_score is CLIP-S, null unless asked for.
 """
 
 

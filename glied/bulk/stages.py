@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,9 @@ from glied.errors import ImageError
 from glied.vision.attributes import AttributePredictor
 from glied.vision.decoding import Decoded, DecoderPool, Pending
 from glied.vision.regions import RegionBatch, RegionExtractor, Regions
+
+if TYPE_CHECKING:  # open_clip takes seconds to import
+    from glied.rewards.clip import ClipScorer
 
 log = logging.getLogger(__name__)
 
@@ -193,17 +196,30 @@ class CaptionImages:
 
     schema = sinks.CAPTIONS
 
-    def __init__(self, extractor: RegionExtractor, describe: CaptionRegions) -> None:
-        """All models on the device they were loaded to."""
+    def __init__(
+        self, extractor: RegionExtractor, describe: CaptionRegions, clip: "ClipScorer | None" = None
+    ) -> None:
+        """All models on the device they were loaded to; without `clip` there are no scores."""
         self.extractor = extractor
         self.describe = describe
+        self.clip = clip
         self.model = describe.model
 
     def __call__(self, batch: Sequence[Image], clock: Clock) -> list[Row]:
-        """Columns caption, captions, attributes, regions, width, height."""
+        """Columns caption, captions, attributes, regions, width, height, clip_score."""
         with clock.measure("regions"):
             regions = self.extractor(batch)
-        return self.describe(regions, clock)
+        rows = self.describe(regions, clock)
+        if self.clip is None:
+            return rows
+        with clock.measure("clip"):
+            scores = self._scores(self.clip, batch, [row["caption"] for row in rows])
+        return [row | {"clip_score": score} for row, score in zip(rows, scores, strict=True)]
+
+    def _scores(self, clip: "ClipScorer", batch: Sequence[Image], captions: list[str]) -> list[float]:
+        from glied.rewards.clip import clip_score
+
+        return clip_score(clip.encode_images(batch), clip.encode_texts(captions)).tolist()
 
 
 class ExtractRegions:

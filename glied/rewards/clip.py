@@ -7,12 +7,10 @@ Shapes: ``B`` images or captions, ``R`` references of an image, ``E`` width of t
 import contextlib
 import copy
 import dataclasses
-import difflib
 import hashlib
 import json
 import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +27,9 @@ from torch import Tensor, nn
 
 from glied import checkpoint
 from glied.errors import StorageError, UsageError
+from glied.rewards.config import PROMPT, ClipConfig, known_tags
 
 FORMAT = "glied-clip-1"
-PROMPT = "A photo depicts "
 CLIP_WEIGHT = 2.5
 
 _USED_TOKENS = "used_tokens"
@@ -39,58 +37,6 @@ _TOKEN_TABLES = ("token_embedding.weight", "text.token_embedding.weight")
 _PREPROCESSING = {field.name for field in dataclasses.fields(PreprocessCfg)}
 _RESIZE_MODES = ("shortest", "longest", "squash")
 _THINNEST = 32
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipConfig:
-    """Which CLIP scores captions, and with which prompt."""
-
-    model: str = ""
-    """Architecture by open_clip's name, e.g. ViT-B-32; excludes `checkpoint`."""
-    weights: str = ""
-    """Weights of `model`: a published tag of open_clip, e.g. openai, or a local .safetensors or .pt file."""
-    weights_tag: str = ""
-    """Published tag that a file in `weights` descends from: says its preprocessing and activation."""
-    checkpoint: str = ""
-    """Folder (path or URI) of a CLIP of our own, as `save_clip` writes it; excludes `model`."""
-    prompt: str = PROMPT
-    """Stands before every caption and reference, joined with a blank; empty for none."""
-    batch_size: int = 64
-    """Images or captions encoded at once."""
-    device: str = "cpu"
-    """Torch device, e.g. cpu or cuda."""
-    allow_random: bool = False
-    """Accept a `model` without `weights`; its scores mean nothing, tests use it."""
-
-    def __post_init__(self) -> None:
-        """Refuse conflicts, unknown names and ranges that make no sense."""
-        if bool(self.checkpoint) == bool(self.model):
-            raise UsageError(
-                "clip: give either checkpoint (a folder) or model (an architecture of open_clip)"
-            )
-        if self.weights and not self.model:
-            raise UsageError(
-                f"weights {self.weights!r} belong to an architecture of open_clip: name it in model"
-            )
-        if self.model:
-            self._check_model()
-        if self.batch_size < 1:
-            raise UsageError(f"batch_size {self.batch_size}: must be at least 1")
-        try:
-            torch.device(self.device)
-        except RuntimeError as error:
-            raise UsageError(f"device {self.device!r} is not a torch device") from error
-
-    def _check_model(self) -> None:
-        names = {name.lower(): name for name in open_clip.list_models()}
-        if self.model not in names.values():
-            close = difflib.get_close_matches(self.model.lower(), names, n=5, cutoff=0.4)
-            hint = ", ".join(names[name] for name in close) or "see open_clip.list_models()"
-            raise UsageError(f"model {self.model!r} is no architecture of open_clip; close ones: {hint}")
-        if not self.weights and not self.allow_random:
-            raise UsageError(f"model {self.model} needs weights: {_tags(self.model)}, or a local file")
-        if self.weights_tag and not open_clip.get_pretrained_cfg(self.model, self.weights_tag):
-            raise UsageError(f"weights_tag {self.weights_tag!r}: {self.model} has {_tags(self.model)}")
 
 
 class ClipScorer:
@@ -399,7 +345,7 @@ def _weights_file(config: ClipConfig) -> tuple[str, Mapping[str, Any]]:
             raise StorageError(message) from error
     if not Path(config.weights).is_file():
         found = f"weights {config.weights!r}: no such file here, and no published tag of {config.model}"
-        raise UsageError(f"{found}, which has {_tags(config.model)}")
+        raise UsageError(f"{found}, which has {known_tags(config.model)}")
     if config.weights_tag:
         return config.weights, open_clip.get_pretrained_cfg(config.model, config.weights_tag)
     return config.weights, _only_preprocessing(config.model)
@@ -416,7 +362,7 @@ def _only_preprocessing(model: str) -> Mapping[str, Any]:
     if any(entry != entries[0] for entry in entries):
         raise UsageError(
             f"the preprocessing of {model} depends on its weights: say in weights_tag which the file is of, "
-            f"{_tags(model)}"
+            f"{known_tags(model)}"
         )
     return entries[0] if entries else {}
 
@@ -467,11 +413,6 @@ def _token_table(tensors: Mapping[str, Tensor]) -> str:
 
 def _table_rows(model_config: Mapping[str, Any]) -> int:
     return int(model_config["text_cfg"].get("vocab_size", open_clip.CLIPTextCfg.vocab_size))
-
-
-def _tags(model: str) -> str:
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    return f"the tags {', '.join(tags)}" if tags else "no published tags"
 
 
 def _digest(model: nn.Module) -> str:

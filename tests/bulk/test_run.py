@@ -16,6 +16,9 @@ from glied.bulk.sources.fetch import Fetch
 from glied.bulk.summary import Summary
 from glied.config import parse
 from glied.errors import JobError, UsageError
+from glied.rewards.clip import clip_score, load_clip
+from glied.rewards.config import ClipConfig
+from glied.vision import images
 from tests.bulk.models import BAD, model_options
 
 CONFIG = "configs/caption/demo.yaml"
@@ -77,6 +80,21 @@ def test_two_pools_give_the_captions_of_one(configure, tmp_path):
     rows = [read_rows(tmp_path / name) for name in ("out", "other")]
     for name in ("id", "caption", "status", "error_kind", "width", "regions", "model"):
         assert [row[name] for row in rows[0]] == [row[name] for row in rows[1]]
+
+
+def test_clip_scores_on_request(configure, tmp_path):
+    clip = ["--clip.model=RN50", "--clip.allow_random=true"]
+    assert execute(configure(*clip, "--input.limit=3")).statuses == {"ok": 2, "rejected": 1}
+    rows = [row for row in read_rows(tmp_path / "out") if row["status"] == "ok"]
+    scorer = load_clip(ClipConfig(model="RN50", allow_random=True))
+    for row in rows:
+        image = images.decode(Path(row["uri"]).read_bytes())
+        expected = clip_score(scorer.encode_images([image]), scorer.encode_texts([row["caption"]])).item()
+        assert row["clip_score"] == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(UsageError, match=r"clip\.prompt was .A photo depicts . and is now .It shows"):
+        execute(configure(*clip, "--input.limit=3", "--clip.prompt=It shows"))
+    with pytest.raises(UsageError, match=r"clip needs resources\.pools fused"):
+        configure(*clip, "--resources.pools=split")
 
 
 def test_a_finished_run_is_left_alone(configure, tmp_path):
