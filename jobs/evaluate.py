@@ -1,48 +1,52 @@
-"""Score captions against references: CIDEr, BLEU-1..4, ROUGE-L (pycocoevalcap, no Java needed).
+"""Score captions against references: CIDEr, BLEU-1..4, ROUGE-L, METEOR, SPICE, FineCapEval, diversity.
 
 python jobs/evaluate.py --captions demo/captions --references demo/scenes/captions.json --out results.json
+python jobs/evaluate.py --captions new.json --references val.json --metrics CIDEr BLEU
+python jobs/evaluate.py --compare base.json glied.json --references val.json --finecapeval finecapeval.csv
+python jobs/evaluate.py --captions run --finecapeval FineCapEval.csv --training_captions train.json
+
+METEOR and SPICE need Java, SPICE also its parser models; what is missing is left out with a line. A captions
+file that misses images, names one twice or names unknown ones is refused. The results file carries the
+recipe; a table in Markdown goes beside it. Exit code 0: scored. 1: the results could not be written. 2: bad
+usage.
 """
 
-import hashlib
-import importlib.metadata
 import json
-from dataclasses import dataclass
+import sys
+from collections import deque
 
 from glied import storage
-from glied.config import parse, run
-from glied.evaluation.captions import read_captions, read_references
-from glied.evaluation.text_metrics import text_metrics
+from glied.config import parse, run, split_arguments
+from glied.evaluation import report
+from glied.evaluation.evaluate import EvaluateConfig, evaluate
+
+LISTS = ("--compare", "--metrics")
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """What to score."""
-
-    captions: str
-    """Run folder of jobs/caption_dataset.py, COCO results JSON, or JSONL with image_id or id, and caption."""
-    references: str
-    """Captions file in the COCO form; its file names or image ids match those of the captions."""
-    out: str | None = None
-    """Where to write the figures with their recipe, as JSON."""
+def with_lists(argv: list[str]) -> list[str]:
+    """The arguments with `--compare A B` and `--metrics A B` as lists in JSON, which the parser takes."""
+    arguments: list[str] = []
+    rest = deque(argv)
+    while rest:
+        arguments.append(rest.popleft())
+        if arguments[-1] in LISTS:
+            values = []
+            while rest and not rest[0].startswith("--"):
+                values.append(rest.popleft())
+            arguments.append(values[0] if values[:1] and values[0].startswith("[") else json.dumps(values))
+    return arguments
 
 
 def main() -> int:
-    """Read, score, print, write."""
-    config = parse(EvaluateConfig, description=__doc__)
-    captions = read_captions(config.captions)
-    references = read_references(config.references, list(captions))
-    metrics = text_metrics(captions, references)
-    print(f"{len(captions)} captions: " + ", ".join(f"{name} {value:.1f}" for name, value in metrics.items()))
+    """Evaluate, print, write."""
+    bare, options = split_arguments(with_lists(sys.argv[1:]), EvaluateConfig)
+    config = parse(EvaluateConfig, [*bare, *options], description=__doc__)
+    evaluation = evaluate(config, sys.argv)
+    print("\n".join(report.lines(evaluation)))
     if config.out:
-        recipe = {
-            "captions": config.captions,
-            "references": config.references,
-            "references_sha256": hashlib.sha256(storage.read_bytes(config.references)).hexdigest(),
-            "images": len(captions),
-            "tokenizer": "glied.captioner.vocabulary.tokenize",
-            "pycocoevalcap": importlib.metadata.version("pycocoevalcap"),
-        }
-        storage.write_bytes(config.out, json.dumps({"metrics": metrics, "recipe": recipe}, indent=1).encode())
+        results = evaluation.to_json()
+        storage.write_bytes(config.out, json.dumps(results, indent=1).encode() + b"\n")
+        storage.write_bytes(config.out.removesuffix(".json") + ".md", report.markdown(evaluation).encode())
     return 0
 
 
