@@ -6,6 +6,7 @@ and fetching runs ahead of the models. Restarts and retries are finite; a chunk 
 missing from the stream, and the caller sends it again.
 """
 
+import ctypes
 import logging
 import queue
 import threading
@@ -181,6 +182,7 @@ class _FetchChunk:
             if last == chunk.num_rows or sum(one.nbytes for one in waiting) >= self.size:
                 yield _row(row["unit"], row["start"] + first, merged(waiting))
                 first, waiting = last, []
+                _release()
 
 
 class _DescribeChunk:
@@ -195,7 +197,17 @@ class _DescribeChunk:
     def __call__(self, batch: pa.Table) -> pa.Table:
         row = batch.to_pylist()[0]
         table = from_ipc(row["table"])
-        return _row(row["unit"], row["start"], with_seconds(self.stage(table), seconds_of(table)))
+        result = _row(row["unit"], row["start"], with_seconds(self.stage(table), seconds_of(table)))
+        del batch, row, table
+        _release()
+        return result
+
+
+def _release() -> None:
+    """Give freed memory back to the system: after large photographs allocators would keep gigabytes of it."""
+    pa.default_memory_pool().release_unused()
+    with suppress(OSError, AttributeError):  # glibc only
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _row(unit: int, start: int, table: pa.Table) -> pa.Table:
