@@ -1,0 +1,90 @@
+"""The stream on Ray: what it does with files of unknown size, with silence, and with an image that kills."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pytest
+
+from glied.bulk import run
+from glied.bulk.captioning import CaptionDatasetConfig, caption_job
+from glied.bulk.chunks import Pool, StreamBroken
+from glied.bulk.manifest import planned
+from glied.bulk.pipeline import RayStream, _FetchChunk, watched
+from glied.bulk.sinks import CAPTIONS, OK
+from glied.bulk.sources.fetch import Fetch
+from glied.bulk.tables import from_ipc, seconds_of, to_ipc
+from glied.config import parse
+from tests.bulk.models import model_options
+
+
+def test_silence_breaks_a_stream():
+    def batches():
+        yield 1
+        yield 2
+        time.sleep(30)
+
+    stream = watched(batches(), 1.0)
+    assert [next(stream), next(stream)] == [1, 2]
+    start = time.monotonic()
+    with pytest.raises(StreamBroken, match=r"no chunk was done for 1 s"):
+        next(stream)
+    assert time.monotonic() - start < 10
+
+
+def test_a_watched_stream_ends_and_fails_as_it_would():
+    assert list(watched(iter(range(5)), 5.0)) == [0, 1, 2, 3, 4]
+
+    def failing():
+        yield 1
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        list(watched(failing(), 5.0))
+
+
+def test_files_of_unknown_size_travel_in_bounded_pieces(tmp_path):
+    for number in range(10):
+        (tmp_path / f"{number}.jpg").write_bytes(bytes(1000))
+    names = [str(tmp_path / f"{number}.jpg") for number in range(10)]
+    for sizes, pieces in (([1000] * 10, [(5, 10)]), ([None] * 10, [(5, 4), (9, 4), (13, 2)])):
+        chunk = planned(id=names, uri=names, size=sizes)
+        batch = pa.table({"unit": [7], "start": [5], "table": pa.array([to_ipc(chunk)], pa.large_binary())})
+        rows = [row for one in _FetchChunk(Fetch(), 3000)(batch) for row in one.to_pylist()]
+        tables = [from_ipc(row["table"]) for row in rows]
+        found = [(row["start"], table.num_rows) for row, table in zip(rows, tables, strict=True)]
+        assert found == pieces
+        assert [one for table in tables for one in table["id"].to_pylist()] == names
+        assert all("fetch" in seconds_of(table) for table in tables)
+
+
+@dataclass(frozen=True)
+class Deadly:
+    """Builds a stage whose process dies on one image."""
+
+    victim: str
+
+    def build(self):
+        def describe(table: pa.Table) -> pa.Table:
+            rows = table.select(["id", "uri"]).to_pylist()
+            if any(row["id"] == self.victim for row in rows):
+                os.kill(os.getpid(), signal.SIGKILL)
+            blank = dict.fromkeys(CAPTIONS.names)
+            done = [blank | row | {"status": OK, "caption": "a cat", "model": "m"} for row in rows]
+            return pa.Table.from_pylist(done, schema=CAPTIONS)
+
+        return describe
+
+
+@pytest.mark.timeout(280)
+def test_an_image_that_kills_every_worker_is_the_only_one_to_fail(ray_session, models, photos, tmp_path):
+    options = ["--config=configs/caption/demo.yaml", f"--input.uri={photos}", f"--output.uri={tmp_path}"]
+    options += [*model_options(models), "--output.unit_size=20", "--resources.restarts=1"]
+    config = parse(CaptionDatasetConfig, [*options, "--resources.stall_s=60"])
+    pool = Pool(factory=Deadly("turned.jpg"), workers=1, cpus=1.0, gpus=0.0, threads=1)
+    stream = RayStream(Fetch(), [pool], config.resources)
+    summary = run.execute(caption_job(config), stream)
+    assert (summary.statuses, summary.errors) == ({"ok": 59, "failed": 1}, {"lost": 1})
+    assert summary.units_missing == 0
