@@ -37,6 +37,8 @@ SECONDS = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
 """Bounds of the histogram's buckets."""
 UNKNOWN_AT_ONCE = 4
 """Files read at once where their sizes are not known."""
+LARGE_CHUNK = 8 << 20
+"""Bytes of a chunk after which a process returns its memory, which costs a small one too much."""
 MAX_BLOCKS = 2_000
 """Blocks that the chunks of a round are dealt to."""
 
@@ -180,9 +182,12 @@ class _FetchChunk:
             waiting.append(with_seconds(table, {"fetch": time.perf_counter() - clock}))
             last = start + table.num_rows
             if last == chunk.num_rows or sum(one.nbytes for one in waiting) >= self.size:
-                yield _row(row["unit"], row["start"] + first, merged(waiting))
+                fetched = merged(waiting)
+                yield _row(row["unit"], row["start"] + first, fetched)
+                size = fetched.nbytes
+                del fetched
                 first, waiting = last, []
-                _release()
+                _release(size)
 
 
 class _DescribeChunk:
@@ -198,13 +203,16 @@ class _DescribeChunk:
         row = batch.to_pylist()[0]
         table = from_ipc(row["table"])
         result = _row(row["unit"], row["start"], with_seconds(self.stage(table), seconds_of(table)))
+        size = table.nbytes
         del batch, row, table
-        _release()
+        _release(size)
         return result
 
 
-def _release() -> None:
-    """Give freed memory back to the system: after large photographs allocators would keep gigabytes of it."""
+def _release(size: int) -> None:
+    """Give memory that a large chunk took back to the system: allocators would keep gigabytes of it."""
+    if size < LARGE_CHUNK:
+        return
     pa.default_memory_pool().release_unused()
     with suppress(OSError, AttributeError):  # glibc only
         ctypes.CDLL("libc.so.6").malloc_trim(0)
