@@ -1,0 +1,258 @@
+"""Captions per second of the decoding engine, against the time of its matrix products alone.
+
+taskset -c 0 python benchmarks/decoding.py
+python benchmarks/decoding.py --full true --out decoding.json --table decoding.md
+
+The paper's sizes: D 512, 8 heads, 36 regions x 2048, 49 attributes, 9,487 words, random weights, 20 steps;
+the end token is suppressed, so that every caption has 20 words. Each cell runs in a process of its own:
+captions/s from region features and attribute ids to words, and the peak of its memory. Each figure is the
+fastest of some rounds: a shared machine only ever adds time.
+
+The bounds are the same products of the same shapes in the same order, those of encoding included, without
+anything between them, timed in turn with the decoding: `share` counts them as plain torch products,
+`packed_share` with the linear layers packed as the engine has them, which is the harder one. A share is the
+bound's time / the time taken; above 1 the engine is faster than plain products. The last line is one JSON
+object. About a minute on two cores.
+"""
+
+import itertools
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from glied.captioner.captioner import Captioner
+from glied.captioner.decode import DecodingConfig, decode
+from glied.captioner.inference import PackedLinear, can_pack
+from glied.captioner.model import CaptionerConfig, CaptioningModel
+from glied.captioner.vocabulary import Vocabulary
+from glied.config import parse, run
+from glied.vision.regions import RegionBatch
+
+WIDTH, HEADS, REGIONS, FEATURES, ATTRIBUTES, WORDS, STEPS = 512, 8, 36, 2048, 49, 9487, 20
+CONTRACT = {
+    "beam5_b50_fp32": ("glied", 50, 5, "float32", 1),
+    "beam5_b1_fp32": ("glied", 1, 5, "float32", 1),
+    "greedy_b50_fp32": ("glied", 50, 1, "float32", 1),
+    "beam5_b50_bf16": ("glied", 50, 5, "bfloat16", 1),
+}
+"""The cells of the short form, by the names of their figures."""
+
+Cell = tuple[str, int, int, str, int]
+"""Architecture, batch, beams, dtype, threads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What to measure."""
+
+    full: bool = False
+    """Every architecture, batch, beam width and number of threads below; otherwise four cells."""
+    architectures: tuple[str, ...] = ("base", "glied")
+    """With full: base, glied."""
+    batches: tuple[int, ...] = (1, 10, 50)
+    """With full: images decoded together."""
+    beams: tuple[int, ...] = (1, 3, 5)
+    """With full: beams."""
+    threads: tuple[int, ...] = (1, 2)
+    """With full: threads of torch."""
+    dtypes: tuple[Literal["float32", "bfloat16"], ...] = ("float32",)
+    """With full: precisions."""
+    rounds: int = 8
+    """Times that each cell is measured; the fastest counts."""
+    out: str | None = None
+    """Where to write the JSON."""
+    table: str | None = None
+    """Where to write the table (Markdown)."""
+    cell: str | None = None
+    """Used by the script itself: one cell as JSON, in this process."""
+
+
+def main() -> int:
+    """Measure each cell in a process of its own."""
+    config = parse(Config, description=__doc__)
+    if config.cell:
+        print(json.dumps(measure(json.loads(config.cell), config.rounds)))
+        return 0
+    every = itertools.product(
+        config.architectures, config.batches, config.beams, config.dtypes, config.threads
+    )
+    cells: list[Cell] = list(every) if config.full else list(CONTRACT.values())
+    rows = [in_a_process(cell, config.rounds) for cell in cells]
+    table = markdown(rows)
+    print(table)
+    if config.table:
+        Path(config.table).write_text(table)
+    result = figures(rows) | {"machine": machine(), "cells": rows}
+    if config.out:
+        Path(config.out).write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
+    return 0
+
+
+def in_a_process(cell: Cell, rounds: int) -> dict[str, Any]:
+    """`measure` in a new process."""
+    command = [sys.executable, __file__, "--rounds", str(rounds), "--cell", json.dumps(cell)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(cell: Cell, rounds: int) -> dict[str, Any]:
+    """Captions/s of a cell and its shares of the bounds; the three are timed in turn."""
+    architecture, batch, beams, dtype, threads = cell
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    config = CaptionerConfig(architecture="base" if architecture == "base" else "glied")
+    vocabulary = Vocabulary(
+        [f"word{i}" for i in range(WORDS - 3)]
+    )  # 9,487 with the end; padding comes on top
+    model = CaptioningModel(config, feature_size=FEATURES, vocabulary_size=len(vocabulary))
+    captioner = Captioner(model.to(getattr(torch, dtype)), vocabulary)
+    search = DecodingConfig(beam_size=beams, min_length=STEPS, max_length=STEPS)
+    caption = captioning(captioner, inputs(batch), search)
+    memory = megabytes("VmHWM")
+    caption()  # warms up
+    peak = megabytes("VmHWM")
+    bounds = {
+        name: products(architecture, batch, beams, getattr(torch, dtype), packed=name == "packed")
+        for name in ("plain", "packed")
+    }
+    for bound in bounds.values():
+        bound()  # warms up
+    seconds = [[timed(caption), *(timed(bound) for bound in bounds.values())] for _ in range(rounds)]
+    taken, plain, packed = (min(column) for column in zip(*seconds, strict=True))
+    return {
+        "architecture": architecture,
+        "batch": batch,
+        "beams": beams,
+        "dtype": dtype,
+        "threads": threads,
+        "captions_per_s": round(batch / taken, 2),
+        "share": round(plain / taken, 3),
+        "packed_share": round(packed / taken, 3),
+        "loaded_mb": memory,
+        "peak_mb": peak,
+    }
+
+
+def inputs(batch: int) -> tuple[RegionBatch, Tensor, Tensor]:
+    """Regions and attributes (of the 1,000 commonest words) as they come from their models."""
+    corner = torch.rand(batch, REGIONS, 2) * 300
+    regions = RegionBatch(
+        features=torch.randn(batch, REGIONS, FEATURES).relu(),
+        boxes=torch.cat((corner, corner + 100), dim=-1),
+        mask=torch.ones(batch, REGIONS, dtype=torch.bool),
+        sizes=torch.full((batch, 2), 400.0),
+    )
+    attributes = torch.randint(4, 1004, (batch, ATTRIBUTES))
+    return regions, attributes, torch.ones_like(attributes, dtype=torch.bool)
+
+
+def captioning(
+    captioner: Captioner, given: tuple[RegionBatch, Tensor, Tensor], search: DecodingConfig
+) -> Callable[[], None]:
+    """Encode and decode."""
+
+    @torch.inference_mode()
+    def caption() -> None:
+        found = decode(captioner.frozen, captioner.frozen.encode(*given), search)
+        assert all(len(one[0].tokens) == STEPS for one in found)
+
+    return caption
+
+
+def products(
+    architecture: str, batch: int, beams: int, dtype: torch.dtype, *, packed: bool
+) -> Callable[[], None]:
+    """All matrix products of encoding and of 20 steps, the first with one beam, on random numbers."""
+    base, heads = architecture == "base", batch * HEADS
+
+    def layer(size: int, out: int) -> Callable[[Tensor], Tensor]:
+        made = torch.nn.Linear(size, out, bias=False, dtype=dtype)
+        return PackedLinear(made) if packed and can_pack(made.weight) else made
+
+    # As many weights as the model has: a few would stay in the cache.
+    region_layer, classifier = layer(FEATURES, WIDTH), layer(WIDTH, WORDS + 1)
+    at_encoding = [layer(WIDTH, WIDTH) for _ in range(2 if base else 8)]
+    at_step = [layer(WIDTH, WIDTH) for _ in range(8 if base else 12)]
+    features = torch.randn(batch * REGIONS, FEATURES, dtype=dtype)
+    memories = [attention(heads, size, dtype) for size in (REGIONS, ATTRIBUTES) * (1 if base else 2)]
+    contexts = [attention(heads, 1 + beams * step, dtype) for step in range(STEPS)]
+    distilling = [] if base else [attention(heads, REGIONS, dtype)]
+
+    @torch.inference_mode()
+    def everything() -> None:
+        image = region_layer(features)
+        for one in at_encoding:
+            one(image)
+        for attend in distilling:
+            attend(REGIONS)
+        for step in range(STEPS):
+            x = image[: batch * (beams if step else 1)]
+            for one in at_step:
+                one(x)
+            for attend in (*memories, contexts[step]):
+                attend(beams if step else 1)
+            classifier(x)
+
+    return everything
+
+
+def attention(pairs: int, keys: int, dtype: torch.dtype) -> Callable[[int], Tensor]:
+    """The two products of an attention of some queries, without its softmax; pairs of image and head."""
+    size = WIDTH // HEADS
+    q = torch.randn(pairs, REGIONS, size, dtype=dtype)
+    k, v = torch.randn(2, pairs, keys, size, dtype=dtype)
+    return lambda queries: torch.bmm(torch.bmm(q[:, :queries], k.transpose(1, 2)), v)
+
+
+def timed(call: Callable[[], None]) -> float:
+    """Seconds of a call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def megabytes(field: str) -> int:
+    """A size of this process in /proc (Linux), e.g. VmHWM, the most memory it ever had."""
+    return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0]) // 1024
+
+
+def figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The figures by the names of the contract, as far as their cells were measured."""
+    named: dict[str, Any] = {"peak_mb": max(row["peak_mb"] for row in rows)}
+    for name, cell in CONTRACT.items():
+        keys = ("architecture", "batch", "beams", "dtype", "threads")
+        for row in rows:
+            if tuple(row[key] for key in keys) == cell:
+                named |= {name: row["captions_per_s"], f"{name}_share": row["share"]}
+                named[f"{name}_packed_share"] = row["packed_share"]
+    return named
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The table, the machine above it."""
+    keys = list(rows[0])
+    lines = [" | ".join(keys), " | ".join("---" for _ in keys)]
+    lines += [" | ".join(str(row[key]) for key in keys) for row in rows]
+    return f"{machine()}\n\n" + "\n".join(f"| {line} |" for line in lines) + "\n"
+
+
+def machine() -> str:
+    """Processor, cores and torch."""
+    cpu = platform.processor() or platform.machine()
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else cpu}, {max(len(names), 1)} cores, torch {torch.__version__}"
+
+
+if __name__ == "__main__":
+    run(main)
