@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor
 
 from glied import checkpoint
 from glied.captioner.decode import DecodingConfig, decode
+from glied.captioner.explain import Explanation, explain
+from glied.captioner.inference import freeze
 from glied.captioner.model import CaptionerConfig, CaptioningModel
-from glied.captioner.vocabulary import PAD, Vocabulary
+from glied.captioner.vocabulary import PAD, Vocabulary, tokenize
 from glied.errors import UsageError
 from glied.vision.regions import RegionBatch, Regions
 
@@ -38,18 +41,42 @@ class Captioner:
         decoding: DecodingConfig | None = None,
         digest: str = "",
     ) -> None:
-        """`attribute_count` is N, the most attribute words of an image; `digest` names the weights."""
+        """The weights must not change once captions were asked for.
+
+        Args:
+            model: put into evaluation mode.
+            vocabulary: of the model.
+            attribute_count: N, the most attribute words of an image.
+            decoding: how captions are searched.
+            digest: names the weights.
+
+        Raises:
+            UsageError: a word to suppress is not in the vocabulary.
+        """
         self.model = model.eval()
         self.vocabulary = vocabulary
         self.attribute_count = attribute_count
         self.decoding = decoding or DecodingConfig()
         self.digest = digest
+        unknown = [word for word in self.decoding.suppress if word not in vocabulary]
+        if unknown:
+            raise UsageError(f"suppress: the captioner has no word {unknown[0]!r}")
+        self._suppressed = [vocabulary.ids[word] for word in self.decoding.suppress]
+
+    @cached_property
+    def frozen(self) -> CaptioningModel:
+        """The model made ready for inference, when it is first asked for."""
+        return freeze(self.model)
 
     @classmethod
     def load(
-        cls, uri: str, decoding: DecodingConfig | None = None, device: str | torch.device = "cpu"
+        cls,
+        uri: str,
+        decoding: DecodingConfig | None = None,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> "Captioner":
-        """Load a checkpoint folder that `save` wrote.
+        """Load a checkpoint folder that `save` wrote; `dtype` is that of the computation.
 
         Raises:
             UsageError: there is no captioner in the folder.
@@ -66,7 +93,7 @@ class Captioner:
         )
         model.load_state_dict(loaded.tensors)
         return cls(
-            model.to(device),
+            model.to(device, dtype),
             vocabulary,
             attribute_count=metadata["attribute_count"],
             decoding=decoding,
@@ -86,7 +113,10 @@ class Captioner:
         checkpoint.save(uri, self.model.state_dict(), metadata, half=half)
 
     def caption(
-        self, regions: Sequence[Regions], attributes: Sequence[Sequence[tuple[str, float]]]
+        self,
+        regions: Sequence[Regions],
+        attributes: Sequence[Sequence[tuple[str, float]]],
+        seeds: Sequence[int] | None = None,
     ) -> list[list[Caption]]:
         """Caption images.
 
@@ -94,6 +124,7 @@ class Captioner:
             regions: one per image.
             attributes: (word, probability) per image, the most probable first; words that the vocabulary does
                 not know are dropped.
+            seeds: for sampling, one per image; without, each has the seed of the decoding config.
 
         Returns:
             The `n_best` captions of each image, the best first.
@@ -104,14 +135,34 @@ class Captioner:
         words = [[word for word, _ in one] for one in attributes]
         ids, mask = attribute_ids(words, self.vocabulary, self.attribute_count)
         with torch.inference_mode():
-            memory = self.model.encode(
+            memory = self.frozen.encode(
                 RegionBatch.collate(list(regions)).to(device), ids.to(device), mask.to(device)
             )
-        found = decode(self.model, memory, self.decoding)
+        found = decode(self.frozen, memory, self.decoding, suppressed=self._suppressed, seeds=seeds)
         return [
             [Caption(" ".join(self.vocabulary.decode(one.tokens)), one.log_probability) for one in hypotheses]
             for hypotheses in found
         ]
+
+    def explain(self, regions: Regions, attributes: Sequence[tuple[str, float]], caption: str) -> Explanation:
+        """What each word of a caption of an image looked at; the caption may be anyone's.
+
+        Args:
+            regions: of the image.
+            attributes: (word, probability), as for `caption`.
+            caption: in words.
+        """
+        device = self.model.embedding.weight.device
+        ids, _ = attribute_ids([[word for word, _ in attributes]], self.vocabulary, self.attribute_count)
+        tokens = self.vocabulary.encode(tokenize(caption))
+        return explain(
+            self.frozen,
+            RegionBatch.collate([regions]).to(device),
+            ids.to(device),
+            tokens,
+            words=[self.vocabulary.words[token] for token in tokens],
+            attribute_words=[self.vocabulary.words[index] for index in ids[0].tolist()],
+        )
 
 
 def attribute_ids(

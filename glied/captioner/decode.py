@@ -1,204 +1,257 @@
-"""Greedy and beam search over a captioning model.
+"""Greedy decoding, sampling and beam search over a captioning model.
 
-The memory of an image is shared by its beams, the cache of the words so far follows them, and finished images
-leave the batch. Beams never see another image, so a caption does not depend on the batch it was in.
-
-Shapes: B images still searched, K beams, V vocabulary.
+The memory of an image is shared by its beams, the cache of the words so far is never reordered (only who
+descends from whom is), and finished images leave the batch. An image never sees another one, so a caption
+does not depend on the batch it was in.
 """
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from glied.captioner.model import Cache, CaptioningModel, Memory
+from glied.captioner.choosing import best_words, block_repeats, sample_words, streams
+from glied.captioner.inference import freeze
+from glied.captioner.model import CaptioningModel, Memory
+from glied.captioner.search import Candidates, Hypothesis, Search
 from glied.captioner.vocabulary import BOS, EOS, PAD, UNK
 from glied.errors import UsageError
+
+__all__ = ["DecodingConfig", "Hypothesis", "decode"]
+
+STEPS_PER_CHECK = {"cpu": 1, "cuda": 4}
+"""Steps between two looks at which images are done; on a GPU a look waits for all that is queued."""
+COMPACTION = 0.2
+"""Finished images leave the batch when they are this share of it: to move the others costs time too."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingConfig:
     """How captions are searched."""
 
+    method: Literal["beam", "sample"] = "beam"
+    """Search the most probable captions, or draw captions at random."""
     beam_size: int = 3
     """Number of beams; 1 is greedy decoding."""
     length_penalty: float = 1.0
     """Captions are ranked by log-probability / length ** length_penalty; 0 ranks by log-probability alone."""
+    stop: Literal["full", "exact"] = "full"
+    """When an image is finished: full, when `beam_size` captions have ended; exact, when no live beam can
+    still beat the captions that are returned, which takes longer and ranks at least as high."""
     max_length: int = 20
     """Most words of a caption; it is cut there."""
     min_length: int = 1
     """Fewest words of a caption."""
     block_trigrams: bool = False
-    """Never repeat three words that stand in the caption already."""
+    """Never repeat three words that stand in the caption already: block_ngrams 3."""
+    block_ngrams: int = 0
+    """Never repeat this many words in a row that stand in the caption already; 0 allows every repetition."""
+    suppress: tuple[str, ...] = ()
+    """Words that never occur in a caption."""
     n_best: int = 1
-    """Number of captions returned for an image, at most beam_size."""
+    """Number of captions returned for an image: at most beam_size, or the number of samples."""
+    groups: int = 1
+    """Groups of a diverse beam search (Vijayakumar et al. 2018); divides beam_size. The n_best are taken from
+    the groups in turn."""
+    diversity: float = 0.5
+    """With groups, what a word costs at a step for each beam of an earlier group that has just taken it."""
+    temperature: float = 1.0
+    """When sampling, divides the log-probabilities."""
+    top_k: int = 0
+    """When sampling, draw from this many most probable words; 0 for all."""
+    top_p: float = 1.0
+    """When sampling, draw from the fewest words that hold this much probability (the nucleus)."""
+    seed: int = 0
+    """When sampling, the seed of every image that is given none of its own."""
 
     def __post_init__(self) -> None:
         """Refuse values that describe no search."""
-        if self.beam_size < 1:
-            raise UsageError(f"beam_size: {self.beam_size} is not at least 1")
-        if not 1 <= self.n_best <= self.beam_size:
+        for name, least in (("beam_size", 1), ("max_length", 1), ("n_best", 1), ("groups", 1)):
+            if getattr(self, name) < least:
+                raise UsageError(f"{name}: {getattr(self, name)} is not at least {least}")
+        for name in ("length_penalty", "block_ngrams", "diversity", "top_k", "seed"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name}: {getattr(self, name)} is negative")
+        if self.method == "beam" and self.n_best > self.beam_size:
             raise UsageError(f"n_best: {self.n_best} is not between 1 and beam_size ({self.beam_size})")
-        if self.max_length < 1:
-            raise UsageError(f"max_length: {self.max_length} is not at least 1")
         if not 0 <= self.min_length <= self.max_length:
             raise UsageError(f"min_length: {self.min_length} is not in 0 to max_length ({self.max_length})")
-        if self.length_penalty < 0:
-            raise UsageError(f"length_penalty: {self.length_penalty} is negative")
+        if self.beam_size % self.groups:
+            raise UsageError(f"groups: {self.groups} does not divide beam_size ({self.beam_size})")
+        if self.block_trigrams and self.block_ngrams not in (0, 3):
+            raise UsageError(f"block_ngrams: {self.block_ngrams}, but block_trigrams is set")
+        if self.temperature <= 0:
+            raise UsageError(
+                f"temperature: {self.temperature} is not above 0; beam_size 1 is greedy decoding"
+            )
+        if not 0 < self.top_p <= 1:
+            raise UsageError(f"top_p: {self.top_p} is not above 0 and at most 1")
 
+    @property
+    def blocked(self) -> int:
+        """Size of the n-grams that never repeat, or 0."""
+        return 3 if self.block_trigrams else self.block_ngrams
 
-@dataclass(frozen=True)
-class Hypothesis:
-    """A caption that was found.
-
-    Attributes:
-        tokens: ids of its words, without begin and end.
-        log_probability: natural logarithm, the end token included unless the caption was cut.
-        finished: False when it was cut at the maximum length.
-    """
-
-    tokens: tuple[int, ...]
-    log_probability: float
-    finished: bool = True
-
-    def score(self, length_penalty: float) -> float:
-        """The log-probability normalized by the number of tokens it sums over."""
-        return self.log_probability / max(len(self.tokens) + self.finished, 1) ** length_penalty
-
-
-@dataclass
-class _Beams:
-    """The live beams of the images still searched; `images` are their places in the caller's batch."""
-
-    images: Tensor
-    memory: Memory
-    cache: Cache
-    scores: Tensor  # [B, K]
-    history: Tensor  # [B, K, words so far]
-    last: Tensor  # [B, K]
-
-    def extend(self, parents: Tensor, words: Tensor, scores: Tensor) -> None:
-        """Continue beams `parents` [B, K'] with `words` [B, K']; their caches follow."""
-        batch, width = self.last.shape
-        offsets = torch.arange(batch, device=parents.device)[:, None] * width
-        if width > 1 or parents.shape[1] > 1:
-            self.cache = self.cache.select((offsets + parents).flatten())
-        past = self.history.gather(1, parents[..., None].expand(-1, -1, self.history.shape[2]))
-        self.history = torch.cat((past, words[..., None]), dim=2)
-        self.scores, self.last = scores, words
-
-    def keep(self, rows: Tensor) -> None:
-        """Drop the images that are not in `rows`."""
-        beams = torch.arange(self.last.shape[1], device=rows.device)
-        self.cache = self.cache.select((rows[:, None] * self.last.shape[1] + beams).flatten())
-        self.images, self.memory = self.images[rows], self.memory.select(rows)
-        self.scores, self.history, self.last = self.scores[rows], self.history[rows], self.last[rows]
-
-
-@dataclass
-class _Pool:
-    """The hypotheses of each image of the caller's batch; full when it has as many as there are beams."""
-
-    config: DecodingConfig
-    found: list[list[Hypothesis]] = field(default_factory=list)
-
-    def add(self, image: int, words: list[int], log_probability: float, finished: bool) -> None:
-        if log_probability > -math.inf:
-            self.found[image].append(Hypothesis(tuple(words), log_probability, finished))
-
-    def full(self, image: int) -> bool:
-        return len(self.found[image]) >= self.config.beam_size
-
-    def best(self) -> list[list[Hypothesis]]:
-        penalty, count = self.config.length_penalty, self.config.n_best
-        return [sorted(found, key=lambda one: -one.score(penalty))[:count] for found in self.found]
+    @property
+    def chains(self) -> int:
+        """Number of captions that grow on their own: 1 for greedy decoding, the samples, or 0 with beams."""
+        if self.method == "sample":
+            return self.n_best
+        return 1 if self.beam_size == 1 else 0
 
 
 @torch.inference_mode()
-def decode(model: CaptioningModel, memory: Memory, config: DecodingConfig) -> list[list[Hypothesis]]:
-    """Search captions for every image of `memory`; returns each image's `n_best`, the best first.
+def decode(
+    model: CaptioningModel,
+    memory: Memory,
+    config: DecodingConfig,
+    *,
+    suppressed: Sequence[int] | None = None,
+    seeds: Sequence[int] | torch.Generator | None = None,
+) -> list[list[Hypothesis]]:
+    """Find captions for every image of `memory`.
 
-    A hypothesis that ends among the best `beam_size` candidates of its step enters the image's pool, and the
-    search of an image ends when its pool holds `beam_size`; at the maximum length what is still alive is cut
-    and enters too. An image has fewer than `n_best` hypotheses only where the vocabulary does not allow more.
+    Beams: a caption that ends among the best `beam_size` candidates of its step enters the image's pool; at
+    the maximum length what is still alive is cut and enters too. An image has fewer than `n_best` captions
+    only where the vocabulary does not allow more, or where the groups found the same ones.
+
+    Args:
+        model: the model that encoded `memory`, or its frozen copy (see `inference.freeze`), which saves the
+            time to make one here.
+        memory: of B images.
+        config: what to search.
+        suppressed: ids of the words that never occur; needed where `config.suppress` names any.
+        seeds: for sampling, one per image, so that what is drawn for an image depends on nothing else; or a
+            generator to draw them from. Without, every image has the seed of the config.
+
+    Returns:
+        Each image's `n_best` captions, the best first, or its samples in the order drawn.
+
+    Raises:
+        UsageError: words to suppress without their ids.
     """
-    training = model.training
-    model.eval()
-    try:
-        return _search(model, memory, config)
-    finally:
-        model.train(training)
-
-
-def _search(model: CaptioningModel, memory: Memory, config: DecodingConfig) -> list[list[Hypothesis]]:
-    pool = _Pool(config, [[] for _ in range(memory.batch_size)])
-    beams = _start(model, memory, config)
-    for length in range(config.max_length + 1):
-        if length == config.max_length:
-            _cut(beams, pool)
+    if config.suppress and suppressed is None:
+        raise UsageError("suppress: words are suppressed by Captioner, which knows their ids")
+    model = model if model.frozen else freeze(model, tables=False)
+    device = model.embedding.weight.device
+    forbidden = torch.tensor([PAD, BOS, UNK, *(suppressed or ())], device=device)
+    uniform = _uniform(config, memory.batch_size, seeds).to(device) if config.method == "sample" else None
+    search = _start(model, memory, config)
+    every = STEPS_PER_CHECK.get(device.type, 1)
+    for step in range(config.max_length):
+        logits = model.step(search.memory, search.words, search.cache)  # [B, K, V]
+        log_probabilities = logits.log_softmax(dim=-1, dtype=torch.float32)
+        _forbid(log_probabilities, search, config, forbidden)
+        search.advance(_choose(log_probabilities, search, config, uniform))
+        if (step + 1) % every == 0 and not _compact(search):
             break
-        log_probabilities = model.step(beams.memory, beams.last, beams.cache).float().log_softmax(dim=-1)
-        _forbid(log_probabilities, beams.history, config)
-        _advance(beams, pool, log_probabilities, config.beam_size)
-        active = [row for row, image in enumerate(beams.images.tolist()) if not pool.full(image)]
-        if not active:
-            break
-        if len(active) < len(beams.images):
-            beams.keep(torch.tensor(active, device=beams.images.device))
-    return pool.best()
+    else:
+        search.cut()
+    return [_merge(groups, config) for groups in search.results()]
 
 
-def _start(model: CaptioningModel, memory: Memory, config: DecodingConfig) -> _Beams:
-    """One beam per image, that holds the begin token; the first step makes it `beam_size`."""
-    batch, device = memory.batch_size, model.embedding.weight.device
-    return _Beams(
-        images=torch.arange(batch, device=device),
-        memory=memory,
-        cache=model.start(batch, config.max_length),
-        scores=torch.zeros(batch, 1, device=device),
-        history=torch.empty(batch, 1, 0, dtype=torch.int64, device=device),
-        last=torch.full((batch, 1), BOS, device=device),
+def _start(model: CaptioningModel, memory: Memory, config: DecodingConfig) -> Search:
+    groups = config.chains or config.groups
+    beams = 1 if config.chains else config.beam_size // groups
+    return Search(
+        model,
+        memory,
+        groups=groups,
+        beams=beams,
+        n_best=config.n_best if groups == 1 else beams,  # a double in another group lets the next one in
+        max_length=config.max_length,
+        length_penalty=config.length_penalty,
+        stop="full" if config.chains else config.stop,
     )
 
 
-def _forbid(log_probabilities: Tensor, history: Tensor, config: DecodingConfig) -> None:
-    """Set to -inf, in place, what must not come next; log_probabilities [B, K, V], history [B, K, T]."""
-    log_probabilities[..., [PAD, BOS, UNK]] = -math.inf
-    length = history.shape[2]
-    if length < config.min_length:
+def _uniform(config: DecodingConfig, batch: int, seeds: Sequence[int] | torch.Generator | None) -> Tensor:
+    """The random numbers [B, samples, T] of the images."""
+    if isinstance(seeds, torch.Generator):
+        seeds = torch.randint(2**62, (batch,), generator=seeds, device=seeds.device).tolist()
+    seeds = [config.seed] * batch if seeds is None else seeds
+    if len(seeds) != batch:
+        raise UsageError(f"seeds: {len(seeds)} for {batch} images")
+    return streams(seeds, config.n_best, config.max_length)
+
+
+def _forbid(log_probabilities: Tensor, search: Search, config: DecodingConfig, words: Tensor) -> None:
+    """Set to -inf, in place, what must not come next; [B, K, V]."""
+    log_probabilities.index_fill_(2, words, -math.inf)
+    if search.step < config.min_length:
         log_probabilities[..., EOS] = -math.inf
-    if config.block_trigrams and length >= 3:
-        first, second, third = history[..., :-2], history[..., 1:-1], history[..., 2:]
-        repeated = (first == history[..., -2:-1]) & (second == history[..., -1:])  # [B, K, T - 2]
-        blocked = torch.zeros(repeated.shape, device=history.device).masked_fill(repeated, -math.inf)
-        log_probabilities.scatter_add_(2, third, blocked)
+    if config.blocked:
+        block_repeats(log_probabilities, search.histories(), config.blocked)
 
 
-def _advance(beams: _Beams, pool: _Pool, log_probabilities: Tensor, beam_size: int) -> None:
-    """Extend the beams by a word: ends among the `beam_size` best are pooled, the best others live.
+def _choose(
+    log_probabilities: Tensor, search: Search, config: DecodingConfig, uniform: Tensor | None
+) -> Candidates:
+    """The candidates of each group; [B, K, V], or [B, 1, V] at the first step."""
+    if config.groups > 1 and not config.chains:
+        return _diverse(log_probabilities, search, config)
+    if not config.chains:
+        found = best_words(log_probabilities, search.scores, 2 * config.beam_size)
+        scores, parents, words = (part[:, None] for part in found)  # [B, 1, C]
+        return Candidates(scores, scores, parents, words)
+    if uniform is None:
+        words = log_probabilities.argmax(dim=-1)
+    else:
+        log_probabilities = log_probabilities.expand(-1, config.chains, -1)
+        words = sample_words(
+            log_probabilities,
+            uniform[search.images, :, search.step],
+            temperature=config.temperature,
+            top_k=config.top_k,
+            top_p=config.top_p,
+        )
+    scores = search.scores + log_probabilities.gather(2, words[..., None]).squeeze(2)  # [B, K]
+    own = torch.arange(search.words.shape[1], device=words.device).expand_as(words)
+    return Candidates(scores[..., None], scores[..., None], own[..., None], words[..., None])
 
-    Of the 2 * beam_size best candidates at least beam_size are no end, since a beam ends in one way only.
-    """
-    vocabulary_size = log_probabilities.shape[2]
-    totals = (beams.scores[..., None] + log_probabilities).flatten(1)  # [B, K * V]
-    scores, flat = totals.topk(min(2 * beam_size, totals.shape[1]), dim=1)
-    parents, words = flat // vocabulary_size, flat % vocabulary_size
-    ended = words == EOS
-    for row, rank in ended[:, :beam_size].nonzero().tolist():
-        past = beams.history[row, parents[row, rank]].tolist()
-        image = int(beams.images[row])
-        if not pool.full(image):
-            pool.add(image, past, float(scores[row, rank]), True)
-    live = ended.int().argsort(dim=1, stable=True)[:, :beam_size]  # ends last, otherwise by rank
-    scores = scores.masked_fill(ended, -math.inf)
-    beams.extend(parents.gather(1, live), words.gather(1, live), scores.gather(1, live))
+
+def _diverse(log_probabilities: Tensor, search: Search, config: DecodingConfig) -> Candidates:
+    """Group after group; a word costs `diversity` for each beam of the earlier groups that has taken it."""
+    taken = torch.zeros_like(log_probabilities[:, :1])  # [B, 1, V]
+    found = []
+    for group in range(config.groups):
+        first = 0 if search.step == 0 else group * search.beams
+        beams = slice(first, first + search.beams)
+        keys, parents, words = best_words(
+            log_probabilities[:, beams] - config.diversity * taken,
+            search.scores[:, beams],
+            2 * search.beams,
+        )
+        penalties = config.diversity * taken[:, 0].gather(1, words)
+        parts = (keys, keys + penalties, first + parents, words)
+        candidates = Candidates(*(part[:, None] for part in parts))  # [B, 1, C]
+        found.append(candidates)
+        live = search.live(candidates).words.flatten(1)
+        taken[:, 0].scatter_add_(1, live, torch.ones_like(live, dtype=taken.dtype))
+    return Candidates(
+        *(torch.cat(parts, dim=1) for parts in zip(*(vars(c).values() for c in found), strict=True))
+    )
 
 
-def _cut(beams: _Beams, pool: _Pool) -> None:
-    """Pool what is still alive at the maximum length, the best first."""
-    scores, order = beams.scores.sort(dim=1, descending=True)
-    for row, image in enumerate(beams.images.tolist()):
-        for score, beam in zip(scores[row].tolist(), order[row].tolist(), strict=True):
-            if not pool.full(image):
-                pool.add(image, beams.history[row, beam].tolist(), score, False)
+def _compact(search: Search) -> bool:
+    """Drop finished images where they are many; whether there are others."""
+    active, batch = search.active(), len(search.images)
+    if batch - len(active) >= max(1, COMPACTION * batch) and len(active):
+        search.keep(active)
+    return bool(len(active))
+
+
+def _merge(groups: list[list[Hypothesis]], config: DecodingConfig) -> list[Hypothesis]:
+    """The captions of an image: the samples as drawn, else one of each group in turn, without doubles."""
+    if config.chains:
+        return list(chain.from_iterable(groups))
+    merged: dict[tuple[int, ...], Hypothesis] = {}
+    for rank in range(max(len(group) for group in groups)):
+        here = [group[rank] for group in groups if rank < len(group)]
+        for one in sorted(here, key=lambda one: -one.score(config.length_penalty)):
+            merged.setdefault(one.tokens, one)
+    return list(merged.values())[: config.n_best]

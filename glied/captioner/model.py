@@ -116,24 +116,72 @@ class Memory:
         sources = {name: source.select(rows) for name, source in self.sources.items()}
         return Memory(sources, len(rows))
 
+    def contiguous(self) -> "Memory":
+        """The same, each tensor in one piece."""
+        sources = {name: source.contiguous() for name, source in self.sources.items()}
+        return Memory(sources, self.batch_size)
+
 
 @dataclass
 class Cache:
-    """Keys and values of H_x for the words so far: [B * C, H, maximum length, d], `length` filled."""
+    """Keys and values of H_x for the words so far.
+
+    The words of all beams of an image lie together, and each beam sees those that it descends from. So beams
+    share their common past, one product serves them all, and when they are reordered only the bias is.
+
+    Attributes:
+        keys: [B, H, S, d], the first `filled` of S in use.
+        values: [B, H, S, d].
+        bias: [B, C, S], 0 where the beam descends from the word or is it, else -inf; None for a single beam.
+        own: [C, C], the bias among the words of one step.
+        filled: number of words.
+        steps: number of words of each beam.
+    """
 
     keys: Tensor
     values: Tensor
-    length: int = 0
+    bias: Tensor | None
+    own: Tensor
+    filled: int = 0
+    steps: int = 0
+
+    def extend(self, new: KeyValues) -> KeyValues:
+        """Append a word per beam, [B, H, C, d]; returns all words so far, as the beams see them."""
+        count = new.keys.shape[2]
+        start, end = self.filled, self.filled + count
+        self.keys[:, :, start:end], self.values[:, :, start:end] = new.keys, new.values
+        self.filled, self.steps = end, self.steps + 1
+        keys, values = self.keys[:, :, :end], self.values[:, :, :end]
+        if self.bias is None:
+            return KeyValues(keys, values)
+        self.bias[:, :count, start:end] = self.own[:count, :count]
+        return KeyValues(keys, values, self.bias[:, None, :count, :end])
+
+    def follow(self, parents: Tensor) -> None:
+        """Make beam `c` of image `b` the continuation of beam `parents[b, c]`."""
+        if self.bias is not None:
+            batch, count, size = self.bias.shape
+            rows = parents + torch.arange(batch, device=parents.device)[:, None] * count
+            self.bias = self.bias.view(-1, size).index_select(0, rows.flatten()).view(batch, -1, size)
 
     def select(self, rows: Tensor) -> "Cache":
-        """Keep the rows `rows` of B * C, in that order; a row may be taken more than once."""
-        return Cache(self.keys[rows], self.values[rows], self.length)
+        """Keep the images `rows` (int64 indices), in that order."""
+        keys, values = self.keys.index_select(0, rows), self.values.index_select(0, rows)
+        bias = None if self.bias is None else self.bias.index_select(0, rows)
+        return Cache(keys, values, bias, self.own, self.filled, self.steps)
 
 
 class CaptioningModel(nn.Module):
-    """Base or GLIED: regions and attributes in, word distributions out."""
+    """Base or GLIED: regions and attributes in, word distributions out.
+
+    Attributes:
+        frozen: whether this is the copy for inference that `glied.captioner.inference.freeze` makes.
+        tables: then, keys and values of every word, by the name of the attention: [V, 2D].
+    """
 
     positions: Tensor
+    frozen: bool = False
+    tables: dict[str, Tensor] | None = None
 
     def __init__(self, config: CaptionerConfig, *, feature_size: int, vocabulary_size: int) -> None:
         """`feature_size` is that of the region features, `vocabulary_size` includes the special tokens."""
@@ -216,21 +264,24 @@ class CaptioningModel(nn.Module):
     def _attribute_sources(
         self, attributes: Tensor, mask: Tensor, trace: Trace | None
     ) -> dict[str, KeyValues]:
-        """Keys and values of the attributes; each distinct word of the batch is projected once."""
+        """Keys and values of the attributes; each distinct word of the batch is projected at most once."""
         if attributes.shape[1] == 0:
             attributes, mask = attributes.new_zeros(len(attributes), 1), mask.new_zeros(len(mask), 1)
-        unique, index = torch.unique(attributes, return_inverse=True)
-        words = self.embedding(unique) * math.sqrt(self.config.width)  # [U, D]
-        sources = {
-            name: self._attention(name).project_words(words, index, mask)
-            for name in ("H_a", "H_ad", "H_al")
-            if name in self.attentions
-        }
+        tables, index = self.tables, attributes
+        if tables is None:
+            unique, index = torch.unique(attributes, return_inverse=True)
+            tables = self.word_tables(unique)
+        sources = {name: self._attention(name).look_up(table, index, mask) for name, table in tables.items()}
         if self.config.no_pivot:
-            del sources["H_ad"]
-            distilled = self._distill("ad", words[index], mask, trace)
+            distilled = self._distill("ad", self._embed(attributes), mask, trace)
             sources["H_a"] = self._attention("H_a").project(distilled, mask)
         return sources
+
+    def word_tables(self, words: Tensor) -> dict[str, Tensor]:
+        """Keys and values of `words` [U] (ids) for each attention to the attributes themselves: [U, 2D]."""
+        names = ("H_al",) if self.config.no_pivot else ("H_a", "H_ad", "H_al")
+        embedded = self._embed(words)
+        return {name: self._attention(name).word_table(embedded) for name in names if name in self.attentions}
 
     def forward(
         self,
@@ -266,32 +317,34 @@ class CaptioningModel(nn.Module):
         logits = self.classifier(self._combine(x, memory, trace, packing))
         return logits.view(*tokens.shape, -1) if mask is None else logits
 
-    def start(self, rows: int, maximum_length: int) -> Cache:
-        """An empty cache for `rows` = B * C captions of up to `maximum_length` tokens, begin included."""
+    def start(self, batch: int, captions: int, maximum_length: int) -> Cache:
+        """An empty cache for `captions` beams of each image, of `maximum_length` tokens, begin included."""
         config, weight = self.config, self.embedding.weight
-        shape = (rows, config.heads, maximum_length, config.width // config.heads)
-        return Cache(weight.new_zeros(shape), weight.new_zeros(shape))
+        size = captions * maximum_length
+        shape = (batch, config.heads, size, config.width // config.heads)
+        own = weight.new_full((captions, captions), -math.inf).fill_diagonal_(0.0)
+        bias = weight.new_full((batch, captions, size), -math.inf) if captions > 1 else None
+        return Cache(weight.new_empty(shape), weight.new_empty(shape), bias, own)
 
     def step(self, memory: Memory, tokens: Tensor, cache: Cache, trace: Trace | None = None) -> Tensor:
         """One word further: the logits [B, C, V] after `tokens` [B, C]; the cache grows in place."""
-        x = self._words(tokens[..., None], cache.length).squeeze(2)  # [B, C, D]
-        pivoted = self._pivot(x, memory, trace)
+        x = self._words(tokens[..., None], cache.steps).squeeze(2)  # [B, C, D]
+        x = self._pivot(x, memory, trace)
         attention = self._attention("H_x")
-        flat = pivoted.flatten(0, 1)[:, None]  # [B * C, 1, D]
-        new, at = attention.project(flat), cache.length
-        cache.keys[:, :, at : at + 1], cache.values[:, :, at : at + 1] = new.keys, new.values
-        cache.length = at + 1
-        past = KeyValues(cache.keys[:, :, : at + 1], cache.values[:, :, : at + 1])
-        x = self._wrap("x")(attention(flat, past, trace, "H_x"), flat).view_as(pivoted)
+        past = cache.extend(attention.project(x))
+        x = self._wrap("x")(attention(x, past, trace, "H_x"), x)
         return self.classifier(self._combine(x, memory, trace))
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        """Word embeddings of ids, [...] -> [..., D]."""
+        return self.embedding(tokens) * math.sqrt(self.config.width)
 
     def _words(self, tokens: Tensor, start: int) -> Tensor:
         """x: embedding plus position, [..., T] -> [..., T, D]."""
         end = start + tokens.shape[-1]
         if end > len(self.positions):
             self.positions = sinusoids(2 * end, self.config.width).to(self.positions)
-        embedded = self.embedding(tokens) * math.sqrt(self.config.width)
-        return self.dropout(embedded + self.positions[start:end])
+        return self.dropout(self._embed(tokens) + self.positions[start:end])
 
     def _pivot(
         self, x: Tensor, memory: Memory, trace: Trace | None, packing: Packing | None = None

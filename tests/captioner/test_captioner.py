@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from glied import checkpoint
 from glied.captioner.captioner import Captioner, attribute_ids
@@ -57,3 +58,32 @@ def test_refuses_another_kind_of_checkpoint(tmp_path):
     checkpoint.save(str(tmp_path), {}, {"kind": "detector"})
     with pytest.raises(UsageError, match="detector"):
         Captioner.load(str(tmp_path))
+
+
+def test_suppressed_words_do_not_occur(make_model):
+    regions, attributes = [make_regions(5, 0)], [[("word3", 0.9)]]
+    model = make_model(sharp=3.0)
+    said = Captioner(model, WORDS).caption(regions, attributes)[0][0].text.split()
+    decoding = DecodingConfig(suppress=(said[0],))
+    assert (
+        said[0]
+        not in Captioner(model, WORDS, decoding=decoding).caption(regions, attributes)[0][0].text.split()
+    )
+    with pytest.raises(UsageError, match="'unheard'"):
+        Captioner(model, WORDS, decoding=DecodingConfig(suppress=("unheard",)))
+
+
+def test_samples_depend_on_the_seeds_of_their_images(make_model):
+    regions, attributes = [make_regions(5, seed) for seed in range(3)], [[("word3", 0.9)]] * 3
+    captioner = Captioner(make_model(), WORDS, decoding=DecodingConfig(method="sample", n_best=2))
+    captions = captioner.caption(regions, attributes, seeds=[5, 6, 7])
+    assert [len(one) for one in captions] == [2, 2, 2]
+    alone = captioner.caption(regions[1:2], attributes[1:2], seeds=[6])[0]
+    assert [one.text for one in alone] == [one.text for one in captions[1]]
+
+
+def test_computes_in_bfloat16(make_model, tmp_path):
+    Captioner(make_model(sharp=3.0), WORDS).save(str(tmp_path))
+    loaded = Captioner.load(str(tmp_path), dtype=torch.bfloat16)
+    assert loaded.model.embedding.weight.dtype == torch.bfloat16
+    assert loaded.caption([make_regions(5, 0)], [[]])[0][0].text

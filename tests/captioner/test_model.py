@@ -88,7 +88,7 @@ def test_step_equals_teacher_forcing(make_model, make_inputs, options):
     tokens = torch.randint(4, 30, (3, 2, 7))
     memory = model.encode(*inputs)
     expected = model.logits(memory, tokens)
-    cache = model.start(6, 7)
+    cache = model.start(3, 2, 7)
     stepped = torch.stack([model.step(memory, tokens[:, :, t], cache) for t in range(7)], dim=2)
     torch.testing.assert_close(stepped, expected, atol=1e-5, rtol=1e-5)
 

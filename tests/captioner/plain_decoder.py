@@ -1,0 +1,143 @@
+"""Decoding without caches, batches or tensors of beams: what the engine must equal, token by token."""
+
+import dataclasses
+import math
+
+import torch
+
+from glied.captioner.choosing import streams
+from glied.captioner.decode import Hypothesis
+from glied.captioner.vocabulary import BOS, EOS, PAD, UNK
+
+
+def pick(inputs, row):
+    """One image of (regions, attribute ids, attribute mask), without its padding."""
+    regions, ids, mask = inputs
+    real = regions.mask[row]
+    one = dataclasses.replace(
+        regions,
+        features=regions.features[row, real][None],
+        boxes=regions.boxes[row, real][None],
+        mask=regions.mask[row, real][None],
+        sizes=regions.sizes[row : row + 1],
+    )
+    return one, ids[row, mask[row]][None], mask[row, mask[row]][None]
+
+
+@torch.no_grad()
+def next_words(model, image, words):
+    """Log-probabilities of the word after `words`, by a pass over the whole caption."""
+    return model(*image, torch.tensor([[BOS, *words]]))[0, -1].float().log_softmax(-1)
+
+
+def recompute(model, inputs, row, words, finished):
+    """Log-probability of a caption by teacher forcing."""
+    tokens = [BOS, *words, EOS] if finished else [BOS, *words]
+    with torch.no_grad():
+        logits = model(*pick(inputs, row), torch.tensor([tokens[:-1]]))[0].float()
+    table = logits.log_softmax(-1)
+    return sum(table[t, word].item() for t, word in enumerate(tokens[1:]))
+
+
+def allowed(word, words, config, suppressed):
+    size = config.blocked
+    if word in (PAD, BOS, UNK, *suppressed) or (word == EOS and len(words) < config.min_length):
+        return False
+    grams = {words[i : i + size] for i in range(len(words) - size + 1)}
+    return not (size and word != EOS and (*words, word)[-size:] in grams)
+
+
+def continuations(model, image, beams, config, suppressed, penalty=None):
+    """Every allowed continuation of the beams: (key, score, words), the best first."""
+    found = []
+    for words, total in beams:
+        for word, value in enumerate(next_words(model, image, words).tolist()):
+            if allowed(word, words, config, suppressed):
+                lost = (penalty or {}).get(word, 0)
+                found.append((total + value - lost, total + value, (*words, word)))
+    return sorted(found, key=lambda one: -one[0])
+
+
+def beam_search(model, inputs, row, config, suppressed=()):
+    """Beam search of one image, as `DecodingConfig` describes it; "exact" is a search to the very end."""
+    image, beam_size = pick(inputs, row), config.beam_size // config.groups
+    beams = [[((), 0.0)] for _ in range(config.groups)]
+    pools = [[] for _ in range(config.groups)]
+    full = config.stop == "full" or config.beam_size == 1
+    for step in range(config.max_length):
+        taken = {}
+        for group in range(config.groups):
+            penalty = {word: config.diversity * count for word, count in taken.items()}
+            candidates = continuations(model, image, beams[group], config, suppressed, penalty)
+            for _, total, words in candidates[:beam_size]:
+                if words[-1] == EOS and not (full and len(pools[group]) >= beam_size):
+                    pools[group].append(Hypothesis(words[:-1], total))
+            # The others among the 2k best: k of them do not end.
+            live = [(words, total) for _, total, words in candidates if words[-1] != EOS][:beam_size]
+            for words, _ in live:
+                taken[words[-1]] = taken.get(words[-1], 0) + 1
+            beams[group] = live
+        if full and all(len(pool) >= beam_size for pool in pools):
+            break
+        if step == config.max_length - 1:
+            for pool, live in zip(pools, beams, strict=True):
+                cut = [
+                    Hypothesis(words, total, False) for words, total in sorted(live, key=lambda one: -one[1])
+                ]
+                pool += cut[: beam_size - len(pool)] if full else cut
+    return merge(pools, config)
+
+
+def merge(pools, config):
+    """The captions of the groups in turn, of each as many as it has beams."""
+    size = config.beam_size // config.groups
+    ranked = [sorted(pool, key=lambda one: -one.score(config.length_penalty))[:size] for pool in pools]
+    ranks = range(max(len(pool) for pool in ranked))
+    turns = [[pool[rank] for pool in ranked if rank < len(pool)] for rank in ranks]
+    ordered = [
+        one for turn in turns for one in sorted(turn, key=lambda one: -one.score(config.length_penalty))
+    ]
+    unique = {}
+    for one in ordered:
+        unique.setdefault(one.tokens, one)
+    return list(unique.values())[: config.n_best]
+
+
+def sample(model, inputs, row, config, seed, suppressed=()):
+    """Samples of one image, a word at a time from sorted or unsorted probabilities."""
+    image, found = pick(inputs, row), []
+    for numbers in streams([seed], config.n_best, config.max_length)[0].tolist():
+        words, total, finished = (), 0.0, False
+        for number in numbers:
+            table = next_words(model, image, words)
+            scaled = [
+                (value / config.temperature if allowed(word, words, config, suppressed) else -math.inf, word)
+                for word, value in enumerate(table.tolist())
+            ]
+            word = draw(scaled, number, config)
+            total += table[word].item()
+            if word == EOS:
+                finished = True
+                break
+            words = (*words, word)
+        found.append(Hypothesis(words, total, finished))
+    return found
+
+
+def draw(scaled, number, config):
+    """Invert the distribution function of (log-weight, word) pairs."""
+    if config.top_k or config.top_p < 1:
+        scaled = sorted(scaled, key=lambda one: -one[0])[: config.top_k or None]
+    weights = [(math.exp(value), word) for value, word in scaled]
+    whole = sum(weight for weight, _ in weights)
+    kept, before = [], 0.0
+    for weight, word in weights:
+        if config.top_p == 1 or before < config.top_p * whole:
+            kept.append((weight, word))
+        before += weight
+    wanted, before = number * sum(weight for weight, _ in kept), 0.0
+    for weight, word in kept:
+        before += weight
+        if before > wanted:
+            return word
+    return kept[-1][1]
