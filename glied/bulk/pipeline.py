@@ -63,7 +63,8 @@ class RayStream:
         _start(self.pools)
         _configure()
         _warn_if_too_small(self.pools, self.resources)
-        batches = self._dataset(chunks).iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=4)
+        dataset = self._dataset(chunks)
+        batches = dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=4)
         try:
             for batch in watched(batches, self.resources.stall_s):
                 row = batch.to_pylist()[0]
@@ -72,6 +73,8 @@ class RayStream:
                 yield Result(row["unit"], row["start"], table)
         except ray.exceptions.RayError as error:
             raise StreamBroken(_first_line(error)) from error
+        finally:
+            _end(dataset)
 
     def _dataset(self, chunks: Sequence[Chunk]) -> Dataset:
         resources = self.resources
@@ -98,6 +101,16 @@ class RayStream:
                 ),
             )
         return dataset
+
+
+def _end(dataset: Dataset) -> None:
+    """Stop what a stream that broke off has left running: its workers would stand in the next round's way.
+
+    Ray Data (2.60) has no public call for it, and ends an execution by itself only once it is exhausted.
+    """
+    executor = getattr(dataset, "_current_executor", None)
+    if executor is not None:
+        executor.shutdown(force=True)
 
 
 def watched(batches: Iterable[T], stall_s: float) -> Iterator[T]:

@@ -81,10 +81,11 @@ class Deadly:
 @pytest.mark.timeout(280)
 def test_an_image_that_kills_every_worker_is_the_only_one_to_fail(ray_session, models, photos, tmp_path):
     options = ["--config=configs/caption/demo.yaml", f"--input.uri={photos}", f"--output.uri={tmp_path}"]
-    options += [*model_options(models), "--output.unit_size=20", "--resources.restarts=1"]
+    options += [*model_options(models), "--output.unit_size=8", "--resources.restarts=1"]
+    options += ["--input.limit=24", "--resources.rounds=2"]
     config = parse(CaptionDatasetConfig, [*options, "--resources.stall_s=60"])
-    pool = Pool(factory=Deadly("turned.jpg"), workers=1, cpus=1.0, gpus=0.0, threads=1)
+    pool = Pool(factory=Deadly("cmyk.jpg"), workers=1, cpus=1.0, gpus=0.0, threads=1)
     stream = RayStream(Fetch(), [pool], config.resources)
     summary = run.execute(caption_job(config), stream)
-    assert (summary.statuses, summary.errors) == ({"ok": 59, "failed": 1}, {"lost": 1})
+    assert (summary.statuses, summary.errors) == ({"ok": 23, "failed": 1}, {"lost": 1})
     assert summary.units_missing == 0
