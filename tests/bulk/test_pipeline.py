@@ -1,23 +1,15 @@
-"""The stream on Ray: what it does with files of unknown size, with silence, and with an image that kills."""
+"""The stream on Ray: what it does with files of unknown size, and with silence."""
 
-import os
-import signal
 import time
-from dataclasses import dataclass
 
 import pyarrow as pa
 import pytest
 
-from glied.bulk import run
-from glied.bulk.captioning import CaptionDatasetConfig, caption_job
-from glied.bulk.chunks import Pool, StreamBroken
+from glied.bulk.chunks import StreamBroken
 from glied.bulk.manifest import planned
-from glied.bulk.pipeline import RayStream, _FetchChunk, watched
-from glied.bulk.sinks import CAPTIONS, OK
+from glied.bulk.pipeline import _FetchChunk, watched
 from glied.bulk.sources.fetch import Fetch
 from glied.bulk.tables import from_ipc, seconds_of, to_ipc
-from glied.config import parse
-from tests.bulk.models import model_options
 
 
 def test_silence_breaks_a_stream():
@@ -58,34 +50,3 @@ def test_files_of_unknown_size_travel_in_bounded_pieces(tmp_path):
         assert found == pieces
         assert [one for table in tables for one in table["id"].to_pylist()] == names
         assert all("fetch" in seconds_of(table) for table in tables)
-
-
-@dataclass(frozen=True)
-class Deadly:
-    """Builds a stage whose process dies on one image."""
-
-    victim: str
-
-    def build(self):
-        def describe(table: pa.Table) -> pa.Table:
-            rows = table.select(["id", "uri"]).to_pylist()
-            if any(row["id"] == self.victim for row in rows):
-                os.kill(os.getpid(), signal.SIGKILL)
-            blank = dict.fromkeys(CAPTIONS.names)
-            done = [blank | row | {"status": OK, "caption": "a cat", "model": "m"} for row in rows]
-            return pa.Table.from_pylist(done, schema=CAPTIONS)
-
-        return describe
-
-
-@pytest.mark.timeout(280)
-def test_an_image_that_kills_every_worker_is_the_only_one_to_fail(ray_session, models, photos, tmp_path):
-    options = ["--config=configs/caption/demo.yaml", f"--input.uri={photos}", f"--output.uri={tmp_path}"]
-    options += [*model_options(models), "--output.unit_size=8", "--resources.restarts=1"]
-    options += ["--input.limit=24", "--resources.rounds=2"]
-    config = parse(CaptionDatasetConfig, [*options, "--resources.stall_s=60"])
-    pool = Pool(factory=Deadly("cmyk.jpg"), workers=1, cpus=1.0, gpus=0.0, threads=1)
-    stream = RayStream(Fetch(), [pool], config.resources)
-    summary = run.execute(caption_job(config), stream)
-    assert (summary.statuses, summary.errors) == ({"ok": 23, "failed": 1}, {"lost": 1})
-    assert summary.units_missing == 0
