@@ -145,6 +145,10 @@ class CaptionFactory:
             "schema": sinks.SCHEMA_VERSION,
         }
 
+    def models(self) -> tuple[RegionExtractor, CaptionRegions]:
+        """What finds the regions and what captions them, for use outside a stage; raises as `build`."""
+        return self._extractor(), self._captions()
+
     def _extractor(self) -> RegionExtractor:
         check_device(self.regions.device)
         return load_extractor(located(self.regions))
