@@ -32,7 +32,7 @@ class GalleryConfig:
     title: str = "Captions"
     """Heading of the page."""
     limit: int = 2000
-    """Most images on the page, the first of the run; each is embedded, at 15 to 60 kB."""
+    """Most images on the page, the first of the run; each takes 13 kB (scenes) to 20 kB (photographs)."""
     explain: int = 200
     """Most images whose words show what they looked at; each costs about 50 ms on a core. 0 for none."""
     explain_order: Literal["first", "worst", "best"] = "first"

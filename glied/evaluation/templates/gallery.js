@@ -109,8 +109,8 @@ class Stage {
     if (live) Object.assign(properties, { type: "button", tabIndex: -1, "aria-label": `region ${label}, score ${score}` });
     const box = make(live ? "button" : "span", properties, make("b"));
     box.dataset.region = index;
-    box.classList.toggle("above", y > 0.08 * h);
-    box.classList.toggle("right", x > 0.7 * w);
+    box.classList.toggle("named-above", y > 0.08 * h);
+    box.classList.toggle("named-right", x > 0.7 * w);
     Object.assign(box.style, { left: `${(100 * x) / w}%`, top: `${(100 * y) / h}%`, width: `${(100 * width) / w}%`, height: `${(100 * height) / h}%` });
     return box;
   }
@@ -587,8 +587,9 @@ function start() {
   $("range").hidden = !scored;
   $("views").hidden = !ENTRIES.some((entry) => entry.attention);
   $("views").append(viewSwitch("view"));
-  for (const id of ["find", "status", "order", "low", "high"]) $(id).addEventListener("input", refresh);
-  $("score").addEventListener("input", chooseScore);
+  for (const id of ["find", "low", "high"]) $(id).addEventListener("input", refresh);
+  for (const id of ["status", "order"]) $(id).addEventListener("change", refresh);
+  $("score").addEventListener("change", chooseScore);
   $("reset").addEventListener("click", reset);
   $("theme").addEventListener("click", toggleTheme);
   $("boxes").addEventListener("input", () => { for (const card of CARDS) if (card.view && card.view.stage) card.view.stage.element.classList.toggle("outlined", $("boxes").checked); });
