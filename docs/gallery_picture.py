@@ -2,7 +2,7 @@
 
 After `make demo`, with Debian's chromium and chromium-driver (tests/install_browser.sh):
 
-    python docs/gallery_picture.py --gallery demo/gallery.html --image test-000002.jpg --word striped \
+    python docs/gallery_picture.py --gallery demo/gallery.html --image test-000130.jpg --word black \
         --out docs/images/gallery.png
 """
 
