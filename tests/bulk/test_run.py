@@ -156,7 +156,7 @@ def test_a_driver_whose_run_is_overwritten_leaves_the_new_one_alone(configure, t
     config = configure("--resources.chunk_images=5")
     here = run_here(Fetch(), caption_factory(config).build())
 
-    def stream(chunks):
+    def stream(chunks, *, alone=False):
         yield from here(chunks[:5])
         execute(configure("--output.mode=overwrite", "--input.limit=20"))
         yield from here(chunks[5:])
@@ -170,7 +170,7 @@ def test_a_driver_whose_run_is_overwritten_leaves_the_new_one_alone(configure, t
 def test_storage_failures_are_not_image_failures(configure, tmp_path, photos):
     config = configure("--resources.rounds=1")
 
-    def stream(chunks):
+    def stream(chunks, *, alone=False):
         for chunk in chunks:
             if chunk.unit == 1:  # listed, then gone
                 gone = [f"{uri}.gone" for uri in chunk.table["uri"].to_pylist()]
@@ -188,9 +188,10 @@ def test_storage_failures_are_not_image_failures(configure, tmp_path, photos):
 def test_lost_chunks_come_again_in_the_next_round(configure, tmp_path):
     config = configure("--resources.chunk_images=5")
     here = run_here(Fetch(), caption_factory(config).build())
-    rounds = []
+    rounds, alones = [], []
 
-    def stream(chunks):
+    def stream(chunks, *, alone=False):
+        alones.append(alone)
         rounds.append([(chunk.unit, chunk.start, chunk.table.num_rows) for chunk in chunks])
         yield from here(chunks[3 - len(rounds) :])  # two are lost, then one, then none
 
@@ -198,6 +199,7 @@ def test_lost_chunks_come_again_in_the_next_round(configure, tmp_path):
     assert (summary.units_done, summary.images_this_time) == (4, 60)
     singles = [(0, image, 1) for image in range(10)]
     assert (len(rounds[0]), rounds[1:]) == (15, [singles, singles[:1]])
+    assert alones == [False, True, True]
     assert len({row["id"] for row in read_rows(tmp_path / "out")}) == 60
 
 
@@ -205,7 +207,7 @@ def lose(config: CaptionDatasetConfig, wanted: set[str]) -> Summary:
     """A run whose workers die on some images."""
     here = run_here(Fetch(), caption_factory(config).build())
 
-    def stream(chunks):
+    def stream(chunks, *, alone=False):
         yield from here([chunk for chunk in chunks if wanted.isdisjoint(chunk.table["id"].to_pylist())])
 
     return run.execute(caption_job(config), stream)
@@ -237,12 +239,16 @@ def test_a_broken_stream_does_not_blame_the_images(configure):
     config = configure("--resources.chunk_images=5")
     here = run_here(Fetch(), caption_factory(config).build())
 
-    def stream(chunks):
+    alones = []
+
+    def stream(chunks, *, alone=False):
+        alones.append(alone)
         yield from here(chunks[:2])
         raise StreamBroken("the cluster went away")
 
     summary = run.execute(caption_job(config), stream)
-    assert (summary.units_missing, run.exit_code(summary)) == (4, 1)
+    assert (summary.units_done, summary.units_missing, run.exit_code(summary)) == (1, 3, 1)
+    assert alones == [False] * 3, "chunks go on as chunks"
     assert execute(config).statuses == {"ok": 58, "rejected": 2}
 
 
