@@ -10,7 +10,6 @@ import ctypes
 import faulthandler
 import logging
 import queue
-import sys
 import threading
 import time
 from collections import Counter
@@ -41,6 +40,8 @@ UNKNOWN_AT_ONCE = 4
 """Files read at once where their sizes are not known."""
 LARGE_CHUNK = 8 << 20
 """Bytes of a chunk after which a process returns its memory, which costs a small one too much."""
+STDERR = 2
+"""Its number; Ray keeps what a worker writes there."""
 MAX_BLOCKS = 2_000
 """Blocks that the chunks of a round are dealt to."""
 
@@ -239,7 +240,7 @@ def _deadline(seconds: float) -> Iterator[None]:
 
     A hang in native code may hold the interpreter's lock; this watchdog does not need it.
     """
-    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(seconds, exit=True, file=STDERR)
     try:
         yield
     finally:

@@ -6,15 +6,17 @@ Shapes: ``B`` images, ``R`` regions, ``F`` region feature size.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from glied.errors import UsageError
+
+if TYPE_CHECKING:  # the driver of a bulk job chooses an extractor and never imports torch
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,14 @@ class Regions:
     attributes: list[list[str]]
     width: int
     height: int
+
+    def scaled(self, width: int, height: int) -> Regions:
+        """The same regions of the image at another size."""
+        if (width, height) == (self.width, self.height):
+            return self
+        x, y = width / self.width, height / self.height
+        boxes = self.boxes * np.array([x, y, x, y], np.float32)
+        return replace(self, boxes=boxes, width=width, height=height)
 
     def __post_init__(self) -> None:
         """Columns are of one length."""
@@ -65,6 +75,8 @@ class RegionBatch:
     @classmethod
     def collate(cls, images: Sequence[Regions], *, length: int | None = None) -> RegionBatch:
         """Pad to `length` regions, or to the most that an image has; regions beyond it are cut."""
+        import torch
+
         length = length or max(len(image.scores) for image in images)
         batch, size = len(images), images[0].features.shape[1]
         features, boxes = torch.zeros(batch, length, size), torch.zeros(batch, length, 4)
@@ -93,6 +105,11 @@ class RegionExtractor(Protocol):
     @property
     def fingerprint(self) -> Mapping[str, Any]:
         """All that decides the result (weights, thresholds, dtype) as JSON values, never batch size."""
+        ...
+
+    @property
+    def resolution(self) -> tuple[int, int]:
+        """The short and the long side that images are resized to fit into."""
         ...
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Regions]:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from glied.bulk import results, run
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job, caption_pools
@@ -68,6 +70,20 @@ def test_captions_do_not_depend_on_chunks_batches_and_units(configure, tmp_path)
     execute(configure(f"--output.uri={tmp_path / 'other'}", *other))
     pairs = [{row["id"]: row["caption"] for row in read_rows(tmp_path / name)} for name in ("out", "other")]
     assert pairs[0] == pairs[1]
+
+
+def test_regions_of_a_large_image_are_in_its_own_pixels(configure, tmp_path):
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (17, 25, 3), dtype=np.uint8))
+    for scale in (20, 160):
+        photo.resize((25 * scale, 17 * scale)).save(tmp_path / f"{scale}.png")
+    summary = execute(configure(f"--input.uri={tmp_path}", "--output.uri", str(tmp_path / "out")))
+    assert summary.statuses == {"ok": 2}
+    large, small = sorted(read_rows(tmp_path / "out"), key=lambda row: -row["width"])
+    assert (large["width"], large["height"]) == (4000, 2720)
+    boxes = [np.array([one["box"] for one in row["regions"]]) for row in (large, small)]
+    assert boxes[0].max() > 1000
+    assert boxes[0].shape == boxes[1].shape
+    np.testing.assert_allclose(boxes[0] / 8, boxes[1], atol=8)
 
 
 def test_two_pools_give_the_captions_of_one(configure, tmp_path):
