@@ -15,7 +15,7 @@ from glied.captioner.config import DecodingConfig
 from glied.errors import UsageError
 from glied.rewards.config import ClipConfig
 from glied.vision import images
-from glied.vision.regions import RegionsConfig
+from glied.vision.config import RegionsConfig
 
 
 @dataclass(frozen=True, kw_only=True)

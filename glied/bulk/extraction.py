@@ -11,7 +11,7 @@ from glied.bulk.chunks import Pool, Stage
 from glied.bulk.config import InputConfig, OutputConfig, ResourcesConfig
 from glied.bulk.job import Job
 from glied.datasets import features
-from glied.vision.regions import RegionsConfig
+from glied.vision.config import RegionsConfig
 
 
 @dataclass(frozen=True, kw_only=True)

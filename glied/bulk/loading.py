@@ -27,8 +27,9 @@ from glied.captioner.captioner import Captioner
 from glied.errors import UsageError
 from glied.rewards.config import ClipConfig
 from glied.vision.attributes import load_attributes
+from glied.vision.config import RegionsConfig
 from glied.vision.decoding import DecoderPool
-from glied.vision.regions import RegionExtractor, RegionsConfig, load_extractor
+from glied.vision.regions import RegionExtractor, load_extractor
 
 if TYPE_CHECKING:  # open_clip takes seconds to import
     from glied.rewards.clip import ClipScorer

@@ -20,8 +20,6 @@ from glied.captioner.search import Candidates, Hypothesis, Search
 from glied.captioner.vocabulary import BOS, EOS, PAD, UNK
 from glied.errors import UsageError
 
-__all__ = ["DecodingConfig", "Hypothesis", "decode"]
-
 STEPS_PER_CHECK = {"cpu": 1, "cuda": 4}
 """Steps between two looks at which images are done; on a GPU a look waits for all that is queued."""
 COMPACTION = 0.2

@@ -24,8 +24,9 @@ from torchvision.ops import boxes as box_ops
 from torchvision.ops import nms
 
 from glied.errors import UsageError
+from glied.vision.config import RegionsConfig
 from glied.vision.detector import Detector, load_detector
-from glied.vision.regions import Regions, RegionsConfig
+from glied.vision.regions import Regions
 
 _LARGEST_GROUP = 16
 _THINNEST = 32

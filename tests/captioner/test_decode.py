@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from glied.captioner import decode as engine
 from glied.captioner.attention import KeyValues
-from glied.captioner.decode import DecodingConfig, Hypothesis, decode
+from glied.captioner.config import DecodingConfig
+from glied.captioner.decode import Hypothesis, decode
 from glied.captioner.inference import freeze
 from glied.captioner.model import ABLATIONS, Memory
 from glied.captioner.search import Search

@@ -6,8 +6,9 @@ import torch
 from torchvision.ops import box_iou
 
 from glied.errors import UsageError
+from glied.vision.config import RegionsConfig
 from glied.vision.detector import Detector, save_detector
-from glied.vision.regions import Regions, RegionsConfig, load_extractor
+from glied.vision.regions import Regions, load_extractor
 from glied.vision.torchvision_regions import TorchvisionRegions
 from tests.vision.scenes import TINY
 
