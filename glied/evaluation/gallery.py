@@ -13,7 +13,7 @@ from glied.bulk.sinks import OK
 from glied.errors import GliedError, UsageError
 from glied.evaluation import page
 from glied.evaluation.captions import base_name, read_references
-from glied.evaluation.pictures import Explainer, read_pixels, thumbnail
+from glied.evaluation.pictures import Explainer, read_pictures, thumbnail
 from glied.evaluation.text_metrics import cider_by_image
 
 Row = dict[str, Any]
@@ -99,15 +99,16 @@ def _seen(
     explainer = _explainer(config, report)
     chosen = _chosen(config, rows, scores) if explainer else set()
     ok = 0
-    for row, pixels in zip(rows, read_pixels(config.run, rows), strict=True):
+    pictures = read_pictures(config.run, rows, explainer.extractor.resolution if explainer else None)
+    for row, picture in zip(rows, pictures, strict=True):
         ok += row["status"] == OK
         explained = None
-        if pixels is not None:
+        if picture is not None:
             report.pictures += 1
             if explainer and row["id"] in chosen:
-                explained = explainer(row, pixels)
+                explained = explainer(row, picture)
                 report.explained += 1
-        yield None if pixels is None else thumbnail(pixels), explained
+        yield None if picture is None else thumbnail(picture), explained
     if report.pictures < ok:
         report.notes.append(f"{ok - report.pictures} of {ok} images can no longer be read")
 

@@ -7,16 +7,15 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
 from glied import storage
 from glied.bulk import manifest
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, fetch_stage
 from glied.bulk.config import InputConfig, ResourcesConfig
+from glied.bulk.loading import caption_models
 from glied.bulk.manifest import Manifest
 from glied.bulk.sinks import OK
 from glied.captioner.captioner import Captioner
@@ -24,10 +23,10 @@ from glied.captioner.explain import Explanation
 from glied.config import build
 from glied.errors import UsageError
 from glied.vision.decoding import DecoderPool
+from glied.vision.images import Picture
 from glied.vision.regions import RegionExtractor, Regions
 
 Row = dict[str, Any]
-Pixels = NDArray[np.uint8]
 
 THUMBNAIL_SIDE = 480
 THUMBNAIL_QUALITY = 78
@@ -51,15 +50,18 @@ def read_record(run_uri: str) -> dict[str, Any]:
     return record
 
 
-def read_pixels(run_uri: str, rows: Sequence[Row]) -> Iterator[Pixels | None]:
-    """The upright pixels of a run's first images, through the code that captioned them.
+def read_pictures(
+    run_uri: str, rows: Sequence[Row], resolution: tuple[int, int] | None = None
+) -> Iterator[Picture | None]:
+    """A run's first images once more, through the code that captioned them.
 
     Args:
         run_uri: the run folder.
         rows: the first rows of `glied.bulk.results.read_rows`.
+        resolution: as in `glied.vision.images.read`; by default what thumbnails need.
 
     Yields:
-        Per row pixels [H, W, 3]; None where the row is not ok or the image cannot be read any more.
+        Per row its picture; None where the row is not ok or the image cannot be read any more.
 
     Raises:
         UsageError: the folder holds no run.
@@ -70,7 +72,7 @@ def read_pixels(run_uri: str, rows: Sequence[Row]) -> Iterator[Pixels | None]:
     source = build(InputConfig, read_record(run_uri)["input"])
     fetch = fetch_stage(source, ResourcesConfig())
     planned = _first(plan, len(rows))
-    with DecoderPool(1) as decoder:
+    with DecoderPool(1, resolution=resolution or (THUMBNAIL_SIDE, THUMBNAIL_SIDE)) as decoder:
         for start in range(0, len(rows), AT_ONCE):
             batch = rows[start : start + AT_ONCE]
             ok = pa.array([row["status"] == OK for row in batch])
@@ -80,7 +82,7 @@ def read_pixels(run_uri: str, rows: Sequence[Row]) -> Iterator[Pixels | None]:
             found = iter([next(decoded) if there else None for there in good])
             for row in batch:
                 item = next(found) if row["status"] == OK else None
-                yield item if isinstance(item, np.ndarray) else None
+                yield item if isinstance(item, Picture) else None
 
 
 def _first(plan: Manifest, count: int) -> pa.Table:
@@ -90,9 +92,9 @@ def _first(plan: Manifest, count: int) -> pa.Table:
     return pa.concat_tables(tables).slice(0, count) if tables else manifest.planned(id=[], uri=[])
 
 
-def thumbnail(pixels: Pixels) -> str:
+def thumbnail(picture: Picture) -> str:
     """The image as base64 WebP, at most `THUMBNAIL_SIDE` pixels a side."""
-    image = Image.fromarray(pixels)
+    image = Image.fromarray(picture.pixels)
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     sink = io.BytesIO()
     image.save(sink, "WEBP", quality=THUMBNAIL_QUALITY, method=4)
@@ -118,15 +120,16 @@ class Explainer:
         config = build(CaptionDatasetConfig, record["config"])
         if not torch.cuda.is_available():
             config = dataclasses.replace(config, regions=dataclasses.replace(config.regions, device="cpu"))
-        extractor, captions = caption_factory(config).models()
-        mine = {"regions": dict(extractor.fingerprint), "captioner": captions.captioner.digest}
+        extractor, captioner = caption_models(caption_factory(config))
+        mine = {"regions": dict(extractor.fingerprint), "captioner": captioner.digest}
         for name, value in json.loads(json.dumps(mine)).items():
             if record["fingerprint"].get(name) != value:
                 raise UsageError(f"{name}: the weights or settings are no longer those of the run")
-        return cls(extractor, captions.captioner)
+        return cls(extractor, captioner)
 
-    def __call__(self, row: Row, pixels: Pixels) -> tuple[Regions, Explanation]:
+    def __call__(self, row: Row, picture: Picture) -> tuple[Regions, Explanation]:
         """The regions of an image, found once more, and the explanation of its caption over them."""
-        (regions,) = self.extractor([pixels])
+        (found,) = self.extractor([picture.pixels])
+        regions = found.scaled(picture.width, picture.height)
         attributes = [(one["word"], one["probability"]) for one in row["attributes"] or []]
         return regions, self.captioner.explain(regions, attributes, row["caption"])

@@ -18,8 +18,9 @@ from glied.captioner.explain import Explanation, Weights
 from glied.config import run
 from glied.evaluation import page
 from glied.evaluation.gallery import GalleryConfig, Report, make_gallery
-from glied.evaluation.pictures import THUMBNAIL_SIDE, Explainer, read_pixels, thumbnail
+from glied.evaluation.pictures import THUMBNAIL_SIDE, Explainer, read_pictures, thumbnail
 from glied.evaluation.text_metrics import cider_by_image
+from glied.vision.images import Picture
 from glied.vision.regions import Regions
 from jobs import gallery
 from tests.bulk import runs
@@ -83,8 +84,8 @@ def test_rejected_images_say_why(captioned: Path, tmp_path: Path) -> None:
 def test_words_have_the_strongest_weights_of_their_explanation(captioned: Path, tmp_path: Path) -> None:
     _, entries, _ = made(captioned, tmp_path / "g.html", explain=1)
     row = next(read_rows(str(captioned / "run")))
-    (pixels,) = read_pixels(str(captioned / "run"), [row])
-    regions, expected = Explainer.load(str(captioned / "run"))(row, pixels)
+    (picture,) = read_pictures(str(captioned / "run"), [row])
+    regions, expected = Explainer.load(str(captioned / "run"))(row, picture)
     one = entries[row["id"]]
     assert [name for name, other in entries.items() if other["attention"]] == [row["id"]]
     attention = one["attention"]
@@ -139,7 +140,7 @@ def test_text_from_outside_is_data_and_the_policy_runs_one_script_only() -> None
 
 
 def test_pictures_are_bounded() -> None:
-    picture = thumbnail(np.zeros((300, 1200, 3), dtype=np.uint8))
+    picture = thumbnail(Picture(np.zeros((300, 1200, 3), dtype=np.uint8), 1200, 300))
     assert Image.open(io.BytesIO(base64.b64decode(picture))).size == (THUMBNAIL_SIDE, THUMBNAIL_SIDE // 4)
 
 
