@@ -128,7 +128,7 @@ class ResourcesConfig:
     """Files that such a task reads at once."""
     chunk_images: int = 32
     """Most images of a chunk, the piece of work that travels between tasks."""
-    chunk_bytes: int = 16 << 20
+    chunk_bytes: int = 8 << 20
     """Most encoded bytes of a chunk; a larger image is a chunk of its own."""
     batch_size: int = 16
     """Images decoded and given to the models together; halved when a GPU runs out of memory."""

@@ -38,7 +38,7 @@ SECONDS = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
 """Bounds of the histogram's buckets."""
 UNKNOWN_AT_ONCE = 4
 """Files read at once where their sizes are not known."""
-LARGE_CHUNK = 8 << 20
+LARGE_CHUNK = 4 << 20
 """Bytes of a chunk after which a process returns its memory, which costs a small one too much."""
 STDERR = 2
 """Its number; Ray keeps what a worker writes there."""
