@@ -15,6 +15,17 @@ _ARCHITECTURES: dict[str, type[CaptioningModel]] = {
 }
 
 
+PAPER_SIZES = {
+    "base": CaptionerConfig(architecture="base"),
+    "glied": CaptionerConfig(architecture="glied"),
+    "lstm": CaptionerConfig(architecture="lstm", embedding_width=300),
+    "soft_att": CaptionerConfig(architecture="soft_att", embedding_width=300),
+    "up_down": CaptionerConfig(architecture="up_down", width=1000),
+    "ct": CaptionerConfig(architecture="ct", feed_forward=2048, tied=True),
+}
+"""The sizes that explain the number of parameters in the paper's Table 2, as far as any do."""
+
+
 def build_model(config: CaptionerConfig, *, feature_size: int, vocabulary_size: int) -> CaptioningModel:
     """The untrained model that `config` describes.
 
