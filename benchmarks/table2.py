@@ -7,12 +7,13 @@ Without --full: counts the parameters at the paper's sizes (V = 9,488, regions o
 results that are committed beside this file, with where they came from. Seconds.
 
 With --full: trains LSTM, SoftAtt, Up-Down, CT, Base and GLIED with configs/captioner/*_demo.yaml in this
-process, without Ray: rows, seeds, schedule and validations are those of jobs/train_captioner.py, the rows of an
-epoch in an order of its own. Then captions the test scenes (beam 3) and measures images/s, all models in turn,
-at the demo's sizes and at the paper's. A model whose result lies in --runs is not trained again, so the same
-command resumes. Needs what the configs need, and the features of the test scenes; about three hours on one core.
-Training time is the CPU time of this process without validation, up to the best one: other work on the machine
-does not count. Writes table2.json and table2.md to --results after each model.
+process, without Ray: rows, seeds, schedule and validations are those of jobs/train_captioner.py, the rows
+of an epoch in an order of its own. Then captions the test scenes (beam 3) and measures images/s, all
+models in turn, at the demo's sizes and at the paper's. A model whose result lies in --runs is not trained
+again, so the same command resumes. Needs what the configs need, and the features of the test scenes; about
+three hours on one core. Training time is the CPU time of this process without validation, up to the best
+one: other work on the machine does not count. Writes table2.json and table2.md to --results after each
+model.
 
 The last line is one JSON object.
 """
