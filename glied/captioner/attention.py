@@ -132,11 +132,16 @@ class Packing:
 
 
 class MultiHead(nn.Module):
-    """H(Q, K, V), without biases as in the equations; a feed-forward network may follow (ours)."""
+    """H(Q, K, V), without biases as in the equations; a feed-forward network may follow (ours).
+
+    Attributes:
+        joint: after `join`, query, key and value as one layer.
+    """
 
     def __init__(self, *, width: int, heads: int, feed_forward: int = 0) -> None:
         """`feed_forward` is the inner width of y + W2 relu(W1 y), or 0 for none."""
         super().__init__()
+        self.joint: nn.Linear | None = None
         self.heads = heads
         self.query = nn.Linear(width, width, bias=False)
         self.key = nn.Linear(width, width, bias=False)
@@ -152,6 +157,20 @@ class MultiHead(nn.Module):
     def project(self, source: Tensor, mask: Tensor | None = None) -> KeyValues:
         """Keys and values of `source` [B, S, D]; `mask` [B, S] is True where real."""
         return masked(self.split(self.key(source)), self.split(self.value(source)), mask)
+
+    def join(self) -> None:
+        """Make one layer of query, key and value, for what attends to itself; the weights are final."""
+        weight = torch.cat([layer.weight.detach() for layer in (self.query, self.key, self.value)])
+        joint = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+        joint.weight = nn.Parameter(weight, requires_grad=False)
+        self.joint = joint
+
+    def project_self(self, x: Tensor) -> tuple[Tensor, KeyValues]:
+        """Queries [B, Q, D], keys and values of the same things `x` [B, Q, D]."""
+        if self.joint is None:
+            return self.query(x), self.project(x)
+        queries, keys, values = self.joint(x).chunk(3, dim=-1)
+        return queries, KeyValues(self.split(keys), self.split(values))
 
     def word_table(self, words: Tensor) -> Tensor:
         """Keys and values of word embeddings [U, D], side by side: [U, 2D]."""
@@ -180,7 +199,17 @@ class MultiHead(nn.Module):
 
         With a `trace`, the weights are left in it under `name` as [B, H, ..., S].
         """
-        projected = self.query(query)
+        return self.look(self.query(query), source, trace, name, packing)
+
+    def look(
+        self,
+        projected: Tensor,
+        source: KeyValues,
+        trace: dict[str, Tensor] | None,
+        name: str,
+        packing: Packing | None = None,
+    ) -> Tensor:
+        """`forward` from projected queries on."""
         padded = projected if packing is None else packing.unpack(projected)
         shape = padded.shape
         queries = self.split(padded.reshape(shape[0], -1, shape[-1]))  # [B, H, Q, d]

@@ -113,7 +113,8 @@ class Glied(CaptioningModel[WordCache]):
         return {name: self._attention(name).word_table(embedded) for name in names if name in self.attentions}
 
     def tabulate(self) -> None:
-        """Keep the keys and values of every word as an attribute, so that encoding only looks them up."""
+        """Keep keys and values of every word as an attribute, which encoding looks up; join H_x."""
+        self._attention("H_x").join()
         self.tables = self.word_tables(
             torch.arange(self.vocabulary_size, device=self.embedding.weight.device)
         )
@@ -150,8 +151,8 @@ class Glied(CaptioningModel[WordCache]):
         x = self._words(tokens[..., None], cache.steps).squeeze(2)  # [B, C, D]
         x = self._pivot(x, memory, trace)
         attention = self._attention("H_x")
-        past = cache.extend(attention.project(x))
-        x = self._wrap("x")(attention(x, past, trace, "H_x"), x)
+        queries, new = attention.project_self(x)
+        x = self._wrap("x")(attention.look(queries, cache.extend(new), trace, "H_x"), x)
         return self.classifier(self._combine(x, memory, trace))
 
     def _words(self, tokens: Tensor, start: int) -> Tensor:

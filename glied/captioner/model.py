@@ -254,10 +254,13 @@ class CaptioningModel(nn.Module, ABC, Generic[C]):
 
     def _image(self, regions: RegionBatch) -> Tensor:
         """I [B, R, D]; padding is zeroed first, for 0 * NaN is NaN."""
-        padding = ~regions.mask[..., None]
-        image = self.region_norm(regions.features.to(self.embedding.weight).masked_fill(padding, 0.0))
+        features, boxes = regions.features.to(self.embedding.weight), regions.boxes
+        if not regions.mask.all():
+            padding = ~regions.mask[..., None]
+            features, boxes = features.masked_fill(padding, 0.0), boxes.masked_fill(padding, 0.0)
+        image = self.region_norm(features)
         if self.config.geometry:
-            boxes = geometry(regions.boxes, regions.sizes).to(image).masked_fill(padding, 0.0)
+            boxes = geometry(boxes, regions.sizes).to(image)
             image = torch.cat((image, boxes), dim=-1)
         return self.dropout(self.region_projection(image))
 

@@ -161,6 +161,11 @@ class Transformer(CaptioningModel[LayerCaches]):
             x = layer(x, looking_back(words), source, trace)
         return self.classifier(x)
 
+    def tabulate(self) -> None:
+        """Join the attentions among words."""
+        for layer in self.decoder:
+            cast(DecoderLayer, layer).words.join()
+
     def _words(self, tokens: Tensor, start: int) -> Tensor:
         """Embedding plus position, [..., T] -> [..., T, D]."""
         places = self.positions(start, start + tokens.shape[-1])
@@ -169,7 +174,12 @@ class Transformer(CaptioningModel[LayerCaches]):
 
 def looking_back(cache: WordCache) -> Callable[[MultiHead, Tensor], Tensor]:
     """The attention of a word [B, C, D] to itself and those before it, which are in the cache."""
-    return lambda words, x: words(x, cache.extend(words.project(x)), None, "")
+
+    def among(words: MultiHead, x: Tensor) -> Tensor:
+        queries, new = words.project_self(x)
+        return words.look(queries, cache.extend(new), None, "")
+
+    return among
 
 
 def feed_forward(config: CaptionerConfig) -> FeedForward:
