@@ -32,7 +32,8 @@ from torch import Tensor
 
 from glied.captioner.architectures import PAPER_SIZES, build_model
 from glied.captioner.captioner import Captioner
-from glied.captioner.decode import DecodingConfig, decode
+from glied.captioner.config import DecodingConfig
+from glied.captioner.decode import decode
 from glied.captioner.inference import PackedLinear, can_pack
 from glied.captioner.vocabulary import Vocabulary
 from glied.config import parse, run, split_arguments

@@ -36,7 +36,8 @@ sys.path.insert(0, str(ROOT))  # for the configs of jobs/
 from benchmarks.decoding import FEATURES, WORDS, captioning, inputs, machine, timed  # noqa: E402
 from glied.captioner.architectures import PAPER_SIZES, build_model  # noqa: E402
 from glied.captioner.captioner import Captioner, attribute_ids  # noqa: E402
-from glied.captioner.decode import DecodingConfig, decode  # noqa: E402
+from glied.captioner.config import DecodingConfig  # noqa: E402
+from glied.captioner.decode import decode  # noqa: E402
 from glied.captioner.model import CaptioningModel  # noqa: E402
 from glied.captioner.vocabulary import Vocabulary  # noqa: E402
 from glied.config import parse, run, split_arguments  # noqa: E402

@@ -73,6 +73,7 @@ class ClipScorer:
         self.tokenizer = _tokenizer(model_config["text_cfg"])
         preprocess = open_clip.get_model_preprocess_cfg(model)
         self._transform = image_transform_v2(PreprocessCfg(**preprocess), is_train=False)
+        self.resolution = int(np.max(preprocess["size"]))
         self._crops = preprocess.get("resize_mode") != "squash"
         self._known: Tensor | None = None
         if used_tokens is not None:

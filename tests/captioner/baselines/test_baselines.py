@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from glied import checkpoint
 from glied.captioner.architectures import PAPER_SIZES, build_model
 from glied.captioner.captioner import Captioner
-from glied.captioner.decode import DecodingConfig, decode
+from glied.captioner.config import DecodingConfig
+from glied.captioner.decode import decode
 from glied.captioner.inference import freeze
 from glied.captioner.model import CaptionerConfig
 from glied.captioner.vocabulary import BOS, EOS, PAD, UNK, Vocabulary
