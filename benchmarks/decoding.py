@@ -39,7 +39,7 @@ from glied.captioner.vocabulary import Vocabulary
 from glied.config import parse, run, split_arguments
 from glied.vision.regions import RegionBatch
 
-WIDTH, HEADS, REGIONS, FEATURES, ATTRIBUTES, WORDS, STEPS = 512, 8, 36, 2048, 49, 9487, 20
+HEADS, REGIONS, FEATURES, ATTRIBUTES, WORDS, STEPS = 8, 36, 2048, 49, 9487, 20
 CONTRACT = {
     "beam5_b50_fp32": ("glied", 50, 5, "float32", 1),
     "beam5_b1_fp32": ("glied", 1, 5, "float32", 1),
@@ -113,9 +113,7 @@ def measure(cell: Cell, rounds: int) -> dict[str, Any]:
     architecture, batch, beams, dtype, threads = cell
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    vocabulary = Vocabulary(
-        [f"word{i}" for i in range(WORDS - 3)]
-    )  # 9,487 with the end; padding comes on top
+    vocabulary = paper_vocabulary()
     model = build_model(PAPER_SIZES[architecture], feature_size=FEATURES, vocabulary_size=len(vocabulary))
     captioner = Captioner(model.to(getattr(torch, dtype)), vocabulary)
     search = DecodingConfig(beam_size=beams, min_length=STEPS, max_length=STEPS)
@@ -145,6 +143,11 @@ def measure(cell: Cell, rounds: int) -> dict[str, Any]:
         "loaded_mb": loaded,
         "peak_mb": peak - loaded,
     }
+
+
+def paper_vocabulary() -> Vocabulary:
+    """`WORDS` words with begin, end and unknown, and the padding."""
+    return Vocabulary([f"word{i}" for i in range(WORDS - 3)])
 
 
 def inputs(batch: int) -> tuple[RegionBatch, Tensor, Tensor]:

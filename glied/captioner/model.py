@@ -23,6 +23,8 @@ from glied.vision.regions import RegionBatch
 
 Trace = dict[str, Tensor]
 """Attention weights by the name of the attention, e.g. "H_v": [B, H, C, T, R]."""
+REGIONS = "H_v"
+"""Name that every model gives to an attention of the words to the regions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +150,7 @@ class Memory:
         return Memory(sources, len(rows), vector)
 
     def contiguous(self) -> "Memory":
-        """The same, each tensor in one piece."""
+        """The same, each source in one piece."""
         sources = {name: source.contiguous() for name, source in self.sources.items()}
         return Memory(sources, self.batch_size, self.vector)
 

@@ -26,11 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from glied.captioner.attention import KeyValues, Packing, masked
-from glied.captioner.model import CaptionerConfig, CaptioningModel, Memory, Trace
+from glied.captioner.model import REGIONS, CaptionerConfig, CaptioningModel, Memory, Trace
 from glied.vision.regions import RegionBatch
-
-REGIONS = "H_v"
-"""Name of the attention over regions, as in Base and GLIED, in memories and traces."""
 
 
 @dataclass

@@ -20,11 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glied.captioner.attention import KeyValues, MultiHead, Packing, Positions, WordCache, Wrap
-from glied.captioner.model import CaptionerConfig, CaptioningModel, Memory, Trace
+from glied.captioner.model import REGIONS, CaptionerConfig, CaptioningModel, Memory, Trace
 from glied.vision.regions import RegionBatch
-
-REGIONS = "H_v"
-"""Name of the last layer's attention over regions in traces, as in Base and GLIED."""
 
 
 @dataclass
@@ -103,6 +100,7 @@ class DecoderLayer(nn.Module):
     ) -> Tensor:
         """[B, C, D] or packed [M, D] -> the same; `among` lets the words look at themselves."""
         x = self.words_wrap(among(self.words, x), x)
+        # Of all layers' weights the last layer's stay in the trace.
         x = self.regions_wrap(self.regions(x, source, trace, REGIONS, packing), x)
         return self.feed_forward(x)
 
