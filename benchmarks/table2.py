@@ -210,7 +210,8 @@ def train(task: CaptionerTask, trainer: TrainerConfig, folder: Path, *, short: b
         model, name=trainer.optimizer, learning_rate=trainer.learning_rate, weight_decay=trainer.weight_decay
     )
     total = trainer.epochs * (len(train_rows) // trainer.batch_size)
-    spent, step, curve = 0.0, 0, []
+    spent, step = 0.0, 0
+    curve: list[dict[str, float]] = []
     for epoch in range(trainer.epochs):
         start = time.process_time()
         order = loading.table_indices(
