@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,3 +38,33 @@ def photos(tmp_path_factory) -> Path:
     from tests.bulk.models import save_images
 
     return save_images(tmp_path_factory.mktemp("photos") / "in", 60)
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[tuple[Any, dict[str, str]]]:
+    """An S3 server with the buckets photos and captions: a client, and what leads a job there."""
+    import s3fs
+
+    from tests import s3_server
+
+    server, endpoint = s3_server.start()
+    variables = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    try:
+        filesystem = s3fs.S3FileSystem(
+            key="test",
+            secret="test",
+            endpoint_url=endpoint,
+            use_listings_cache=False,
+            skip_instance_cache=True,
+        )
+        for bucket in ("photos", "captions"):
+            filesystem.mkdir(bucket)
+        yield filesystem, variables
+    finally:
+        server.kill()
+        server.wait()

@@ -21,7 +21,7 @@ from glied import storage
 from glied.errors import StorageError
 from tests import fault_proxy
 from tests.fault_proxy import FAULTS
-from tests.jobs import s3_server
+from tests import s3_server
 
 Result = TypeVar("Result")
 LARGE = np.random.default_rng(0).bytes(20_000_000)

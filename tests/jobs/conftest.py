@@ -1,13 +1,10 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import s3fs
-
-from tests.jobs import s3_server
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,29 +27,3 @@ def run_job(environment) -> Callable[..., subprocess.CompletedProcess]:
         )
 
     return run
-
-
-@pytest.fixture(scope="session")
-def s3() -> Iterator[tuple[s3fs.S3FileSystem, dict[str, str]]]:
-    """An S3 server with the buckets photos and captions: a client, and what leads a job there."""
-    server, endpoint = s3_server.start()
-    variables = {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    try:
-        filesystem = s3fs.S3FileSystem(
-            key="test",
-            secret="test",
-            endpoint_url=endpoint,
-            use_listings_cache=False,
-            skip_instance_cache=True,
-        )
-        for bucket in ("photos", "captions"):
-            filesystem.mkdir(bucket)
-        yield filesystem, variables
-    finally:
-        server.kill()
-        server.wait()

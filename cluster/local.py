@@ -1,0 +1,238 @@
+"""A Ray cluster on this machine: a head and workers as processes of their own, as on several machines.
+
+python cluster/local.py --workers 2
+
+It listens on the loopback interface only and asks for a token; folder, ports and token are its own. It prints
+what leads `ray job submit` there, and Ctrl-C ends it. Only its own processes are ended, so that it may run
+beside other Ray clusters, for which `ray stop` would be the end.
+"""
+
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import psutil
+
+from glied.config import parse, run
+from glied.errors import JobError, UsageError
+
+log = logging.getLogger(__name__)
+
+LOOPBACK = "127.0.0.1"
+STARTED = "Ray runtime started"
+START_S = 120.0
+"""Longest time for a node to start."""
+START_ATTEMPTS = 3
+"""Ray gives a node 30 seconds, which a busy machine may need more than once."""
+END_S = 5.0
+"""Time that the processes have to end by themselves."""
+
+# `ray start` takes another address of the machine for the loopback address, and says that it is used for tests
+# only where it is not. The head's and the workers' processes must agree on it; the kernel ends what this
+# process leaves behind.
+LAUNCH = f"""
+import os, sys
+from ray._private import services, utils
+from ray.scripts.scripts import main
+if sys.platform == "linux":
+    utils.set_kill_on_parent_death_linux()
+services.get_node_ip_address = lambda *_: "{LOOPBACK}"
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+main()
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A cluster."""
+
+    workers: int = 2
+    """Nodes beside the head."""
+    cpus: int = 3
+    """Logical CPUs of each worker; the head has none, so that it runs drivers only."""
+    gpus: int = 0
+    """Pretended GPUs of each worker."""
+    object_store_mb: int = 128
+    """Of each node, in shared memory."""
+
+    def __post_init__(self) -> None:
+        """Refuse nodes that could not start."""
+        for name, least in (("workers", 0), ("cpus", 1), ("gpus", 0), ("object_store_mb", 80)):
+            if getattr(self, name) < least:
+                raise UsageError(f"{name}: {getattr(self, name)} is not at least {least}")
+
+
+class Node:
+    """The processes of a node: `ray start --block` and what it started."""
+
+    def __init__(self, name: str, command: list[str], environment: Mapping[str, str], folder: Path) -> None:
+        """Start it.
+
+        Raises:
+            JobError: it does not start.
+        """
+        self.name = name
+        self.log = folder / f"{name}.log"
+        for attempt in range(1, START_ATTEMPTS + 1):
+            with self.log.open("w") as out:
+                self.process = psutil.Popen(
+                    [sys.executable, "-c", LAUNCH, "start", "--block", "--temp-dir", str(folder / name), *command],
+                    env=dict(environment), stdout=out, stderr=out, start_new_session=True,
+                )  # fmt: skip
+            if self._starts():
+                return
+            self.kill()
+            log.info("%s did not start, attempt %d of %d", name, attempt, START_ATTEMPTS)
+        raise JobError(f"{name} does not start: {self._last_line()}")
+
+    def _starts(self) -> bool:
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if STARTED in self.log.read_text():
+                return True
+            time.sleep(0.1)
+        return False
+
+    def _last_line(self) -> str:
+        lines = [line for line in self.log.read_text().splitlines() if line.strip()]
+        return lines[-1].strip() if lines else "it said nothing"
+
+    def processes(self) -> list[psutil.Process]:
+        """All of them that live, workers and drivers included."""
+        with suppress(psutil.NoSuchProcess):
+            return [self.process, *self.process.children(recursive=True)]
+        return []
+
+    def kill(self) -> None:
+        """End all of them at once, as when a machine is lost."""
+        _kill(self.processes())
+        self.process.wait()
+
+
+class LocalCluster:
+    """A head and workers; use it in a `with` statement.
+
+    Attributes:
+        address: where jobs are submitted.
+        environment: what the processes need that submit jobs.
+        workers: the worker nodes.
+    """
+
+    def __init__(self, config: Config, environment: Mapping[str, str] = os.environ) -> None:
+        """Choose folder, ports and token; `environment` is that of the nodes, and so of the jobs."""
+        self.config = config
+        self.folder = Path(tempfile.mkdtemp(prefix="glied-"))  # short: sockets have names of 107 characters
+        token = self.folder / "token"
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32))
+        self._ports = _free_ports(4 + config.workers)
+        self.address = f"http://{LOOPBACK}:{self._ports[1]}"
+        access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+        self.environment = dict(environment) | access | {"RAY_API_SERVER_ADDRESS": self.address}
+        self.environment.pop("RAY_AUTH_TOKEN", None)
+        self._node_environment = _for_nodes(dict(environment) | access)
+        self.workers: list[Node] = []
+        self.head: Node | None = None
+
+    def __enter__(self) -> "LocalCluster":
+        """Start head and workers, one after another: together they would take each other's time.
+
+        Raises:
+            JobError: one does not start.
+        """
+        gcs, dashboard, client, *agents = map(str, self._ports)
+        at = ["--node-ip-address", LOOPBACK, "--min-worker-port", "0", "--max-worker-port", "0"]
+        at += ["--object-store-memory", str(self.config.object_store_mb << 20)]
+        head = ["--head", "--port", gcs, "--dashboard-host", LOOPBACK, "--dashboard-port", dashboard]
+        head += ["--ray-client-server-port", client, "--num-cpus", "0", "--num-gpus", "0"]
+        worker = ["--address", f"{LOOPBACK}:{gcs}", "--num-cpus", str(self.config.cpus)]
+        worker += ["--num-gpus", str(self.config.gpus)]
+        try:
+            self.head = self._node("head", agents[0], [*head, *at])
+            for number, agent in enumerate(agents[1:], start=1):
+                self.workers.append(self._node(f"worker-{number}", agent, [*worker, *at]))
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _node(self, name: str, agent_port: str, command: list[str]) -> Node:
+        command = [*command, "--dashboard-agent-listen-port", agent_port]
+        return Node(name, command, self._node_environment, self.folder)
+
+    def processes(self) -> list[psutil.Process]:
+        """All processes of the cluster that live."""
+        nodes = [*self.workers, *([self.head] if self.head else [])]
+        return [process for node in nodes for process in node.processes()]
+
+    def __exit__(self, *_: object) -> None:
+        """End the cluster's processes and remove its folder."""
+        processes = self.processes()
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.terminate()
+        _, alive = psutil.wait_procs(processes, timeout=END_S)
+        _kill(alive)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=END_S)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that are free now; Ray must be told ports that other clusters on this machine do not have."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind((LOOPBACK, 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def _for_nodes(environment: dict[str, str]) -> dict[str, str]:
+    """The environment of the nodes: this Python first, and no code but what a job brings along."""
+    programs = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
+    nodes = environment | {"PATH": programs, "RAY_USAGE_STATS_ENABLED": "0"}
+    nodes |= {"GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo"}
+    for name in ("PYTHONPATH", "RAY_ADDRESS", "RAY_AUTH_TOKEN"):
+        nodes.pop(name, None)
+    return nodes
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """Run a cluster until it is interrupted."""
+    config = parse(Config, description=__doc__)
+    signal.signal(signal.SIGTERM, _interrupt)
+    with suppress(KeyboardInterrupt), LocalCluster(config) as cluster:
+        names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_API_SERVER_ADDRESS")
+        print("\n".join(f"export {name}={cluster.environment[name]}" for name in names))
+        print("ray job submit --working-dir . -- python jobs/caption_dataset.py ...", flush=True)
+        while True:
+            signal.pause()
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
