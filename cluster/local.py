@@ -13,7 +13,6 @@ import secrets
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -39,9 +38,9 @@ START_ATTEMPTS = 3
 END_S = 5.0
 """Time that the processes have to end by themselves."""
 
-# `ray start` takes another address of the machine for the loopback address, and says that it is used for tests
-# only where it is not. The head's and the workers' processes must agree on it; the kernel ends what this
-# process leaves behind.
+# `ray start` replaces the loopback address by another one of the machine; where a setting keeps it from that,
+# it refuses to start workers. So it is told another way, and what it starts by that setting. The kernel ends
+# what this process leaves behind.
 LAUNCH = f"""
 import os, sys
 from ray._private import services, utils
@@ -52,6 +51,7 @@ services.get_node_ip_address = lambda *_: "{LOOPBACK}"
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 main()
 """
+LAUNCHER = [sys.executable, "-c", LAUNCH, "start", "--block"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +88,12 @@ class Node:
         for attempt in range(1, START_ATTEMPTS + 1):
             with self.log.open("w") as out:
                 self.process = psutil.Popen(
-                    [sys.executable, "-c", LAUNCH, "start", "--block", "--temp-dir", str(folder / name), *command],
-                    env=dict(environment), stdout=out, stderr=out, start_new_session=True,
-                )  # fmt: skip
+                    [*LAUNCHER, "--temp-dir", str(folder / name), *command],
+                    env=dict(environment),
+                    stdout=out,
+                    stderr=out,
+                    start_new_session=True,
+                )
             if self._starts():
                 return
             self.kill()
