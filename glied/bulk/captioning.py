@@ -255,8 +255,9 @@ def check_device(name: str) -> torch.device:
 
 
 def located(config: RegionsConfig) -> RegionsConfig:
-    """The config with its checkpoint located."""
-    return dataclasses.replace(config, checkpoint=locate(config.checkpoint)) if config.checkpoint else config
+    """The config with its checkpoints located."""
+    clip = config.clip and dataclasses.replace(config.clip, checkpoint=locate(config.clip.checkpoint))
+    return dataclasses.replace(config, checkpoint=locate(config.checkpoint), clip=clip)
 
 
 def locate(uri: str) -> str:
