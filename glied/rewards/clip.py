@@ -80,7 +80,9 @@ class ClipScorer:
             self._known[used_tokens] = True
         model = model.eval().float()
         decisive = {"model_config": dict(model_config), "preprocess": preprocess, "prompt": prompt}
-        self.fingerprint: Mapping[str, Any] = json.loads(json.dumps(decisive | {"weights": _digest(model)}))
+        self.fingerprint: Mapping[str, Any] = json.loads(
+            json.dumps(decisive | {"weights": weights_digest(model)})
+        )
         self.model: Any = model.to(self.device)
 
     # No gradient, but not inference mode: rewards enter losses, and those cannot save inference tensors.
@@ -415,12 +417,12 @@ def _table_rows(model_config: Mapping[str, Any]) -> int:
     return int(model_config["text_cfg"].get("vocab_size", open_clip.CLIPTextCfg.vocab_size))
 
 
-def _digest(model: nn.Module) -> str:
-    """SHA-256 over names and values of a CPU model, whichever file they came from."""
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 over names and values of a model, whichever file they came from."""
     found = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         found.update(f"{name} {list(tensor.shape)}\n".encode())
-        found.update(tensor.contiguous().flatten().numpy())
+        found.update(tensor.cpu().contiguous().flatten().numpy())
     return found.hexdigest()
 
 

@@ -81,8 +81,8 @@ class RewardConfig:
     frequencies: str = ""
     """Folder (path or URI) of the document frequencies, as jobs/prepare_cider.py writes it; for cider."""
     clip: ClipConfig | None = None
-    """The CLIP of clip_s, ref_clip_s and grammar; grammar needs one of jobs/finetune_grammar.py. It runs on the
-    device of the training."""
+    """The CLIP of clip_s, ref_clip_s and grammar, on the device of the training; grammar needs one that
+    jobs/finetune_grammar.py wrote."""
 
     def __post_init__(self) -> None:
         """Refuse weights that reward nothing or lack what they need."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glied.rewards.clip import ClipScorer
+from glied.rewards.clip import ClipScorer, weights_digest
 from glied.vision.regions import Regions
 
 
@@ -26,8 +26,14 @@ class ClipImages:
 
 
 def image_fingerprint(scorer: ClipScorer) -> dict[str, Any]:
-    """What decides the vectors of images: all of the scorer but its prompt."""
-    return {"kind": "clip"} | {key: value for key, value in scorer.fingerprint.items() if key != "prompt"}
+    """What decides the vectors of images; a CLIP whose text encoder alone was finetuned has the same."""
+    fingerprint = scorer.fingerprint
+    vision = {"vision_cfg": fingerprint["model_config"]["vision_cfg"], "size": scorer.size}
+    return vision | {
+        "kind": "clip",
+        "preprocess": fingerprint["preprocess"],
+        "weights": weights_digest(scorer.model.visual),
+    }
 
 
 def _whole(image: NDArray[np.uint8], vector: NDArray[np.float32]) -> Regions:
