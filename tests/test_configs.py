@@ -13,13 +13,15 @@ CONFIGS = {
     "regions": ("jobs.train_regions", "Config"),
     "attributes": ("jobs.train_attributes", "Config"),
     "captioner": ("jobs.train_captioner", "Config"),
+    "scst": ("jobs.train_scst", "Config"),
+    "clip": ("jobs.train_clip", "Config"),
     "extract": ("glied.bulk.extraction", "ExtractRegionsConfig"),
     "caption": ("glied.bulk.captioning", "CaptionDatasetConfig"),
 }
 
 
 def test_all_files_are_covered() -> None:
-    assert len(FILES) == 11
+    assert len(FILES) == 31
     assert {file.parent.name for file in FILES} == set(CONFIGS)
 
 

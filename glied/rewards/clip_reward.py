@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from glied.datasets import features, parquet
@@ -31,8 +32,9 @@ class ImageVectors:
             raise UsageError(
                 f"{uri} was not extracted with this CLIP: extract it anew, with the same regions.clip"
             )
-        self.uri, self._rows = uri, {}
-        vectors = []
+        self.uri = uri
+        self._rows: dict[str, int] = {}
+        vectors: list[NDArray[np.float16]] = []
         for path in features.paths(uri):
             with parquet.open_file(path) as file:
                 table = file.read(columns=["id", "count", "features"])

@@ -15,12 +15,15 @@ from glied.bulk.sources.fetch import Fetch
 from glied.captioner.captioner import Captioner
 from glied.config import parse
 from glied.datasets import features
+from glied.rewards.clip import build_clip, save_clip
+from glied.rewards.grammar import CORRUPTIONS, GrammarHead, save_grammar
 from glied.scenes.dataset import write_split
 from glied.training import loading, steps
 from glied.vision.attributes import load_attributes
 from glied.vision.regions import RegionBatch
-from jobs import train_attributes, train_captioner
+from jobs import prepare_cider, train_attributes, train_captioner, train_scst
 from tests.jobs.conftest import ROOT
+from tests.rewards.test_clip import TINY
 
 GENERATOR = torch.Generator()
 
@@ -53,12 +56,36 @@ def train_here(job: ModuleType, config_name: str) -> None:
     task.export(model, f"{trainer.output}/best")
 
 
-def extract_here(*options: str) -> None:
+def extract_here(*options: str, name: str = "demo_tiny") -> None:
     config = parse(
-        ExtractRegionsConfig, [f"--config={ROOT / 'configs' / 'extract' / 'demo_tiny.yaml'}", *options]
+        ExtractRegionsConfig, [f"--config={ROOT / 'configs' / 'extract' / f'{name}.yaml'}", *options]
     )
     summary = run.execute(extract_job(config), run_here(Fetch(), extract_factory(config).build()))
     assert run.exit_code(summary) == 0
+
+
+def make_clips() -> None:
+    """A random CLIP, and the same one with a grammar head that is said to be fit."""
+    torch.manual_seed(0)
+    clip = build_clip(TINY, preprocess={"resize_mode": "squash"})
+    for folder in ("runs/clip_tiny/best", "runs/grammar_tiny/best"):
+        save_clip(folder, clip, TINY)
+    head = GrammarHead(width=TINY["text_cfg"]["width"], hidden=8)
+    save_grammar("runs/grammar_tiny/best", head, {f"accuracy_{kind}": 100.0 for kind in CORRUPTIONS})
+
+
+def train_with_rewards_here(monkeypatch) -> None:
+    """Every reward but CIDEr alone, which has a run of its own."""
+    make_clips()
+    extract_here(name="clip_tiny")
+    outputs = ["--input.uri=data/scenes_tiny/val/images", "--output.uri=runs/clip_features_tiny/val"]
+    extract_here(*outputs, name="clip_tiny")
+    options = ["--captions=data/scenes_tiny/train/captions.json", "--captioner=runs/glied_tiny/best"]
+    monkeypatch.setattr("sys.argv", ["prepare_cider.py", *options, "--out=runs/cider_tiny"])
+    assert prepare_cider.main() == 0
+    for name in ("clip_s", "ref_clip_s", "cider_clip_s", "clip_s_grammar"):
+        train_scst.build_task(load_config(train_scst, f"scst/{name}_tiny.yaml")).check()
+        train_here(train_scst, f"scst/{name}_tiny.yaml")
 
 
 @pytest.mark.timeout(400)
@@ -80,11 +107,27 @@ def test_every_stage_trains_on_what_the_one_before_wrote(run_job, tmp_path: Path
     result = json.loads(glied.stdout.splitlines()[-1])
     assert (result["complete"], result["steps"]) == (True, 3)
 
+    train_with_rewards_here(monkeypatch)
+    scst = run_job("train_scst", f"--config={ROOT / 'configs/scst/cider_tiny.yaml'}", folder=tmp_path)
+    assert scst.returncode == 0, scst.stderr
+    result = json.loads(scst.stdout.splitlines()[-1])
+    assert (result["complete"], result["steps"]) == (True, 3)
+    assert {"reward", "reward_cider", "entropy", "seconds_draw"} <= set(result["last"])
+    missing = run_job(
+        "train_scst",
+        f"--config={ROOT / 'configs/scst/cider_tiny.yaml'}",
+        "--reward.frequencies=runs/nothing",
+        folder=tmp_path,
+    )
+    assert missing.returncode == 2
+    assert "error: no checkpoint in runs/nothing" in missing.stderr
+    assert "Traceback" not in missing.stderr
+
     validation = load_config(train_captioner, "captioner/glied_tiny.yaml").validation
     image = features.read(pq.read_table(validation.paths()[0]).to_pylist()[0])
     predictor = load_attributes("runs/attributes_tiny/best")
-    for name in ("base", "glied"):
-        captioner = Captioner.load(f"runs/{name}_tiny/best")
+    for name, folder in (("base", "base_tiny"), ("glied", "glied_tiny"), ("glied", "scst_tiny/cider")):
+        captioner = Captioner.load(f"runs/{folder}/best")
         with torch.inference_mode():
             attributes = predictor.top(RegionBatch.collate([image]), captioner.attribute_count)
         assert captioner.model.config.architecture == name
