@@ -20,6 +20,7 @@ demo: install
 	$(BIN)/python jobs/gallery.py --run demo/captions --references demo/scenes/captions.json --out demo/gallery.html
 
 test: install
+	sh tests/install_browser.sh
 	$(BIN)/python -m pytest
 
 lint: install

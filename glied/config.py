@@ -9,11 +9,11 @@ import logging
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import NoReturn, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from glied.errors import GliedError, UsageError
 
@@ -85,8 +85,22 @@ def parse(
     parser = build_parser(config_class, description)
     arguments = list(sys.argv[1:] if argv is None else argv)
     _check_config_files(arguments)
+    return _instantiate(config_class, parser, lambda: parser.parse_args(arguments))
+
+
+def build(config_class: type[Config], values: Mapping[str, Any]) -> Config:
+    """Build `config_class` from nested values, such as those that run.json keeps.
+
+    Raises:
+        UsageError: as `parse`.
+    """
+    parser = build_parser(config_class)
+    return _instantiate(config_class, parser, lambda: parser.parse_object(dict(values)))
+
+
+def _instantiate(config_class: type[Config], parser: ArgumentParser, read: Callable[[], Namespace]) -> Config:
     try:
-        namespace = parser.parse_args(arguments)
+        namespace = read()
         namespace.pop("config", None)
         built = parser.instantiate(namespace)
         return config_class(**{key: value for key, value in vars(built).items() if key != "config"})

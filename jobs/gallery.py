@@ -1,49 +1,21 @@
-"""Make one self-contained HTML page of a captioned run.
+"""Make one self-contained HTML page of a captioned run: captions, scores, and what each word looked at.
 
 python jobs/gallery.py --run demo/captions --references demo/scenes/captions.json --out demo/gallery.html
+python jobs/gallery.py --run s3://bucket/captions --out worst.html --explain 100 --explain_order worst
 """
 
-from dataclasses import dataclass
-
-from glied import storage
-from glied.bulk.results import read_rows
 from glied.config import parse, run
-from glied.errors import UsageError
-from glied.evaluation.captions import base_name, read_references
-from glied.evaluation.gallery import render_gallery
-
-
-@dataclass(frozen=True, kw_only=True)
-class GalleryConfig:
-    """What to show."""
-
-    run: str
-    """Run folder of jobs/caption_dataset.py."""
-    out: str
-    """The HTML file to write."""
-    references: str | None = None
-    """Captions file in the COCO form, for scores and for reading beside."""
-    title: str = "Captions"
-    """Heading of the page."""
-    limit: int = 500
-    """Most images on the page: each is embedded, at about 30 kB."""
-
-    def __post_init__(self) -> None:
-        if self.limit < 1:
-            raise UsageError(f"limit is {self.limit}: it must be at least 1")
+from glied.evaluation.gallery import GalleryConfig, make_gallery
 
 
 def main() -> int:
-    """Read the run, write the page."""
+    """Make the page and say what is on it."""
     config = parse(GalleryConfig, description=__doc__)
-    rows = [row for row, _ in zip(read_rows(config.run), range(config.limit), strict=False)]
-    references = {}
-    if config.references:
-        by_name = read_references(config.references, [base_name(row["id"]) for row in rows])
-        references = {row["id"]: by_name[base_name(row["id"])] for row in rows}
-    page = render_gallery(rows, references=references, title=config.title)
-    storage.write_bytes(config.out, page.encode())
-    print(f"{len(rows)} images on {config.out}")
+    report = make_gallery(config)
+    for note in report.notes:
+        print(f"note: {note}")
+    images = f"{report.images} of {report.total}" if report.images < report.total else report.images
+    print(f"{images} images, {report.explained} of them explained: {config.out} ({report.size / 1e6:.1f} MB)")
     return 0
 
 

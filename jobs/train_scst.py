@@ -14,7 +14,7 @@ import json
 from dataclasses import dataclass, field
 
 from glied import checkpoint
-from glied.captioner.decode import DecodingConfig
+from glied.captioner.config import DecodingConfig
 from glied.config import parse, run
 from glied.datasets.captioned import RewardedRegions
 from glied.rewards.config import RewardConfig

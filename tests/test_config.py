@@ -1,3 +1,5 @@
+import dataclasses
+import json
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -6,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from glied.config import parse, split_arguments
+from glied.config import build, parse, split_arguments
 from glied.errors import UsageError
 
 
@@ -95,6 +97,15 @@ def test_help_explains_every_field() -> None:
         command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True
     )
     assert "Captions file in the COCO form" in result.stdout
+
+
+def test_a_record_of_a_config_builds_it_again() -> None:
+    config = Outer(name="n", inner=Inner(size=5, kind="y"), limit=None)
+    assert build(Outer, json.loads(json.dumps(dataclasses.asdict(config)))) == config
+    with pytest.raises(UsageError, match=r"inner\.size is -1"):
+        build(Outer, {"name": "n", "inner": {"size": -1}})
+    with pytest.raises(UsageError, match=r"sizes.*Valid keys.*inner\.size"):
+        build(Outer, {"name": "n", "inner": {"sizes": 1}})
 
 
 def test_bare_arguments_options_and_flags_are_told_apart():

@@ -1,108 +1,148 @@
-"""One self-contained HTML page of captioned images: captions, regions, attributes, references, scores."""
+"""A gallery of a captioned run: one self-contained HTML page to look through its captions."""
 
-import base64
-import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
-
-import jinja2
-from PIL import Image
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Literal
 
 from glied import storage
-from glied.errors import ImageError, StorageError
+from glied.bulk import manifest
+from glied.bulk.results import read_rows
+from glied.bulk.sinks import OK
+from glied.errors import GliedError, UsageError
+from glied.evaluation import page
+from glied.evaluation.captions import base_name, read_references
+from glied.evaluation.pictures import Explainer, read_pictures, thumbnail
 from glied.evaluation.text_metrics import cider_by_image
-from glied.vision.images import decode
 
-THUMBNAIL_SIDE = 480
-
-
-@dataclass(frozen=True)
-class RegionBox:
-    """A labeled box in upright pixels."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    label: str
+Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Card:
-    """What the page shows of one image; `image` is a base64 JPEG or None, `score` CIDEr x 100 or None."""
+@dataclass(frozen=True, kw_only=True)
+class GalleryConfig:
+    """What to show."""
 
-    id: str
-    caption: str | None
-    error: str | None
-    image: str | None
-    width: int
-    height: int
-    regions: list[RegionBox]
-    attributes: list[str]
-    references: list[str]
-    score: float | None
+    run: str
+    """Run folder of jobs/caption_dataset.py."""
+    out: str
+    """The HTML file to write."""
+    references: str | None = None
+    """Captions file in the COCO form, for scores and for reading beside."""
+    title: str = "Captions"
+    """Heading of the page."""
+    limit: int = 2000
+    """Most images on the page, the first of the run; each takes 13 kB (scenes) to 20 kB (photographs)."""
+    explain: int = 200
+    """Most images whose words show what they looked at; each costs about 50 ms on a core. 0 for none."""
+    explain_order: Literal["first", "worst", "best"] = "first"
+    """Which ones: the first of the run, or those that score worst or best (CIDEr; without references the
+    caption's log-probability)."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no page."""
+        if self.limit < 1:
+            raise UsageError(f"limit is {self.limit}: it must be at least 1")
+        if self.explain < 0:
+            raise UsageError(f"explain is {self.explain}: it must be at least 0")
 
 
-def render_gallery(
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    references: Mapping[str, Sequence[str]] | None = None,
-    title: str = "Captions",
-    most_regions: int = 8,
-    most_attributes: int = 10,
-) -> str:
-    """The page for rows of a bulk run.
+@dataclass
+class Report:
+    """What is on a page.
 
-    Args:
-        rows: rows with the columns of `glied.bulk.sinks.CAPTIONS`.
-        references: reference captions by image id, for scores and for reading beside.
-        title: heading of the page.
-        most_regions: boxes drawn per image, best first.
-        most_attributes: attribute words named per image.
+    Attributes:
+        images: entries of the page.
+        total: images of the run.
+        pictures: images that could be read.
+        explained: images whose words show what they looked at.
+        size: bytes of the page.
+        notes: a line on each thing that the page lacks.
     """
-    references = references or {}
-    captioned = {row["id"]: row["caption"] for row in rows if row["caption"] and references.get(row["id"])}
-    scores = cider_by_image(captioned, references) if captioned else {}
-    cards = [
-        _card(row, references.get(row["id"], ()), scores.get(row["id"]), most_regions, most_attributes)
-        for row in rows
-    ]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("glied.evaluation"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("gallery.html").render(title=title, cards=cards)
+
+    images: int
+    total: int
+    pictures: int = 0
+    explained: int = 0
+    size: int = 0
+    notes: list[str] = field(default_factory=list)
 
 
-def _card(
-    row: Mapping[str, Any], references: Sequence[str], score: float | None, regions: int, attributes: int
-) -> Card:
-    boxes = [
-        RegionBox(x, y, right - x, bottom - y, region["label"])
-        for region in (row["regions"] or [])[:regions]
-        for x, y, right, bottom in [region["box"]]
-    ]
-    return Card(
-        id=row["id"],
-        caption=row["caption"],
-        error=row["error"] or row["status"],
-        image=_thumbnail(row["uri"]) if row["status"] == "ok" else None,
-        width=row["width"] or 1,
-        height=row["height"] or 1,
-        regions=boxes,
-        attributes=[attribute["word"] for attribute in (row["attributes"] or [])[:attributes]],
-        references=list(references),
-        score=score,
-    )
+def make_gallery(config: GalleryConfig) -> Report:
+    """Write the page of a run.
+
+    Raises:
+        UsageError: the run is none or is not finished, or the references do not know its images.
+    """
+    rows = list(islice(read_rows(config.run), config.limit))
+    plan = manifest.load(config.run)
+    assert plan is not None, "its rows were read"
+    report = Report(len(rows), plan.images)
+    references = _references(config.references, rows)
+    scores = _cider(rows, references)
+    entries = []
+    for row, (picture, explained) in zip(rows, _seen(config, rows, scores, report), strict=True):
+        known = references.get(row["id"], ())
+        score = scores.get(row["id"])
+        entries.append(page.entry(row, references=known, cider=score, picture=picture, explained=explained))
+    models = sorted({row["model"] for row in rows})
+    html = page.render(entries, title=config.title, total=report.total, model=", ".join(models)).encode()
+    storage.write_bytes(config.out, html)
+    report.size = len(html)
+    return report
 
 
-def _thumbnail(uri: str) -> str | None:
-    """The image as a base64 JPEG of at most `THUMBNAIL_SIDE` pixels a side; None if it is no longer there."""
-    try:
-        image = Image.fromarray(decode(storage.read_bytes(uri)))
-    except (FileNotFoundError, StorageError, ImageError):
+def _seen(
+    config: GalleryConfig, rows: Sequence[Row], scores: Mapping[str, float], report: Report
+) -> Iterator[tuple[str | None, Any]]:
+    """Picture and explanation of each row; None where there is none."""
+    explainer = _explainer(config, report)
+    chosen = _chosen(config, rows, scores) if explainer else set()
+    ok = 0
+    pictures = read_pictures(config.run, rows, explainer.extractor.resolution if explainer else None)
+    for row, picture in zip(rows, pictures, strict=True):
+        ok += row["status"] == OK
+        explained = None
+        if picture is not None:
+            report.pictures += 1
+            if explainer and row["id"] in chosen:
+                explained = explainer(row, picture)
+                report.explained += 1
+        yield None if picture is None else thumbnail(picture), explained
+    if report.pictures < ok:
+        report.notes.append(f"{ok - report.pictures} of {ok} images can no longer be read")
+
+
+def _explainer(config: GalleryConfig, report: Report) -> Explainer | None:
+    """The models of the run, unless they are not wanted or no longer there."""
+    if not config.explain:
         return None
-    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    sink = io.BytesIO()
-    image.save(sink, "JPEG", quality=85)
-    return base64.b64encode(sink.getvalue()).decode()
+    try:
+        return Explainer.load(config.run)
+    except GliedError as error:
+        report.notes.append(f"words cannot show what they looked at: {error}")
+        return None
+
+
+def _chosen(config: GalleryConfig, rows: Sequence[Row], scores: Mapping[str, float]) -> set[str]:
+    """Ids of the images to explain."""
+    captioned = [row for row in rows if row["caption"]]
+    if config.explain_order != "first":
+        scored = scores or {row["id"]: page.log_probability(row) or -math.inf for row in captioned}
+        captioned.sort(key=lambda row: scored[row["id"]], reverse=config.explain_order == "best")
+    return {row["id"] for row in captioned[: config.explain]}
+
+
+def _references(uri: str | None, rows: Sequence[Row]) -> dict[str, list[str]]:
+    """References of the captioned rows by id."""
+    if uri is None:
+        return {}
+    names = {row["id"]: base_name(row["id"]) for row in rows if row["status"] == OK}
+    known = read_references(uri, list(names.values()))
+    return {image_id: known[name] for image_id, name in names.items()}
+
+
+def _cider(rows: Sequence[Row], references: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """CIDEr x 100 of each captioned row that has references."""
+    captions = {row["id"]: row["caption"] or "" for row in rows if references.get(row["id"])}
+    return cider_by_image(captions, references) if captions else {}

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from glied.captioner.captioner import Captioner
-from glied.captioner.decode import DecodingConfig, Hypothesis, decode
+from glied.captioner.config import DecodingConfig
+from glied.captioner.decode import Hypothesis, decode
 from glied.captioner.inference import freeze
 from glied.captioner.model import CaptioningModel
 from glied.captioner.vocabulary import BOS, EOS, PAD

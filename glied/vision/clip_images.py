@@ -17,6 +17,7 @@ class ClipImages:
         """Take over `scorer`, on the device that it was loaded to."""
         self.scorer = scorer
         self.feature_size = scorer.size
+        self.resolution = (scorer.resolution, scorer.resolution)
         self.fingerprint: Mapping[str, Any] = image_fingerprint(scorer)
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Regions]:

@@ -13,7 +13,7 @@ from glied.rewards.clip import ClipScorer, build_clip, load_clip, save_clip
 from glied.rewards.clip_reward import ImageVectors
 from glied.rewards.config import ClipConfig
 from glied.vision.clip_images import image_fingerprint
-from glied.vision.regions import RegionsConfig
+from glied.vision.config import RegionsConfig
 from tests.rewards.test_clip import TINY
 
 

@@ -1,0 +1,11 @@
+from pathlib import Path
+
+import pytest
+
+from tests.evaluation.gallery_runs import make_run
+
+
+@pytest.fixture(scope="session")
+def captioned(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with in/, run/ and captions.json; not to be changed."""
+    return make_run(tmp_path_factory.mktemp("gallery"), models)
