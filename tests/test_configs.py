@@ -13,13 +13,15 @@ CONFIGS = {
     "regions": ("jobs.train_regions", "Config"),
     "attributes": ("jobs.train_attributes", "Config"),
     "captioner": ("jobs.train_captioner", "Config"),
+    "clip": ("jobs.train_clip", "Config"),
+    "grammar": ("jobs.finetune_grammar", "Config"),
     "extract": ("glied.bulk.extraction", "ExtractRegionsConfig"),
     "caption": ("glied.bulk.captioning", "CaptionDatasetConfig"),
 }
 
 
 def test_all_files_are_covered() -> None:
-    assert len(FILES) == 11
+    assert len(FILES) == 19
     assert {file.parent.name for file in FILES} == set(CONFIGS)
 
 

@@ -3,8 +3,6 @@
 import difflib
 from dataclasses import dataclass
 
-import torch
-
 from glied.errors import UsageError
 
 PROMPT = "A photo depicts "
@@ -45,6 +43,8 @@ class ClipConfig:
             self._check_model()
         if self.batch_size < 1:
             raise UsageError(f"batch_size {self.batch_size}: must be at least 1")
+        import torch
+
         try:
             torch.device(self.device)
         except RuntimeError as error:

@@ -33,7 +33,7 @@ from glied.rewards.clip import (
 )
 from glied.rewards.config import PROMPT, ClipConfig
 from glied.rewards.pixels import Pixels
-from glied.training.losses import contrastive_loss
+from glied.training.contrastive import contrastive_loss
 from glied.training.task import Row, Split
 from glied.training.texts import TextsConfig, all_texts, draw_text, python_random
 from glied.vision.images import decode
