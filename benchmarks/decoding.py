@@ -30,7 +30,8 @@ import torch
 from torch import Tensor
 
 from glied.captioner.captioner import Captioner
-from glied.captioner.decode import DecodingConfig, decode
+from glied.captioner.config import DecodingConfig
+from glied.captioner.decode import decode
 from glied.captioner.inference import PackedLinear, can_pack
 from glied.captioner.model import CaptionerConfig, CaptioningModel
 from glied.captioner.vocabulary import Vocabulary

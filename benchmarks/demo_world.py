@@ -19,7 +19,7 @@ import torch
 
 from glied import storage
 from glied.captioner.captioner import Captioner
-from glied.captioner.decode import DecodingConfig
+from glied.captioner.config import DecodingConfig
 from glied.captioner.vocabulary import tokenize
 from glied.config import parse, run
 from glied.datasets.coco import load_captions
@@ -27,9 +27,10 @@ from glied.evaluation.text_metrics import text_metrics
 from glied.training.attributes import average_precisions
 from glied.training.regions import RegionsData, RegionsTask
 from glied.vision.attributes import AttributePredictor, load_attributes
+from glied.vision.config import RegionsConfig
 from glied.vision.detector import DetectorConfig, load_detector
 from glied.vision.images import decode
-from glied.vision.regions import RegionBatch, Regions, RegionsConfig, load_extractor
+from glied.vision.regions import RegionBatch, Regions, load_extractor
 
 BATCH = 16
 

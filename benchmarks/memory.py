@@ -56,7 +56,7 @@ def proportional_mb(session: int) -> dict[str, float]:
     for process in psutil.process_iter(["name"]):
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError):
             if os.getsid(process.pid) == session:
-                name = (process.cmdline() or [process.name()])[0][:40]
+                name = Path((process.cmdline() or [process.name()])[0]).name[:40]
                 sizes[name] = sizes.get(name, 0.0) + process.memory_full_info().pss / 1e6
     return sizes
 

@@ -16,7 +16,7 @@ from glied.config import parse, run
 def main() -> int:
     """Run the job and say what came of it."""
     config = parse(CaptionDatasetConfig, description=__doc__)
-    job = caption_job(config)
+    job = caption_job(config, apart=True)
 
     from glied.bulk.pipeline import RayStream  # Ray takes seconds to import; mistakes are found before
 

@@ -10,7 +10,7 @@ same command resumes; the best model of the run is <trainer.output>/best.
 import json
 from dataclasses import dataclass, field
 
-from glied.captioner.decode import DecodingConfig
+from glied.captioner.config import DecodingConfig
 from glied.captioner.model import CaptionerConfig
 from glied.config import parse, run
 from glied.datasets.captioned import CaptionedRegions

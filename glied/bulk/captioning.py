@@ -1,40 +1,21 @@
-"""From a config to the models of a bulk job, and to what identifies their results."""
+"""From a config to the captioning of images in bulk. The driver gets by without torch: see `loading`."""
 
 import dataclasses
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-import torch
-
-import glied
-from glied import checkpoint, storage
 from glied.bulk import sinks
+from glied.bulk.apart import in_child
 from glied.bulk.chunks import Pool, Stage, StageFactory
 from glied.bulk.config import InputConfig, OutputConfig, ResourcesConfig
 from glied.bulk.job import Job
 from glied.bulk.sources.fetch import Fetch
 from glied.bulk.sources.web import WebReader
-from glied.bulk.stages import (
-    TRANSIT,
-    CaptionImages,
-    CaptionRegions,
-    Describe,
-    ExtractRegions,
-    ImageStage,
-    RegionsStage,
-)
-from glied.captioner.captioner import Captioner
-from glied.captioner.decode import DecodingConfig
+from glied.captioner.config import DecodingConfig
 from glied.errors import UsageError
 from glied.rewards.config import ClipConfig
 from glied.vision import images
-from glied.vision.attributes import load_attributes
-from glied.vision.decoding import DecoderPool
-from glied.vision.regions import RegionExtractor, RegionsConfig, load_extractor
-
-if TYPE_CHECKING:  # open_clip takes seconds to import
-    from glied.rewards.clip import ClipScorer
+from glied.vision.config import RegionsConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,67 +83,16 @@ class CaptionFactory:
     part: Literal["all", "regions", "captions"] = "all"
 
     def build(self) -> Stage:
-        """Load the models of the part.
+        """Load the models of the part; see `loading.caption_stage`."""
+        from glied.bulk import loading
 
-        Raises:
-            UsageError: a checkpoint is missing or of another kind.
-        """
-        if self.part == "captions":
-            return RegionsStage(self._captions(), batch_size=self.batch_size)
-        extractor = self._extractor()
-        describe: Describe
-        if self.part == "regions":
-            describe = ExtractRegions(extractor, model="", dtype=TRANSIT)
-        else:
-            describe = CaptionImages(extractor, self._captions(), self._clip())
-        return ImageStage(describe, DecoderPool(self.decoders), batch_size=self.batch_size)
+        return loading.caption_stage(self)
 
     def inspect(self) -> tuple[str, dict[str, Any]]:
-        """Load everything once, on the CPU, so that mistakes are found early; what the captions depend on.
+        """Name of the weights and fingerprint; see `loading.caption_fingerprint`."""
+        from glied.bulk import loading
 
-        Returns:
-            The name of the weights, and the fingerprint.
-
-        Raises:
-            UsageError: as `build`, or the models do not fit together.
-        """
-        here = dataclasses.replace(self, regions=dataclasses.replace(self.regions, device="cpu"))
-        extractor, captions = here._extractor(), here._captions()
-        captioner = captions.captioner
-        sizes = (extractor.feature_size, captions.predictor.feature_size, captioner.model.feature_size)
-        if len(set(sizes)) > 1:
-            raise UsageError(
-                f"regions, attributes and captioner do not fit: their features have {sizes} values"
-            )
-        clip = here._clip()
-        return captions.model, {
-            "clip": None if clip is None else dict(clip.fingerprint),
-            "regions": dict(extractor.fingerprint),
-            "attributes": checkpoint.load(locate(self.attributes)).digest,
-            "captioner": captioner.digest,
-            "decoding": dataclasses.asdict(self.decoding),
-            "preprocessing": preprocessing(),
-            "schema": sinks.SCHEMA_VERSION,
-        }
-
-    def _extractor(self) -> RegionExtractor:
-        check_device(self.regions.device)
-        return load_extractor(located(self.regions))
-
-    def _clip(self) -> "ClipScorer | None":
-        if self.clip is None:
-            return None
-        from glied.rewards.clip import load_clip
-
-        located_clip = dataclasses.replace(self.clip, checkpoint=locate(self.clip.checkpoint))
-        return load_clip(dataclasses.replace(located_clip, device=self.regions.device))
-
-    def _captions(self) -> CaptionRegions:
-        device = check_device(self.regions.device)
-        predictor = load_attributes(locate(self.attributes)).to(device)
-        captioner = Captioner.load(locate(self.captioner), self.decoding, device)
-        name = f"{captioner.model.config.architecture}-{captioner.digest[:12]}"
-        return CaptionRegions(predictor, captioner, model=name)
+        return loading.caption_fingerprint(self)
 
 
 def caption_factory(config: CaptionDatasetConfig) -> CaptionFactory:
@@ -206,9 +136,14 @@ def image_pool(factory: StageFactory, resources: ResourcesConfig) -> Pool:
     )
 
 
-def caption_job(config: CaptionDatasetConfig) -> Job:
-    """The bulk job of a config."""
-    model, fingerprint = caption_factory(config).inspect()
+def caption_job(config: CaptionDatasetConfig, *, apart: bool = False) -> Job:
+    """The bulk job of a config; `apart` looks at the models in another process, so that this one stays small.
+
+    Raises:
+        UsageError: a checkpoint is missing or of another kind, or the models do not fit together.
+    """
+    factory = caption_factory(config)
+    model, fingerprint = in_child(factory.inspect) if apart else factory.inspect()
     return Job(
         results="captions",
         schema=sinks.CAPTIONS,
@@ -238,30 +173,4 @@ def fetch_stage(source: InputConfig, resources: ResourcesConfig) -> Fetch:
 
 def preprocessing() -> dict[str, Any]:
     """What decides the pixels, beside the region extractor's own settings."""
-    return {"max_pixels": images.MAX_PIXELS, "max_side": images.MAX_SIDE}
-
-
-def check_device(name: str) -> torch.device:
-    """The torch device, if this machine has it."""
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"regions.device: {name} is not a torch device") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(
-            f"regions.device: {name}, but there is no GPU here (resources.worker_gpus is what asks for one)"
-        )
-    return device
-
-
-def located(config: RegionsConfig) -> RegionsConfig:
-    """The config with its checkpoint located."""
-    return dataclasses.replace(config, checkpoint=locate(config.checkpoint)) if config.checkpoint else config
-
-
-def locate(uri: str) -> str:
-    """A relative path that does not exist here is meant from the repository (shipped weights)."""
-    if not storage.is_local(uri) or Path(uri).is_absolute() or Path(uri).exists():
-        return uri
-    shipped = Path(glied.__file__).parent.parent / uri
-    return str(shipped) if shipped.exists() else uri
+    return {"max_pixels": images.MAX_PIXELS, "max_side": images.MAX_SIDE, "shrunk_above": images.LARGE}

@@ -65,8 +65,16 @@ class StreamBroken(Exception):
     """A stream ended before its time; what it did not yield is lost, for no fault of the images."""
 
 
-Stream = Callable[[Sequence[Chunk]], Iterator[Result]]
-"""Runs chunks and yields results in any order; lost chunks are missing. Raises `StreamBroken`."""
+class Stream(Protocol):
+    """Runs chunks and yields results in any order; lost chunks are missing."""
+
+    def __call__(self, chunks: Sequence[Chunk], *, alone: bool = False) -> Iterator[Result]:
+        """With `alone` a worker holds one chunk at a time, so that one that kills it takes no other along.
+
+        Raises:
+            StreamBroken: the stream ended before its time.
+        """
+        ...
 
 
 def split(unit: int, start: int, table: pa.Table, *, images: int, size: int) -> list[Chunk]:
@@ -88,7 +96,7 @@ def split(unit: int, start: int, table: pa.Table, *, images: int, size: int) -> 
 def run_here(fetch: Stage, *stages: Stage) -> Stream:
     """A stream in this process: what the bulk job does, without a cluster."""
 
-    def stream(chunks: Sequence[Chunk]) -> Iterator[Result]:
+    def stream(chunks: Sequence[Chunk], *, alone: bool = False) -> Iterator[Result]:
         for chunk in chunks:
             table = fetch(chunk.table)
             for stage in stages:

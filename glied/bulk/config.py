@@ -133,9 +133,12 @@ class ResourcesConfig:
     batch_size: int = 16
     """Images decoded and given to the models together; halved when a GPU runs out of memory."""
     restarts: int = 3
-    """How often a dead actor is started again, and a lost chunk is tried again within a round."""
+    """How often a chunk whose worker died is tried again within a round, by the worker started anew."""
     rounds: int = 3
-    """Passes over what is missing before the job gives up; from the second on image by image."""
+    """Passes over what is missing before the job gives up; what a whole pass has lost comes again image by
+    image, each in a worker that holds no other."""
+    chunk_s: float = 600.0
+    """A worker that spends longer on a chunk is ended, as if it had died: something in it hangs."""
     stall_s: float = 900.0
     """A round ends when no chunk was done for so long; the next one tries what is missing. Longer than the
     start of the workers and than any chunk takes."""
@@ -156,8 +159,9 @@ class ResourcesConfig:
         for name in ("worker_cpus", "caption_cpus", "fetch_cpus"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"resources.{name}: {getattr(self, name)} is not above 0")
-        if self.stall_s <= 0:
-            raise UsageError(f"resources.stall_s: {self.stall_s} is not above 0")
+        for name in ("chunk_s", "stall_s"):
+            if getattr(self, name) <= 0:
+                raise UsageError(f"resources.{name}: {getattr(self, name)} is not above 0")
         if min(self.worker_gpus, self.caption_gpus, self.restarts) < 0:
             raise UsageError("resources.worker_gpus, caption_gpus and restarts must not be negative")
         if self.worker_cpus == self.fetch_cpus and not self.worker_gpus:

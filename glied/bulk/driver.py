@@ -173,22 +173,22 @@ class Driver:
         iterator = iter(works)
         while window := list(itertools.islice(iterator, IN_FLIGHT_UNITS)):
             self.open = {work.unit.index: work for work in window}
-            complete = False
-            for number in range(self.job.resources.rounds):
-                if number and self.open:
-                    log.warning("round %d: %d units are missing", number + 1, len(self.open))
-                complete = not self.open or self._round(progress, single=number > 0)
+            complete = self._round(progress, alone=False)
+            for number in range(1, self.job.resources.rounds):
                 if not self.open:
                     break
+                log.warning("round %d: %d units are missing", number + 1, len(self.open))
+                # What a whole round has lost is under suspicion; a stream that broke off says nothing.
+                complete = self._round(progress, alone=complete)
             if complete:
                 self._give_up()
 
-    def _round(self, progress: Progress, *, single: bool) -> bool:
-        """Send what is missing; whether the stream ended as it should."""
-        todo = [chunk for work in self.open.values() for chunk in self._chunks(work, single=single)]
+    def _round(self, progress: Progress, *, alone: bool) -> bool:
+        """Send what is missing, image by image if `alone`; whether the stream ended as it should."""
+        todo = [chunk for work in self.open.values() for chunk in self._chunks(work, single=alone)]
         start = time.perf_counter()
         try:
-            with closing(self.stream(todo)) as results:  # type: ignore[type-var]  # streams are generators
+            with closing(self.stream(todo, alone=alone)) as results:  # type: ignore[type-var]  # streams are generators
                 for result in results:
                     if self._gather(result, time.perf_counter() - start):
                         progress.update(result.table.num_rows)

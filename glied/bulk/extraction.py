@@ -1,20 +1,17 @@
 """From a config to the extraction of regions: the same run as captioning, into a feature store."""
 
 import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
 from glied.bulk import sinks
-from glied.bulk.captioning import check_budget, check_device, image_pool, located, preprocessing
-from glied.bulk.chunks import Pool
+from glied.bulk.apart import in_child
+from glied.bulk.captioning import check_budget, image_pool, preprocessing
+from glied.bulk.chunks import Pool, Stage
 from glied.bulk.config import InputConfig, OutputConfig, ResourcesConfig
 from glied.bulk.job import Job
-from glied.bulk.stages import ExtractRegions, ImageStage
 from glied.datasets import features
-from glied.vision.decoding import DecoderPool
-from glied.vision.regions import RegionExtractor, RegionsConfig, load_extractor
+from glied.vision.config import RegionsConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,21 +42,17 @@ class ExtractFactory:
     batch_size: int
     decoders: int
 
-    def build(self) -> ImageStage:
-        """Load the detector."""
-        check_device(self.regions.device)
-        extractor = load_extractor(located(self.regions))
-        describe = ExtractRegions(extractor, model=self._name(extractor))
-        return ImageStage(describe, DecoderPool(self.decoders), batch_size=self.batch_size)
+    def build(self) -> Stage:
+        """Load the detector; see `loading.extract_stage`."""
+        from glied.bulk import loading
+
+        return loading.extract_stage(self)
 
     def inspect(self) -> tuple[str, dict[str, Any]]:
-        """Load the detector once, on the CPU; its name and its fingerprint."""
-        extractor = load_extractor(dataclasses.replace(located(self.regions), device="cpu"))
-        return self._name(extractor), dict(extractor.fingerprint)
+        """Name of the extractor and its fingerprint; see `loading.extract_fingerprint`."""
+        from glied.bulk import loading
 
-    def _name(self, extractor: RegionExtractor) -> str:
-        identity = json.dumps(dict(extractor.fingerprint), sort_keys=True)
-        return f"{self.regions.kind}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+        return loading.extract_fingerprint(self)
 
 
 def extract_factory(config: ExtractRegionsConfig) -> ExtractFactory:
@@ -72,9 +65,10 @@ def extract_pools(config: ExtractRegionsConfig) -> list[Pool]:
     return [image_pool(extract_factory(config), config.resources)]
 
 
-def extract_job(config: ExtractRegionsConfig) -> Job:
-    """The bulk job of a config."""
-    model, fingerprint = extract_factory(config).inspect()
+def extract_job(config: ExtractRegionsConfig, *, apart: bool = False) -> Job:
+    """The bulk job of a config; `apart` as for `caption_job`."""
+    factory = extract_factory(config)
+    model, fingerprint = in_child(factory.inspect) if apart else factory.inspect()
     # An empty table of the store, for the metadata that its files carry.
     metadata = features.write([], [], fingerprint=fingerprint).schema.metadata
     return Job(

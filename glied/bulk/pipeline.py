@@ -7,13 +7,14 @@ missing from the stream, and the caller sends it again.
 """
 
 import ctypes
+import faulthandler
 import logging
 import queue
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -39,6 +40,8 @@ UNKNOWN_AT_ONCE = 4
 """Files read at once where their sizes are not known."""
 LARGE_CHUNK = 8 << 20
 """Bytes of a chunk after which a process returns its memory, which costs a small one too much."""
+STDERR = 2
+"""Its number; Ray keeps what a worker writes there."""
 MAX_BLOCKS = 2_000
 """Blocks that the chunks of a round are dealt to."""
 
@@ -53,8 +56,10 @@ class RayStream:
         self.resources = resources
         self.metrics = Metrics()
 
-    def __call__(self, chunks: Sequence[Chunk]) -> Iterator[Result]:
+    def __call__(self, chunks: Sequence[Chunk], *, alone: bool = False) -> Iterator[Result]:
         """Described chunks as they are done; what was lost is missing.
+
+        A chunk whose worker dies is tried again, but not if `alone`: then it is the one that killed it.
 
         Raises:
             JobError: Ray does not start.
@@ -63,7 +68,7 @@ class RayStream:
         _start(self.pools)
         _configure()
         _warn_if_too_small(self.pools, self.resources)
-        dataset = self._dataset(chunks)
+        dataset = self._dataset(chunks, alone=alone)
         batches = dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=4)
         try:
             for batch in watched(batches, self.resources.stall_s):
@@ -76,12 +81,13 @@ class RayStream:
         finally:
             _end(dataset)
 
-    def _dataset(self, chunks: Sequence[Chunk]) -> Dataset:
+    def _dataset(self, chunks: Sequence[Chunk], *, alone: bool) -> Dataset:
         resources = self.resources
+        retries = 0 if alone else resources.restarts
         rows = [{"unit": chunk.unit, "start": chunk.start, "table": to_ipc(chunk.table)} for chunk in chunks]
         dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
         dataset = dataset.map_batches(
-            _FetchChunk(self.fetch, self.resources.chunk_bytes),
+            _FetchChunk(self.fetch, resources.chunk_bytes),
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=resources.fetch_cpus,
@@ -90,14 +96,17 @@ class RayStream:
         for pool in self.pools:
             dataset = dataset.map_batches(
                 _DescribeChunk,
-                fn_constructor_args=(pool.factory, pool.threads),
+                fn_constructor_args=(pool.factory, pool.threads, resources.chunk_s),
                 batch_size=1,
                 batch_format="pyarrow",
-                compute=ActorPoolStrategy(size=pool.workers),
+                compute=ActorPoolStrategy(
+                    size=pool.workers, max_tasks_in_flight_per_actor=1 if alone else None
+                ),
                 num_cpus=pool.cpus,
                 num_gpus=pool.gpus or None,
+                # As many restarts as the chunks may need: a worker that is given up leaves a smaller pool.
                 ray_remote_args_fn=partial(
-                    dict, max_restarts=resources.restarts, max_task_retries=resources.restarts
+                    dict, max_restarts=(retries + 1) * len(chunks), max_task_retries=retries
                 ),
             )
         return dataset
@@ -204,22 +213,38 @@ class _FetchChunk:
 
 
 class _DescribeChunk:
-    """The actor that holds the models."""
+    """The actor that holds the models; it ends itself when it spends too long on a chunk."""
 
-    def __init__(self, factory: StageFactory, threads: int) -> None:
+    def __init__(self, factory: StageFactory, threads: int, longest_s: float) -> None:
         import torch
 
         torch.set_num_threads(threads)
+        self.longest_s = longest_s
         self.stage = factory.build()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         row = batch.to_pylist()[0]
         table = from_ipc(row["table"])
-        result = _row(row["unit"], row["start"], with_seconds(self.stage(table), seconds_of(table)))
+        with _deadline(self.longest_s):
+            described = self.stage(table)
+        result = _row(row["unit"], row["start"], with_seconds(described, seconds_of(table)))
         size = table.nbytes
         del batch, row, table
         _release(size)
         return result
+
+
+@contextmanager
+def _deadline(seconds: float) -> Iterator[None]:
+    """End this process if the block takes longer, with the stacks of its threads in its log.
+
+    A hang in native code may hold the interpreter's lock; this watchdog does not need it.
+    """
+    faulthandler.dump_traceback_later(seconds, exit=True, file=STDERR)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _release(size: int) -> None:

@@ -10,10 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 
 from glied.bulk import sinks, tables
 from glied.bulk.sinks import FAILED, OK, REJECTED
@@ -23,6 +21,7 @@ from glied.datasets import features
 from glied.errors import ImageError
 from glied.vision.attributes import AttributePredictor
 from glied.vision.decoding import Decoded, DecoderPool, Pending
+from glied.vision.images import Picture
 from glied.vision.regions import RegionBatch, RegionExtractor, Regions
 
 if TYPE_CHECKING:  # open_clip takes seconds to import
@@ -31,7 +30,6 @@ if TYPE_CHECKING:  # open_clip takes seconds to import
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Image = NDArray[np.uint8]
 Row = dict[str, Any]
 
 TRANSIT = "<f4"
@@ -51,7 +49,7 @@ class Describe(Protocol):
     schema: pa.Schema
     model: str
 
-    def __call__(self, batch: Sequence[Image], clock: "Clock") -> list[Row]:
+    def __call__(self, batch: Sequence[Picture], clock: "Clock") -> list[Row]:
         """One row per image, in order, without id, uri, status, error and model."""
         ...
 
@@ -96,7 +94,7 @@ class ImageStage:
             result = result.append_column(table.schema.field(name), table[name])
         return tables.with_seconds(result, clock.seconds)
 
-    def _decoded(self, rows: list[Row], clock: Clock) -> Iterator[tuple[list[Row], list[Image | Row]]]:
+    def _decoded(self, rows: list[Row], clock: Clock) -> Iterator[tuple[list[Row], list[Picture | Row]]]:
         """Batches with their pixels, or with what stands in their place."""
         started = ((batch, self._start(batch)) for batch in _batches(rows, self.batch_size))
         for batch, pending in _one_ahead(started):
@@ -107,12 +105,12 @@ class ImageStage:
     def _start(self, batch: list[Row]) -> Pending:
         return self.decoder.start([row["data"] for row in batch if row["data"] is not None])
 
-    def _rows(self, fetched: list[Row], decoded: list[Image | Row], clock: Clock) -> list[Row]:
-        good = [item for item in decoded if isinstance(item, np.ndarray)]
+    def _rows(self, fetched: list[Row], decoded: list[Picture | Row], clock: Clock) -> list[Row]:
+        good = [item for item in decoded if isinstance(item, Picture)]
         described = iter(_described(self.describe, good, clock))
         rows = []
         for source, item in zip(fetched, decoded, strict=True):
-            columns = next(described) if isinstance(item, np.ndarray) else item
+            columns = next(described) if isinstance(item, Picture) else item
             base = {"id": source["id"], "uri": source["uri"], "status": OK, "model": self.describe.model}
             rows.append(sinks.empty_row(self.describe.schema, **(base | columns)))
         return rows
@@ -205,10 +203,10 @@ class CaptionImages:
         self.clip = clip
         self.model = describe.model
 
-    def __call__(self, batch: Sequence[Image], clock: Clock) -> list[Row]:
+    def __call__(self, batch: Sequence[Picture], clock: Clock) -> list[Row]:
         """Columns caption, captions, attributes, regions, width, height, clip_score."""
         with clock.measure("regions"):
-            regions = self.extractor(batch)
+            regions = _regions(self.extractor, batch)
         rows = self.describe(regions, clock)
         if self.clip is None:
             return rows
@@ -216,10 +214,11 @@ class CaptionImages:
             scores = self._scores(self.clip, batch, [row["caption"] for row in rows])
         return [row | {"clip_score": score} for row, score in zip(rows, scores, strict=True)]
 
-    def _scores(self, clip: "ClipScorer", batch: Sequence[Image], captions: list[str]) -> list[float]:
+    def _scores(self, clip: "ClipScorer", batch: Sequence[Picture], captions: list[str]) -> list[float]:
         from glied.rewards.clip import clip_score
 
-        return clip_score(clip.encode_images(batch), clip.encode_texts(captions)).tolist()
+        images = clip.encode_images([picture.pixels for picture in batch])
+        return clip_score(images, clip.encode_texts(captions)).tolist()
 
 
 class ExtractRegions:
@@ -233,12 +232,18 @@ class ExtractRegions:
         self.model = model
         self.dtype = dtype
 
-    def __call__(self, batch: Sequence[Image], clock: Clock) -> list[Row]:
+    def __call__(self, batch: Sequence[Picture], clock: Clock) -> list[Row]:
         """The columns of the feature store."""
         with clock.measure("regions"):
-            regions = self.extractor(batch)
+            regions = _regions(self.extractor, batch)
         table = features.write(regions, [""] * len(regions), fingerprint={}, dtype=self.dtype)
         return table.drop_columns(["id"]).to_pylist()
+
+
+def _regions(extractor: RegionExtractor, batch: Sequence[Picture]) -> list[Regions]:
+    """Regions of pictures, in pixels of the images as they are stored."""
+    found = extractor([picture.pixels for picture in batch])
+    return [one.scaled(of.width, of.height) for one, of in zip(found, batch, strict=True)]
 
 
 def _batches(rows: list[Row], images: int) -> Iterator[list[Row]]:
@@ -266,13 +271,13 @@ def _one_ahead(items: Iterable[T]) -> Iterator[T]:
     yield from held
 
 
-def _outcome(row: Row, pixels: Iterator[Decoded]) -> Image | Row:
+def _outcome(row: Row, pixels: Iterator[Decoded]) -> Picture | Row:
     """The pixels of a fetched row, or the columns that say why there are none."""
     if row["data"] is None:
         status = FAILED if row["kind"] == fetch.STORAGE else REJECTED
         return {"status": status, "error_kind": row["kind"], "error": row["error"]}
     found = next(pixels)
-    if isinstance(found, np.ndarray):
+    if isinstance(found, Picture):
         return found
     status = REJECTED if isinstance(found, ImageError) else FAILED
     return {"status": status, "error_kind": found.kind, "error": found.message}

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from glied import checkpoint
-from glied.captioner.decode import DecodingConfig, decode
+from glied.captioner.config import DecodingConfig
+from glied.captioner.decode import decode
 from glied.captioner.explain import Explanation, explain
 from glied.captioner.inference import freeze
 from glied.captioner.model import CaptionerConfig, CaptioningModel

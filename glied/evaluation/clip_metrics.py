@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,7 +73,7 @@ class ClipMetrics:
         if references is not None:
             encoded, mask = self._references([references[name] for name in names])
             by_image["RefCLIP-S"] = _percent(ref_clip_score_metric(images, vectors, encoded, mask) * said)
-        by_image |= {f"R@{k}": 100.0 * (ranks <= k) for k in RECALLED}
+        by_image |= {f"R@{k}": 100 * (ranks <= k).astype(np.float64) for k in RECALLED}
         if grammatical is not None:
             by_image["p(grammatical)"] = _percent(grammatical * said)
         means = {name: float(values.mean()) for name, values in by_image.items()}

@@ -306,8 +306,9 @@ def _differences(first: Figures, second: Figures, config: EvaluateConfig) -> dic
             for order in BLEU_ORDERS:
                 statistic = partial(_bleu, order=order)
                 found[f"{prefix}BLEU-{order}"] = compare(one.bleu_counts, two.bleu_counts, statistic)
-    for name, values in first.clip.by_image.items() if first.clip and second.clip else ():
-        found[name] = compare(values, second.clip.by_image[name])
+    if first.clip and second.clip:
+        for name, values in first.clip.by_image.items():
+            found[name] = compare(values, second.clip.by_image[name])
     for criterion in CRITERIA if first.recall and second.recall else ():
         values = _values(first.recall, criterion)
         if len(values):

@@ -73,6 +73,7 @@ class ClipScorer:
         self.tokenizer = clip_tokenizer(model_config["text_cfg"])
         preprocess = open_clip.get_model_preprocess_cfg(model)
         self.pixels = Pixels(preprocess)
+        self.resolution = int(np.max(preprocess["size"]))
         self._known: Tensor | None = None
         if used_tokens is not None:
             self._known = torch.zeros(_table_rows(model_config), dtype=torch.bool)

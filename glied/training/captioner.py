@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from glied.captioner.captioner import Captioner, attribute_ids
-from glied.captioner.decode import DecodingConfig, decode
+from glied.captioner.config import DecodingConfig
+from glied.captioner.decode import decode
 from glied.captioner.model import CaptionerConfig, CaptioningModel
 from glied.captioner.vocabulary import BOS, EOS, PAD, Vocabulary, tokenize
 from glied.datasets import features

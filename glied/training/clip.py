@@ -199,9 +199,9 @@ class ClipTask(Light):
 def pairs_table(pairs: Sequence[Pair]) -> pa.Table:
     """Rows of a task: `index` into the pairs, `image`, `texts`, `clauses`."""
     rows = [asdict(pair) | {"index": index} for index, pair in enumerate(pairs)]
-    names = pa.list_(pa.string())
-    fields = {"index": pa.int64(), "image": pa.string(), "texts": names, "clauses": names}
-    return pa.Table.from_pylist(rows, schema=pa.schema(list(fields.items())))
+    texts = pa.list_(pa.string())
+    fields = [("index", pa.int64()), ("image", pa.string()), ("texts", texts), ("clauses", texts)]
+    return pa.Table.from_pylist(rows, schema=pa.schema([pa.field(*field) for field in fields]))
 
 
 def read_image(uri: str) -> NDArray[np.uint8]:

@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 
 from glied.errors import GliedError, ImageError, JobError, UsageError
 from glied.vision import images
+from glied.vision.images import Picture
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +48,10 @@ _ATTEMPTS = 2  # of an image whose decoder dies: the system may have killed it f
 _START_ATTEMPTS = 3
 _START_S = 60.0
 _END_S = 10.0
-_KEPT_PIXELS = 128 * 2**20  # bytes of pixel memory that a child keeps for the next image
-_KEPT_HEAP = 384 * 2**20  # bytes of freed memory; what 24 megapixels take, and twice as fast for them
+_KEPT_PIXELS = 16 * 2**20  # bytes of pixel memory that a child keeps for the next image
+_KEPT_HEAP = 64 * 2**20  # bytes of freed memory; what the largest image takes that is not shrunk
 _LONGEST_REPLY = 2**20
 _LENGTH = struct.Struct("<Q")
-
-Image = NDArray[np.uint8]
 
 
 class DecoderError(GliedError):
@@ -74,7 +73,7 @@ class DecoderError(GliedError):
         return type(self), (self.kind, self.message)
 
 
-Decoded = Image | ImageError | DecoderError
+Decoded = Picture | ImageError | DecoderError
 
 
 class DecoderPool:
@@ -92,7 +91,8 @@ class DecoderPool:
         memory_bytes: int | None = None,
         max_pixels: int = images.MAX_PIXELS,
         max_side: int = images.MAX_SIDE,
-        function: str = "glied.vision.images:decode",
+        resolution: tuple[int, int] | None = None,
+        function: str = "glied.vision.images:read",
     ) -> None:
         """Start the processes in the background; the first batch waits for them.
 
@@ -102,9 +102,10 @@ class DecoderPool:
             memory_bytes: private memory that one process may have (RLIMIT_DATA). Needed are about 17 bytes
                 a pixel of a JPEG, 26 with alpha, and 64 MiB. Leave room: a library that reports lack of
                 memory as broken data makes the image "corrupt".
-            max_pixels: as in `images.decode`; each process reserves (but does not use) 3 bytes for each.
-            max_side: as in `images.decode`.
-            function: "module:name" of what decodes, with the arguments and the result of `images.decode`.
+            max_pixels: as in `images.read`; each process reserves (but does not use) 3 bytes for each.
+            max_side: as in `images.read`.
+            resolution: as in `images.read`.
+            function: "module:name" of what decodes, with the arguments and the result of `images.read`.
 
         Raises:
             UsageError: an argument is out of range.
@@ -115,7 +116,13 @@ class DecoderPool:
             )
         if memory_bytes is not None and memory_bytes < MINIMUM_MEMORY:
             raise UsageError(f"memory_bytes is {memory_bytes:,}; at least {MINIMUM_MEMORY:,} are needed")
-        job = _Job(function=function, max_pixels=max_pixels, max_side=max_side, memory_bytes=memory_bytes)
+        job = _Job(
+            function=function,
+            max_pixels=max_pixels,
+            max_side=max_side,
+            resolution=resolution,
+            memory_bytes=memory_bytes,
+        )
         self._crew = _Crew(processes, job, timeout_s)
         # One thread per process. They start the children too, because the kernel ends a child with the thread
         # that started it, and the caller's thread may be a short one.
@@ -169,7 +176,7 @@ class Pending:
         batch replaces at most two processes per image, and only the images at work in them.
 
         Returns:
-            per image, in order: pixels as from `images.decode`, or the error that it met.
+            per image, in order: the picture as from `images.read`, or the error that it met.
 
         Raises:
             JobError: no process can be started; no image is to blame.
@@ -191,6 +198,7 @@ class _Job:
     function: str
     max_pixels: int
     max_side: int
+    resolution: tuple[int, int] | None
     memory_bytes: int | None
 
 
@@ -317,8 +325,8 @@ class _Child:
             _LostError: the child died or is late.
         """
         match self._exchange(data, timeout_s):
-            case {"pixels": [int(height), int(width)]} if 0 < 3 * height * width <= len(self.memory):
-                return self._pixels(height, width)
+            case {"pixels": [int(h), int(w)], "size": [int(width), int(height)]} if self._holds(h, w):
+                return Picture(self._pixels(h, w), width, height)
             case {"image_error": [str(kind), str(message)]}:
                 return ImageError(kind, message)
             case {"decoder_error": [str(kind), str(message)]}:
@@ -343,7 +351,10 @@ class _Child:
         except ValueError:
             raise _LostError(CRASHED, "the decoder's answer makes no sense") from None
 
-    def _pixels(self, height: int, width: int) -> Image:
+    def _holds(self, height: int, width: int) -> bool:
+        return 0 < 3 * height * width <= len(self.memory)
+
+    def _pixels(self, height: int, width: int) -> NDArray[np.uint8]:
         size = 3 * height * width
         pixels = np.frombuffer(self.memory, np.uint8, size).reshape(height, width, 3).copy()
         if size > _KEPT_PIXELS:
@@ -452,12 +463,15 @@ def _limit(memory_bytes: int | None) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
 
 
-def _answer(function: Callable[..., Image], data: bytes, job: _Job, pixels: Image) -> dict[str, list]:
+def _answer(
+    function: Callable[..., Picture], data: bytes, job: _Job, memory: NDArray[np.uint8]
+) -> dict[str, list]:
     """Decode into the shared memory and say what is there, or what went wrong."""
+    limits = {"max_pixels": job.max_pixels, "max_side": job.max_side, "resolution": job.resolution}
     try:
-        image = function(data, max_pixels=job.max_pixels, max_side=job.max_side)
-        pixels[: image.size] = image.ravel()
-        return {"pixels": list(image.shape[:2])}
+        picture = function(data, **limits)
+        memory[: picture.pixels.size] = picture.pixels.ravel()
+        return {"pixels": list(picture.pixels.shape[:2]), "size": [picture.width, picture.height]}
     except ImageError as error:
         return {"image_error": [error.kind, error.message]}
     except MemoryError:

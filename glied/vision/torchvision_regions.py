@@ -24,12 +24,12 @@ from torchvision.ops import boxes as box_ops
 from torchvision.ops import nms
 
 from glied.errors import UsageError
+from glied.vision.config import RegionsConfig
 from glied.vision.detector import Detector, load_detector
-from glied.vision.regions import Regions, RegionsConfig
+from glied.vision.regions import Regions
 
 _LARGEST_GROUP = 16
 _THINNEST = 32
-_LARGE = 4_000_000  # pixels from which on an image is sampled without a copy as floats
 _DECISIVE = ("kind", "model", "min_regions", "max_regions", "threshold", "overlap", "dtype")
 
 
@@ -55,6 +55,11 @@ class TorchvisionRegions:
         choices = {key: getattr(config, key) for key in _DECISIVE}
         self.fingerprint: Mapping[str, Any] = {"weights": digest, **choices}
 
+    @property
+    def resolution(self) -> tuple[int, int]:
+        """The short and the long side that images are resized to fit into."""
+        return self.model.transform.min_size[-1], self.model.transform.max_size
+
     @torch.inference_mode()
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Regions]:
         """Upright RGB images [H, W, 3] -> their regions, in the same order."""
@@ -68,14 +73,8 @@ class TorchvisionRegions:
 
     def _resize(self, image: NDArray[np.uint8]) -> Tensor:
         """[H, W, 3] uint8 -> [3, h, w], normalized and at the detector's resolution."""
-        transform = self.model.transform
-        height, width = image.shape[:2]
-        if height * width >= _LARGE and max(height, width) <= _THINNEST * min(height, width):
-            # As transform.resize does it, without three copies of all pixels as floats.
-            scale = min(transform.min_size[-1] / min(height, width), transform.max_size / max(height, width))
-            pixels = _sampled(image, int(height * scale), int(width * scale)).to(self.device)
-            return transform.normalize(pixels)
         pixels = torch.from_numpy(image).to(self.device).permute(2, 0, 1).float() / 255
+        transform = self.model.transform
         return transform.resize(transform.normalize(_widened(pixels)))[0]
 
     def _extract(self, resized: list[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Regions]:
@@ -145,24 +144,6 @@ class TorchvisionRegions:
             model.attribute_words(row) if label else []
             for row, label in zip(indices, labels.tolist(), strict=True)
         ]
-
-
-def _sampled(image: NDArray[np.uint8], height: int, width: int) -> Tensor:
-    """[H, W, 3] uint8 -> [3, height, width] in 0..1: F.interpolate's bilinear, but on the pixels it needs."""
-    rows, row_weights = _neighbors(image.shape[0], height)
-    columns, column_weights = _neighbors(image.shape[1], width)
-    lines = torch.from_numpy(image[rows.ravel()].reshape(2, height, *image.shape[1:]))
-    lines = torch.lerp(lines[0].float(), lines[1].float(), row_weights[:, None, None])  # [height, W, 3]
-    left, right = (lines[:, torch.from_numpy(side)] for side in columns)
-    return torch.lerp(left, right, column_weights[None, :, None]).permute(2, 0, 1).contiguous() / 255
-
-
-def _neighbors(size: int, target: int) -> tuple[NDArray[np.int64], Tensor]:
-    """The two pixels [2, target] between which each sample lies, and the weight [target] of the second."""
-    places = ((np.arange(target) + 0.5) * (size / target) - 0.5).clip(0, None)
-    first = np.minimum(places.astype(np.int64), size - 1)
-    weights = torch.from_numpy((places - first).astype(np.float32))
-    return np.stack([first, np.minimum(first + 1, size - 1)]), weights
 
 
 def _widened(pixels: Tensor) -> Tensor:

@@ -1,15 +1,20 @@
-"""The stream on Ray: what it does with files of unknown size, and with silence."""
+"""The stream on Ray: what it does with files of unknown size, with silence, and with images that kill."""
 
 import time
 
 import pyarrow as pa
 import pytest
 
-from glied.bulk.chunks import StreamBroken
+from glied.bulk import run
+from glied.bulk.captioning import CaptionDatasetConfig, caption_job
+from glied.bulk.chunks import Pool, StreamBroken
 from glied.bulk.manifest import planned
-from glied.bulk.pipeline import _FetchChunk, watched
+from glied.bulk.pipeline import RayStream, _FetchChunk, watched
 from glied.bulk.sources.fetch import Fetch
 from glied.bulk.tables import from_ipc, seconds_of, to_ipc
+from glied.config import parse
+from tests.bulk.deadly import Deadly
+from tests.bulk.models import model_options
 
 
 def test_silence_breaks_a_stream():
@@ -50,3 +55,16 @@ def test_files_of_unknown_size_travel_in_bounded_pieces(tmp_path):
         assert found == pieces
         assert [one for table in tables for one in table["id"].to_pylist()] == names
         assert all("fetch" in seconds_of(table) for table in tables)
+
+
+@pytest.mark.timeout(280)
+def test_images_that_end_every_worker_are_the_only_ones_to_fail(ray_session, models, photos, tmp_path):
+    options = ["--config=configs/caption/demo.yaml", f"--input.uri={photos}", f"--output.uri={tmp_path}"]
+    options += [*model_options(models), "--output.unit_size=30", "--resources.chunk_images=10"]
+    options += ["--resources.restarts=1", "--resources.rounds=2", "--resources.chunk_s=2"]
+    config = parse(CaptionDatasetConfig, options)
+    deadly = Deadly(kills="cmyk.jpg", hangs="turned.jpg")
+    pool = Pool(factory=deadly, workers=1, cpus=1.0, gpus=0.0, threads=1)
+    summary = run.execute(caption_job(config), RayStream(Fetch(), [pool], config.resources))
+    assert (summary.statuses, summary.errors) == ({"ok": 58, "failed": 2}, {"lost": 2})
+    assert summary.units_missing == 0

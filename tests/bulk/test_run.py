@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from glied.bulk import results, run
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job, caption_pools
@@ -68,6 +70,20 @@ def test_captions_do_not_depend_on_chunks_batches_and_units(configure, tmp_path)
     execute(configure(f"--output.uri={tmp_path / 'other'}", *other))
     pairs = [{row["id"]: row["caption"] for row in read_rows(tmp_path / name)} for name in ("out", "other")]
     assert pairs[0] == pairs[1]
+
+
+def test_regions_of_a_large_image_are_in_its_own_pixels(configure, tmp_path):
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (17, 25, 3), dtype=np.uint8))
+    for scale in (20, 160):
+        photo.resize((25 * scale, 17 * scale)).save(tmp_path / f"{scale}.png")
+    summary = execute(configure(f"--input.uri={tmp_path}", "--output.uri", str(tmp_path / "out")))
+    assert summary.statuses == {"ok": 2}
+    large, small = sorted(read_rows(tmp_path / "out"), key=lambda row: -row["width"])
+    assert (large["width"], large["height"]) == (4000, 2720)
+    boxes = [np.array([one["box"] for one in row["regions"]]) for row in (large, small)]
+    assert boxes[0].max() > 1000
+    assert boxes[0].shape == boxes[1].shape
+    np.testing.assert_allclose(boxes[0] / 8, boxes[1], atol=8)
 
 
 def test_two_pools_give_the_captions_of_one(configure, tmp_path):
@@ -156,7 +172,7 @@ def test_a_driver_whose_run_is_overwritten_leaves_the_new_one_alone(configure, t
     config = configure("--resources.chunk_images=5")
     here = run_here(Fetch(), caption_factory(config).build())
 
-    def stream(chunks):
+    def stream(chunks, *, alone=False):
         yield from here(chunks[:5])
         execute(configure("--output.mode=overwrite", "--input.limit=20"))
         yield from here(chunks[5:])
@@ -170,7 +186,7 @@ def test_a_driver_whose_run_is_overwritten_leaves_the_new_one_alone(configure, t
 def test_storage_failures_are_not_image_failures(configure, tmp_path, photos):
     config = configure("--resources.rounds=1")
 
-    def stream(chunks):
+    def stream(chunks, *, alone=False):
         for chunk in chunks:
             if chunk.unit == 1:  # listed, then gone
                 gone = [f"{uri}.gone" for uri in chunk.table["uri"].to_pylist()]
@@ -188,9 +204,10 @@ def test_storage_failures_are_not_image_failures(configure, tmp_path, photos):
 def test_lost_chunks_come_again_in_the_next_round(configure, tmp_path):
     config = configure("--resources.chunk_images=5")
     here = run_here(Fetch(), caption_factory(config).build())
-    rounds = []
+    rounds, alones = [], []
 
-    def stream(chunks):
+    def stream(chunks, *, alone=False):
+        alones.append(alone)
         rounds.append([(chunk.unit, chunk.start, chunk.table.num_rows) for chunk in chunks])
         yield from here(chunks[3 - len(rounds) :])  # two are lost, then one, then none
 
@@ -198,6 +215,7 @@ def test_lost_chunks_come_again_in_the_next_round(configure, tmp_path):
     assert (summary.units_done, summary.images_this_time) == (4, 60)
     singles = [(0, image, 1) for image in range(10)]
     assert (len(rounds[0]), rounds[1:]) == (15, [singles, singles[:1]])
+    assert alones == [False, True, True]
     assert len({row["id"] for row in read_rows(tmp_path / "out")}) == 60
 
 
@@ -205,7 +223,7 @@ def lose(config: CaptionDatasetConfig, wanted: set[str]) -> Summary:
     """A run whose workers die on some images."""
     here = run_here(Fetch(), caption_factory(config).build())
 
-    def stream(chunks):
+    def stream(chunks, *, alone=False):
         yield from here([chunk for chunk in chunks if wanted.isdisjoint(chunk.table["id"].to_pylist())])
 
     return run.execute(caption_job(config), stream)
@@ -237,12 +255,16 @@ def test_a_broken_stream_does_not_blame_the_images(configure):
     config = configure("--resources.chunk_images=5")
     here = run_here(Fetch(), caption_factory(config).build())
 
-    def stream(chunks):
+    alones = []
+
+    def stream(chunks, *, alone=False):
+        alones.append(alone)
         yield from here(chunks[:2])
         raise StreamBroken("the cluster went away")
 
     summary = run.execute(caption_job(config), stream)
-    assert (summary.units_missing, run.exit_code(summary)) == (4, 1)
+    assert (summary.units_done, summary.units_missing, run.exit_code(summary)) == (1, 3, 1)
+    assert alones == [False] * 3, "chunks go on as chunks"
     assert execute(config).statuses == {"ok": 58, "rejected": 2}
 
 

@@ -4,7 +4,7 @@ import torch
 
 from glied import checkpoint
 from glied.captioner.captioner import Captioner, attribute_ids
-from glied.captioner.decode import DecodingConfig
+from glied.captioner.config import DecodingConfig
 from glied.captioner.vocabulary import PAD, Vocabulary
 from glied.errors import UsageError
 from glied.vision.regions import Regions

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from glied.captioner import decode as engine
 from glied.captioner.attention import KeyValues
-from glied.captioner.decode import DecodingConfig, Hypothesis, decode
+from glied.captioner.config import DecodingConfig
+from glied.captioner.decode import Hypothesis, decode
 from glied.captioner.inference import freeze
 from glied.captioner.model import ABLATIONS, Memory
 from glied.captioner.search import Search
@@ -46,16 +47,22 @@ def uneven(inputs):
     return regions, ids, mask
 
 
-def check(model, inputs, config, rows, suppressed=()):
+def both_decoders(model, inputs, config, suppressed=()):
+    """What the engine finds and what the plain decoder says of it: per image, (tokens, finished, log p)."""
     memory = model.encode(*inputs)
-    found = decode(model, memory, config, suppressed=suppressed)
-    for row in rows:
-        expected = plain.beam_search(model, inputs, row, config, suppressed)
-        assert [one.tokens for one in found[row]] == [one.tokens for one in expected]
-        assert [one.finished for one in found[row]] == [one.finished for one in expected]
-        for one in found[row]:
-            again = plain.recompute(model, inputs, row, one.tokens, one.finished)
-            assert one.log_probability == pytest.approx(again, abs=1e-4)
+    found, expected = [], []
+    for row, captions in enumerate(decode(model, memory, config, suppressed=suppressed)):
+        found.append(
+            [(one.tokens, one.finished, pytest.approx(one.log_probability, abs=1e-4)) for one in captions]
+        )
+        plainly = plain.beam_search(model, inputs, row, config, suppressed)
+        expected.append(
+            [
+                (one.tokens, one.finished, plain.recompute(model, inputs, row, one.tokens, one.finished))
+                for one in plainly
+            ]
+        )
+    return found, expected
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=describe)
@@ -65,7 +72,8 @@ def test_equals_the_plain_decoder(make_model, make_inputs, variant, beams, optio
     config = DecodingConfig(**{"max_length": 9} | beams | options)
     model = make_model(vocabulary_size=12, sharp=3.0, geometry=True, **variant)
     inputs = uneven(make_inputs(batch=4, vocabulary_size=12))
-    check(model, inputs, config, range(4), SUPPRESSED if config.suppress else ())
+    found, expected = both_decoders(model, inputs, config, SUPPRESSED if config.suppress else ())
+    assert found == expected
 
 
 @pytest.mark.parametrize(
@@ -82,7 +90,8 @@ def test_equals_the_plain_decoder(make_model, make_inputs, variant, beams, optio
 def test_groups_and_wide_beams_equal_the_plain_decoder(make_model, make_inputs, options):
     model = make_model(vocabulary_size=12, sharp=3.0)
     inputs = make_inputs(batch=4, vocabulary_size=12)
-    check(model, inputs, DecodingConfig(**{"max_length": 7} | options), range(4))
+    found, expected = both_decoders(model, inputs, DecodingConfig(**{"max_length": 7} | options))
+    assert found == expected
 
 
 def test_groups_that_find_the_same_are_searched_further(make_model, make_inputs):
@@ -91,7 +100,8 @@ def test_groups_that_find_the_same_are_searched_further(make_model, make_inputs)
     inputs = make_inputs(batch=16, vocabulary_size=9)
     options = {"beam_size": 6, "n_best": 2, "groups": 2, "diversity": 0.0, "stop": "exact"}
     config = DecodingConfig(**options, length_penalty=0.0, min_length=0, max_length=8)
-    check(model, inputs, config, range(16))
+    found, expected = both_decoders(model, inputs, config)
+    assert found == expected
 
 
 @pytest.mark.parametrize("options", [GREEDY, BEAM_5, BEAM_5 | {"stop": "exact"}], ids=describe)
@@ -99,7 +109,8 @@ def test_a_large_vocabulary_equals_the_plain_decoder(make_model, make_inputs, op
     """Large enough for the blocks of `best_words`, and no multiple of their size."""
     model = make_model(vocabulary_size=1003, sharp=8.0)
     inputs = make_inputs(batch=4, vocabulary_size=1003)
-    check(model, inputs, DecodingConfig(**{"max_length": 6} | options), range(4))
+    found, expected = both_decoders(model, inputs, DecodingConfig(**{"max_length": 6} | options))
+    assert found == expected
 
 
 @pytest.mark.parametrize("stop", ["full", "exact"])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from glied.captioner.captioner import Captioner
-from glied.captioner.decode import DecodingConfig
+from glied.captioner.config import DecodingConfig
 from glied.captioner.explain import Explanation
 from glied.captioner.model import ABLATIONS
 from glied.captioner.vocabulary import BOS, Vocabulary

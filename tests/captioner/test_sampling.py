@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from glied.captioner.choosing import sample_words, streams
-from glied.captioner.decode import DecodingConfig, decode
+from glied.captioner.config import DecodingConfig
+from glied.captioner.decode import decode
 from glied.captioner.model import ABLATIONS
 from glied.captioner.vocabulary import BOS, EOS, PAD, UNK
 from glied.errors import UsageError

@@ -5,7 +5,10 @@ import resource
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -33,20 +36,37 @@ def test_killed_jobs_workers_and_raylets_lose_nothing(tmp_path):
     assert (report.images, report.units, report.attempts) == (320, 20, 3)
 
 
+def attempts(out: Path) -> set[str]:
+    """The attempts that have committed units."""
+    return {json.loads(path.read_text())["attempt"] for path in out.glob("commits/*.json")}
+
+
+def wait_for(condition: Callable[[], bool], job: subprocess.Popen) -> None:
+    """Wait until it holds; the job must be at work until then."""
+    while not condition():
+        assert job.poll() is None, f"the job ended with {job.returncode} before that"
+        time.sleep(0.01)
+
+
 @pytest.mark.timeout(300)
 def test_two_drivers_share_a_run(environment, models, photos, tmp_path):
     out = tmp_path / "out"
     options = [CONFIG, f"--input.uri={photos}", f"--output.uri={out}", *model_options(models)]
     options += ["--output.unit_size=2", "--resources.chunk_images=1"]
     command = [sys.executable, "jobs/caption_dataset.py", *options]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    jobs = [subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes) for _ in range(2)]
-    outputs = [job.communicate(timeout=280)[0] for job in jobs]
-    assert [job.returncode for job in jobs] == [0, 0], outputs
+    with (tmp_path / "log").open("w") as log:
+        start = partial(subprocess.Popen, command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+        first = start()
+        wait_for(lambda: len(attempts(out)) == 1, first)
+        first.send_signal(signal.SIGSTOP)  # else a fast machine ends the run before the second is up
+        second = start()
+        wait_for(lambda: len(attempts(out)) == 2, second)
+        first.send_signal(signal.SIGCONT)
+        codes = [job.wait(timeout=200) for job in (first, second)]
+    assert codes == [0, 0], (tmp_path / "log").read_text()
     ids = [one for path in out.glob("captions/*.parquet") for one in pq.read_table(path)["id"].to_pylist()]
     assert len(ids) == len(set(ids)) == 60
-    attempts = {json.loads(path.read_text())["attempt"] for path in out.glob("commits/*.json")}
-    assert len(attempts) == 2, "both must have been at work"
+    assert len(attempts(out)) == 2, "both have been at work"
     assert list(status.verify(status.open_run(str(out)))) == []
 
 

@@ -1,11 +1,8 @@
-"""A stand-in for `images.decode` that crashes, hangs and so on, on bytes that ask for it."""
+"""A stand-in for `images.read` that crashes, hangs and so on, on bytes that ask for it."""
 
 import ctypes
 import os
 import time
-
-import numpy as np
-from numpy.typing import NDArray
 
 from glied.vision import images
 
@@ -17,13 +14,13 @@ def fault(name: str, argument: object = "", data: bytes = b"") -> bytes:
     return MARK + f"{name} {argument}\n".encode() + data
 
 
-def decode(data: bytes, *, max_pixels: int, max_side: int) -> NDArray[np.uint8]:
-    """`images.decode`, after the fault."""
+def read(data: bytes, **options) -> images.Picture:
+    """`images.read`, after the fault."""
     if data.startswith(MARK):
         line, _, data = data.partition(b"\n")
         _, name, argument = line.decode().split(" ", 2)
         FAULTS[name](argument)
-    return images.decode(data, max_pixels=max_pixels, max_side=max_side)
+    return images.read(data, **options)
 
 
 def crash(_: str) -> None:

@@ -1,4 +1,4 @@
-"""Decoder processes: the pixels of `images.decode`, and faults that stay with their image."""
+"""Decoder processes: the pixels of `images.read`, and faults that stay with their image."""
 
 import gc
 import io
@@ -19,7 +19,7 @@ from glied.vision import images
 from glied.vision.decoding import MINIMUM_MEMORY, DecoderError, DecoderPool
 from tests.vision.decoder_faults import fault
 
-FUNCTION = "tests.vision.decoder_faults:decode"
+FUNCTION = "tests.vision.decoder_faults:read"
 ROOT = Path(__file__).parents[2]
 
 
@@ -41,7 +41,7 @@ def pool():
 
 def assert_decoded(outcomes, batch) -> None:
     for outcome, data in zip(outcomes, batch, strict=True):
-        np.testing.assert_array_equal(outcome, images.decode(data))
+        np.testing.assert_array_equal(outcome.pixels, images.decode(data))
 
 
 def assert_only_that_fails(pool, data: bytes) -> DecoderError:
@@ -97,10 +97,10 @@ def test_pixels_and_image_errors_are_those_of_decode():
     with DecoderPool(2) as pool:
         outcomes = pool.decode(batch + bad)
     assert_decoded(outcomes[: len(batch)], batch)
-    for image in outcomes[: len(batch)]:
-        assert image.dtype == np.uint8
-        assert image.flags.c_contiguous
-        assert image.flags.writeable
+    for pixels in (picture.pixels for picture in outcomes[: len(batch)]):
+        assert pixels.dtype == np.uint8
+        assert pixels.flags.c_contiguous
+        assert pixels.flags.writeable
     for outcome, data in zip(outcomes[len(batch) :], bad, strict=True):
         assert isinstance(outcome, ImageError)
         assert (outcome.kind, outcome.message) == (reference(data).kind, reference(data).message)
@@ -109,8 +109,18 @@ def test_pixels_and_image_errors_are_those_of_decode():
 def test_limits_are_passed_on():
     with DecoderPool(1, max_pixels=60 * 40, max_side=60) as pool:
         fits, too_many, too_long = pool.decode([PNGS[0], encode("PNG", 50, 49), encode("PNG", 61, 1)])
-    assert fits.shape == (40, 60, 3)
+    assert fits.pixels.shape == (40, 60, 3)
+    assert (fits.width, fits.height) == (60, 40)
     assert [too_many.kind, too_long.kind] == ["too_large", "too_large"]
+
+
+def test_large_images_are_shrunk_on_request():
+    large = encode("JPEG", 2400, 1800)
+    with DecoderPool(1, resolution=(600, 1000)) as pool:
+        picture, small = pool.decode([large, PNGS[0]])
+    np.testing.assert_array_equal(picture.pixels, images.read(large, resolution=(600, 1000)).pixels)
+    assert (picture.pixels.shape, picture.width, picture.height) == ((900, 1200, 3), 2400, 1800)
+    assert small.pixels.shape == (40, 60, 3)
 
 
 def test_results_are_copies(pool):
@@ -250,7 +260,7 @@ PARENT = """
 import sys, time
 from glied.vision.decoding import DecoderPool
 from tests.vision.decoder_faults import fault
-pool = DecoderPool(2, function="tests.vision.decoder_faults:decode")
+pool = DecoderPool(2, function="tests.vision.decoder_faults:read")
 pool.decode([fault("sleep", 0.3)] * 4)
 if sys.argv[1] == "hang":
     pending = pool.start([fault("hang", 100)])

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from glied.errors import ImageError
-from glied.vision.images import decode
+from glied.vision.images import decode, read
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -38,6 +38,55 @@ def test_lossless_formats_give_the_pixels(kind):
     assert pixels.flags.c_contiguous
     assert pixels.flags.writeable
     np.testing.assert_array_equal(pixels, np.asarray(noise()))
+
+
+def photograph(width: int, height: int) -> Image.Image:
+    """Smooth, so that every way of shrinking gives about the same."""
+    y, x = np.mgrid[:height, :width]
+    pixels = np.stack([x * 255 // width, y * 255 // height, (x + y) * 255 // (width + height)], axis=-1)
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+LARGE = photograph(2501, 1701)
+
+
+@pytest.mark.parametrize(
+    ("kind", "orientation", "resolution", "factor"),
+    [
+        ("JPEG", 1, (800, 1333), 2),
+        ("JPEG", 3, (300, 500), 4),
+        ("JPEG", 6, (300, 5000), 4),
+        ("JPEG", 6, (20, 30), 8),
+        ("JPEG", 1, (1600, 2400), 1),
+        ("PNG", 6, (800, 1333), 2),
+        ("PNG", 1, (20, 30), 8),
+        ("TIFF", 3, (800, 1333), 2),
+        ("WEBP", 6, (300, 500), 4),
+    ],
+)
+def test_large_images_are_shrunk_to_no_less_than_is_needed(kind, orientation, resolution, factor):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(LARGE, kind, exif=exif, **({"quality": 95} if kind == "JPEG" else {}))
+    picture = read(data, resolution=resolution)
+    upright = {1: LARGE, 3: LARGE.rotate(180), 6: LARGE.rotate(-90, expand=True)}[orientation]
+    assert (picture.width, picture.height) == upright.size
+    small = upright.reduce(factor)
+    assert picture.pixels.shape == np.asarray(small).shape
+    assert np.abs(picture.pixels.astype(int) - np.asarray(small, int)).max() <= 8
+    assert picture.pixels.flags.c_contiguous
+    assert picture.pixels.flags.writeable
+
+
+def test_images_of_usual_size_are_never_shrunk():
+    picture = read(encode(noise(2000, 2000), "JPEG"), resolution=(10, 10))
+    assert picture.pixels.shape == (2000, 2000, 3)
+
+
+def test_a_large_jpeg_that_is_cut_off_is_truncated_also_where_it_is_shrunk():
+    data = encode(LARGE, "JPEG")
+    with pytest.raises(ImageError, match="truncated"):
+        read(data[: len(data) // 2], resolution=(100, 100))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "GIF"])

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from glied.errors import UsageError
-from glied.vision.regions import RegionBatch, Regions, RegionsConfig
+from glied.vision.config import RegionsConfig
+from glied.vision.regions import RegionBatch, Regions
 
 
 def regions(count: int, *, seed: int = 0) -> Regions:

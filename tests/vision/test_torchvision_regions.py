@@ -3,14 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torchvision.ops import box_iou
 
 from glied.errors import UsageError
-from glied.vision import torchvision_regions
+from glied.vision.config import RegionsConfig
 from glied.vision.detector import Detector, save_detector
-from glied.vision.regions import Regions, RegionsConfig, load_extractor
-from glied.vision.torchvision_regions import TorchvisionRegions, _sampled
+from glied.vision.regions import Regions, load_extractor
+from glied.vision.torchvision_regions import TorchvisionRegions
 from tests.vision.scenes import TINY
 
 
@@ -159,21 +158,3 @@ def test_resnet50_by_name(monkeypatch):
 def test_what_does_not_exist_is_one_clear_error(change, message):
     with pytest.raises(UsageError, match=message):
         load_extractor(RegionsConfig(**change))
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "to"), [(301, 407, (40, 53)), (64, 80, (64, 80)), (9, 500, (3, 181))]
-)
-def test_sampling_is_bilinear_interpolation(height, width, to):
-    image = photo(width, height)
-    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
-    expected = torch.nn.functional.interpolate(pixels, size=to, mode="bilinear", align_corners=False)[0]
-    torch.testing.assert_close(_sampled(image, *to), expected, atol=1e-4, rtol=0)
-
-
-def test_large_images_have_the_regions_of_the_plain_way(checkpoint, monkeypatch):
-    extractor = load_extractor(RegionsConfig(checkpoint=checkpoint))
-    smooth = np.asarray(Image.fromarray(photo(30, 20)).resize((640, 420)))
-    plain = extractor([smooth])[0]
-    monkeypatch.setattr(torchvision_regions, "_LARGE", 1)
-    assert_same(extractor([smooth])[0], plain)

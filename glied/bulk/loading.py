@@ -1,0 +1,149 @@
+"""Loads the models that a bulk job's factories name, where its stages run."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import glied
+from glied import checkpoint, storage
+from glied.bulk import sinks
+from glied.bulk.captioning import CaptionFactory, preprocessing
+from glied.bulk.chunks import Stage
+from glied.bulk.extraction import ExtractFactory
+from glied.bulk.stages import (
+    TRANSIT,
+    CaptionImages,
+    CaptionRegions,
+    Describe,
+    ExtractRegions,
+    ImageStage,
+    RegionsStage,
+)
+from glied.captioner.captioner import Captioner
+from glied.errors import UsageError
+from glied.rewards.config import ClipConfig
+from glied.vision.attributes import load_attributes
+from glied.vision.config import RegionsConfig
+from glied.vision.decoding import DecoderPool
+from glied.vision.regions import RegionExtractor, load_extractor
+
+if TYPE_CHECKING:  # open_clip takes seconds to import
+    from glied.rewards.clip import ClipScorer
+
+
+def caption_stage(factory: CaptionFactory) -> Stage:
+    """The stage of a factory's part, with its models.
+
+    Raises:
+        UsageError: a checkpoint is missing or of another kind.
+    """
+    if factory.part == "captions":
+        return RegionsStage(_captions(factory), batch_size=factory.batch_size)
+    extractor = _extractor(factory.regions)
+    resolution = extractor.resolution
+    describe: Describe
+    if factory.part == "regions":
+        describe = ExtractRegions(extractor, model="", dtype=TRANSIT)
+    else:
+        clip = _clip(factory.clip, factory.regions.device)
+        if clip is not None:
+            resolution = max(resolution[0], clip.resolution), max(resolution[1], clip.resolution)
+        describe = CaptionImages(extractor, _captions(factory), clip)
+    decoder = DecoderPool(factory.decoders, resolution=resolution)
+    return ImageStage(describe, decoder, batch_size=factory.batch_size)
+
+
+def caption_fingerprint(factory: CaptionFactory) -> tuple[str, dict[str, Any]]:
+    """Load everything once, on the CPU, so that mistakes are found early; what the captions depend on.
+
+    Returns:
+        The name of the weights, and the fingerprint.
+
+    Raises:
+        UsageError: as `caption_stage`, or the models do not fit together.
+    """
+    here = dataclasses.replace(factory, regions=dataclasses.replace(factory.regions, device="cpu"))
+    extractor, captions = _extractor(here.regions), _captions(here)
+    captioner = captions.captioner
+    sizes = (extractor.feature_size, captions.predictor.feature_size, captioner.model.feature_size)
+    if len(set(sizes)) > 1:
+        raise UsageError(f"regions, attributes and captioner do not fit: their features have {sizes} values")
+    clip = _clip(here.clip, "cpu")
+    return captions.model, {
+        "clip": None if clip is None else dict(clip.fingerprint),
+        "regions": dict(extractor.fingerprint),
+        "attributes": checkpoint.load(locate(here.attributes)).digest,
+        "captioner": captioner.digest,
+        "decoding": dataclasses.asdict(here.decoding),
+        "preprocessing": preprocessing(),
+        "schema": sinks.SCHEMA_VERSION,
+    }
+
+
+def extract_stage(factory: ExtractFactory) -> ImageStage:
+    """The stage that finds regions.
+
+    Raises:
+        UsageError: a checkpoint is missing or of another kind.
+    """
+    extractor = _extractor(factory.regions)
+    describe = ExtractRegions(extractor, model=_name(extractor, factory.regions))
+    decoder = DecoderPool(factory.decoders, resolution=extractor.resolution)
+    return ImageStage(describe, decoder, batch_size=factory.batch_size)
+
+
+def extract_fingerprint(factory: ExtractFactory) -> tuple[str, dict[str, Any]]:
+    """Load the detector once, on the CPU; its name and its fingerprint."""
+    extractor = _extractor(dataclasses.replace(factory.regions, device="cpu"))
+    return _name(extractor, factory.regions), dict(extractor.fingerprint)
+
+
+def _name(extractor: RegionExtractor, config: RegionsConfig) -> str:
+    identity = json.dumps(dict(extractor.fingerprint), sort_keys=True)
+    return f"{config.kind}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+
+
+def _extractor(config: RegionsConfig) -> RegionExtractor:
+    check_device(config.device)
+    return load_extractor(dataclasses.replace(config, checkpoint=locate(config.checkpoint)))
+
+
+def _clip(config: ClipConfig | None, device: str) -> "ClipScorer | None":
+    if config is None:
+        return None
+    from glied.rewards.clip import load_clip
+
+    return load_clip(dataclasses.replace(config, checkpoint=locate(config.checkpoint), device=device))
+
+
+def _captions(factory: CaptionFactory) -> CaptionRegions:
+    device = check_device(factory.regions.device)
+    predictor = load_attributes(locate(factory.attributes)).to(device)
+    captioner = Captioner.load(locate(factory.captioner), factory.decoding, device)
+    name = f"{captioner.model.config.architecture}-{captioner.digest[:12]}"
+    return CaptionRegions(predictor, captioner, model=name)
+
+
+def check_device(name: str) -> torch.device:
+    """The torch device, if this machine has it."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"regions.device: {name} is not a torch device") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            f"regions.device: {name}, but there is no GPU here (resources.worker_gpus is what asks for one)"
+        )
+    return device
+
+
+def locate(uri: str) -> str:
+    """A relative path that does not exist here is meant from the repository (shipped weights)."""
+    if not storage.is_local(uri) or Path(uri).is_absolute() or Path(uri).exists():
+        return uri
+    shipped = Path(glied.__file__).parent.parent / uri
+    return str(shipped) if shipped.exists() else uri

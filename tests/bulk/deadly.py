@@ -1,0 +1,32 @@
+"""A stage that dies or hangs; a module of its own, since each new worker imports it."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from glied.bulk.sinks import CAPTIONS, OK
+
+
+@dataclass(frozen=True)
+class Deadly:
+    """Builds a stage that dies on one image and hangs on another."""
+
+    kills: str
+    hangs: str
+
+    def build(self):
+        def describe(table: pa.Table) -> pa.Table:
+            rows = table.select(["id", "uri"]).to_pylist()
+            ids = [row["id"] for row in rows]
+            if self.kills in ids:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.hangs in ids:
+                time.sleep(300)
+            blank = dict.fromkeys(CAPTIONS.names)
+            done = [blank | row | {"status": OK, "caption": "a cat", "model": "m"} for row in rows]
+            return pa.Table.from_pylist(done, schema=CAPTIONS)
+
+        return describe
