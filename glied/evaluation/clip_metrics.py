@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from glied import storage
 from glied.errors import ImageError, UsageError
@@ -50,6 +51,7 @@ class ClipMetrics:
         self.clip = self.grammar.clip if self.grammar else load_clip(config)
         self._config, self._folder = config, images
         self._encoded: dict[str, Tensor] = {}
+        self._encoded_references: dict[str, Tensor] = {}
 
     def __call__(
         self, captions: Mapping[str, str], references: Mapping[str, Sequence[str]] | None = None
@@ -71,7 +73,7 @@ class ClipMetrics:
         ranks = text_to_image_ranks(vectors.numpy(), images.numpy())
         by_image = {"CLIP-S": _percent(clip_score(images, vectors) * said)}
         if references is not None:
-            encoded, mask = self._references([references[name] for name in names])
+            encoded, mask = self._references({name: references[name] for name in names})
             by_image["RefCLIP-S"] = _percent(ref_clip_score_metric(images, vectors, encoded, mask) * said)
         by_image |= {f"R@{k}": 100 * (ranks <= k).astype(np.float64) for k in RECALLED}
         if grammatical is not None:
@@ -127,15 +129,15 @@ class ClipMetrics:
         except (FileNotFoundError, ImageError) as error:
             raise UsageError(f"images: {uri} cannot be read: {error}") from error
 
-    def _references(self, references: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor]:
+    def _references(self, references: Mapping[str, Sequence[str]]) -> tuple[Tensor, Tensor]:
         """Vectors [N, R, E] and a mask [N, R], True where a reference is real."""
-        most = max(map(len, references))
-        encoded = torch.zeros(len(references), most, self.clip.size)
-        mask = torch.zeros(len(references), most, dtype=torch.bool)
-        for row, texts in enumerate(references):
-            mask[row, : len(texts)] = True
-        encoded[mask] = self.clip.encode_texts([text for texts in references for text in texts]).cpu()
-        return encoded, mask
+        missing = {name: texts for name, texts in references.items() if name not in self._encoded_references}
+        vectors = self.clip.encode_texts([text for texts in missing.values() for text in texts]).cpu()
+        parts = vectors.split([len(texts) for texts in missing.values()])
+        self._encoded_references |= dict(zip(missing, parts, strict=True))
+        found = [self._encoded_references[name] for name in references]
+        mask = pad_sequence([torch.ones(len(one), dtype=torch.bool) for one in found], batch_first=True)
+        return pad_sequence(found, batch_first=True), mask
 
 
 def _percent(values: Tensor) -> Array:

@@ -62,7 +62,7 @@ class GrammarScorer:
     @torch.no_grad()
     def score(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """p(grammatical) [n], and the unit vectors [n, E] that CLIP-S needs, from one pass."""
-        vectors, pooled = self.clip.encode_texts_twice(captions)
+        vectors, pooled = self.clip.encode_and_pool_texts(captions)
         with torch.autocast(self.clip.device.type, enabled=False):
             return self._head(pooled).softmax(dim=-1)[:, 1], vectors
 

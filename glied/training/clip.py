@@ -115,8 +115,12 @@ class ClipTask(Light):
     def build(self) -> nn.Module:
         """The model as training starts."""
         if self.model.start is not None:
-            return open_clip_model(self.model.start).model
-        return build_clip(self._form.model_config, preprocess=self.model.preprocess)
+            model: Any = open_clip_model(self.model.start).model
+        else:
+            model = build_clip(self._form.model_config, preprocess=self.model.preprocess)
+        if getattr(model, "logit_bias", None) is not None:
+            model.logit_bias.requires_grad_(False)  # SigLIP's; a softmax over pairs does not see it
+        return model
 
     def data(self, split: Split) -> pa.Table:
         """Rows of `index`, `image` (URI), `texts` and `clauses`; images are decoded into the cache first."""

@@ -18,12 +18,14 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
         text: [B, E], unit vectors; row i belongs to image i.
         scale: scalar, what cosines are multiplied by.
     """
-    images, texts, first = _everybodys(image), _everybodys(text), 0
-    if len(images) > len(image):
-        first = torch.distributed.get_rank() * len(image)
-    own = torch.arange(first, first + len(image), device=image.device)
-    by_image = F.cross_entropy(scale * image @ texts.T, own)
-    return (by_image + F.cross_entropy(scale * text @ images.T, own)) / 2
+    with torch.autocast(image.device.type, enabled=False):  # a temperature of 1/100 wants all digits
+        image, text = image.float(), text.float()
+        images, texts, first = _everybodys(image), _everybodys(text), 0
+        if len(images) > len(image):
+            first = torch.distributed.get_rank() * len(image)
+        own = torch.arange(first, first + len(image), device=image.device)
+        by_image = F.cross_entropy(scale * image @ texts.T, own)
+        return (by_image + F.cross_entropy(scale * text @ images.T, own)) / 2
 
 
 def _everybodys(values: Tensor) -> Tensor:

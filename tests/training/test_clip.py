@@ -137,6 +137,15 @@ def test_the_temperature_stays_within_clips_bound(task):
     assert scalars["scale"] == 100
 
 
+def test_the_bias_of_a_sigmoid_loss_is_left_alone(task, pairs):
+    model = ClipModelConfig(architecture=ARCHITECTURE | {"init_logit_bias": -10.0})
+    built = ClipTask(train=pairs, validation=pairs, model=model).build()
+    assert not built.logit_bias.requires_grad
+    loss, _ = task.loss(built, collate(task, task.data("train").to_pylist()))
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in built.parameters() if parameter.requires_grad)
+
+
 def test_missing_and_broken_images_are_named(task, tmp_path, pairs):
     (tmp_path / "pairs" / "3.png").write_bytes(b"no image")
     with pytest.raises(UsageError, match=r"3\.png of the pairs cannot be read \(not_an_image"):

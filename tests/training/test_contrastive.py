@@ -54,6 +54,13 @@ def test_two_workers_with_half_the_pairs_train_as_one(tmp_path, monkeypatch):
         torch.testing.assert_close((first + second) / 2, whole)
 
 
+def test_autocast_does_not_round_it():
+    image, text = (F.normalize(values, dim=1) for values in (torch.randn(6, 5), torch.randn(6, 5)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = contrastive_loss(image, text, SCALE)
+    assert torch.equal(found, contrastive_loss(image, text, SCALE))
+
+
 def test_pairs_that_belong_together_lower_it():
     image = torch.eye(3)
     together = contrastive_loss(image, image, SCALE)
