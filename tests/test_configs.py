@@ -15,13 +15,14 @@ CONFIGS = {
     "captioner": ("jobs.train_captioner", "Config"),
     "scst": ("jobs.train_scst", "Config"),
     "clip": ("jobs.train_clip", "Config"),
+    "grammar": ("jobs.finetune_grammar", "Config"),
     "extract": ("glied.bulk.extraction", "ExtractRegionsConfig"),
     "caption": ("glied.bulk.captioning", "CaptionDatasetConfig"),
 }
 
 
 def test_all_files_are_covered() -> None:
-    assert len(FILES) == 31
+    assert len(FILES) == 38
     assert {file.parent.name for file in FILES} == set(CONFIGS)
 
 

@@ -117,8 +117,8 @@ class ClipScorer:
         return torch.cat(found)
 
     @torch.no_grad()
-    def encode_texts_twice(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Captions -> what `encode_texts` gives [B, E], and what `pooled_text` gives [B, W]; in one pass.
+    def encode_and_pool_texts(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Captions -> what `encode_texts` gives, [B, E], and features before projection, [B, W]; in one pass.
 
         Raises:
             UsageError: as `encode_texts` and `pooled_text`.

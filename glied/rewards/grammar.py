@@ -29,6 +29,7 @@ class GrammarHead(nn.Module):
     def __init__(self, *, width: int, hidden: int) -> None:
         """Read features of `width` numbers; column 1 of the logits is "grammatical"."""
         super().__init__()
+        self.width, self.hidden = width, hidden
         self.layers = nn.Sequential(
             nn.Linear(width, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, 2, bias=False)
         )
@@ -61,7 +62,7 @@ class GrammarScorer:
     @torch.no_grad()
     def score(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """p(grammatical) [n], and the unit vectors [n, E] that CLIP-S needs, from one pass."""
-        vectors, pooled = self.clip.encode_texts_twice(captions)
+        vectors, pooled = self.clip.encode_and_pool_texts(captions)
         with torch.autocast(self.clip.device.type, enabled=False):
             return self._head(pooled).softmax(dim=-1)[:, 1], vectors
 
@@ -78,11 +79,10 @@ def unfit(figures: Mapping[str, float]) -> list[str]:
 
 def save_grammar(folder_uri: str, head: GrammarHead, figures: Mapping[str, float]) -> None:
     """Write the head into the CLIP checkpoint at `folder_uri`, which is there already."""
-    first, last = head.layers[0].weight, head.layers[2].weight
     metadata = {
         "format": FORMAT,
-        "width": first.shape[1],
-        "hidden": last.shape[1],
+        "width": head.width,
+        "hidden": head.hidden,
         "clip_sha256": checkpoint.load(folder_uri).digest,
         "figures": dict(figures),
     }

@@ -33,7 +33,7 @@ from glied.rewards.clip import (
 )
 from glied.rewards.config import PROMPT, ClipConfig
 from glied.rewards.pixels import Pixels
-from glied.training.losses import contrastive_loss
+from glied.training.contrastive import contrastive_loss
 from glied.training.task import Row, Split
 from glied.training.texts import TextsConfig, all_texts, draw_text, python_random
 from glied.vision.images import decode
@@ -115,8 +115,12 @@ class ClipTask(Light):
     def build(self) -> nn.Module:
         """The model as training starts."""
         if self.model.start is not None:
-            return open_clip_model(self.model.start).model
-        return build_clip(self._form.model_config, preprocess=self.model.preprocess)
+            model: Any = open_clip_model(self.model.start).model
+        else:
+            model = build_clip(self._form.model_config, preprocess=self.model.preprocess)
+        if getattr(model, "logit_bias", None) is not None:
+            model.logit_bias.requires_grad_(False)  # SigLIP's; a softmax over pairs does not see it
+        return model
 
     def data(self, split: Split) -> pa.Table:
         """Rows of `index`, `image` (URI), `texts` and `clauses`; images are decoded into the cache first."""
@@ -199,9 +203,9 @@ class ClipTask(Light):
 def pairs_table(pairs: Sequence[Pair]) -> pa.Table:
     """Rows of a task: `index` into the pairs, `image`, `texts`, `clauses`."""
     rows = [asdict(pair) | {"index": index} for index, pair in enumerate(pairs)]
-    names = pa.list_(pa.string())
-    fields = {"index": pa.int64(), "image": pa.string(), "texts": names, "clauses": names}
-    return pa.Table.from_pylist(rows, schema=pa.schema(list(fields.items())))
+    texts = pa.list_(pa.string())
+    fields = [("index", pa.int64()), ("image", pa.string()), ("texts", texts), ("clauses", texts)]
+    return pa.Table.from_pylist(rows, schema=pa.schema([pa.field(*field) for field in fields]))
 
 
 def read_image(uri: str) -> NDArray[np.uint8]:

@@ -5,6 +5,7 @@ The contrastive loss against the unchanged image encoder goes along, so that sim
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,10 +27,12 @@ from glied.rewards.config import ClipConfig
 from glied.rewards.grammar import CORRUPTIONS, GrammarHead, save_grammar
 from glied.training import steps
 from glied.training.clip import LARGEST_SCALE, both_ways, cache_name, pairs_table, read_image
+from glied.training.contrastive import contrastive_loss
 from glied.training.corruptions import Corruptor
-from glied.training.losses import contrastive_loss
 from glied.training.task import Row, Split
 from glied.training.texts import TextsConfig, all_texts, draw_text, python_random
+
+log = logging.getLogger(__name__)
 
 LENGTHS = ((1, 7), (8, 12), (13, 20), (21, 99))
 """Words of the captions, by which accuracy is told."""
@@ -102,8 +105,9 @@ class GrammarTask(Light):
     @cached_property
     def _before(self) -> dict[str, float]:
         """Retrieval on validation with the text encoder as it was."""
-        texts = [plain(pair.texts[0]) for pair in self.validation.all]
-        images = torch.from_numpy(np.array(self._vectors(self.validation)))
+        known = self._known(self.validation)
+        texts = [plain(self.validation.all[index].texts[0]) for index in known]
+        images = torch.from_numpy(np.array(self._vectors(self.validation)[known]))
         return both_ways(self._scorer.encode_texts(texts).cpu(), images)
 
     def build(self) -> GrammarModel:
@@ -112,12 +116,13 @@ class GrammarTask(Light):
         return GrammarModel(clip, GrammarHead(width=text_width(clip), hidden=self.hidden))
 
     def data(self, split: Split) -> pa.Table:
-        """Rows of `index`, `image`, `texts` and `clauses`; images are encoded into the cache first."""
+        """Rows of `index`, `image`, `texts` and `clauses`; images are encoded into the cache first.
+
+        Pairs with words that the CLIP does not know are left out, and logged.
+        """
         pairs = self.train if split == "train" else self.validation
-        if unknown := self._scorer.unknown_words(all_texts(pairs.all)):
-            raise UsageError(f"{pairs.pairs}: this CLIP has never seen the words {', '.join(unknown[:20])}")
         self._vectors(pairs)
-        return pairs_table(pairs.all)
+        return pairs_table(pairs.all).take(pa.array(self._known(pairs)))
 
     def collate(self, rows: Sequence[Row], *, training: bool, generator: torch.Generator) -> GrammarBatch:
         """Draw a correct caption for each row and break it: in one way in training, in every way else.
@@ -181,6 +186,18 @@ class GrammarTask(Light):
         save_clip(folder_uri, grammar.clip, opened.model_config, used_tokens=used)
         save_grammar(folder_uri, grammar.head, grammar.figures)
 
+    def _known(self, pairs: PairsConfig) -> list[int]:
+        """The pairs of which the CLIP knows all words, by number."""
+        unknown = set(self._scorer.unknown_words(all_texts(pairs.all)))
+        known = [number for number, pair in enumerate(pairs.all) if not unknown & _words(pair)]
+        if unknown:
+            words, left_out = ", ".join(sorted(unknown)[:20]), len(pairs.all) - len(known)
+            message = f"{pairs.pairs}: this CLIP has never seen the words {words}"
+            if not known:
+                raise UsageError(f"{message}; every pair has some")
+            log.warning("%s; %d of %d pairs are left out", message, left_out, len(pairs.all))
+        return known
+
     def _vectors(self, pairs: PairsConfig) -> NDArray[np.float32]:
         """Unit vectors of all images of a split, [N, E]; the image encoder does not change."""
         return cached_array(
@@ -228,6 +245,10 @@ def accuracies(right: Tensor, kinds: Tensor, lengths: Tensor) -> dict[str, float
             worst[f"accuracy_words_{first}_{last}"] = (good + bad) / 2
             worst[f"correct_words_{first}_{last}"] = good
     return worst
+
+
+def _words(pair: Pair) -> set[str]:
+    return {word for text in all_texts([pair]) for word in text.split()}
 
 
 def _percent(right: Tensor) -> float:

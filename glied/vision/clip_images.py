@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glied.rewards.clip import ClipScorer, weights_digest
+from glied.vision.images import MAX_SIDE
 from glied.vision.regions import Regions
 
 
@@ -17,7 +18,7 @@ class ClipImages:
         """Take over `scorer`, on the device that it was loaded to."""
         self.scorer = scorer
         self.feature_size = scorer.size
-        self.resolution = (scorer.resolution, scorer.resolution)
+        self.resolution = (scorer.resolution, MAX_SIDE)  # the short side is cropped or squashed to it
         self.fingerprint: Mapping[str, Any] = image_fingerprint(scorer)
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Regions]:
