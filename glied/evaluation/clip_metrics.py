@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from glied import storage
 from glied.errors import ImageError, UsageError
 from glied.evaluation.bootstrap import Array
 from glied.evaluation.retrieval import RECALLED, summary, text_to_image_ranks
-from glied.rewards.clip import clip_score, load_clip, ref_clip_score_metric
+from glied.rewards.clip import clip_score, load_clip, pad_references, ref_clip_score_metric
 from glied.rewards.config import ClipConfig
 from glied.rewards.grammar import REQUIRED, GrammarScorer, has_grammar, load_grammar, unfit
 from glied.vision.images import decode
@@ -135,9 +134,7 @@ class ClipMetrics:
         vectors = self.clip.encode_texts([text for texts in missing.values() for text in texts]).cpu()
         parts = vectors.split([len(texts) for texts in missing.values()])
         self._encoded_references |= dict(zip(missing, parts, strict=True))
-        found = [self._encoded_references[name] for name in references]
-        mask = pad_sequence([torch.ones(len(one), dtype=torch.bool) for one in found], batch_first=True)
-        return pad_sequence(found, batch_first=True), mask
+        return pad_references([self._encoded_references[name] for name in references])
 
 
 def _percent(values: Tensor) -> Array:

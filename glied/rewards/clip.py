@@ -190,6 +190,13 @@ def ref_clip_score_metric(image: Tensor, text: Tensor, references: Tensor, mask:
     return _harmonic_mean(clip_score(image, text), _nearest(text, references, mask))
 
 
+def pad_references(vectors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Vectors of each image's references, [r, E] each -> [B, R, E] and mask [B, R], True where real."""
+    padded = torch.nn.utils.rnn.pad_sequence(list(vectors), batch_first=True)
+    counts = torch.tensor([len(one) for one in vectors])
+    return padded, torch.arange(padded.shape[1]) < counts[:, None]
+
+
 def build_clip(model_config: Mapping[str, Any], *, preprocess: Mapping[str, Any] | None = None) -> nn.Module:
     """A CLIP of an open_clip config, on the CPU in float32, with random weights from torch's generator.
 

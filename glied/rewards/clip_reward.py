@@ -14,7 +14,7 @@ from torch import Tensor
 
 from glied.datasets import features, parquet
 from glied.errors import UsageError
-from glied.rewards.clip import ClipScorer, clip_score, ref_clip_score_reward
+from glied.rewards.clip import ClipScorer, clip_score, pad_references, ref_clip_score_reward
 from glied.rewards.reward import Captions
 from glied.vision.clip_images import image_fingerprint
 
@@ -132,10 +132,7 @@ class RefClipReward:
         numbers = [len(self.references[image]) for image in new]
         texts = [text for image in new for text in self.references[image]]
         self._known.update(zip(new, self.encode(texts).half().cpu().split(numbers), strict=True))
-        found = [self._known[image] for image in images]
-        padded = torch.nn.utils.rnn.pad_sequence(found, batch_first=True).float()
-        mask = torch.arange(padded.shape[1]) < torch.tensor([len(one) for one in found])[:, None]
-        return padded, mask
+        return pad_references([self._known[image].float() for image in images])
 
 
 def _repeated(images: ImageVectors, captions: Captions, texts: Tensor) -> Tensor:

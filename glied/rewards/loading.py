@@ -68,6 +68,11 @@ class RewardLoader:
 
         return OnePass(self._grammar)
 
+    @cached_property
+    def _stores(self) -> dict[str, "ImageVectors"]:
+        """Vectors of images by store: those of COCO are 116 MB."""
+        return {}
+
     def load(self, data: RewardedRegions) -> WeightedSum:
         """The rewards of a split; parts of weight 0 are not loaded.
 
@@ -117,6 +122,9 @@ class RewardLoader:
     def _vectors(self, data: RewardedRegions) -> "ImageVectors":
         from glied.rewards.clip_reward import ImageVectors
 
-        if not data.clip_features:
+        uri = data.clip_features
+        if not uri:
             raise UsageError(f"{data.features}: this reward looks at the images, give clip_features")
-        return ImageVectors(data.clip_features, self.scorer)
+        if uri not in self._stores:
+            self._stores[uri] = ImageVectors(uri, self.scorer)
+        return self._stores[uri]

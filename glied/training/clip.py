@@ -180,16 +180,13 @@ class ClipTask(Light):
     def _cached(self, pairs: PairsConfig) -> NDArray[np.uint8]:
         """All images of a split as the model's preprocessing resizes them, [N, height, width, 3]."""
         assert self.cache is not None
-        open_already = self.__dict__.setdefault("_arrays", {})
-        if pairs.digest not in open_already:
-            open_already[pairs.digest] = cached_array(
-                self.cache,
-                cache_name("pixels", pairs.digest, self._form.preprocess),
-                shape=(len(pairs.all), *self._pixels.size, 3),
-                dtype=np.uint8,
-                fill=lambda array: self._fill(array, pairs.all),
-            )
-        return open_already[pairs.digest]
+        return cached_array(
+            self.cache,
+            cache_name("pixels", pairs.digest, self._form.preprocess),
+            shape=(len(pairs.all), *self._pixels.size, 3),
+            dtype=np.uint8,
+            fill=lambda array: self._fill(array, pairs.all),
+        )
 
     def _fill(self, array: NDArray, pairs: Sequence[Pair]) -> None:
         def fill_one(index: int) -> None:

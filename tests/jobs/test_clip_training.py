@@ -1,43 +1,12 @@
 """From scenes to a CLIP, a finetuned one and a grammar head through the tiny configs, without Ray."""
 
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
-import torch
-
-from glied.config import parse
 from glied.rewards.config import ClipConfig
 from glied.rewards.grammar import CORRUPTIONS, load_grammar, unfit
 from glied.scenes.dataset import write_split
-from glied.training import loading, steps
 from jobs import finetune_grammar, train_clip
-from tests.jobs.conftest import ROOT
-
-GENERATOR = torch.Generator()
-
-
-def train_here(job: ModuleType, config_name: str) -> dict[str, float]:
-    """What a training job does with its config; one step per batch, then validation and export."""
-    config: Any = parse(job.Config, [f"--config={ROOT / 'configs' / config_name}"])
-    task, trainer = job.build_task(config), config.trainer
-    model = task.build()
-    optimizer = steps.build_optimizer(
-        model, name=trainer.optimizer, learning_rate=trainer.learning_rate, weight_decay=trainer.weight_decay
-    )
-    rows = {split: task.data(split).to_pylist() for split in ("train", "validation")}
-    batches = list(loading.batched(rows["train"], trainer.batch_size, drop_last=True))
-    assert len(batches) == 3
-    for batch in batches:
-        loss, _ = task.loss(model.train(), task.collate(batch, training=True, generator=GENERATOR))
-        steps.optimizer_step(
-            loss, model, optimizer, learning_rate=trainer.learning_rate, clip_norm=trainer.clip_norm
-        )
-    with torch.no_grad():
-        batch = task.collate(rows["validation"], training=False, generator=GENERATOR)
-        metrics = task.validate(model.eval(), [batch])
-    task.export(model, f"{trainer.output}/best")
-    return metrics
+from tests.jobs.here import train_here
 
 
 def test_every_stage_trains_on_what_the_one_before_wrote(tmp_path: Path, monkeypatch):

@@ -49,7 +49,7 @@ def train(task: ClipTask, steps: int) -> torch.nn.Module:
 def test_is_a_task_that_travels_light(task):
     assert isinstance(task, Task)
     collate(task, task.data("train").to_pylist())
-    assert "_arrays" in vars(task)
+    assert "_pixels" in vars(task)
     assert len(pickle.dumps(task)) < 2000
     assert pickle.loads(pickle.dumps(task)) == task
 
