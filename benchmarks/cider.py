@@ -9,6 +9,7 @@ pycocoevalcap's; it cannot be given a table, so both take the document frequenci
 """
 
 import json
+import os
 import platform
 import time
 from collections.abc import Sequence
@@ -99,7 +100,7 @@ def main() -> int:
         "max_abs_difference": difference,
         "table": size,
         "table_grew": len(table) - size,
-        "processor": platform.processor() or platform.machine(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
     }
     text = json.dumps(result)
     if config.out:
