@@ -14,6 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from glied.captioner.architectures import build_model
 from glied.captioner.captioner import Captioner, attribute_ids
 from glied.captioner.config import DecodingConfig
 from glied.captioner.decode import decode
@@ -100,7 +101,7 @@ class CaptionerTask:
     def build(self) -> CaptioningModel:
         """The untrained model; the attribute predictor, which reads the same features, knows their size."""
         feature_size = self.predictor.feature_size
-        return CaptioningModel(self.model, feature_size=feature_size, vocabulary_size=len(self.vocabulary))
+        return build_model(self.model, feature_size=feature_size, vocabulary_size=len(self.vocabulary))
 
     def data(self, split: Split) -> list[str]:
         """The Parquet files of the feature store."""
@@ -110,9 +111,8 @@ class CaptionerTask:
         """Read regions, predict attributes, look captions up and turn them into ids."""
         pairs = (self.train if training else self.validation).pair(rows)
         references = [captions for _, captions in pairs]
-        images = read_images(
-            [row for row, _ in pairs], self.predictor, self.vocabulary, self.words.attribute_count
-        )
+        count = self.words.attribute_count if self.model.reads_attributes else 0
+        images = read_images([row for row, _ in pairs], self.predictor, self.vocabulary, count)
         encoded = [
             [self.vocabulary.encode(tokenize(text)[: self.words.max_length]) for text in one]
             for one in references
@@ -177,10 +177,13 @@ class CaptionerTask:
 def read_images(
     rows: Sequence[Row], predictor: AttributePredictor, vocabulary: Vocabulary, count: int
 ) -> tuple[RegionBatch, Tensor, Tensor]:
-    """What the captioner sees of images: their regions, and ids [B, N] and mask of N attribute words."""
+    """What the captioner sees of images: their regions, and ids [B, N] and mask of N attribute words.
+
+    N is `count`; 0 for a model that does not look at attributes.
+    """
     regions = RegionBatch.collate([features.read(row) for row in rows])
     with torch.inference_mode():
-        top = predictor.top(regions, count)
+        top = predictor.top(regions, count) if count else [[]] * len(rows)
     ids, mask = attribute_ids([[word for word, _ in one] for one in top], vocabulary, count)
     return regions, ids, mask
 

@@ -190,7 +190,8 @@ class ScstTask:
         """Read regions, predict attributes, and fix what the samples are drawn with."""
         present = (self.train if training else self.validation).present(rows)
         captioner = self.captioner
-        images = read_images(present, self.predictor, captioner.vocabulary, captioner.attribute_count)
+        count = captioner.attribute_count if captioner.model.config.reads_attributes else 0
+        images = read_images(present, self.predictor, captioner.vocabulary, count)
         seeds = torch.randint(2**62, (len(present),), generator=generator).tolist()
         return ImageBatch([features.image_name(row["id"]) for row in present], *images, seeds)
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from glied.vision.config import RegionsConfig
+from glied.vision.lean import import_torchvision
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ def load_extractor(config: RegionsConfig) -> RegionExtractor:
         from glied.vision.clip_images import ClipImages
 
         return ClipImages(load_clip(replace(config.clip, device=config.device)))
+    import_torchvision()
     from glied.vision.torchvision_regions import load_torchvision  # torchvision is slow to import
 
     return load_torchvision(config)

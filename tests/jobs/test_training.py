@@ -53,7 +53,8 @@ def test_every_stage_trains_on_what_the_one_before_wrote(run_job, tmp_path: Path
     extract_here()
     extract_here("--input.uri=data/scenes_tiny/val/images", "--output.uri=runs/features_tiny/val")
     assert 0 <= train_here(train_attributes, "attributes/demo_tiny.yaml")["map"] <= 1
-    for name in ("base", "glied"):
+    plain = ("base", "lstm", "soft_att", "up_down", "ct")
+    for name in (*plain, "glied"):
         assert train_here(train_captioner, f"captioner/{name}_tiny.yaml")["cider"] >= 0
     make_clips()
     extract_here(name="clip_tiny")
@@ -79,7 +80,8 @@ def test_every_stage_trains_on_what_the_one_before_wrote(run_job, tmp_path: Path
     validation = load_config(train_captioner, "captioner/glied_tiny.yaml").validation
     image = features.read(pq.read_table(validation.paths()[0]).to_pylist()[0])
     predictor = load_attributes("runs/attributes_tiny/best")
-    for name, folder in (("base", "base_tiny"), ("glied", "glied_tiny"), ("glied", "scst_tiny/cider")):
+    folders = {name: f"{name}_tiny" for name in plain} | {"glied": "scst_tiny/cider"}
+    for name, folder in folders.items():
         captioner = Captioner.load(f"runs/{folder}/best")
         with torch.inference_mode():
             attributes = predictor.top(RegionBatch.collate([image]), captioner.attribute_count)
