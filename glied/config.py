@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 # jsonargparse's words about a bad value where null was possible, too; what is wrong stands in the middle.
 _OPTIONAL = re.compile(
-    r"Does not validate against any of the Union subtypes .*? Errors: - (?:Problem with given class_path \S+: )?"
-    r"(.*?) - Expected a <class 'NoneType'>.*"
+    r"Does not validate against any of the Union subtypes .*? Errors: - "
+    r"(?:Problem with given class_path \S+: )?(.*?) - Expected a <class 'NoneType'>.*"
 )
 
 
