@@ -12,6 +12,7 @@ import logging
 import queue
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ import pyarrow as pa
 import ray
 import ray.util.metrics
 from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.util.annotations import RayDeprecationWarning
 
 from glied import ray_runtime
 from glied.bulk.chunks import Chunk, Pool, Result, StageFactory, StreamBroken
@@ -68,9 +70,12 @@ class RayStream:
             StreamBroken: the workers died more often than they may, or the cluster went away.
         """
         _start(self.pools)
-        _configure()
+        _configure(self.resources.chunk_bytes)
         _warn_if_too_small(self.pools, self.resources)
-        dataset = self._dataset(chunks, alone=alone)
+        with warnings.catch_warnings():
+            # Retries have no other place until 2.64; those of the constraints are tested.
+            warnings.simplefilter("ignore", RayDeprecationWarning)
+            dataset = self._dataset(chunks, alone=alone)
         batches = dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=4)
         try:
             for batch in watched(batches, self.resources.stall_s):
@@ -282,8 +287,9 @@ def _start(pools: Sequence[Pool]) -> None:
         raise JobError(f"Ray does not start: {_first_line(error)}; the same command tries again") from error
 
 
-def _configure() -> None:
+def _configure(chunk_bytes: int) -> None:
     context = DataContext.get_current()
+    context.target_max_block_size = chunk_bytes  # else what a task fetches is gathered up to 128 MB
     context.enable_progress_bars = False  # the run has its own
     context.max_errored_blocks = -1  # the chunks of a failed block come again in the next round
     context.print_on_execution_start = False
