@@ -9,6 +9,8 @@ missing from the stream, and the caller sends it again.
 import ctypes
 import faulthandler
 import logging
+import math
+import os
 import queue
 import threading
 import time
@@ -69,7 +71,7 @@ class RayStream:
             JobError: Ray does not start.
             StreamBroken: the workers died more often than they may, or the cluster went away.
         """
-        _start(self.pools)
+        _start(self.pools, self.resources.fetch_cpus)
         _configure(self.resources.chunk_bytes)
         _warn_if_too_small(self.pools, self.resources)
         with warnings.catch_warnings():
@@ -283,9 +285,11 @@ def _row(unit: int, start: int, table: pa.Table) -> pa.Table:
     return pa.table({"unit": [unit], "start": [start], "table": value})
 
 
-def _start(pools: Sequence[Pool]) -> None:
+def _start(pools: Sequence[Pool], fetch_cpus: float) -> None:
+    # A small machine gets logical CPUs for all workers and two fetching tasks, each of which takes memory.
+    cpus = math.ceil(sum(pool.workers * pool.cpus for pool in pools) + 2 * fetch_cpus)
     try:
-        ray_runtime.start(workers=sum(pool.workers for pool in pools))
+        ray_runtime.start(cpus=max(os.cpu_count() or 1, cpus))
     except Exception as error:  # Ray raises bare exceptions here
         raise JobError(f"Ray does not start: {_first_line(error)}; the same command tries again") from error
 
