@@ -71,3 +71,12 @@ class Task(Protocol):
     def export(self, model: nn.Module, folder_uri: str) -> None:
         """Writes the unwrapped model to a folder that the rest of the project loads (`checkpoint.save`)."""
         ...
+
+
+@runtime_checkable
+class ScheduledTask(Task, Protocol):
+    """A task whose loss changes in the course of training."""
+
+    def loss_at(self, model: nn.Module, batch: Any, done: float) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """As `loss`, which is then not called; `done` is the share of the steps that were taken, 0 to 1."""
+        ...
