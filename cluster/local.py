@@ -188,7 +188,7 @@ class LocalCluster:
                 process.terminate()
         _, alive = psutil.wait_procs(processes, timeout=END_S)
         _kill(alive)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _remove(self.folder)
 
 
 def _kill(processes: list[psutil.Process]) -> None:
@@ -196,6 +196,14 @@ def _kill(processes: list[psutil.Process]) -> None:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(processes, timeout=END_S)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder into which a process may have written at its end."""
+    deadline = time.monotonic() + END_S
+    while folder.exists() and time.monotonic() < deadline:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.1)
 
 
 def _free_ports(count: int) -> list[int]:

@@ -18,6 +18,8 @@ from tests.bulk.models import BAD, model_options
 ROOT = Path(__file__).resolve().parents[2]
 RAY = Path(sys.executable).with_name("ray")
 CONFIG = "--config=configs/caption/demo.yaml"
+WAIT_S = 400
+"""Longest time for a job, on a machine that does much else."""
 SOON = {"RAY_health_check_period_ms": "1000"}
 """A head sees within seconds that a node is gone."""
 
@@ -67,21 +69,22 @@ def works(node: Node) -> bool:
 
 def first(nodes: list[Node], condition: Callable[[Node], bool], job: subprocess.Popen, log: Path) -> Node:
     """The first node for which it holds; the job must run until then."""
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline:
         for node in nodes:
             if condition(node):
                 return node
         assert job.poll() is None, log.read_text()[-3000:]
+        time.sleep(0.01)
     raise TimeoutError(log.read_text()[-3000:])
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_submitted_job_captions_from_s3_to_s3(cluster, s3, options, tmp_path):
     filesystem, _ = s3
     log = tmp_path / "log"
     job = submit(cluster, log, *options, "--output.uri=s3://captions/submitted")
-    assert job.wait(timeout=300) == 0, log.read_text()[-3000:]
+    assert job.wait(timeout=WAIT_S) == 0, log.read_text()[-3000:]
     assert "60 of 60 images done (58 ok, 2 rejected)" in log.read_text(), "the log streams"
     rows = read_rows(filesystem, "captions/submitted")
     assert len(rows) == len({row["id"] for row in rows}) == 60
@@ -94,19 +97,19 @@ def test_a_submitted_job_captions_from_s3_to_s3(cluster, s3, options, tmp_path):
     assert "test_job_submit.py" not in sizes
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(900)
 def test_mistakes_come_back(cluster, tmp_path):
     log = tmp_path / "log"
-    assert submit(cluster, log, CONFIG, "--captions.beam=3").wait(timeout=100) == 1
+    assert submit(cluster, log, CONFIG, "--captions.beam=3").wait(timeout=WAIT_S) == 1
     assert "error: " in log.read_text()
     assert "captions.beam" in log.read_text()
     wrong = tmp_path / "token"
     wrong.write_text("0" * 64)
-    assert submit(cluster, log, CONFIG, RAY_AUTH_TOKEN_PATH=str(wrong)).wait(timeout=100) == 1
+    assert submit(cluster, log, CONFIG, RAY_AUTH_TOKEN_PATH=str(wrong)).wait(timeout=WAIT_S) == 1
     assert "Invalid authentication token" in log.read_text()
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_node_lost_at_work_costs_no_row(cluster, s3, options, tmp_path):
     filesystem, _ = s3
     log = tmp_path / "log"
@@ -116,14 +119,13 @@ def test_a_node_lost_at_work_costs_no_row(cluster, s3, options, tmp_path):
     victim.kill()
     assert not any(process.is_running() for process in lost)
     assert len(filesystem.glob("captions/node lost/commits/*.json")) < 30, "it was killed before the end"
-    assert job.wait(timeout=300) == 0, log.read_text()[-3000:]
+    assert job.wait(timeout=WAIT_S) == 0, log.read_text()[-3000:]
     rows = read_rows(filesystem, "captions/node lost")
     assert len(rows) == len({row["id"] for row in rows}) == 60
     undisturbed = {row["id"]: row["captions"] for row in read_rows(filesystem, "captions/submitted")}
     assert {row["id"]: row["captions"] for row in rows} == undisturbed
 
 
-@pytest.mark.timeout(60)
 def test_ends_its_own_processes_only(cluster, s3):
     own = cluster.processes()
     cluster.__exit__()

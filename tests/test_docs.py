@@ -1,0 +1,31 @@
+"""What the docs name exists: files, jobs and configs of commands, error messages."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")])
+NAMES = r"(?:jobs|configs|cluster|tests|benchmarks)/[\w./-]+\.(?:py|yaml|json)"
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_links_and_commands_lead_somewhere(page: Path) -> None:
+    text = page.read_text()
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    named = [f"{ROOT}/{name}" for name in re.findall(rf"(?<![\w/.]){NAMES}", text)]
+    assert [link for link in links if not (page.parent / link).exists()] == []
+    assert [name for name in named if not Path(name).exists()] == []
+
+
+def test_messages_of_the_troubleshooting_page_are_ours() -> None:
+    """Each stands in a source, but for what is filled in (`...`, N and M)."""
+    page = (ROOT / "docs" / "troubleshoot.md").read_text().partition("## Ray's")[0]
+    messages = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
+    files = [*(ROOT / "glied").rglob("*.py"), *(ROOT / "jobs").glob("*.py")]
+    sources = "\n".join(re.sub(r'"\s*\n\s*[rf]*"', "", file.read_text()) for file in files)
+    sources = re.sub(r"\{[^{}]*\}|%\w", "...", sources)
+    assert len(messages) > 20
+    parts = {part.strip(" ':;,") for message in messages for part in re.split(r"\.\.\.|\b[NM]\b", message)}
+    assert sorted(part for part in parts if part not in sources) == []
