@@ -19,9 +19,8 @@ import s3fs
 
 from glied import storage
 from glied.errors import StorageError
-from tests import fault_proxy
+from tests import fault_proxy, s3_server
 from tests.fault_proxy import FAULTS
-from tests import s3_server
 
 Result = TypeVar("Result")
 LARGE = np.random.default_rng(0).bytes(20_000_000)
