@@ -94,8 +94,12 @@ class Node:
                     stderr=out,
                     start_new_session=True,
                 )
-            if self._starts():
-                return
+            try:
+                if self._starts():
+                    return
+            except BaseException:
+                self.kill()
+                raise
             self.kill()
             log.info("%s did not start, attempt %d of %d", name, attempt, START_ATTEMPTS)
         raise JobError(f"{name} does not start: {self._last_line()}")
@@ -167,7 +171,7 @@ class LocalCluster:
             for number, agent in enumerate(agents[1:], start=1):
                 self.workers.append(self._node(f"worker-{number}", agent, [*worker, *at]))
         except BaseException:
-            self.__exit__()
+            self.close()
             raise
         return self
 
@@ -181,6 +185,10 @@ class LocalCluster:
         return [process for node in nodes for process in node.processes()]
 
     def __exit__(self, *_: object) -> None:
+        """As `close`."""
+        self.close()
+
+    def close(self) -> None:
         """End the cluster's processes and remove its folder."""
         processes = self.processes()
         for process in processes:

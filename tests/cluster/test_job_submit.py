@@ -12,7 +12,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.local import Config, LocalCluster, Node
+from cluster.local import LOOPBACK, Config, LocalCluster, Node
 from tests.bulk.models import BAD, model_options
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,6 +97,13 @@ def test_a_submitted_job_captions_from_s3_to_s3(cluster, s3, options, tmp_path):
     assert "test_job_submit.py" not in sizes
 
 
+def test_it_listens_on_the_loopback_interface_only(cluster):
+    sockets = [one for process in cluster.processes() for one in process.net_connections("inet")]
+    addresses = [one.laddr.ip for one in sockets if one.status == psutil.CONN_LISTEN]
+    assert len(addresses) > 10
+    assert {address.removeprefix("::ffff:") for address in addresses} == {LOOPBACK}
+
+
 @pytest.mark.timeout(900)
 def test_mistakes_come_back(cluster, tmp_path):
     log = tmp_path / "log"
@@ -128,7 +135,7 @@ def test_a_node_lost_at_work_costs_no_row(cluster, s3, options, tmp_path):
 
 def test_ends_its_own_processes_only(cluster, s3):
     own = cluster.processes()
-    cluster.__exit__()
+    cluster.close()
     assert len(own) > 10
     assert not any(process.is_running() for process in own)
     assert not cluster.folder.exists()
