@@ -245,9 +245,9 @@ def _end_group(session: int) -> None:
 def noted(stream: Stream, file: Path) -> Stream:
     """The stream; what arrives is noted before the driver sees it."""
 
-    def noting(chunks: Sequence[Chunk]) -> Iterator[Result]:
+    def noting(chunks: Sequence[Chunk], *, alone: bool = False) -> Iterator[Result]:
         with file.open("a") as notes:
-            for result in stream(chunks):
+            for result in stream(chunks, alone=alone):
                 notes.write(f"{result.unit} {result.start} {result.table.num_rows}\n")
                 notes.flush()
                 yield result

@@ -1,20 +1,21 @@
 """Captions per second of the decoding engine, against the time of its matrix products alone.
 
 taskset -c 0 python benchmarks/decoding.py
-python benchmarks/decoding.py --full true --out decoding.json --table decoding.md
+python benchmarks/decoding.py --full --out decoding.json --table decoding.md
 
 The paper's sizes: D 512, 8 heads, 36 regions x 2048, 49 attributes, 9,487 words, random weights, 20 steps;
 the end token is suppressed, so that every caption has 20 words. Each cell runs in a process of its own:
-captions/s from region features and attribute ids to words, and the peak of its memory. Each figure is the
-fastest of some rounds: a shared machine only ever adds time.
+captions/s from region features and attribute ids to words, and the most memory that decoding took above the
+loaded model and its inputs. Each figure is the fastest of some rounds: a shared machine only ever adds time.
 
 The bounds are the same products of the same shapes in the same order, those of encoding included, without
 anything between them, timed in turn with the decoding: `share` counts them as plain torch products,
 `packed_share` with the linear layers packed as the engine has them, which is the harder one. A share is the
 bound's time / the time taken; above 1 the engine is faster than plain products. The last line is one JSON
-object. About a minute on two cores.
+object. About a minute on two cores; --full, 216 cells, about an hour.
 """
 
+import functools
 import itertools
 import json
 import platform
@@ -29,16 +30,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from glied.captioner.architectures import PAPER_SIZES, build_model
 from glied.captioner.captioner import Captioner
 from glied.captioner.config import DecodingConfig
 from glied.captioner.decode import decode
 from glied.captioner.inference import PackedLinear, can_pack
-from glied.captioner.model import CaptionerConfig, CaptioningModel
 from glied.captioner.vocabulary import Vocabulary
-from glied.config import parse, run
+from glied.config import parse, run, split_arguments
 from glied.vision.regions import RegionBatch
 
-WIDTH, HEADS, REGIONS, FEATURES, ATTRIBUTES, WORDS, STEPS = 512, 8, 36, 2048, 49, 9487, 20
+HEADS, REGIONS, FEATURES, ATTRIBUTES, WORDS, STEPS = 8, 36, 2048, 49, 9487, 20
 CONTRACT = {
     "beam5_b50_fp32": ("glied", 50, 5, "float32", 1),
     "beam5_b1_fp32": ("glied", 1, 5, "float32", 1),
@@ -57,15 +58,15 @@ class Config:
 
     full: bool = False
     """Every architecture, batch, beam width and number of threads below; otherwise four cells."""
-    architectures: tuple[str, ...] = ("base", "glied")
-    """With full: base, glied."""
+    architectures: tuple[str, ...] = tuple(PAPER_SIZES)
+    """With full: the models, at the paper's sizes."""
     batches: tuple[int, ...] = (1, 10, 50)
     """With full: images decoded together."""
     beams: tuple[int, ...] = (1, 3, 5)
     """With full: beams."""
     threads: tuple[int, ...] = (1, 2)
     """With full: threads of torch."""
-    dtypes: tuple[Literal["float32", "bfloat16"], ...] = ("float32",)
+    dtypes: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
     """With full: precisions."""
     rounds: int = 8
     """Times that each cell is measured; the fastest counts."""
@@ -79,7 +80,8 @@ class Config:
 
 def main() -> int:
     """Measure each cell in a process of its own."""
-    config = parse(Config, description=__doc__)
+    _, options = split_arguments(sys.argv[1:], Config)
+    config = parse(Config, options, description=__doc__)
     if config.cell:
         print(json.dumps(measure(json.loads(config.cell), config.rounds)))
         return 0
@@ -111,15 +113,14 @@ def measure(cell: Cell, rounds: int) -> dict[str, Any]:
     architecture, batch, beams, dtype, threads = cell
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    config = CaptionerConfig(architecture="base" if architecture == "base" else "glied")
-    vocabulary = Vocabulary(
-        [f"word{i}" for i in range(WORDS - 3)]
-    )  # 9,487 with the end; padding comes on top
-    model = CaptioningModel(config, feature_size=FEATURES, vocabulary_size=len(vocabulary))
+    vocabulary = paper_vocabulary()
+    model = build_model(PAPER_SIZES[architecture], feature_size=FEATURES, vocabulary_size=len(vocabulary))
     captioner = Captioner(model.to(getattr(torch, dtype)), vocabulary)
     search = DecodingConfig(beam_size=beams, min_length=STEPS, max_length=STEPS)
     caption = captioning(captioner, inputs(batch), search)
-    memory = megabytes("VmHWM")
+    assert captioner.frozen.frozen  # its weights are packed now
+    loaded = megabytes("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     caption()  # warms up
     peak = megabytes("VmHWM")
     bounds = {
@@ -139,9 +140,14 @@ def measure(cell: Cell, rounds: int) -> dict[str, Any]:
         "captions_per_s": round(batch / taken, 2),
         "share": round(plain / taken, 3),
         "packed_share": round(packed / taken, 3),
-        "loaded_mb": memory,
-        "peak_mb": peak,
+        "loaded_mb": loaded,
+        "peak_mb": peak - loaded,
     }
+
+
+def paper_vocabulary() -> Vocabulary:
+    """`WORDS` words with begin, end and unknown, and the padding."""
+    return Vocabulary([f"word{i}" for i in range(WORDS - 3)])
 
 
 def inputs(batch: int) -> tuple[RegionBatch, Tensor, Tensor]:
@@ -170,60 +176,130 @@ def captioning(
     return caption
 
 
+@dataclass(frozen=True, kw_only=True)
+class Products:
+    """The matrix products of a model: layers (inputs, outputs) and attentions."""
+
+    encoding: list[tuple[int, int]]
+    """Layers over the regions, after their projection."""
+    image: list[tuple[int, int]]
+    """Layers once per image."""
+    step: list[tuple[int, int]]
+    """Layers at each word, without the classifier."""
+    memories: list[int]
+    """At each word, attentions with heads to so many things."""
+    contexts: int = 0
+    """At each word, attentions to the words so far."""
+    among: int = 0
+    """Attentions of the regions to each other."""
+    additive: int = 0
+    """Inner width of an attention that scores each region for each word, or 0."""
+
+
+def products_of(architecture: str) -> Products:
+    """What `architecture` multiplies at the paper's sizes."""
+    config = PAPER_SIZES[architecture]
+    width, inner, embedded = config.width, config.attention_width, config.embedded
+    square, gates = (width, width), 4 * width
+    if architecture == "base":
+        return Products(
+            encoding=[square] * 2, image=[], step=[square] * 8, memories=[REGIONS, ATTRIBUTES], contexts=1
+        )
+    if architecture == "glied":
+        memories = [REGIONS, ATTRIBUTES] * 2
+        return Products(
+            encoding=[square] * 8, image=[], step=[square] * 12, memories=memories, contexts=1, among=1
+        )
+    if architecture == "ct":
+        forward, layers = [(width, config.feed_forward), (config.feed_forward, width)], config.layers
+        return Products(
+            encoding=([square] * 6 + forward) * layers,
+            image=[],
+            step=([square] * 6 + forward) * layers,
+            memories=[REGIONS] * layers,
+            contexts=layers,
+            among=layers,
+        )
+    if architecture == "lstm":
+        return Products(encoding=[], image=[(width, gates)], step=[(embedded + width, gates)], memories=[])
+    cells = [(embedded + 2 * width, gates)]
+    image = []
+    if architecture == "up_down":
+        cells, image = [*cells, (3 * width, gates)], [(width, gates)]
+    return Products(
+        encoding=[(width, inner)], image=image, step=[(width, inner), *cells], memories=[], additive=inner
+    )
+
+
 def products(
     architecture: str, batch: int, beams: int, dtype: torch.dtype, *, packed: bool
 ) -> Callable[[], None]:
     """All matrix products of encoding and of 20 steps, the first with one beam, on random numbers."""
-    base, heads = architecture == "base", batch * HEADS
+    wanted, width = products_of(architecture), PAPER_SIZES[architecture].width
 
-    def layer(size: int, out: int) -> Callable[[Tensor], Tensor]:
+    @functools.cache
+    def given(size: int) -> Tensor:
+        return torch.randn(batch * max(REGIONS, beams), size, dtype=dtype)
+
+    def layer(size: int, out: int) -> Callable[[int], Tensor]:
         made = torch.nn.Linear(size, out, bias=False, dtype=dtype)
-        return PackedLinear(made) if packed and can_pack(made.weight) else made
+        run_layer = PackedLinear(made) if packed and can_pack(made.weight) else made
+        return lambda rows: run_layer(given(size)[:rows])
 
     # As many weights as the model has: a few would stay in the cache.
-    region_layer, classifier = layer(FEATURES, WIDTH), layer(WIDTH, WORDS + 1)
-    at_encoding = [layer(WIDTH, WIDTH) for _ in range(2 if base else 8)]
-    at_step = [layer(WIDTH, WIDTH) for _ in range(8 if base else 12)]
-    features = torch.randn(batch * REGIONS, FEATURES, dtype=dtype)
-    memories = [attention(heads, size, dtype) for size in (REGIONS, ATTRIBUTES) * (1 if base else 2)]
-    contexts = [attention(heads, 1 + beams * step, dtype) for step in range(STEPS)]
-    distilling = [] if base else [attention(heads, REGIONS, dtype)]
+    encoding = [layer(*sizes) for sizes in ((FEATURES, width), *wanted.encoding)]
+    image = [layer(*sizes) for sizes in wanted.image]
+    at_step = [layer(*sizes) for sizes in (*wanted.step, (width, WORDS + 1))]
+    heads = batch * HEADS
+    memories = [attention(heads, size, width // HEADS, dtype) for size in wanted.memories]
+    contexts = [
+        [attention(heads, 1 + beams * step, width // HEADS, dtype) for _ in range(wanted.contexts)]
+        for step in range(STEPS)
+    ]
+    among = [attention(heads, REGIONS, width // HEADS, dtype) for _ in range(wanted.among)]
+    additive = [scoring(batch, beams, width, wanted.additive, dtype)] if wanted.additive else []
 
     @torch.inference_mode()
     def everything() -> None:
-        image = region_layer(features)
-        for one in at_encoding:
-            one(image)
-        for attend in distilling:
+        for one in encoding:
+            one(batch * REGIONS)
+        for one in image:
+            one(batch)
+        for attend in among:
             attend(REGIONS)
         for step in range(STEPS):
-            x = image[: batch * (beams if step else 1)]
+            count = beams if step else 1
             for one in at_step:
-                one(x)
-            for attend in (*memories, contexts[step]):
-                attend(beams if step else 1)
-            classifier(x)
+                one(batch * count)
+            for attend in (*memories, *contexts[step], *additive):
+                attend(count)
 
     return everything
 
 
-def attention(pairs: int, keys: int, dtype: torch.dtype) -> Callable[[int], Tensor]:
+def scoring(images: int, beams: int, width: int, inner: int, dtype: torch.dtype) -> Callable[[int], Tensor]:
+    """The products of an additive attention, without its tanh and softmax."""
+    hidden = torch.randn(images, beams, REGIONS, inner, dtype=dtype)
+    score, values = torch.randn(inner, 1, dtype=dtype), torch.randn(images, REGIONS, width, dtype=dtype)
+    return lambda count: (hidden[:, :count] @ score).squeeze(-1) @ values
+
+
+def attention(pairs: int, keys: int, size: int, dtype: torch.dtype) -> Callable[[int], Tensor]:
     """The two products of an attention of some queries, without its softmax; pairs of image and head."""
-    size = WIDTH // HEADS
     q = torch.randn(pairs, REGIONS, size, dtype=dtype)
     k, v = torch.randn(2, pairs, keys, size, dtype=dtype)
     return lambda queries: torch.bmm(torch.bmm(q[:, :queries], k.transpose(1, 2)), v)
 
 
-def timed(call: Callable[[], None]) -> float:
+def timed(call: Callable[[], None], clock: Callable[[], float] = time.perf_counter) -> float:
     """Seconds of a call."""
-    start = time.perf_counter()
+    start = clock()
     call()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def megabytes(field: str) -> int:
-    """A size of this process in /proc (Linux), e.g. VmHWM, the most memory it ever had."""
+    """A size of this process in /proc (Linux): VmRSS, its memory, or VmHWM, the peak of it."""
     return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0]) // 1024
 
 

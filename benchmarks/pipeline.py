@@ -83,8 +83,8 @@ def through_ray(job: CaptionDatasetConfig, factory: StageFactory, folder: Path) 
     start = time.perf_counter()
 
     def timed(stream: Stream) -> Stream:
-        def timing(todo: Sequence[Chunk]) -> Iterator[Result]:
-            for result in stream(todo):
+        def timing(chunks: Sequence[Chunk], *, alone: bool = False) -> Iterator[Result]:
+            for result in stream(chunks, alone=alone):
                 arrivals.append((time.perf_counter() - start, result.table.num_rows))
                 yield result
 

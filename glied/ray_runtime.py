@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-OBJECT_STORE_BYTES = 256 << 20
+OBJECT_STORE_BYTES = 512 << 20
 
 
 def start(

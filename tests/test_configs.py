@@ -19,7 +19,7 @@ CONFIGS = {
 
 
 def test_all_files_are_covered() -> None:
-    assert len(FILES) == 11
+    assert len(FILES) == 19
     assert {file.parent.name for file in FILES} == set(CONFIGS)
 
 

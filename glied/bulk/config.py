@@ -126,7 +126,7 @@ class ResourcesConfig:
     stages apart."""
     fetch_threads: int = 16
     """Files that such a task reads at once."""
-    chunk_images: int = 32
+    chunk_images: int = 64
     """Most images of a chunk, the piece of work that travels between tasks."""
     chunk_bytes: int = 8 << 20
     """Most encoded bytes of a chunk; a larger image is a chunk of its own."""

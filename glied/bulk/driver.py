@@ -33,6 +33,8 @@ STORAGE_SHARE = 0.05
 """A unit with a larger share of rows that storage could not deliver is not committed."""
 MAX_BROKEN_UNITS = 3
 """After so many of them the job stops: storage is down, or the credentials are wrong."""
+CHUNKS_PER_WORKER = 8
+"""At least so many, while there are images enough."""
 IN_FLIGHT_UNITS = 2_000
 """Units whose chunks are planned at a time; bounds the driver's memory."""
 EXAMPLES = 10
@@ -185,7 +187,8 @@ class Driver:
 
     def _round(self, progress: Progress, *, alone: bool) -> bool:
         """Send what is missing, image by image if `alone`; whether the stream ended as it should."""
-        todo = [chunk for work in self.open.values() for chunk in self._chunks(work, single=alone)]
+        images = 1 if alone else self._chunk_images()
+        todo = [chunk for work in self.open.values() for chunk in self._chunks(work, images)]
         start = time.perf_counter()
         try:
             with closing(self.stream(todo, alone=alone)) as results:  # type: ignore[type-var]  # streams are generators
@@ -199,13 +202,20 @@ class Driver:
         finally:
             self.streaming_seconds += time.perf_counter() - start
 
-    def _chunks(self, work: _Work, *, single: bool) -> list[Chunk]:
+    def _chunk_images(self) -> int:
+        """Images of a chunk: a short run has smaller ones, so that its workers end together."""
         resources = self.job.resources
-        images = 1 if single or work.earlier is not None else resources.chunk_images
+        missing = sum(len(work.missing()) for work in self.open.values())
+        return min(resources.chunk_images, -(-missing // (resources.workers * CHUNKS_PER_WORKER)))
+
+    def _chunks(self, work: _Work, images: int) -> list[Chunk]:
+        if work.earlier is not None:
+            images = 1  # a retry: what failed once may do harm
         pieces: list[Chunk] = []
         for first, last in _ranges(work.missing()):
             table = self._with_input(work.unit.table.slice(first, last - first))
-            pieces += chunks.split(work.unit.index, first, table, images=images, size=resources.chunk_bytes)
+            size = self.job.resources.chunk_bytes
+            pieces += chunks.split(work.unit.index, first, table, images=images, size=size)
         return pieces
 
     def _with_input(self, table: pa.Table) -> pa.Table:

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -40,6 +40,8 @@ UNKNOWN_AT_ONCE = 4
 """Files read at once where their sizes are not known."""
 LARGE_CHUNK = 4 << 20
 """Bytes of a chunk after which a process returns its memory, which costs a small one too much."""
+M_MMAP_THRESHOLD = -3
+"""Its number in malloc.h."""
 STDERR = 2
 """Its number; Ray keeps what a worker writes there."""
 MAX_BLOCKS = 2_000
@@ -192,6 +194,7 @@ class _FetchChunk:
         self.__name__ = "fetch"  # Ray Data names the operator after it
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        _use_malloc(keep_large=False)
         row = batch.to_pylist()[0]
         chunk = from_ipc(row["table"])
         known = chunk["size"].null_count == 0
@@ -206,10 +209,8 @@ class _FetchChunk:
             if last == chunk.num_rows or sum(one.nbytes for one in waiting) >= self.size:
                 fetched = merged(waiting)
                 yield _row(row["unit"], row["start"] + first, fetched)
-                size = fetched.nbytes
-                del fetched
                 first, waiting = last, []
-                _release(size)
+                del fetched
 
 
 class _DescribeChunk:
@@ -218,6 +219,7 @@ class _DescribeChunk:
     def __init__(self, factory: StageFactory, threads: int, longest_s: float) -> None:
         import torch
 
+        _use_malloc(keep_large=True)
         torch.set_num_threads(threads)
         self.longest_s = longest_s
         self.stage = factory.build()
@@ -247,13 +249,24 @@ def _deadline(seconds: float) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
+@cache
+def _use_malloc(*, keep_large: bool) -> None:
+    """Have Arrow allocate with malloc in this process, since its own allocator keeps what large chunks took.
+
+    Without `keep_large` blocks above 1 MB go back to the system when they are freed, else malloc keeps
+    hundreds of them; models pay too much for fresh pages.
+    """
+    pa.set_memory_pool(pa.system_memory_pool())
+    if not keep_large:
+        with suppress(OSError, AttributeError):  # glibc only
+            ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, 1 << 20)
+
+
 def _release(size: int) -> None:
-    """Give memory that a large chunk took back to the system: allocators would keep gigabytes of it."""
-    if size < LARGE_CHUNK:
-        return
-    pa.default_memory_pool().release_unused()
-    with suppress(OSError, AttributeError):  # glibc only
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    """Give memory that a large chunk took back to the system."""
+    if size >= LARGE_CHUNK:
+        with suppress(OSError, AttributeError):  # glibc only
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _row(unit: int, start: int, table: pa.Table) -> pa.Table:

@@ -43,6 +43,66 @@ class KeyValues:
         return KeyValues(self.keys.contiguous(), self.values.contiguous(), self.bias)
 
 
+@dataclass
+class WordCache:
+    """Keys and values of the words so far, for the attention among words.
+
+    The words of all beams of an image lie together, and each beam sees those that it descends from. So beams
+    share their common past, one product serves them all, and when they are reordered only the bias is.
+
+    Attributes:
+        keys: [B, H, S, d], the first `filled` of S in use.
+        values: [B, H, S, d].
+        bias: [B, C, S], 0 where the beam descends from the word or is it, else -inf; None for a single beam.
+        own: [C, C], the bias among the words of one step.
+        filled: number of words.
+        steps: number of words of each beam.
+    """
+
+    keys: Tensor
+    values: Tensor
+    bias: Tensor | None
+    own: Tensor
+    filled: int = 0
+    steps: int = 0
+
+    @classmethod
+    def empty(
+        cls, batch: int, captions: int, maximum_length: int, heads: int, *, like: Tensor
+    ) -> "WordCache":
+        """For `captions` beams of each image, of `maximum_length` tokens, of the width of `like` [..., D]."""
+        size = captions * maximum_length
+        shape = (batch, heads, size, like.shape[-1] // heads)
+        own = like.new_full((captions, captions), -math.inf).fill_diagonal_(0.0)
+        bias = like.new_full((batch, captions, size), -math.inf) if captions > 1 else None
+        return cls(like.new_empty(shape), like.new_empty(shape), bias, own)
+
+    def extend(self, new: KeyValues) -> KeyValues:
+        """Append a word per beam, [B, H, C, d]; returns all words so far, as the beams see them."""
+        count = new.keys.shape[2]
+        start, end = self.filled, self.filled + count
+        self.keys[:, :, start:end], self.values[:, :, start:end] = new.keys, new.values
+        self.filled, self.steps = end, self.steps + 1
+        keys, values = self.keys[:, :, :end], self.values[:, :, :end]
+        if self.bias is None:
+            return KeyValues(keys, values)
+        self.bias[:, :count, start:end] = self.own[:count, :count]
+        return KeyValues(keys, values, self.bias[:, None, :count, :end])
+
+    def follow(self, parents: Tensor) -> None:
+        """Make beam `c` of image `b` the continuation of beam `parents[b, c]`."""
+        if self.bias is not None:
+            batch, count, size = self.bias.shape
+            rows = parents + torch.arange(batch, device=parents.device)[:, None] * count
+            self.bias = self.bias.view(-1, size).index_select(0, rows.flatten()).view(batch, -1, size)
+
+    def select(self, rows: Tensor) -> "WordCache":
+        """Keep the images `rows` (int64 indices), in that order."""
+        keys, values = self.keys.index_select(0, rows), self.values.index_select(0, rows)
+        bias = None if self.bias is None else self.bias.index_select(0, rows)
+        return WordCache(keys, values, bias, self.own, self.filled, self.steps)
+
+
 @dataclass(frozen=True)
 class Packing:
     """Where the real words of padded captions stand, so that only attention itself works on padding.
@@ -72,11 +132,16 @@ class Packing:
 
 
 class MultiHead(nn.Module):
-    """H(Q, K, V), without biases as in the equations; a feed-forward network may follow (ours)."""
+    """H(Q, K, V), without biases as in the equations; a feed-forward network may follow (ours).
+
+    Attributes:
+        joint: after `join`, query, key and value as one layer.
+    """
 
     def __init__(self, *, width: int, heads: int, feed_forward: int = 0) -> None:
         """`feed_forward` is the inner width of y + W2 relu(W1 y), or 0 for none."""
         super().__init__()
+        self.joint: nn.Linear | None = None
         self.heads = heads
         self.query = nn.Linear(width, width, bias=False)
         self.key = nn.Linear(width, width, bias=False)
@@ -92,6 +157,20 @@ class MultiHead(nn.Module):
     def project(self, source: Tensor, mask: Tensor | None = None) -> KeyValues:
         """Keys and values of `source` [B, S, D]; `mask` [B, S] is True where real."""
         return masked(self.split(self.key(source)), self.split(self.value(source)), mask)
+
+    def join(self) -> None:
+        """Make one layer of query, key and value, for what attends to itself; the weights are final."""
+        weight = torch.cat([layer.weight.detach() for layer in (self.query, self.key, self.value)])
+        joint = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+        joint.weight = nn.Parameter(weight, requires_grad=False)
+        self.joint = joint
+
+    def project_self(self, x: Tensor) -> tuple[Tensor, KeyValues]:
+        """Queries [B, Q, D], keys and values of the same things `x` [B, Q, D]."""
+        if self.joint is None:
+            return self.query(x), self.project(x)
+        queries, keys, values = self.joint(x).chunk(3, dim=-1)
+        return queries, KeyValues(self.split(keys), self.split(values))
 
     def word_table(self, words: Tensor) -> Tensor:
         """Keys and values of word embeddings [U, D], side by side: [U, 2D]."""
@@ -120,7 +199,17 @@ class MultiHead(nn.Module):
 
         With a `trace`, the weights are left in it under `name` as [B, H, ..., S].
         """
-        projected = self.query(query)
+        return self.look(self.query(query), source, trace, name, packing)
+
+    def look(
+        self,
+        projected: Tensor,
+        source: KeyValues,
+        trace: dict[str, Tensor] | None,
+        name: str,
+        packing: Packing | None = None,
+    ) -> Tensor:
+        """`forward` from projected queries on."""
         padded = projected if packing is None else packing.unpack(projected)
         shape = padded.shape
         queries = self.split(padded.reshape(shape[0], -1, shape[-1]))  # [B, H, Q, d]
@@ -171,6 +260,24 @@ class Wrap(nn.Module):
         return self.norm(s + self.dropout(y))
 
 
+class Positions(nn.Module):
+    """Sinusoidal positions of "Attention Is All You Need", as many as are asked for."""
+
+    table: Tensor
+
+    def __init__(self, width: int) -> None:
+        """`width` is even."""
+        super().__init__()
+        self.width = width
+        self.register_buffer("table", sinusoids(64, width), persistent=False)
+
+    def forward(self, start: int, end: int) -> Tensor:
+        """Places `start` to `end`, [end - start, D]."""
+        if end > len(self.table):
+            self.table = sinusoids(2 * end, self.width).to(self.table)
+        return self.table[start:end]
+
+
 def masked(keys: Tensor, values: Tensor, mask: Tensor | None) -> KeyValues:
     """Attach `mask` [B, S] (True where real) as a bias; an image without anything real gets zero values."""
     if mask is None or bool(mask.all()):
@@ -197,3 +304,9 @@ def attend_unseen(queries: Tensor, source: KeyValues) -> Tensor:
     if queries.is_cpu and not torch.is_grad_enabled():
         return attend(queries, source)[0]
     return F.scaled_dot_product_attention(queries, source.keys, source.values, source.bias)
+
+
+def sinusoids(length: int, width: int) -> Tensor:
+    """Sinusoidal positions [length, width] of "Attention Is All You Need"."""
+    angles = torch.arange(length)[:, None] / 10_000 ** (torch.arange(0, width, 2) / width)
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from glied import checkpoint
+from glied.captioner.architectures import build_model
 from glied.captioner.config import DecodingConfig
 from glied.captioner.decode import decode
 from glied.captioner.explain import Explanation, explain
@@ -87,7 +88,7 @@ class Captioner:
         if metadata.get("kind") != KIND:
             raise UsageError(f"{uri} holds a checkpoint of kind {metadata.get('kind')}, not a captioner")
         vocabulary = Vocabulary.from_json(metadata["vocabulary"], metadata["vocabulary_digest"])
-        model = CaptioningModel(
+        model = build_model(
             CaptionerConfig(**metadata["config"]),
             feature_size=metadata["feature_size"],
             vocabulary_size=len(vocabulary),

@@ -12,7 +12,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from glied.captioner.choosing import best_words, block_repeats, sample_words, streams
+from glied.captioner.choosing import best_words, block_repeats, log_normalizers, sample_words, streams
 from glied.captioner.config import DecodingConfig
 from glied.captioner.inference import freeze
 from glied.captioner.model import CaptioningModel, Memory
@@ -66,9 +66,9 @@ def decode(
     every = STEPS_PER_CHECK.get(device.type, 1)
     for step in range(config.max_length):
         logits = model.step(search.memory, search.words, search.cache)  # [B, K, V]
-        log_probabilities = logits.log_softmax(dim=-1, dtype=torch.float32)
-        _forbid(log_probabilities, search, config, forbidden)
-        search.advance(_choose(log_probabilities, search, config, uniform))
+        before = search.scores - log_normalizers(logits)  # plus a word's logit: the caption's log-probability
+        _forbid(logits, search, config, forbidden)
+        search.advance(_choose(logits, before, search, config, uniform))
         if (step + 1) % every == 0 and not _compact(search):
             break
     else:
@@ -101,51 +101,59 @@ def _uniform(config: DecodingConfig, batch: int, seeds: Sequence[int] | torch.Ge
     return streams(seeds, config.n_best, config.max_length)
 
 
-def _forbid(log_probabilities: Tensor, search: Search, config: DecodingConfig, words: Tensor) -> None:
+def _forbid(logits: Tensor, search: Search, config: DecodingConfig, words: Tensor) -> None:
     """Set to -inf, in place, what must not come next; [B, K, V]."""
-    log_probabilities.index_fill_(2, words, -math.inf)
+    logits.index_fill_(2, words, -math.inf)
     if search.step < config.min_length:
-        log_probabilities[..., EOS] = -math.inf
+        logits[..., EOS] = -math.inf
     if config.blocked:
-        block_repeats(log_probabilities, search.histories(), config.blocked)
+        block_repeats(logits, search.histories(), config.blocked)
 
 
 def _choose(
-    log_probabilities: Tensor, search: Search, config: DecodingConfig, uniform: Tensor | None
+    logits: Tensor, before: Tensor, search: Search, config: DecodingConfig, uniform: Tensor | None
 ) -> Candidates:
-    """The candidates of each group; [B, K, V], or [B, 1, V] at the first step."""
+    """The candidates of each group.
+
+    Args:
+        logits: [B, K, V], or [B, 1, V] at the first step.
+        before: [B, K], what makes a logit the log-probability of the caption.
+        search: the captions so far.
+        config: of the search.
+        uniform: random numbers for sampling.
+    """
     if config.groups > 1 and not config.chains:
-        return _diverse(log_probabilities, search, config)
+        return _diverse(logits, before, search, config)
     if not config.chains:
-        found = best_words(log_probabilities, search.scores, 2 * config.beam_size)
+        found = best_words(logits, before, 2 * config.beam_size)
         scores, parents, words = (part[:, None] for part in found)  # [B, 1, C]
         return Candidates(scores, scores, parents, words)
     if uniform is None:
-        words = log_probabilities.argmax(dim=-1)
+        words = logits.argmax(dim=-1)
     else:
-        log_probabilities = log_probabilities.expand(-1, config.chains, -1)
+        logits = logits.expand(-1, config.chains, -1)
         words = sample_words(
-            log_probabilities,
+            logits,
             uniform[search.images, :, search.step],
             temperature=config.temperature,
             top_k=config.top_k,
             top_p=config.top_p,
         )
-    scores = search.scores + log_probabilities.gather(2, words[..., None]).squeeze(2)  # [B, K]
+    scores = before + logits.gather(2, words[..., None]).squeeze(2)  # [B, K]
     own = torch.arange(search.words.shape[1], device=words.device).expand_as(words)
     return Candidates(scores[..., None], scores[..., None], own[..., None], words[..., None])
 
 
-def _diverse(log_probabilities: Tensor, search: Search, config: DecodingConfig) -> Candidates:
+def _diverse(logits: Tensor, before: Tensor, search: Search, config: DecodingConfig) -> Candidates:
     """Group after group; a word costs `diversity` for each beam of the earlier groups that has taken it."""
-    taken = torch.zeros_like(log_probabilities[:, :1])  # [B, 1, V]
+    taken = torch.zeros_like(logits[:, :1], dtype=torch.float32)  # [B, 1, V]
     found = []
     for group in range(config.groups):
         first = 0 if search.step == 0 else group * search.beams
         beams = slice(first, first + search.beams)
         keys, parents, words = best_words(
-            log_probabilities[:, beams] - config.diversity * taken,
-            search.scores[:, beams],
+            logits[:, beams] - config.diversity * taken,
+            before[:, beams],
             2 * search.beams,
         )
         penalties = config.diversity * taken[:, 0].gather(1, words)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from glied.captioner.model import CaptioningModel, Trace
 from glied.captioner.vocabulary import BOS, EOS
+from glied.errors import UsageError
 from glied.vision.regions import RegionBatch
 
 Weights = NDArray[np.float32]
@@ -86,17 +87,24 @@ def explain(
     """Explain a caption of one image in one teacher-forced pass.
 
     Args:
-        model: in evaluation mode.
+        model: in evaluation mode; one that attends to nothing cannot be explained.
         regions: of the image, without padding.
         attributes: [1, N] int64, ids of `attribute_words`.
         tokens: ids of `words`, without begin and end.
         words: the caption.
         attribute_words: the attributes.
+
+    Raises:
+        UsageError: the model has no attention.
     """
     device, trace = attributes.device, Trace()
     memory = model.encode(regions, attributes, torch.ones_like(attributes, dtype=torch.bool), trace)
     given = torch.tensor([[BOS, *tokens]], device=device)
     log_probabilities = model.logits(memory, given, trace=trace)[0].float().log_softmax(dim=-1)
+    if not trace:
+        raise UsageError(
+            f"architecture {model.config.architecture} attends to nothing: its captions cannot be explained"
+        )
     said = torch.tensor([*tokens, EOS], device=device)
     sizes = {"H_v": regions.boxes.shape[1], "H_a": attributes.shape[1]}  # and so with H_vl, H_al
     found: dict[str, Any] = {

@@ -33,14 +33,13 @@ def freeze(model: CaptioningModel, *, tables: bool = True) -> CaptioningModel:
 
     Args:
         model: whose weights must not change while the copy is used.
-        tables: keep the keys and values of every word as an attribute, so that encoding only looks them up.
+        tables: keep what is constant per checkpoint, e.g. the keys and values of every word as an attribute.
     """
     shared: dict[int, object] = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
     frozen = copy.deepcopy(model, shared).eval()
     frozen.frozen = True
     if tables:
-        every = torch.arange(model.vocabulary_size, device=model.embedding.weight.device)
-        frozen.tables = frozen.word_tables(every)
+        frozen.tabulate()
     if can_pack(model.embedding.weight):
         _pack(frozen)
     return frozen

@@ -14,6 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from glied.captioner.architectures import build_model
 from glied.captioner.captioner import Captioner, attribute_ids
 from glied.captioner.config import DecodingConfig
 from glied.captioner.decode import decode
@@ -98,7 +99,7 @@ class CaptionerTask:
     def build(self) -> CaptioningModel:
         """The untrained model; the attribute predictor, which reads the same features, knows their size."""
         feature_size = self.predictor.feature_size
-        return CaptioningModel(self.model, feature_size=feature_size, vocabulary_size=len(self.vocabulary))
+        return build_model(self.model, feature_size=feature_size, vocabulary_size=len(self.vocabulary))
 
     def data(self, split: Split) -> list[str]:
         """The Parquet files of the feature store."""
@@ -109,17 +110,20 @@ class CaptionerTask:
         pairs = (self.train if training else self.validation).pair(rows)
         references = [captions for _, captions in pairs]
         regions = RegionBatch.collate([features.read(row) for row, _ in pairs])
-        with torch.inference_mode():
-            top = self.predictor.top(regions, self.words.attribute_count)
-        ids, mask = attribute_ids(
-            [[word for word, _ in one] for one in top], self.vocabulary, self.words.attribute_count
-        )
+        ids, mask = self._attributes(regions)
         encoded = [
             [self.vocabulary.encode(tokenize(text)[: self.words.max_length]) for text in one]
             for one in references
         ]
         inputs, targets = caption_tensors(encoded)
         return CaptionBatch(regions, ids, mask, inputs, targets, references)
+
+    def _attributes(self, regions: RegionBatch) -> tuple[Tensor, Tensor]:
+        """Ids and mask [B, N] of the attributes; none for a model that does not look at them."""
+        count = self.words.attribute_count if self.model.reads_attributes else 0
+        with torch.inference_mode():
+            top = self.predictor.top(regions, count) if count else [[]] * len(regions.mask)
+        return attribute_ids([[word for word, _ in one] for one in top], self.vocabulary, count)
 
     def loss(self, model: nn.Module, batch: CaptionBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Label-smoothed cross-entropy per word; logs the share of words predicted right too."""

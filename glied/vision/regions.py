@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from glied.vision.config import RegionsConfig
+from glied.vision.lean import import_torchvision
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ def load_extractor(config: RegionsConfig) -> RegionExtractor:
     Raises:
         UsageError: no such model, weights or checkpoint.
     """
+    import_torchvision()
     from glied.vision.torchvision_regions import load_torchvision  # torchvision is slow to import
 
     return load_torchvision(config)

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from glied.captioner.architectures import build_model
 from glied.captioner.captioner import Captioner
-from glied.captioner.model import CaptionerConfig, CaptioningModel
+from glied.captioner.model import CaptionerConfig
 from glied.captioner.vocabulary import Vocabulary
 from glied.vision.attributes import AttributePredictor, save_attributes
 from glied.vision.detector import Detector, DetectorConfig, save_detector
@@ -34,7 +35,7 @@ def save_models(folder: Path, *, seed: int = 0) -> Path:
     save_detector(detector, str(folder / "regions"))
     save_attributes(AttributePredictor(WORDS[:10], feature_size=FEATURES), str(folder / "attributes"))
     vocabulary = Vocabulary(WORDS)
-    model = CaptioningModel(
+    model = build_model(
         CaptionerConfig(width=16, heads=2, geometry=True),
         feature_size=FEATURES,
         vocabulary_size=len(vocabulary),

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from glied.captioner.architectures import build_model
 from glied.captioner.model import CaptionerConfig, CaptioningModel
 from glied.vision.regions import RegionBatch
 
@@ -18,8 +19,8 @@ def make_model() -> Callable[..., CaptioningModel]:
         vocabulary_size: int = VOCABULARY, seed: int = 0, sharp: float = 1.0, **options
     ) -> CaptioningModel:
         torch.manual_seed(seed)
-        config = CaptionerConfig(width=16, heads=4, **options)
-        model = CaptioningModel(config, feature_size=FEATURES, vocabulary_size=vocabulary_size).eval()
+        config = CaptionerConfig(**{"width": 16, **heads(options), **options})
+        model = build_model(config, feature_size=FEATURES, vocabulary_size=vocabulary_size).eval()
         with torch.no_grad():
             model.classifier.weight.mul_(sharp)  # peaked distributions, as trained models have them
         return model
@@ -50,3 +51,8 @@ def make_inputs() -> Callable[..., tuple[RegionBatch, Tensor, Tensor]]:
         return batch_of_regions, ids, torch.ones_like(ids, dtype=torch.bool)
 
     return make
+
+
+def heads(options: dict) -> dict:
+    """Four heads, where the architecture has any."""
+    return {} if options.get("architecture") in ("lstm", "soft_att", "up_down") else {"heads": 4}

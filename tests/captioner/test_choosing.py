@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from glied.captioner.choosing import best_words
+from glied.captioner.choosing import ROWS, best_words, log_normalizers
 
 
 @pytest.mark.parametrize("size", [7, 64, 640, 1003, 9488])
@@ -24,3 +24,14 @@ def test_best_words_are_filled_up():
     assert totals.isfinite().sum(dim=1).tolist() == [3, 3]
     assert (beams == 0).all()
     assert (words < 3).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_log_normalizers_are_those_of_a_log_softmax(dtype):
+    logits = 30 * torch.randn(ROWS + 3, 5, 1003, generator=torch.Generator().manual_seed(0))
+    logits[0, 0, 0] = -300.0  # the word that tells is next to impossible
+    logits = logits.to(dtype)
+    expected = logits.double().logsumexp(-1).float()
+    found = log_normalizers(logits)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)

@@ -233,14 +233,6 @@ def test_blocked_ngrams_do_not_occur(make_model, make_inputs, size):
     assert not repeats(size)
 
 
-def test_more_beams_than_words(make_model, make_inputs):
-    model, inputs = make_model(vocabulary_size=6), make_inputs(vocabulary_size=6)
-    config = DecodingConfig(beam_size=20, n_best=20, max_length=2, min_length=0)
-    for hypotheses in decode(model, model.encode(*inputs), config):
-        assert len(hypotheses) == 1 + 2 + 4
-        assert all(math.isfinite(one.log_probability) for one in hypotheses)
-
-
 def test_no_caption_where_nothing_is_allowed(make_model, make_inputs):
     model, inputs = make_model(vocabulary_size=6), make_inputs(vocabulary_size=6)
     config = {"max_length": 4, "min_length": 4, "block_ngrams": 1}  # two words that must not repeat

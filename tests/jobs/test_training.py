@@ -72,7 +72,9 @@ def test_every_stage_trains_on_what_the_one_before_wrote(run_job, tmp_path: Path
     extract_here()
     extract_here("--input.uri=data/scenes_tiny/val/images", "--output.uri=runs/features_tiny/val")
     train_here(train_attributes, "attributes/demo_tiny.yaml")
-    train_here(train_captioner, "captioner/base_tiny.yaml")
+    plain = ("base", "lstm", "soft_att", "up_down", "ct")
+    for name in plain:
+        train_here(train_captioner, f"captioner/{name}_tiny.yaml")
     glied = run_job(
         "train_captioner", f"--config={ROOT / 'configs/captioner/glied_tiny.yaml'}", folder=tmp_path
     )
@@ -83,7 +85,7 @@ def test_every_stage_trains_on_what_the_one_before_wrote(run_job, tmp_path: Path
     validation = load_config(train_captioner, "captioner/glied_tiny.yaml").validation
     image = features.read(pq.read_table(validation.paths()[0]).to_pylist()[0])
     predictor = load_attributes("runs/attributes_tiny/best")
-    for name in ("base", "glied"):
+    for name in (*plain, "glied"):
         captioner = Captioner.load(f"runs/{name}_tiny/best")
         with torch.inference_mode():
             attributes = predictor.top(RegionBatch.collate([image]), captioner.attribute_count)

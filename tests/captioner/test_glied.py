@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from glied.captioner.model import ABLATIONS, CaptionerConfig, CaptioningModel
+from glied.captioner.architectures import build_model
+from glied.captioner.model import ABLATIONS, CaptionerConfig
 from glied.errors import UsageError
 
 VARIANTS = [{"architecture": "base"}, {}, *({name: True} for name in ABLATIONS)]
@@ -173,7 +174,7 @@ def test_parameters_of_the_paper_sizes(options, base, glied):
     for architecture, expected in (("base", base), ("glied", glied)):
         config = CaptionerConfig(architecture=architecture, **options)
         with torch.device("meta"):
-            model = CaptioningModel(config, feature_size=2048, vocabulary_size=9488)
+            model = build_model(config, feature_size=2048, vocabulary_size=9488)
         count = sum({id(p): p.numel() for p in model.parameters()}.values())
         assert count / 1e6 == pytest.approx(expected, abs=0.06)
 

@@ -1,0 +1,432 @@
+"""Table 2 of the GLIED paper on the demo world: parameters, training time, images/s, CIDEr of six captioners.
+
+python benchmarks/table2.py
+python benchmarks/table2.py --full
+python benchmarks/table2.py --short
+
+Without an option: counts the parameters at the paper's sizes (V = 9,488, regions of 2048) and prints the
+results that are committed beside this file, with where they came from. Seconds.
+
+With --full: trains LSTM, SoftAtt, Up-Down, CT, Base and GLIED with configs/captioner/*_demo.yaml in this
+process, without Ray: rows, seeds, schedule and validations are those of jobs/train_captioner.py, the rows
+of an epoch in an order of its own. Then captions the test scenes (beam 3) and measures images/s, all
+models in turn, at the demo's sizes and at the paper's. A model whose result lies in --runs is not trained
+again, so the same command resumes; delete its folder there to train it anew. Needs what the configs need, and
+the features of the test scenes; about three hours on one core. Training time is the CPU time of this process
+without validation, up to the best one: other work on the machine does not count. For Base and GLIED it
+includes the prediction of attributes. Writes table2.json and table2.md to --results after each model.
+
+With --short: the same with one epoch of 640 rows, 100 validation and 100 test scenes; minutes. It shows that
+the script works and says nothing about the models: its results stay in --runs, under short/.
+
+The last line is one JSON object.
+"""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # for the configs of jobs/
+
+from benchmarks.decoding import (  # noqa: E402
+    FEATURES,
+    WORDS,
+    captioning,
+    inputs,
+    machine,
+    paper_vocabulary,
+    timed,
+)
+from glied.captioner.architectures import PAPER_SIZES, build_model  # noqa: E402
+from glied.captioner.captioner import Captioner, attribute_ids  # noqa: E402
+from glied.captioner.config import DecodingConfig  # noqa: E402
+from glied.captioner.decode import decode  # noqa: E402
+from glied.captioner.model import CaptioningModel  # noqa: E402
+from glied.config import parse, run, split_arguments  # noqa: E402
+from glied.datasets import features  # noqa: E402
+from glied.datasets.captioned import CaptionedRegions  # noqa: E402
+from glied.errors import UsageError  # noqa: E402
+from glied.evaluation.text_metrics import cider  # noqa: E402
+from glied.training import loading, steps  # noqa: E402
+from glied.training.captioner import CaptionerTask  # noqa: E402
+from glied.training.task import Row  # noqa: E402
+from glied.training.trainer import TrainerConfig  # noqa: E402
+from glied.vision.regions import RegionBatch, Regions  # noqa: E402
+from jobs import train_captioner  # noqa: E402
+
+PAPER = {
+    "lstm": ("LSTM", 11.5, 16.8, 28.6, 105.7),
+    "soft_att": ("SoftAtt", 12.1, 20.4, 23.3, 111.5),
+    "up_down": ("Up-Down", 50.1, 24.9, 14.8, 113.2),
+    "ct": ("CT", 27.5, 22.7, 12.9, 115.1),
+    "base": ("Base", 12.3, 13.2, 37.9, 113.5),
+    "glied": ("GLIED", 18.3, 11.9, 34.5, 118.2),
+}
+"""The paper's row: name, millions of parameters, training hours, images/s (one GTX 1080 Ti), CIDEr (COCO)."""
+BATCH, BEAMS, ROUNDS = 50, 3, 3
+SHORT_EPOCHS, SHORT_ROWS, SHORT_IMAGES = 1, 640, 100
+"""Of the short form: passes over the training rows, how many they are, and validation or test scenes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What to train and where it lies."""
+
+    full: bool = False
+    """Train and measure; otherwise print the committed results."""
+    short: bool = False
+    """Train and measure in minutes, for a trial of this script."""
+    models: tuple[str, ...] = tuple(PAPER)
+    """With full or short: which models, in this order."""
+    runs: str = "runs/table2"
+    """With full or short: folder of the trained models and their results."""
+    test: CaptionedRegions = dataclasses.field(
+        default_factory=lambda: CaptionedRegions(
+            features="runs/features/test", captions="data/scenes/test/captions.json"
+        )
+    )
+    """With full or short: the test scenes."""
+    results: str = str(ROOT / "benchmarks" / "results")
+    """Folder of table2.json and table2.md; the short form writes them beside its models."""
+    threads: int = 1
+    """With full or short: threads of torch."""
+    out: str | None = None
+    """Where to write the JSON of the last line too."""
+
+    def __post_init__(self) -> None:
+        """Refuse models that the table does not have, and two forms at once."""
+        for name in self.models:
+            if name not in PAPER:
+                raise UsageError(f"models: {name!r} is none of {', '.join(PAPER)}")
+        if self.full and self.short:
+            raise UsageError("full and short exclude each other")
+
+    @property
+    def folder(self) -> Path:
+        """Where the models are."""
+        return Path(self.runs) / "short" if self.short else Path(self.runs)
+
+    @property
+    def tables(self) -> Path:
+        """Where table2.json and table2.md are."""
+        return self.folder if self.short else Path(self.results)
+
+
+def main() -> int:
+    """Train what is missing, or print what is there."""
+    _, options = split_arguments(sys.argv[1:], Config)
+    config = parse(Config, options, description=__doc__)
+    if config.full or config.short:
+        torch.set_num_threads(config.threads)
+        for name in config.models:
+            trained(config, name)
+            write(config.tables, collect(config))
+        write(config.tables, collect(config) | {"speed": speeds(config)})
+    parameters = {name: breakdown(name) for name in PAPER}
+    print(parameter_table(parameters))
+    path = config.tables / "table2.json"
+    found = json.loads(path.read_text()) if path.exists() else None
+    print(markdown(found) if found else f"no results in {config.tables}: --full trains and measures")
+    report = {
+        "parameters_m": {name: sum(parts.values()) / 1e6 for name, parts in parameters.items()},
+        **(found or {}),
+    }
+    if config.out:
+        Path(config.out).write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report))
+    return 0
+
+
+# ---- parameters
+
+
+def breakdown(name: str) -> dict[str, int]:
+    """Parameters by part, at the paper's sizes; tied weights count once, as embeddings."""
+    with torch.device("meta"):
+        model = build_model(PAPER_SIZES[name], feature_size=FEATURES, vocabulary_size=WORDS + 1)
+    parts: dict[str, int] = {}
+    for part, parameter in model.named_parameters():  # names a tied weight once
+        group = part.split(".")[0].removesuffix("s")
+        group = {"region_norm": "regions in", "region_projection": "regions in"}.get(group, group)
+        if group == "attention" and part.startswith("attentions."):
+            group = part.split(".")[1]
+        parts[group] = parts.get(group, 0) + parameter.numel()
+    return parts
+
+
+def parameter_table(parameters: dict[str, dict[str, int]]) -> str:
+    """Ours beside the paper's, with the parts."""
+    lines = ["| model | paper | ours | parts, millions |", "|---|---|---|---|"]
+    for name, parts in parameters.items():
+        listed = ", ".join(f"{part} {count / 1e6:.2f}" for part, count in parts.items())
+        title, paper = PAPER[name][:2]
+        lines.append(f"| {title} | {paper}M | {sum(parts.values()) / 1e6:.1f}M | {listed} |")
+    return "\n".join(lines) + "\n"
+
+
+# ---- training
+
+
+def trained(config: Config, name: str) -> None:
+    """Train a model and caption the test scenes, unless its result is there already."""
+    folder = config.folder / name
+    if (folder / "result.json").exists():
+        return
+    job = parse(train_captioner.Config, ["--config", str(ROOT / f"configs/captioner/{name}_demo.yaml")])
+    task = train_captioner.build_task(job)
+    trainer = dataclasses.replace(job.trainer, epochs=SHORT_EPOCHS) if config.short else job.trainer
+    result = train(task, trainer, folder, short=config.short)
+    captioner = Captioner.load(str(folder / "best"), DecodingConfig(beam_size=BEAMS))
+    images = test_images(config, task)
+    truths = {str(number): captions for number, (_, _, captions) in enumerate(images)}
+    said = {str(number): text for number, text in enumerate(captions_of(captioner, images))}
+    (folder / "captions.json").write_text(json.dumps(said, indent=1))
+    result |= {
+        "test_cider": round(cider(said, truths), 2),
+        "test_images": len(images),
+        "parameters": sum(parameter.numel() for parameter in captioner.model.parameters()),
+        "attributes": job.model.reads_attributes,
+    }
+    (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def train(task: CaptionerTask, trainer: TrainerConfig, folder: Path, *, short: bool) -> dict[str, Any]:
+    """The loop of `glied.training.trainer` on one process, without Ray; exports the best model."""
+    train_rows, validation_rows = (stored(task.data(split)) for split in ("train", "validation"))
+    if short:
+        train_rows, validation_rows = train_rows[:SHORT_ROWS], validation_rows[:SHORT_IMAGES]
+    steps.seed_everything(trainer.seed, "build")
+    model = task.build()
+    optimizer = steps.build_optimizer(
+        model, name=trainer.optimizer, learning_rate=trainer.learning_rate, weight_decay=trainer.weight_decay
+    )
+    total = trainer.epochs * (len(train_rows) // trainer.batch_size)
+    spent, step = 0.0, 0
+    curve: list[dict[str, float]] = []
+    for epoch in range(trainer.epochs):
+        start = time.process_time()
+        order = loading.table_indices(
+            len(train_rows), seed=trainer.seed, epoch=epoch, rank=0, world=1, batch_size=trainer.batch_size
+        )
+        for indices in order:
+            take(
+                task, model.train(), optimizer, trainer, [train_rows[index] for index in indices], step, total
+            )
+            step += 1
+        spent += time.process_time() - start
+        if (epoch + 1) % trainer.validate_every_epochs == 0 or epoch + 1 == trainer.epochs:
+            metrics = validate(task, model, validation_rows, trainer.batch_size)
+            if metrics["cider"] > max((point["cider"] for point in curve), default=-1.0):
+                task.export(model, str(folder / "best"))
+            curve.append({"epoch": epoch + 1, "minutes": round(spent / 60, 2), **metrics})
+            print(f"{folder.name}: {json.dumps(curve[-1])}", file=sys.stderr, flush=True)
+    best = max(curve, key=lambda point: point["cider"])
+    return {
+        "val_cider": best["cider"],
+        "best_epoch": best["epoch"],
+        "minutes_to_best": best["minutes"],
+        "minutes": curve[-1]["minutes"],
+        "epochs": trainer.epochs,
+        "train_images": len(train_rows),
+        "val_images": len(validation_rows),
+        "batch": trainer.batch_size,
+        "curve": curve,
+    }
+
+
+def take(
+    task: CaptionerTask,
+    model: CaptioningModel,
+    optimizer: torch.optim.Optimizer,
+    trainer: TrainerConfig,
+    rows: list[Row],
+    step: int,
+    total: int,
+) -> None:
+    """One training step, seeded as the trainer's."""
+    batch = task.collate(rows, training=True, generator=steps.generator(trainer.seed, "collate", step, 0))
+    steps.seed_everything(trainer.seed, "step", step, 0)
+    loss, _ = task.loss(model, batch)
+    factor = steps.learning_rate_factor(
+        step,
+        schedule=trainer.schedule,
+        warmup_steps=trainer.warmup_steps,
+        total_steps=total,
+        final_factor=trainer.final_factor,
+    )
+    rate = trainer.learning_rate * factor
+    steps.optimizer_step(loss, model, optimizer, learning_rate=rate, clip_norm=trainer.clip_norm)
+
+
+@torch.no_grad()
+def validate(task: CaptionerTask, model: CaptioningModel, rows: list[Row], size: int) -> dict[str, float]:
+    """Greedy CIDEr and loss on the validation scenes."""
+    batches = (
+        task.collate(part, training=False, generator=steps.generator("validation"))
+        for part in loading.batched(rows, size, drop_last=False)
+    )
+    return {name: round(value, 3) for name, value in task.validate(model.eval(), batches).items()}
+
+
+def stored(uris: list[str]) -> list[Row]:
+    """The rows of a feature store that have regions."""
+    rows = [row for uri in uris for row in pq.read_table(uri).to_pylist()]
+    return [row for row in rows if row["count"] is not None]
+
+
+Image = tuple[Regions, list[tuple[str, float]], list[str]]
+"""Regions, attributes, reference captions."""
+
+
+def test_images(config: Config, task: CaptionerTask) -> list[Image]:
+    """The test scenes with predicted attributes."""
+    rows = stored(config.test.paths())
+    pairs = config.test.pair(rows[:SHORT_IMAGES] if config.short else rows)
+    regions = [features.read(row) for row, _ in pairs]
+    words: list[list[tuple[str, float]]] = []
+    with torch.inference_mode():
+        for part in parts(regions):
+            words += task.predictor.top(RegionBatch.collate(part), task.words.attribute_count)
+    return [(one, top, texts) for one, top, (_, texts) in zip(regions, words, pairs, strict=True)]
+
+
+def captions_of(captioner: Captioner, images: list[Image]) -> list[str]:
+    """The best caption of each image."""
+    found = (captioner.caption(*list(zip(*part, strict=True))[:2]) for part in parts(images))
+    return [captions[0].text for several in found for captions in several]
+
+
+def parts(items: list[Any]) -> Iterator[list[Any]]:
+    """Consecutive parts of at most `BATCH` items."""
+    return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
+
+
+# ---- speed
+
+
+def speeds(config: Config) -> dict[str, Any]:
+    """Images/s of the trained models on the test scenes and of random ones at the paper's sizes.
+
+    All models in turn, `ROUNDS` times; the fastest round of each counts, in CPU time.
+    """
+    demo, paper = {}, {}
+    for name in config.models:
+        job = parse(train_captioner.Config, ["--config", str(ROOT / f"configs/captioner/{name}_demo.yaml")])
+        captioner = Captioner.load(str(config.folder / name / "best"), DecodingConfig(beam_size=BEAMS))
+        images = test_images(config, train_captioner.build_task(job))
+        demo[name] = prepared(captioner, images)
+        paper[name] = at_paper_size(name)
+    return {
+        "threads": config.threads,
+        "batch": BATCH,
+        "beams": BEAMS,
+        "demo": fastest(demo, len(images)),
+        "paper_sizes": fastest(paper, BATCH),
+    }
+
+
+def prepared(captioner: Captioner, images: list[Image]) -> Any:
+    """From collated regions and attribute ids to words."""
+    batches = []
+    for part in parts(images):
+        regions, top, _ = zip(*part, strict=True)
+        words = [[word for word, _ in one] for one in top]
+        ids, mask = attribute_ids(words, captioner.vocabulary, captioner.attribute_count)
+        batches.append((RegionBatch.collate(list(regions)), ids, mask))
+
+    @torch.inference_mode()
+    def caption() -> None:
+        for batch in batches:
+            decode(captioner.frozen, captioner.frozen.encode(*batch), captioner.decoding)
+
+    return caption
+
+
+def at_paper_size(name: str) -> Any:
+    """20 words for each of 50 images with random weights of the paper's sizes, as in decoding.py."""
+    torch.manual_seed(0)
+    vocabulary = paper_vocabulary()
+    model = build_model(PAPER_SIZES[name], feature_size=FEATURES, vocabulary_size=len(vocabulary))
+    search = DecodingConfig(beam_size=BEAMS, min_length=20, max_length=20)
+    return captioning(Captioner(model, vocabulary), inputs(BATCH), search)
+
+
+def fastest(calls: dict[str, Any], images: int) -> dict[str, float]:
+    """Images/s of each call."""
+    for call in calls.values():
+        call()  # warms up
+    seconds = [{name: timed(call, time.process_time) for name, call in calls.items()} for _ in range(ROUNDS)]
+    return {name: round(images / min(one[name] for one in seconds), 2) for name in calls}
+
+
+# ---- results
+
+
+def collect(config: Config) -> dict[str, Any]:
+    """The results of the models that are there."""
+    found = {}
+    for name in PAPER:
+        path = config.folder / name / "result.json"
+        if path.exists():
+            found[name] = json.loads(path.read_text())
+    return {
+        "short": config.short,
+        "machine": machine(),
+        "threads": config.threads,
+        "date": time.strftime("%Y-%m-%d"),
+        "models": found,
+    }
+
+
+def write(folder: Path, results: dict[str, Any]) -> None:
+    """table2.json and table2.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "table2.json").write_text(json.dumps(results, indent=1) + "\n")
+    (folder / "table2.md").write_text(markdown(results))
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The table, what it was measured on above it."""
+    some = next(iter(results["models"].values()))
+    speed = results.get("speed", {"demo": {}, "paper_sizes": {}})
+    lines = ["**The short form: it shows that the script works and says nothing about the models.**", ""]
+    lines = [
+        *(lines if results["short"] else []),
+        f"Demo world, {some['train_images']} train / {some['val_images']} val / {some['test_images']} test "
+        f"scenes, {some['epochs']} epochs of batch {some['batch']}, one seed. {results['machine']}, "
+        f"{results['threads']} thread(s), {results['date']}. Minutes are CPU time of training, without "
+        "validation; images/s from stored regions and attributes, beam 3, batch 50, at the demo's sizes and, "
+        "with random weights and 20 words, at the paper's. The paper: COCO, one GTX 1080 Ti.",
+        "",
+        "| | parameters | minutes to best val CIDEr (all) | images/s | images/s, paper's sizes "
+        "| CIDEr val, greedy | CIDEr test, beam 3 | paper: parameters | hours | images/s | CIDEr |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, one in results["models"].items():
+        title, *paper = PAPER[name]
+        cells = [
+            title,
+            f"{one['parameters'] / 1e6:.2f}M",
+            f"{one['minutes_to_best']:.1f} ({one['minutes']:.1f})",
+            speed["demo"].get(name, ""),
+            speed["paper_sizes"].get(name, ""),
+            f"{one['val_cider']:.1f}",
+            f"{one['test_cider']:.1f}",
+            f"{paper[0]}M",
+            *paper[1:],
+        ]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,207 @@
+"""Base and GLIED, the captioning models of arXiv 2002.12585, with the paper's six ablations.
+
+    Base        x~  = G(H_x(x, X, X), x)                       X: words so far (causal)
+                c~  = G(H_v(x~, I, I) + H_a(x~, A, A), x~)
+                p   = softmax(W_c c~)
+
+    GLIED       I~  = G(H_vd(I, I, I), I)                      global visual distilling, once per image
+                t~  = G(H_ad(x, A, A), x)                      global attribute distilling: x the pivot
+                x~  = G(H_x(t~, T~, T~), t~)                   T~: the t~ of all words so far (causal)
+                c_g = G(H_v(x~, I~, I~), x~)                   global aspect vector
+                c~  = G(H_vl(c_g, I, I) + H_al(c_g, A, A), c_g)  local cross-modal distilling
+                p   = softmax(W_c c~)
+
+Ours, where the equations are silent: region features are layer-normalized before they are projected to I
+(detectors differ in scale); word embeddings are multiplied by sqrt(D); dropout also on x and I; no biases in
+attention and W_c.
+
+Shapes: B images, R regions, N attributes, C captions (or beams) of an image, T words, D width, H heads,
+V vocabulary.
+"""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from glied.captioner.attention import KeyValues, MultiHead, Packing, Positions, WordCache, Wrap
+from glied.captioner.model import CaptionerConfig, CaptioningModel, Memory, Trace
+from glied.vision.regions import RegionBatch
+
+
+class Glied(CaptioningModel[WordCache]):
+    """Base or GLIED: regions and attributes in, word distributions out.
+
+    Attributes:
+        tables: of a frozen model, keys and values of every word, by the name of the attention: [V, 2D].
+    """
+
+    tables: dict[str, Tensor] | None = None
+
+    def __init__(self, config: CaptionerConfig, *, feature_size: int, vocabulary_size: int) -> None:
+        """`feature_size` is that of the region features, `vocabulary_size` includes the special tokens."""
+        super().__init__(config, feature_size=feature_size, vocabulary_size=vocabulary_size)
+        width = config.width
+        self.attentions = nn.ModuleDict(
+            {
+                name: MultiHead(width=width, heads=config.heads, feed_forward=config.feed_forward)
+                for name in attention_names(config)
+            }
+        )
+        self.wraps = nn.ModuleDict(
+            {name: Wrap(width=width, dropout=config.dropout) for name in wrap_names(config)}
+        )
+        self.positions = Positions(width)
+        self._finish()
+
+    def _attention(self, name: str) -> MultiHead:
+        return cast(MultiHead, self.attentions[name])
+
+    def _wrap(self, name: str) -> Wrap:
+        return cast(Wrap, self.wraps[name])
+
+    def encode(
+        self, regions: RegionBatch, attributes: Tensor, attribute_mask: Tensor, trace: Trace | None = None
+    ) -> Memory:
+        """Project what is constant per image, once.
+
+        Args:
+            regions: features [B, R, F], boxes and mask; padded regions never change a result.
+            attributes: [B, N] int64, ids of attribute words.
+            attribute_mask: [B, N], True where real; an image without attributes gets a zero vector from them.
+            trace: takes the weights of H_vd [B, H, R, R] (and of H_ad [B, H, N, N] without the pivot).
+        """
+        names = self.attentions.keys()
+        sources: dict[str, KeyValues] = {}
+        if {"H_v", "H_vl"} & names:
+            image = self._image(regions)
+            distilled = self._distill("vd", image, regions.mask, trace) if "H_vd" in names else image
+            if "H_v" in names:
+                sources["H_v"] = self._attention("H_v").project(distilled, regions.mask)
+            if "H_vl" in names:
+                sources["H_vl"] = self._attention("H_vl").project(image, regions.mask)
+        if {"H_a", "H_ad", "H_al"} & names:
+            sources |= self._attribute_sources(attributes, attribute_mask, trace)
+        return Memory(sources, len(attributes))
+
+    def _distill(self, name: str, source: Tensor, mask: Tensor, trace: Trace | None) -> Tensor:
+        """G(H(S, S, S), S): things of one kind distilled among themselves."""
+        attention = self._attention(f"H_{name}")
+        attended = attention(source, attention.project(source, mask), trace, f"H_{name}")
+        return self._wrap(name)(attended, source)
+
+    def _attribute_sources(
+        self, attributes: Tensor, mask: Tensor, trace: Trace | None
+    ) -> dict[str, KeyValues]:
+        """Keys and values of the attributes; each distinct word of the batch is projected at most once."""
+        if attributes.shape[1] == 0:
+            attributes, mask = attributes.new_zeros(len(attributes), 1), mask.new_zeros(len(mask), 1)
+        tables, index = self.tables, attributes
+        if tables is None:
+            unique, index = torch.unique(attributes, return_inverse=True)
+            tables = self.word_tables(unique)
+        sources = {name: self._attention(name).look_up(table, index, mask) for name, table in tables.items()}
+        if self.config.no_pivot:
+            distilled = self._distill("ad", self._embed(attributes), mask, trace)
+            sources["H_a"] = self._attention("H_a").project(distilled, mask)
+        return sources
+
+    def word_tables(self, words: Tensor) -> dict[str, Tensor]:
+        """Keys and values of `words` [U] (ids) for each attention to the attributes themselves: [U, 2D]."""
+        names = ("H_al",) if self.config.no_pivot else ("H_a", "H_ad", "H_al")
+        embedded = self._embed(words)
+        return {name: self._attention(name).word_table(embedded) for name in names if name in self.attentions}
+
+    def tabulate(self) -> None:
+        """Keep keys and values of every word as an attribute, which encoding looks up; join H_x."""
+        self._attention("H_x").join()
+        self.tables = self.word_tables(
+            torch.arange(self.vocabulary_size, device=self.embedding.weight.device)
+        )
+
+    def logits(
+        self, memory: Memory, tokens: Tensor, mask: Tensor | None = None, trace: Trace | None = None
+    ) -> Tensor:
+        """Teacher forcing: the logits of the word after each of `tokens`.
+
+        Args:
+            memory: of B images, shared by all captions of an image.
+            tokens: [B, C, T] or [B, T] int64, begin token first, padding at the end.
+            mask: like `tokens`, True where real; None for everywhere. Padding costs next to nothing.
+            trace: takes the weights of each attention, [B, H, C, T, S] (of H_x [B * C, H, T, T]).
+
+        Returns:
+            [*tokens.shape, V], or [M, V] for the M real places of `mask`, in order.
+        """
+        captions = tokens if tokens.ndim == 3 else tokens[:, None]
+        real = torch.ones_like(captions, dtype=torch.bool) if mask is None else mask.view_as(captions)
+        packing = Packing.of(real)
+        x = packing.pack(self._words(captions, 0))  # [M, D]
+        x = self._pivot(x, memory, trace, packing)
+        x = self._wrap("x")(self._attention("H_x").causal(x, trace, "H_x", packing), x)
+        logits = self.classifier(self._combine(x, memory, trace, packing))
+        return logits.view(*tokens.shape, -1) if mask is None else logits
+
+    def start(self, batch: int, captions: int, maximum_length: int) -> WordCache:
+        """An empty cache for `captions` beams of each image, of `maximum_length` tokens, begin included."""
+        return WordCache.empty(batch, captions, maximum_length, self.config.heads, like=self.embedding.weight)
+
+    def step(self, memory: Memory, tokens: Tensor, cache: WordCache, trace: Trace | None = None) -> Tensor:
+        """One word further: the logits [B, C, V] after `tokens` [B, C]; the cache grows in place."""
+        x = self._words(tokens[..., None], cache.steps).squeeze(2)  # [B, C, D]
+        x = self._pivot(x, memory, trace)
+        attention = self._attention("H_x")
+        queries, new = attention.project_self(x)
+        x = self._wrap("x")(attention.look(queries, cache.extend(new), trace, "H_x"), x)
+        return self.classifier(self._combine(x, memory, trace))
+
+    def _words(self, tokens: Tensor, start: int) -> Tensor:
+        """x: embedding plus position, [..., T] -> [..., T, D]."""
+        places = self.positions(start, start + tokens.shape[-1])
+        return self.dropout(self._embed(tokens) + places)
+
+    def _pivot(
+        self, x: Tensor, memory: Memory, trace: Trace | None, packing: Packing | None = None
+    ) -> Tensor:
+        """t~, or x where the word is no pivot."""
+        if "H_ad" not in memory.sources:
+            return x
+        return self._wrap("ad")(self._attention("H_ad")(x, memory.sources["H_ad"], trace, "H_ad", packing), x)
+
+    def _combine(
+        self, x: Tensor, memory: Memory, trace: Trace | None, packing: Packing | None = None
+    ) -> Tensor:
+        """c~ from x~: the global aspect vector (or Base's only vector), then what is distilled locally."""
+        for wrap, names in (("v", ("H_v", "H_a")), ("l", ("H_vl", "H_al"))):
+            found = [
+                self._attention(name)(x, memory.sources[name], trace, name, packing)
+                for name in names
+                if name in memory.sources
+            ]
+            if found:
+                x = self._wrap(wrap)(found[0] if len(found) == 1 else found[0] + found[1], x)
+        return x
+
+
+def attention_names(config: CaptionerConfig) -> list[str]:
+    """The attentions of a configuration, in the order of the data."""
+    if config.architecture == "base":
+        return ["H_x", "H_v", "H_a"]
+    pivot = not (config.no_attribute_distilling or config.no_pivot or config.vision_only)
+    present = {
+        "H_vd": not (config.no_visual_distilling or config.attributes_only),
+        "H_ad": pivot or config.no_pivot,
+        "H_x": True,
+        "H_v": not config.attributes_only,
+        "H_a": config.no_pivot,
+        "H_vl": not (config.no_local_distilling or config.attributes_only),
+        "H_al": not (config.no_local_distilling or config.vision_only),
+    }
+    return [name for name, here in present.items() if here]
+
+
+def wrap_names(config: CaptionerConfig) -> list[str]:
+    """The wraps of a configuration: "l" is that of H_vl + H_al, the others have their attention's name."""
+    names = attention_names(config)
+    wraps = [name.removeprefix("H_") for name in names if name in ("H_vd", "H_ad", "H_x", "H_v")]
+    return wraps + ["l"] * bool({"H_vl", "H_al"} & set(names))
