@@ -6,13 +6,17 @@ taskset -c 0 python benchmarks/metrics.py --captions coco_val2017_captions.jsonl
 Needs Java, and captions as JSON lines `{"image": name, "captions": [...]}`; without --captions it writes
 some itself, in the demo world's words.
 
-`max_abs_difference`: largest difference of each metric between jobs/evaluate.py's path (our tokenizer, our
-calls) and pycocoevalcap's (its Java tokenizer, its scorers), corpus and single images, values as published
-(not x 100). Each image's first caption is the hypothesis, once against its first five captions, itself
-included, and once against the other four. `text_metrics_s`: BLEU, ROUGE-L and CIDEr of 1,000 images x 5
-after tokenization; `retrieval_s`: 5,000 captions among 5,000 images, 512 numbers each; both in seconds of
-the process's own CPU time, one thread. `retrieval_100k_peak_mb`: all memory of a process that ranks 100,000
-captions among 100,000 images; `retrieval_100k_before_mb`: before, its two inputs of 205 MB each included.
+`corpus` and `by_image`: largest difference of each metric, of the corpus or of a single image, between
+jobs/evaluate.py's path (our tokenizer, our calls) and pycocoevalcap's (its Java tokenizer, its scorers),
+values as published (not x 100). Each image's first caption is the hypothesis, once against its first five
+captions, itself included, and once against the other four. The Java tokenizer reads a whole file as one
+text: whether the period after a single letter ends a sentence depends on how the next caption begins.
+`otherwise` has the captions that get other tokens than ours by that; `apart_corpus` and `apart_by_image`
+are the differences when it reads a neutral line between any two captions. `text_metrics_s`: BLEU, ROUGE-L
+and CIDEr of 1,000 images x 5 after tokenization; `retrieval_s`: 5,000 captions among 5,000 images, 512
+numbers each; both in seconds of the process's own CPU time, one thread. `retrieval_100k_peak_mb`: all
+memory of a process that ranks 100,000 captions among 100,000 images; `retrieval_100k_before_mb`: before,
+its two inputs of 205 MB each included.
 
 Without --full: 500 images, no METEOR, 20,000 images for the peak; about a minute. With it: all images,
 METEOR, 100,000 images; some minutes. The last line is one JSON object.
@@ -51,6 +55,7 @@ from glied.scenes.language import describe  # noqa: E402
 from glied.scenes.world import sample_scene  # noqa: E402
 
 REFERENCES, TIMED_IMAGES, RETRIEVED, EMBEDDING = 5, 1000, 5000, 512
+NEUTRAL = {"caption": "x"}
 BLEU_NAMES = tuple(f"BLEU-{order}" for order in (1, 2, 3, 4))
 
 Captions = dict[str, list[str]]
@@ -87,7 +92,9 @@ def main() -> int:
     result = {
         "images": len(compared),
         "source": Path(config.captions).name if config.captions else "scenes",
-        "max_abs_difference": largest([differences(split, metrics) for split in splits(compared)]),
+        "otherwise": otherwise(compared),
+        **parity(splits(compared), metrics, apart=False),
+        **parity(splits(compared), metrics, apart=True),
         "text_metrics_s": text_metrics_seconds(captions),
         "retrieval_s": retrieval_seconds(RETRIEVED),
         f"retrieval_{many // 1000}k_peak_mb": peak["peak_mb"],
@@ -122,38 +129,64 @@ def splits(captions: Captions) -> list[Split]:
     return [(first, captions), (first, {name: texts[1:] for name, texts in captions.items()})]
 
 
-def differences(split: Split, metrics: list[Metric]) -> dict[str, float]:
-    """Largest absolute difference of each metric, corpus and images, from pycocoevalcap's own."""
-    ours = score(tokenized(*split), metrics)
-    assert not ours.notes, ours.notes
-    theirs, by_image = reference(split, "METEOR" in metrics)
-    found = {name: abs(ours.values[name] / 100 - value) for name, value in theirs.items()}
-    for name, values in by_image.items():
-        found[name] = max(found[name], float(np.abs(ours.by_image[name] / 100 - values).max()))
-    return found
+def otherwise(captions: Captions) -> list[str]:
+    """The captions that pycocoevalcap's tokenizer, reading all of them, splits otherwise than ours."""
+    theirs = split_by_java(captions, apart=False)
+    ours = tokenized({name: texts[0] for name, texts in captions.items()}, captions).references
+    return [
+        text
+        for name, texts in captions.items()
+        for text, one, other in zip(texts, ours[name], theirs[name], strict=True)
+        if one != other
+    ]
 
 
-def reference(split: Split, meteor: bool) -> tuple[dict[str, float], dict[str, npt.NDArray[np.float64]]]:
+def parity(given: list[Split], metrics: list[Metric], *, apart: bool) -> dict[str, dict[str, float]]:
+    """Largest absolute differences from pycocoevalcap's own, of corpora and of images."""
+    corpus: dict[str, float] = {}
+    images: dict[str, float] = {}
+    for hypotheses, references in given:
+        ours = score(tokenized(hypotheses, references), metrics)
+        assert not ours.notes, ours.notes
+        theirs, by_image = reference(hypotheses, references, "METEOR" in metrics, apart=apart)
+        for name, value in theirs.items():
+            raise_to(corpus, name, abs(ours.values[name] / 100 - value))
+        for name, values in by_image.items():
+            raise_to(images, name, float(np.abs(ours.by_image[name] / 100 - values).max()))
+    before = "apart_" if apart else ""
+    return {f"{before}corpus": corpus, f"{before}by_image": images}
+
+
+def raise_to(found: dict[str, float], name: str, value: float) -> None:
+    """Keep the larger value, in three digits."""
+    found[name] = max(found.get(name, 0.0), float(f"{value:.3g}"))
+
+
+def split_by_java(captions: Captions, *, apart: bool) -> Captions:
+    """Tokens by pycocoevalcap's own tokenizer; `apart` puts a line between captions that ends no sentence."""
+    every = {name: [{"caption": text} for text in texts] for name, texts in captions.items()}
+    if apart:
+        every = {name: [line for one in lines for line in (one, NEUTRAL)] for name, lines in every.items()}
+    found = PTBTokenizer().tokenize(every)
+    return {name: texts[::2] for name, texts in found.items()} if apart else found
+
+
+def reference(
+    hypotheses: dict[str, str], references: Captions, meteor: bool, *, apart: bool
+) -> tuple[dict[str, float], dict[str, npt.NDArray[np.float64]]]:
     """What pycocoevalcap's own classes give, tokenizer included."""
-    hypotheses = PTBTokenizer().tokenize({name: [{"caption": text}] for name, text in split[0].items()})
-    references = PTBTokenizer().tokenize(
-        {name: [{"caption": text} for text in texts] for name, texts in split[1].items()}
-    )
+    said = split_by_java({name: [text] for name, text in hypotheses.items()}, apart=apart)
+    known = split_by_java(references, apart=apart)
     with contextlib.redirect_stdout(io.StringIO()):
-        bleu, _ = Bleu(4).compute_score(references, hypotheses, verbose=0)
+        bleu, _ = Bleu(4).compute_score(known, said, verbose=0)
     values = dict(zip(BLEU_NAMES, map(float, bleu), strict=True))
     by_image = {}
     for name, scorer in (("ROUGE-L", Rouge()), ("CIDEr", Cider())):
-        value, each = scorer.compute_score(references, hypotheses)
+        value, each = scorer.compute_score(known, said)
         values[name], by_image[name] = float(value), np.asarray(each)
     if meteor:
-        values["METEOR"] = float(Meteor().compute_score(references, hypotheses)[0])
+        values["METEOR"] = float(Meteor().compute_score(known, said)[0])
     return values, by_image
-
-
-def largest(found: list[dict[str, float]]) -> dict[str, float]:
-    """The largest value of each metric."""
-    return {name: float(f"{max(one[name] for one in found):.3g}") for name in found[0]}
 
 
 # ---- time and memory

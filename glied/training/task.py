@@ -9,6 +9,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
+from glied.training.history import Sample
+
 Split: TypeAlias = Literal["train", "validation"]
 Row: TypeAlias = dict[str, Any]
 """One row of the training data as plain Python values (numbers, str, bytes, list, dict)."""
@@ -70,4 +72,15 @@ class Task(Protocol):
 
     def export(self, model: nn.Module, folder_uri: str) -> None:
         """Writes the unwrapped model to a folder that the rest of the project loads (`checkpoint.save`)."""
+        ...
+
+
+@runtime_checkable
+class CaptioningTask(Task, Protocol):
+    """A task whose validation has captions to show."""
+
+    def validate_and_show(
+        self, model: nn.Module, batches: Iterable[Any]
+    ) -> tuple[dict[str, float], list[Sample]]:
+        """As `validate`, which is then not called; also a few captions, of the same images each time."""
         ...
