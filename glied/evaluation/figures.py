@@ -82,21 +82,29 @@ class Picture:
     png: bytes
 
 
-def curves(title: str, panels: Sequence[Panel]) -> Picture:
-    """The panels of a figure, with one legend; a name has the same line in all of them."""
-    names = list(dict.fromkeys(name for panel in panels for name in panel.lines))
-    looks = _looks(names)
+def curves(title: str, panels: Sequence[Panel], names: Sequence[str] | None = None) -> Picture:
+    """The panels of a figure, with one legend; a name has the same line in all of them.
+
+    Args:
+        title: of the picture.
+        panels: three in a row.
+        names: of all lines that there are, for figures whose lines are to look alike; default these panels'.
+    """
+    drawn = list(dict.fromkeys(name for panel in panels for name in panel.lines))
+    looks = {name: look for name, look in _looks(names or drawn).items() if name in drawn}
     columns = min(COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
     with _style():
-        figure = Figure(figsize=(3.6 * columns, 2.35 * rows + 0.35), layout="constrained")
+        figure = Figure(
+            figsize=(3.6 * columns + (1.6 if columns == 1 else 0), 2.35 * rows + 0.35), layout="constrained"
+        )
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes in grid.flat[len(panels) :]:
             axes.remove()
         for axes, panel in zip(grid.flat, panels, strict=False):
             _draw_lines(axes, panel, looks)
         handles = [grid.flat[0].plot([], [], **look)[0] for look in looks.values()]
-        figure.legend(handles, names, loc="outside upper left", ncols=min(len(names), 2 * columns))
+        figure.legend(handles, list(looks), loc="outside upper left", ncols=min(len(looks), 2 * columns))
         return _files(figure, title)
 
 

@@ -43,8 +43,8 @@ class Table:
     @property
     def columns(self) -> list[str]:
         """Names of the columns that have a value, in the order in which rows have them."""
-        named = (name for row in self.rows for name, value in row.items() if value is not None)
-        return list(dict.fromkeys(named))
+        names = dict.fromkeys(name for row in self.rows for name in row)
+        return [name for name in names if any(row.get(name) is not None for row in self.rows)]
 
     @property
     def labels(self) -> list[str]:

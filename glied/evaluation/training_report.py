@@ -110,7 +110,7 @@ def make_report(config: ReportConfig) -> Report:
     """
     runs = labeled([history.read_history(uri) for uri in config.runs])
     tables = [read_table(uri) for uri in config.tables]
-    drawn = [curve_figure(title, panels) for title, panels in grouped(runs, config.axis).items()]
+    drawn = [curve_figure(title, panels, list(runs)) for title, panels in grouped(runs, config.axis).items()]
     measured = [(table, table_figures(table)) for table in tables]
     samples = sample_tables(runs)
     page = render_template(
@@ -171,10 +171,11 @@ def _over(points: history.Points, run: History, axis: Axis) -> figures.Points:
     return [(step / run.epoch_steps if axis == "epoch" else step, value) for step, value in points]
 
 
-def curve_figure(title: str, panels: Sequence[Panel]) -> Figure:
-    """A figure of curves, with the numbers of each panel."""
+def curve_figure(title: str, panels: Sequence[Panel], names: Sequence[str] | None = None) -> Figure:
+    """A figure of curves, with the numbers of each panel; `names` as in `figures.curves`."""
     description = ". ".join(f"{panel.title}: {_course(panel)}" for panel in panels)
-    return Figure(title, figures.curves(title, panels), description, [_numbers(panel) for panel in panels])
+    picture = figures.curves(title, panels, names)
+    return Figure(title, picture, description, [_numbers(panel) for panel in panels])
 
 
 def _course(panel: Panel) -> str:

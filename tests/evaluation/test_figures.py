@@ -53,6 +53,15 @@ def test_lines_and_names_are_told_apart_by_color_and_by_dashes() -> None:
         assert (drawn == wanted).all(axis=2).sum() > 100
 
 
+def test_a_line_looks_alike_in_figures_with_and_without_others() -> None:
+    panel = Panel("p", "step", {"b": POINTS})
+    alone, known = (figures.curves("t", [panel], names) for names in (None, ["a", "b"]))
+    for picture, color, other in ((alone, 0, 1), (known, 1, 0)):
+        assert figures.COLORS[color] in picture.svg.decode()
+        assert figures.COLORS[other] not in picture.svg.decode()
+        assert [text for text in texts(picture) if text in "ab"] == ["b"]
+
+
 @pytest.mark.parametrize("color", figures.COLORS)
 @pytest.mark.parametrize("paper", [figures.PAPER, figures.DARK_PAPER])
 def test_lines_are_visible_on_light_and_dark_paper(color: str, paper: str) -> None:

@@ -35,6 +35,7 @@ def table2(**more: Any) -> dict[str, Any]:
 def test_table_2(tmp_path: Path) -> None:
     table = read_table(written(tmp_path, table2(speed={"demo": {"glied": 90.5}, "paper_sizes": {}})))
     assert table.labels == ["SoftAtt", "GLIED"]
+    assert table.columns[:4] == ["model", "parameters, millions", "minutes to best", "images/s"]
     assert table.numeric() == {
         "parameters, millions": [1.75, 1.75],
         "minutes to best": [3.5, 3.5],
