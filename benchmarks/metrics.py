@@ -120,7 +120,7 @@ def read(path: str) -> Captions:
 def spoken(count: int) -> Captions:
     """Captions of scenes."""
     scenes = [sample_scene("test", index) for index in range(count)]
-    return {f"{index}.jpg": list(describe(scene).captions) for index, scene in enumerate(scenes)}
+    return {f"{index}.jpg": list(describe(scene).references) for index, scene in enumerate(scenes)}
 
 
 def splits(captions: Captions) -> list[Split]:

@@ -28,7 +28,7 @@ COLUMNS = 3
 """Panels in a row."""
 FEW = 24
 """Points of a line, at most, that are marked each."""
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a $ in a name is one
     "font.family": "DejaVu Sans",  # comes with matplotlib
     "font.size": 8.5,
@@ -95,9 +95,7 @@ def curves(title: str, panels: Sequence[Panel], names: Sequence[str] | None = No
     columns = min(COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
     with _style():
-        figure = Figure(
-            figsize=(3.6 * columns + (1.6 if columns == 1 else 0), 2.35 * rows + 0.35), layout="constrained"
-        )
+        figure = Figure(figsize=(max(3.6 * columns, 5.2), 2.35 * rows + 0.35), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes in grid.flat[len(panels) :]:
             axes.remove()

@@ -10,6 +10,8 @@ from glied.errors import UsageError
 from glied.evaluation.figures import Panel
 
 Cell = str | float | int | bool | None
+Row = dict[str, Cell]
+"""Values by column."""
 
 FORMS = (
     'benchmarks/table2.py writes one; the general form is {"title": ..., "note": ..., "rows": [{...}, ...]}'
@@ -37,7 +39,7 @@ class Table:
 
     title: str
     note: str
-    rows: list[dict[str, Cell]]
+    rows: list[Row]
     panel: Panel | None = None
 
     @property
@@ -83,14 +85,14 @@ def read_table(uri: str) -> Table:
 
 
 def _general(content: Mapping[str, Any]) -> Table:
-    rows = [{str(name): _cell(value) for name, value in row.items()} for row in content["rows"]]
+    rows: list[Row] = [{str(name): _cell(value) for name, value in row.items()} for row in content["rows"]]
     return Table(str(content["title"]), str(content.get("note", "")), rows)
 
 
 def _table2(content: Mapping[str, Any]) -> Table:
     """What benchmarks/table2.py measured; the paper's own figures stand in its table2.md."""
     speed = content.get("speed", {}).get("demo", {})
-    rows: list[dict[str, Cell]] = []
+    rows: list[Row] = []
     lines = {}
     for name, one in content["models"].items():
         shown = TABLE2_NAMES.get(name, name)

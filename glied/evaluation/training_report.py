@@ -16,7 +16,7 @@ from glied.errors import UsageError
 from glied.evaluation import figures
 from glied.evaluation.figures import Panel, Picture, number
 from glied.evaluation.html import data_uri, render_template
-from glied.evaluation.tables import Table, read_table
+from glied.evaluation.tables import Row, Table, read_table
 from glied.training import history
 from glied.training.history import TRAIN, VALIDATION, History
 
@@ -190,7 +190,7 @@ def _numbers(panel: Panel) -> Table:
     """Some points of a panel's lines as a table."""
     places = thinned(sorted({x for points in panel.lines.values() for x, _ in points}), TABLE_ROWS)
     lines = {name: dict(points) for name, points in panel.lines.items()}
-    rows = [{panel.axis: x} | {name: line.get(x) for name, line in lines.items()} for x in places]
+    rows: list[Row] = [{panel.axis: x, **{name: line.get(x) for name, line in lines.items()}} for x in places]
     return Table(panel.title, "", rows)
 
 
@@ -209,7 +209,7 @@ def overview(runs: Mapping[str, History]) -> Table:
     return Table("Runs", "", [_facts(label, run) for label, run in runs.items()])
 
 
-def _facts(label: str, run: History) -> dict[str, Any]:
+def _facts(label: str, run: History) -> Row:
     best = run.best()
     speeds = [value for _, value in run.scalars(TRAIN).get("images_per_s", [])]
     state = "complete" if run.complete else f"at step {run.steps:,} of {run.total_steps:,}"
@@ -230,8 +230,8 @@ def differences(runs: Mapping[str, History]) -> Table | None:
     """The options in which the runs differ, if there is more than one."""
     configs = {label: history.flat(run.config) for label, run in runs.items()}
     keys = dict.fromkeys(itertools.chain.from_iterable(configs.values()))
-    rows = [
-        {"option": key} | {label: _option(config.get(key)) for label, config in configs.items()}
+    rows: list[Row] = [
+        {"option": key, **{label: _option(config.get(key)) for label, config in configs.items()}}
         for key in keys
         if key != "trainer.output" and len({repr(config.get(key)) for config in configs.values()}) > 1
     ]
