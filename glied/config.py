@@ -8,6 +8,7 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,12 @@ from glied.errors import GliedError, UsageError
 Config = TypeVar("Config")
 
 log = logging.getLogger(__name__)
+
+# jsonargparse's words about a bad value where null was possible, too; what is wrong stands in the middle.
+_OPTIONAL = re.compile(
+    r"Does not validate against any of the Union subtypes .*? Errors: - "
+    r"(?:Problem with given class_path \S+: )?(.*?) - Expected a <class 'NoneType'>.*"
+)
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -143,7 +150,7 @@ def _check_config_files(arguments: Sequence[str]) -> None:
 
 def _one_line(error: BaseException, parser: ArgumentParser) -> str:
     """The message of jsonargparse in one line, with the valid keys where a key was unknown."""
-    message = " ".join(str(error).split())
+    message = _OPTIONAL.sub(r"\1", " ".join(str(error).split()))
     if "not expected" in message or "nrecognized" in message or "does not accept" in message:
         message += ". Valid keys: " + ", ".join(_valid_keys(parser))
     return message

@@ -19,7 +19,8 @@ class Config:
     """What to render and where to."""
 
     out: str
-    """Folder that receives images/, captions.json, annotations.jsonl, finecapeval.csv and classes.json."""
+    """Folder that receives images/, captions.json, annotations.jsonl, descriptions.jsonl, finecapeval.csv and
+    classes.json."""
     split: Literal["train", "val", "test"]
     """Splits never share a scene."""
     count: int = 500

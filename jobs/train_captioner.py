@@ -37,11 +37,14 @@ class Config:
     """How validation captions are searched."""
     label_smoothing: float = 0.1
     """Share of the target's probability that is spread over all words."""
+    scheduled_sampling: float = 0.0
+    """Share of words that the captioner reads from itself; rises evenly from 0 to this over the training."""
 
     def __post_init__(self) -> None:
         """Refuse values without meaning."""
-        if not 0 <= self.label_smoothing < 1:
-            raise UsageError(f"label_smoothing: {self.label_smoothing} is not in [0, 1)")
+        for name in ("label_smoothing", "scheduled_sampling"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"{name}: {getattr(self, name)} is not in [0, 1)")
 
 
 def build_task(config: Config) -> CaptionerTask:
@@ -52,6 +55,7 @@ def build_task(config: Config) -> CaptionerTask:
         words=config.words,
         model=config.model,
         label_smoothing=config.label_smoothing,
+        scheduled_sampling=config.scheduled_sampling,
         decoding=config.decoding,
     )
 

@@ -68,6 +68,28 @@ def test_mistakes_name_the_key(arguments: list[str], message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (
+            "--maybe.size=many",
+            r"^Parser key .maybe.: Parser key .size.: Expected a .* Got value: many$",
+        ),
+        ("--maybe.size=-1", r"^inner\.size is -1: it must be at least 0$"),
+    ],
+)
+def test_what_may_be_null_is_told_like_what_may_not(option: str, message: str) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Optional:
+        """With a part that may be null."""
+
+        maybe: Inner | None = None
+        """A part."""
+
+    with pytest.raises(UsageError, match=message):
+        parse(Optional, [option])
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("name: n\ninner:\n  sise: 5\n", "sise.*Valid keys"),

@@ -114,7 +114,8 @@ def _name(extractor: RegionExtractor, config: RegionsConfig) -> str:
 
 def _extractor(config: RegionsConfig) -> RegionExtractor:
     check_device(config.device)
-    return load_extractor(dataclasses.replace(config, checkpoint=locate(config.checkpoint)))
+    clip = config.clip and dataclasses.replace(config.clip, checkpoint=locate(config.clip.checkpoint))
+    return load_extractor(dataclasses.replace(config, checkpoint=locate(config.checkpoint), clip=clip))
 
 
 def _clip(config: ClipConfig | None, device: str) -> "ClipScorer | None":

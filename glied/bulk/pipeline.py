@@ -9,9 +9,12 @@ missing from the stream, and the caller sends it again.
 import ctypes
 import faulthandler
 import logging
+import math
+import os
 import queue
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +25,7 @@ import pyarrow as pa
 import ray
 import ray.util.metrics
 from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.util.annotations import RayDeprecationWarning
 
 from glied import ray_runtime
 from glied.bulk.chunks import Chunk, Pool, Result, StageFactory, StreamBroken
@@ -36,8 +40,8 @@ T = TypeVar("T")
 
 SECONDS = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
 """Bounds of the histogram's buckets."""
-UNKNOWN_AT_ONCE = 4
-"""Files read at once where their sizes are not known."""
+FIRST_READ = 4
+"""Files of a chunk that are read first where their sizes are not known: the next reads go by these."""
 LARGE_CHUNK = 4 << 20
 """Bytes of a chunk after which a process returns its memory, which costs a small one too much."""
 M_MMAP_THRESHOLD = -3
@@ -67,10 +71,13 @@ class RayStream:
             JobError: Ray does not start.
             StreamBroken: the workers died more often than they may, or the cluster went away.
         """
-        _start(self.pools)
-        _configure()
+        _start(self.pools, self.resources.fetch_cpus)
+        _configure(self.resources.chunk_bytes)
         _warn_if_too_small(self.pools, self.resources)
-        dataset = self._dataset(chunks, alone=alone)
+        with warnings.catch_warnings():
+            # Retries have no other place until 2.64; those of the constraints are tested.
+            warnings.simplefilter("ignore", RayDeprecationWarning)
+            dataset = self._dataset(chunks, alone=alone)
         batches = dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=4)
         try:
             for batch in watched(batches, self.resources.stall_s):
@@ -198,19 +205,22 @@ class _FetchChunk:
         row = batch.to_pylist()[0]
         chunk = from_ipc(row["table"])
         known = chunk["size"].null_count == 0
-        step = chunk.num_rows if known else UNKNOWN_AT_ONCE
+        step = chunk.num_rows if known else FIRST_READ
         waiting: list[pa.Table] = []
-        first = 0
-        for start in range(0, chunk.num_rows, step):
-            clock = time.perf_counter()
-            table = self.fetch(chunk.slice(start, step))
-            waiting.append(with_seconds(table, {"fetch": time.perf_counter() - clock}))
-            last = start + table.num_rows
-            if last == chunk.num_rows or sum(one.nbytes for one in waiting) >= self.size:
-                fetched = merged(waiting)
-                yield _row(row["unit"], row["start"] + first, fetched)
-                first, waiting = last, []
-                del fetched
+        start = done = size = 0
+        while done < chunk.num_rows:
+            waiting.append(self._read(chunk.slice(done, step)))
+            done += waiting[-1].num_rows
+            size += waiting[-1].nbytes
+            step = max(1, self.size * done // size)  # as many as fill a chunk if the rest is like them
+            if done == chunk.num_rows or sum(one.nbytes for one in waiting) >= self.size / 2:
+                yield _row(row["unit"], row["start"] + start, merged(waiting))
+                start, waiting = done, []
+
+    def _read(self, images: pa.Table) -> pa.Table:
+        clock = time.perf_counter()
+        table = self.fetch(images)
+        return with_seconds(table, {"fetch": time.perf_counter() - clock})
 
 
 class _DescribeChunk:
@@ -275,15 +285,18 @@ def _row(unit: int, start: int, table: pa.Table) -> pa.Table:
     return pa.table({"unit": [unit], "start": [start], "table": value})
 
 
-def _start(pools: Sequence[Pool]) -> None:
+def _start(pools: Sequence[Pool], fetch_cpus: float) -> None:
+    # A small machine gets logical CPUs for all workers and two fetching tasks, each of which takes memory.
+    cpus = math.ceil(sum(pool.workers * pool.cpus for pool in pools) + 2 * fetch_cpus)
     try:
-        ray_runtime.start(workers=sum(pool.workers for pool in pools))
+        ray_runtime.start(cpus=max(os.cpu_count() or 1, cpus))
     except Exception as error:  # Ray raises bare exceptions here
         raise JobError(f"Ray does not start: {_first_line(error)}; the same command tries again") from error
 
 
-def _configure() -> None:
+def _configure(chunk_bytes: int) -> None:
     context = DataContext.get_current()
+    context.target_max_block_size = chunk_bytes  # else what a task fetches is gathered up to 128 MB
     context.enable_progress_bars = False  # the run has its own
     context.max_errored_blocks = -1  # the chunks of a failed block come again in the next round
     context.print_on_execution_start = False

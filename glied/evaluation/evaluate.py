@@ -8,7 +8,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -22,6 +22,10 @@ from glied.evaluation.bootstrap import Array, Difference, paired_bootstrap
 from glied.evaluation.captions import base_name, coco_aliases, match_captions, read_captions
 from glied.evaluation.diversity import diversity
 from glied.evaluation.text_metrics import BLEU_ORDERS, Metric, Scores, bleu, score, tokenized
+from glied.rewards.config import ClipConfig
+
+if TYPE_CHECKING:
+    from glied.evaluation.clip_metrics import ClipFigures, ClipMetrics
 
 FINE = "FineCapEval "
 """Before the names of its figures where others stand beside them."""
@@ -46,6 +50,10 @@ class EvaluateConfig:
     """Where to write the figures with their recipe, as JSON; a Markdown table goes beside it."""
     metrics: list[Metric] = field(default_factory=lambda: list(get_args(Metric)))
     """Text metrics to compute; METEOR and SPICE need Java, SPICE also its parser models."""
+    clip: ClipConfig | None = None
+    """CLIP for CLIP-S, RefCLIP-S, retrieval and, where it has a head for it, p(grammatical); wants images."""
+    images: str | None = None
+    """Folder (path or URI) below which the references' images are named."""
     partial: bool = False
     """Score the images that have a caption, instead of refusing a file that leaves some out."""
     split: str | None = None
@@ -68,6 +76,10 @@ class EvaluateConfig:
             raise UsageError("references is missing: name a captions file to score against, or a finecapeval")
         if not self.metrics or len(set(self.metrics)) < len(self.metrics):
             raise UsageError(f"metrics: {self.metrics} is empty or names one twice")
+        if (self.clip is None) != (self.images is None):
+            raise UsageError(
+                "clip and images go together: a CLIP (--clip.checkpoint) looks at --images FOLDER"
+            )
         if self.java_timeout_s <= 0:
             raise UsageError(f"java_timeout_s: {self.java_timeout_s} is not above 0")
         if self.resamples < 100:
@@ -123,6 +135,7 @@ class Figures:
         recall: FineCapEval's word recall.
         published: the same as the published script counts it.
         run: what made the captions, where the run folder says it.
+        clip: what a CLIP thinks of the captions.
     """
 
     uri: str
@@ -133,6 +146,7 @@ class Figures:
     recall: finecapeval.Recall | None
     published: finecapeval.Recall | None
     run: dict[str, Any] | None
+    clip: "ClipFigures | None" = None
 
     def notes(self) -> list[str]:
         """A line on each thing that was left out or is doubtful."""
@@ -145,6 +159,8 @@ class Figures:
         """All figures x 100, and what identifies the captions."""
         figures: dict[str, Any] = {"metrics": self.scores.values} if self.scores else {}
         figures["diversity"] = self.diversity
+        if self.clip is not None:
+            figures["clip"] = self.clip.values
         if self.recall is not None and self.published is not None:
             figures["finecapeval"] = {
                 "recall": recall_means(self.recall),
@@ -167,10 +183,11 @@ class Evaluation:
     systems: list[Figures]
     differences: dict[str, Difference]
     recipe: dict[str, Any]
+    doubts: list[str] = field(default_factory=list)
 
     def notes(self) -> list[str]:
-        """The lines of all systems, each once."""
-        return list(dict.fromkeys(note for figures in self.systems for note in figures.notes()))
+        """The lines of all systems, each once, and doubts about what measured them."""
+        return [*dict.fromkeys(note for figures in self.systems for note in figures.notes()), *self.doubts]
 
     def to_json(self) -> dict[str, Any]:
         """As written to the results file."""
@@ -197,9 +214,10 @@ def evaluate(config: EvaluateConfig, command: Sequence[str] = ()) -> Evaluation:
     matched = [_matched(uri, config, targets) for uri in config.uris]
     if len({frozenset(found.captions) for found in matched}) > 1:
         raise UsageError(f"{config.uris[0]} and {config.uris[1]} do not caption the same images")
-    systems = [_figures(found, config, targets) for found in matched]
+    clip = _clip(config)
+    systems = [_figures(found, config, targets, clip) for found in matched]
     differences = _differences(systems[0], systems[1], config) if len(systems) == 2 else {}
-    return Evaluation(systems, differences, _recipe(config, command))
+    return Evaluation(systems, differences, _recipe(config, command, clip), clip.notes() if clip else [])
 
 
 def recall_means(recall: finecapeval.Recall) -> dict[str, float]:
@@ -236,7 +254,17 @@ def _aliases(annotations: Sequence[Annotation]) -> dict[str, list[str]]:
     return {row.image: [base_name(row.image), row.image.split(".")[0]] for row in annotations}
 
 
-def _figures(matched: Matched, config: EvaluateConfig, targets: Targets) -> Figures:
+def _clip(config: EvaluateConfig) -> "ClipMetrics | None":
+    if config.clip is None or config.images is None:
+        return None
+    from glied.evaluation.clip_metrics import ClipMetrics  # takes seconds to import
+
+    return ClipMetrics(config.clip, config.images)
+
+
+def _figures(
+    matched: Matched, config: EvaluateConfig, targets: Targets, clip: "ClipMetrics | None"
+) -> Figures:
     scores = overall = recall = published = None
     if targets.references is not None:
         scores = _score(matched.by_reference or {}, targets.references, config)
@@ -257,6 +285,7 @@ def _figures(matched: Matched, config: EvaluateConfig, targets: Targets) -> Figu
         recall=recall,
         published=published,
         run=_run_record(matched.uri),
+        clip=clip(matched.captions, targets.references) if clip else None,
     )
 
 
@@ -277,6 +306,9 @@ def _differences(first: Figures, second: Figures, config: EvaluateConfig) -> dic
             for order in BLEU_ORDERS:
                 statistic = partial(_bleu, order=order)
                 found[f"{prefix}BLEU-{order}"] = compare(one.bleu_counts, two.bleu_counts, statistic)
+    if first.clip and second.clip:
+        for name, values in first.clip.by_image.items():
+            found[name] = compare(values, second.clip.by_image[name])
     for criterion in CRITERIA if first.recall and second.recall else ():
         values = _values(first.recall, criterion)
         if len(values):
@@ -293,11 +325,12 @@ def _bleu(totals: Array, images: int, *, order: int) -> Array:
     return bleu(totals, order)
 
 
-def _recipe(config: EvaluateConfig, command: Sequence[str]) -> dict[str, Any]:
-    versions = {
-        name: importlib.metadata.version(name)
-        for name in ("pycocoevalcap", "numpy", *(["nltk"] if config.finecapeval else []))
-    }
+def _recipe(
+    config: EvaluateConfig, command: Sequence[str], clip: "ClipMetrics | None" = None
+) -> dict[str, Any]:
+    packages = ["pycocoevalcap", "numpy", *(["nltk"] if config.finecapeval else [])]
+    packages += ["open_clip_torch", "torch", "pillow"] if clip else []
+    versions = {name: importlib.metadata.version(name) for name in packages}
     return {
         "split": config.split,
         "references": config.references,
@@ -306,6 +339,7 @@ def _recipe(config: EvaluateConfig, command: Sequence[str]) -> dict[str, Any]:
         "finecapeval_sha256": _file_digest(config.finecapeval),
         "training_captions": config.training_captions,
         "training_captions_sha256": _file_digest(config.training_captions),
+        "clip": clip.recipe() if clip else None,
         "partial": config.partial,
         "tokenizer": "glied.captioner.vocabulary.tokenize",
         "bootstrap": {"resamples": config.resamples, "seed": config.seed, "confidence": 0.95}

@@ -8,7 +8,7 @@ from glied.evaluation.bootstrap import Difference
 from glied.evaluation.evaluate import Evaluation, Figures, recall_means
 from glied.evaluation.text_metrics import Scores
 
-SHARES_NOTE = "Text metrics, recalls and shares are x 100. FineCapEval recall compares Porter stems; "
+SHARES_NOTE = "Text metrics, CLIP-S, recalls and shares are x 100. FineCapEval recall compares Porter stems; "
 SHARES_NOTE += "(script) is the published script's count."
 
 
@@ -20,6 +20,8 @@ def lines(evaluation: Evaluation) -> list[str]:
         count = f"{name}{len(figures.captions)} captions: "
         if figures.scores:
             shown.append(count + _values(figures.scores.values))
+        if figures.clip is not None:
+            shown.append(f"{count}{_values(figures.clip.values)}")
         if figures.recall is not None:
             shown.append(f"{count}FineCapEval {_values(_finecapeval(figures))}")
     for name, difference in evaluation.differences.items():
@@ -34,6 +36,7 @@ def markdown(evaluation: Evaluation) -> str:
     for title, column in (
         ("Against the references", [_scores(figures.scores) for figures in systems]),
         ("FineCapEval", [_finecapeval(figures) | _scores(figures.overall) for figures in systems]),
+        ("By CLIP", [figures.clip.values if figures.clip else {} for figures in systems]),
         ("Without references", [figures.diversity for figures in systems]),
     ):
         if any(column):

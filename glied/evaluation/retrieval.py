@@ -3,6 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
+RECALLED = (1, 5, 10)
+"""The ranks up to which an image counts as found."""
 TIE = 1e-6
 """Similarities closer than this count as equal: the same product may round differently at another column."""
 
@@ -18,8 +20,12 @@ def retrieval(captions: npt.ArrayLike, images: npt.ArrayLike) -> dict[str, float
         ValueError: as `text_to_image_ranks`.
     """
     ranks = text_to_image_ranks(captions, images)
-    recalls = {f"R@{k}": 100 * float(np.mean(ranks <= k)) for k in (1, 5, 10)}
-    return recalls | {"median rank": float(np.median(ranks)), "mean rank": float(np.mean(ranks))}
+    return {f"R@{k}": 100 * float(np.mean(ranks <= k)) for k in RECALLED} | summary(ranks)
+
+
+def summary(ranks: npt.NDArray[np.int64]) -> dict[str, float]:
+    """Median and mean of ranks."""
+    return {"median rank": float(np.median(ranks)), "mean rank": float(np.mean(ranks))}
 
 
 def text_to_image_ranks(

@@ -21,13 +21,14 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer
-from open_clip.transform import PreprocessCfg, image_transform_v2
-from PIL import Image
+from open_clip.transform import PreprocessCfg
+from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 
 from glied import checkpoint
 from glied.errors import StorageError, UsageError
 from glied.rewards.config import PROMPT, ClipConfig, known_tags
+from glied.rewards.pixels import Pixels
 
 FORMAT = "glied-clip-1"
 CLIP_WEIGHT = 2.5
@@ -36,7 +37,6 @@ _USED_TOKENS = "used_tokens"
 _TOKEN_TABLES = ("token_embedding.weight", "text.token_embedding.weight")
 _PREPROCESSING = {field.name for field in dataclasses.fields(PreprocessCfg)}
 _RESIZE_MODES = ("shortest", "longest", "squash")
-_THINNEST = 32
 
 
 class ClipScorer:
@@ -70,18 +70,19 @@ class ClipScorer:
         self.prompt = prompt
         self.batch_size = batch_size
         self.size = int(model_config["embed_dim"])
-        self.tokenizer = _tokenizer(model_config["text_cfg"])
+        self.tokenizer = clip_tokenizer(model_config["text_cfg"])
         preprocess = open_clip.get_model_preprocess_cfg(model)
-        self._transform = image_transform_v2(PreprocessCfg(**preprocess), is_train=False)
+        self.pixels = Pixels(preprocess)
         self.resolution = int(np.max(preprocess["size"]))
-        self._crops = preprocess.get("resize_mode") != "squash"
         self._known: Tensor | None = None
         if used_tokens is not None:
             self._known = torch.zeros(_table_rows(model_config), dtype=torch.bool)
             self._known[used_tokens] = True
         model = model.eval().float()
         decisive = {"model_config": dict(model_config), "preprocess": preprocess, "prompt": prompt}
-        self.fingerprint: Mapping[str, Any] = json.loads(json.dumps(decisive | {"weights": _digest(model)}))
+        self.fingerprint: Mapping[str, Any] = json.loads(
+            json.dumps(decisive | {"weights": weights_digest(model)})
+        )
         self.model: Any = model.to(self.device)
 
     # No gradient, but not inference mode: rewards enter losses, and those cannot save inference tensors.
@@ -93,7 +94,8 @@ class ClipScorer:
         """
         found = [torch.zeros(0, self.size, device=self.device)]
         for batch in _batches(images, self.batch_size):
-            pixels = torch.stack([self._pixels(image) for image in batch]).to(self.device)
+            resized = torch.from_numpy(np.stack([self.pixels.resize(image) for image in batch]))
+            pixels = self.pixels.normalize(resized.to(self.device))
             with _full_precision(self.device):
                 found.append(F.normalize(self.model.encode_image(pixels), dim=-1))
         return torch.cat(found)
@@ -109,11 +111,26 @@ class ClipScorer:
                 look like any other. `unknown_words` tells beforehand.
         """
         found = [torch.zeros(0, self.size, device=self.device)]
-        for batch in _batches(captions, self.batch_size):
-            tokens = self._tokens([f"{self.prompt} {text}" if prompt else text for text in batch])
+        for tokens in self._token_batches(captions, prompt=prompt):
             with _full_precision(self.device):
-                found.append(F.normalize(self.model.encode_text(tokens.to(self.device)), dim=-1))
+                found.append(F.normalize(self.model.encode_text(tokens), dim=-1))
         return torch.cat(found)
+
+    @torch.no_grad()
+    def encode_and_pool_texts(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Captions -> what `encode_texts` gives, [B, E], and features before projection, [B, W]; in one pass.
+
+        Raises:
+            UsageError: as `encode_texts` and `pooled_text`.
+        """
+        vectors = [torch.zeros(0, self.size, device=self.device)]
+        pooled = [torch.zeros(0, text_width(self.model), device=self.device)]
+        for tokens in self._token_batches(captions, prompt=True):
+            with _full_precision(self.device):
+                before, projected = pooled_text(self.model, tokens)
+            vectors.append(F.normalize(projected, dim=-1))
+            pooled.append(before)
+        return torch.cat(vectors), torch.cat(pooled)
 
     def unknown_words(self, texts: Iterable[str]) -> list[str]:
         """Words that `encode_texts` would refuse, each once: for a check before work begins.
@@ -125,11 +142,11 @@ class ClipScorer:
         words = dict.fromkeys(word for text in texts for word in text.split())
         return [word for word in words if not self._known[self.tokenizer.encode(word)].all()]
 
-    def _pixels(self, image: NDArray[np.uint8]) -> Tensor:
-        """One image [H, W, 3] -> [3, height, width] of the model."""
-        assert image.dtype == np.uint8, image.dtype
-        assert image.shape[2:] == (3,), image.shape
-        return self._transform(Image.fromarray(_thick(image) if self._crops else image))
+    def _token_batches(self, captions: Sequence[str], *, prompt: bool) -> Iterator[Tensor]:
+        for batch in _batches(captions, self.batch_size):
+            yield self._tokens([f"{self.prompt} {text}" if prompt else text for text in batch]).to(
+                self.device
+            )
 
     def _tokens(self, texts: list[str]) -> Tensor:
         tokens = self.tokenizer(texts)  # [B, T]
@@ -173,6 +190,13 @@ def ref_clip_score_metric(image: Tensor, text: Tensor, references: Tensor, mask:
     return _harmonic_mean(clip_score(image, text), _nearest(text, references, mask))
 
 
+def pad_references(vectors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Vectors of each image's references, [r, E] each -> [B, R, E] and mask [B, R], True where real."""
+    padded = torch.nn.utils.rnn.pad_sequence(list(vectors), batch_first=True)
+    counts = torch.tensor([len(one) for one in vectors])
+    return padded, torch.arange(padded.shape[1]) < counts[:, None]
+
+
 def build_clip(model_config: Mapping[str, Any], *, preprocess: Mapping[str, Any] | None = None) -> nn.Module:
     """A CLIP of an open_clip config, on the CPU in float32, with random weights from torch's generator.
 
@@ -192,32 +216,80 @@ def build_clip(model_config: Mapping[str, Any], *, preprocess: Mapping[str, Any]
         model: Any = _model_class(config)(**config)
     except (TypeError, KeyError, ImportError, RuntimeError, OSError) as error:
         raise UsageError(f"open_clip cannot build this CLIP: {type(error).__name__}: {error}") from error
-    open_clip.set_model_preprocess_cfg(model, _preprocessing(preprocess or {}, model.visual.image_size))
+    open_clip.set_model_preprocess_cfg(model, preprocessing(preprocess or {}, model.visual.image_size))
     return model
 
 
-def load_clip(config: ClipConfig) -> ClipScorer:
-    """The scorer that `config` names. Nothing is unpickled, and torch's generator stays as it was.
+@dataclasses.dataclass(frozen=True)
+class OpenedClip:
+    """A CLIP as it was stored.
+
+    Attributes:
+        model: on the CPU in float32; brings its preprocessing along.
+        model_config: open_clip's config of it.
+        used_tokens: [n] int64, the only rows of the token table that mean something; None: all do.
+    """
+
+    model: nn.Module
+    model_config: Mapping[str, Any]
+    used_tokens: Tensor | None
+
+
+def open_clip_model(config: ClipConfig) -> OpenedClip:
+    """The CLIP that `config` names. Nothing is unpickled, and torch's generator stays as it was.
 
     Raises:
         UsageError: no such weights or checkpoint, or they do not fit.
         StorageError: published weights could not be fetched.
     """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)  # random weights are the same ones every time
+        return _load_own(config) if config.checkpoint else _load_published(config)
+
+
+def load_clip(config: ClipConfig) -> ClipScorer:
+    """The scorer that `config` names; raises as `open_clip_model`, and `UsageError` for a missing GPU."""
     device = torch.device(config.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"device {config.device}, but there is no GPU here")
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)  # random weights are the same ones every time
-        load = _load_own if config.checkpoint else _load_published
-        model, model_config, used_tokens = load(config)
+    opened = open_clip_model(config)
     return ClipScorer(
-        model,
-        model_config,
+        opened.model,
+        opened.model_config,
         prompt=config.prompt,
         batch_size=config.batch_size,
         device=device,
-        used_tokens=used_tokens,
+        used_tokens=opened.used_tokens,
     )
+
+
+def pooled_text(model: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """The text encoder's feature before and after its projection: [B, T] -> [B, W], [B, E].
+
+    Raises:
+        UsageError: the text encoder is not open_clip's own transformer.
+    """
+    text, normed = _text_tower(model), []
+    hook = text.ln_final.register_forward_hook(lambda module, inputs, output: normed.append(output))
+    try:
+        projected = model.encode_text(tokens)
+    finally:
+        hook.remove()
+    pool, end = (model.text_pool_type, model.text_eos_id) if text is model else (text.pool_type, text.eos_id)
+    return text_global_pool(normed[0], tokens, pool, eos_token_id=end), projected
+
+
+def text_width(model: Any) -> int:
+    """W, the width of the text encoder; raises as `pooled_text`."""
+    return int(_text_tower(model).ln_final.weight.shape[0])
+
+
+def _text_tower(model: Any) -> Any:
+    """What holds the text encoder's parts: older CLIPs do so themselves."""
+    text = getattr(model, "text", model)
+    if not hasattr(text, "ln_final") or getattr(text, "cls_emb", None) is not None:
+        raise UsageError("grammar needs a CLIP with open_clip's own text tower, without a class token")
+    return text
 
 
 def save_clip(
@@ -264,7 +336,7 @@ def token_ids(texts: Iterable[str], model_config: Mapping[str, Any]) -> list[int
     """
     if model_config["text_cfg"].get("hf_tokenizer_name"):
         raise UsageError("only models with CLIP's own tokenizer can store a part of their token table")
-    tokenizer = _tokenizer(model_config["text_cfg"])
+    tokenizer = clip_tokenizer(model_config["text_cfg"])
     ids = set(tokenizer([""]).unique().tolist())
     for text in (PROMPT, *texts):
         ids.update(tokenizer.encode(text))
@@ -288,10 +360,7 @@ def _harmonic_mean(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(total > 0, 2 * a * b / total.clamp(min=torch.finfo(total.dtype).tiny), 0.0)
 
 
-_Loaded = tuple[nn.Module, Mapping[str, Any], Tensor | None]
-
-
-def _load_own(config: ClipConfig) -> _Loaded:
+def _load_own(config: ClipConfig) -> OpenedClip:
     stored = checkpoint.load(config.checkpoint)
     if stored.metadata.get("format") != FORMAT:
         raise UsageError(
@@ -311,13 +380,13 @@ def _load_own(config: ClipConfig) -> _Loaded:
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise UsageError(f"the weights in {config.checkpoint} do not fit its config: {error}") from error
-    return model, model_config, used_tokens
+    return OpenedClip(model, model_config, used_tokens)
 
 
-def _load_published(config: ClipConfig) -> _Loaded:
+def _load_published(config: ClipConfig) -> OpenedClip:
     model_config = open_clip.get_model_config(config.model)
     if not config.weights:
-        return build_clip(model_config), model_config, None
+        return OpenedClip(build_clip(model_config), model_config, None)
     path, published = _weights_file(config)
     # OpenAI's weights and some others are wrong under the plain name's GELU; open_clip only warns of it.
     model_config["quick_gelu"] = bool(published.get("quick_gelu") or model_config.get("quick_gelu"))
@@ -331,7 +400,7 @@ def _load_published(config: ClipConfig) -> _Loaded:
             "not safetensors, nor a pickle of nothing but tensors (others are refused, they can run code)"
         )
         raise UsageError(f"weights {config.weights!r}: {reason}") from error
-    return model, model_config, None
+    return OpenedClip(model, model_config, None)
 
 
 def _weights_file(config: ClipConfig) -> tuple[str, Mapping[str, Any]]:
@@ -372,8 +441,12 @@ def _preprocessing_of(published: Mapping[str, Any]) -> dict[str, Any]:
     return {key: published[key] for key in _PREPROCESSING if key in published}
 
 
-def _preprocessing(given: Mapping[str, Any], size: int | tuple[int, int]) -> dict[str, Any]:
-    """open_clip's usual preprocessing for a model's image size, overlaid by `given`."""
+def preprocessing(given: Mapping[str, Any], size: int | tuple[int, int]) -> dict[str, Any]:
+    """open_clip's usual preprocessing for a model's image size, overlaid by `given`.
+
+    Raises:
+        UsageError: `given` has unknown keys, or a mode of resizing that open_clip does not know.
+    """
     unknown = given.keys() - _PREPROCESSING
     if unknown:
         raise UsageError(f"preprocess has {sorted(unknown)}; its keys are {sorted(_PREPROCESSING)}")
@@ -390,7 +463,8 @@ def _model_class(config: dict[str, Any]) -> type[nn.Module]:
     return open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP
 
 
-def _tokenizer(text_config: Mapping[str, Any]) -> Any:
+def clip_tokenizer(text_config: Mapping[str, Any]) -> Any:
+    """open_clip's tokenizer of a model, texts -> [B, T] int64; longer texts lose their last words."""
     length = text_config.get("context_length", DEFAULT_CONTEXT_LENGTH)
     options = dict(text_config.get("tokenizer_kwargs") or {})
     name = text_config.get("hf_tokenizer_name")
@@ -416,20 +490,13 @@ def _table_rows(model_config: Mapping[str, Any]) -> int:
     return int(model_config["text_cfg"].get("vocab_size", open_clip.CLIPTextCfg.vocab_size))
 
 
-def _digest(model: nn.Module) -> str:
-    """SHA-256 over names and values of a CPU model, whichever file they came from."""
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 over names and values of a model, whichever file they came from."""
     found = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         found.update(f"{name} {list(tensor.shape)}\n".encode())
-        found.update(tensor.contiguous().flatten().numpy())
+        found.update(tensor.cpu().contiguous().flatten().numpy())
     return found.hexdigest()
-
-
-def _thick(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The middle of an image so thin that to resize its short side would take gigabytes."""
-    longest = _THINNEST * min(image.shape[:2])
-    top, left = (max(0, (side - longest) // 2) for side in image.shape[:2])
-    return np.ascontiguousarray(image[top : top + longest, left : left + longest])
 
 
 def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -1,4 +1,4 @@
-"""Which CLIP scores captions; light, since open_clip takes seconds to import."""
+"""What rewards captions, and which CLIP scores them; light, since open_clip takes seconds to import."""
 
 import difflib
 from dataclasses import dataclass
@@ -62,6 +62,59 @@ class ClipConfig:
             raise UsageError(f"model {self.model} needs weights: {known_tags(self.model)}, or a local file")
         if self.weights_tag and not open_clip.get_pretrained_cfg(self.model, self.weights_tag):
             raise UsageError(f"weights_tag {self.weights_tag!r}: {self.model} has {known_tags(self.model)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig:
+    """A weighted sum of rewards; a part of weight 0 is never computed."""
+
+    cider: float = 0.0
+    """Weight of CIDEr-D, which is 0 to 10."""
+    bleu: float = 0.0
+    """Weight of the smoothed sentence BLEU-4, which is 0 to 1."""
+    clip_s: float = 0.0
+    """Weight of CLIP-S, which is 0 to 2.5."""
+    ref_clip_s: float = 0.0
+    """Weight of RefCLIP-S, which is 0 to 2.5."""
+    grammar: float = 0.0
+    """Weight of the probability that a caption is grammatical, 0 to 1."""
+    frequencies: str = ""
+    """Folder (path or URI) of the document frequencies, as jobs/prepare_cider.py writes it; for cider."""
+    clip: ClipConfig | None = None
+    """The CLIP of clip_s, ref_clip_s and grammar, on the device of the training; grammar needs one that
+    jobs/finetune_grammar.py wrote."""
+
+    def __post_init__(self) -> None:
+        """Refuse weights that reward nothing or lack what they need."""
+        for name, weight in self.weights.items():
+            if weight < 0:
+                raise UsageError(f"reward.{name}: {weight} is negative")
+        if not any(self.weights.values()):
+            raise UsageError(f"reward: give at least one of {', '.join(self.weights)} a weight above 0")
+        needs = (
+            ("cider", "frequencies", self.frequencies),
+            ("clip_s", "clip", self.clip),
+            ("ref_clip_s", "clip", self.clip),
+            ("grammar", "clip", self.clip),
+        )
+        for name, key, value in needs:
+            if self.weights[name] and not value:
+                raise UsageError(f"reward.{name} needs reward.{key}")
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight by part."""
+        return {name: getattr(self, name) for name in ("cider", "bleu", "clip_s", "ref_clip_s", "grammar")}
+
+    @property
+    def needs_references(self) -> bool:
+        """Whether a part compares with reference captions."""
+        return bool(self.cider or self.bleu or self.ref_clip_s)
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether a part looks at the images."""
+        return bool(self.clip_s or self.ref_clip_s)
 
 
 def known_tags(model: str) -> str:

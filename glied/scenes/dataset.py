@@ -47,6 +47,7 @@ def write_split(out: Path, split: str, count: int, seed: int, workers: int) -> N
     rows = list(tqdm(_map(task, count, workers), total=count, unit="scene", disable=not sys.stderr.isatty()))
     _write(out / "annotations.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     _write(out / "captions.json", json.dumps(coco(rows)))
+    _write(out / "descriptions.jsonl", "".join(json.dumps(described(row)) + "\n" for row in rows))
     _write(out / "finecapeval.csv", finecapeval(rows))
     _write(out / "classes.json", json.dumps(classes(), indent=1) + "\n")
 
@@ -87,6 +88,7 @@ def annotation(scene: Scene, language: Language) -> dict:
         "relations": [list(relation) for relation in scene.relations],
         "captions": list(language.references),
         "description": language.description,
+        "clauses": language.clauses,
         "phrases": language.phrases,
     }
 
@@ -104,6 +106,12 @@ def coco(rows: list[dict]) -> dict:
     texts = [(row["id"], caption) for row in rows for caption in row["captions"]]
     annotations = [{"id": i, "image_id": image, "caption": text} for i, (image, text) in enumerate(texts)]
     return {"info": {"description": "GLIED demo scenes"}, "images": images, "annotations": annotations}
+
+
+def described(row: dict) -> dict:
+    """A scene as CLIP learns it: its image, the full description before the references, and its clauses."""
+    texts = [row["description"], *row["captions"]]
+    return {"image": f"images/{row['file_name']}", "text": texts, "clauses": row["clauses"]}
 
 
 def finecapeval(rows: list[dict]) -> str:

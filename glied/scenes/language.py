@@ -183,11 +183,13 @@ class Language:
     Attributes:
         references: five sentences without punctuation.
         description: one sentence that names all objects, their look and relations, the place and the light.
+        clauses: the parts of the description, each true by itself.
         phrases: "background", "object" and "relation" phrases, as in FineCapEval.
     """
 
     references: tuple[str, ...]
     description: str
+    clauses: list[str]
     phrases: dict[str, list[str]]
 
 
@@ -197,7 +199,8 @@ def describe(scene: Scene) -> Language:
         Speaker(stream(scene.split, scene.seed, "speaker", scene.index, number), scene)
         for number in range(REFERENCES)
     )
-    return Language(tuple(speaker.reference() for speaker in speakers), description(scene), phrases(scene))
+    references = tuple(speaker.reference() for speaker in speakers)
+    return Language(references, description(scene), clauses(scene), phrases(scene))
 
 
 def plural(noun: str) -> str:
@@ -419,6 +422,13 @@ def side_relations(scene: Scene) -> list[tuple[int, str]]:
 
 def description(scene: Scene) -> str:
     """The full description; equal objects are merged, every zone is named once."""
+    main, *around = clauses(scene)
+    settings, groups = around[:2], [clause.removeprefix("with ") for clause in around[2:]]
+    return " ".join([main, *settings, *(["with " + join(groups)] if groups else [])])
+
+
+def clauses(scene: Scene) -> list[str]:
+    """The description in parts that hold in any selection: what, where, in which light, with what."""
     plan = scene.plan
     verb = verb_for(plan.subject, plan.relation)
     words = [noun_phrase(plan.subject)]
@@ -428,11 +438,9 @@ def description(scene: Scene) -> str:
         words += [ZONE_WORDS[plan.subject.zone][0]]
     else:
         words += [verb]
-    words += [PLACE_WORDS[plan.place][0], light_words(scene)[0]]
-    groups = [f"{join(names)} {where}" for where, names in _extras_by_zone(scene).items()]
-    if groups:
-        words += ["with", join(groups)]
-    return " ".join(word for word in words if word)
+    main = " ".join(word for word in words if word)
+    groups = [f"with {join(names)} {where}" for where, names in _extras_by_zone(scene).items()]
+    return [main, PLACE_WORDS[plan.place][0], light_words(scene)[0], *groups]
 
 
 def _extras_by_zone(scene: Scene) -> dict[str, list[str]]:

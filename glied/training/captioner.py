@@ -18,7 +18,7 @@ from glied.captioner.captioner import Captioner, attribute_ids
 from glied.captioner.config import DecodingConfig
 from glied.captioner.decode import decode
 from glied.captioner.model import CaptionerConfig, CaptioningModel
-from glied.captioner.vocabulary import BOS, EOS, PAD, Vocabulary, tokenize
+from glied.captioner.vocabulary import BOS, EOS, PAD, SPECIAL, Vocabulary, tokenize
 from glied.datasets import features
 from glied.datasets.captioned import CaptionedRegions
 from glied.errors import UsageError
@@ -83,6 +83,8 @@ class CaptionerTask:
     words: WordsConfig
     model: CaptionerConfig
     label_smoothing: float = 0.1
+    scheduled_sampling: float = 0.0
+    """Where the share of words that the model reads from itself has risen to at the end of training."""
     decoding: DecodingConfig = field(default_factory=lambda: DecodingConfig(beam_size=1))
     name: str = "captioner"
 
@@ -110,26 +112,34 @@ class CaptionerTask:
         """Read regions, predict attributes, look captions up and turn them into ids."""
         pairs = (self.train if training else self.validation).pair(rows)
         references = [captions for _, captions in pairs]
-        regions = RegionBatch.collate([features.read(row) for row, _ in pairs])
-        ids, mask = self._attributes(regions)
+        count = self.words.attribute_count if self.model.reads_attributes else 0
+        images = read_images([row for row, _ in pairs], self.predictor, self.vocabulary, count)
         encoded = [
             [self.vocabulary.encode(tokenize(text)[: self.words.max_length]) for text in one]
             for one in references
         ]
         inputs, targets = caption_tensors(encoded)
-        return CaptionBatch(regions, ids, mask, inputs, targets, references)
-
-    def _attributes(self, regions: RegionBatch) -> tuple[Tensor, Tensor]:
-        """Ids and mask [B, N] of the attributes; none for a model that does not look at them."""
-        count = self.words.attribute_count if self.model.reads_attributes else 0
-        with torch.inference_mode():
-            top = self.predictor.top(regions, count) if count else [[]] * len(regions.mask)
-        return attribute_ids([[word for word, _ in one] for one in top], self.vocabulary, count)
+        return CaptionBatch(*images, inputs, targets, references)
 
     def loss(self, model: nn.Module, batch: CaptionBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """Label-smoothed cross-entropy per word; logs the share of words predicted right too."""
-        mask = batch.targets != PAD
-        logits = model(batch.regions, batch.attributes, batch.attribute_mask, batch.inputs, mask)
+        """`loss_at` the start of training."""
+        return self.loss_at(model, batch, 0.0)
+
+    def loss_at(
+        self, model: nn.Module, batch: CaptionBatch, done: float
+    ) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """Label-smoothed cross-entropy per word; logs the share of words predicted right too.
+
+        With scheduled sampling (Bengio et al. 2015, arXiv 1506.03099) part of the inputs are words that the
+        model has drawn itself, in a first pass without gradients (Mihaylova and Martins 2019).
+        """
+        mask, inputs, share = batch.targets != PAD, batch.inputs, self.scheduled_sampling * done
+        if share > 0:
+            with torch.no_grad():
+                first = getattr(model, "module", model)
+                logits = first(batch.regions, batch.attributes, batch.attribute_mask, inputs, mask)
+                inputs = mix_inputs(inputs, logits, mask, share)
+        logits = model(batch.regions, batch.attributes, batch.attribute_mask, inputs, mask)
         targets = batch.targets[mask]
         with torch.no_grad():
             accuracy = (logits.argmax(dim=-1) == targets).float().mean()
@@ -169,6 +179,37 @@ class CaptionerTask:
             cast(CaptioningModel, model), self.vocabulary, attribute_count=self.words.attribute_count
         )
         captioner.save(folder_uri, half=True)
+
+
+def read_images(
+    rows: Sequence[Row], predictor: AttributePredictor, vocabulary: Vocabulary, count: int
+) -> tuple[RegionBatch, Tensor, Tensor]:
+    """What the captioner sees of images: their regions, and ids [B, N] and mask of N attribute words.
+
+    N is `count`; 0 for a model that does not look at attributes.
+    """
+    regions = RegionBatch.collate([features.read(row) for row in rows])
+    with torch.inference_mode():
+        top = predictor.top(regions, count) if count else [[]] * len(rows)
+    ids, mask = attribute_ids([[word for word, _ in one] for one in top], vocabulary, count)
+    return regions, ids, mask
+
+
+def mix_inputs(inputs: Tensor, logits: Tensor, mask: Tensor, share: float) -> Tensor:
+    """Replace a random `share` of the words that are read by words drawn from the model, never special ones.
+
+    Args:
+        inputs: [B, C, T] int64, begin token first.
+        logits: [M, V], of the word after each of the M real places of `mask`, in order.
+        mask: [B, C, T], True where real.
+        share: probability of each replacement.
+    """
+    words = logits[:, len(SPECIAL) :].float().softmax(dim=-1)
+    drawn = torch.full_like(inputs, PAD)
+    drawn[mask] = torch.multinomial(words, 1).squeeze(1) + len(SPECIAL)
+    replaced = mask & (torch.rand(inputs.shape, device=inputs.device) < share)
+    replaced[..., 0] = False  # nothing comes before the begin token
+    return torch.where(replaced, drawn.roll(1, dims=-1), inputs)
 
 
 def caption_tensors(captions: Sequence[Sequence[Sequence[int]]]) -> tuple[Tensor, Tensor]:

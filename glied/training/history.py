@@ -25,7 +25,7 @@ Points = list[tuple[int, float]]
 
 @dataclass(frozen=True)
 class Sample:
-    """A caption that a validation decoded, and what it was compared with."""
+    """A caption that a validation decoded; a reference of its image, or the image's name where it has none."""
 
     caption: str
     reference: str

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from glied.errors import UsageError
 
@@ -154,17 +155,31 @@ class Progress:
     """Best value so far of the metric that selects the checkpoint."""
     best_step: int = 0
     """Step at which `best` was measured."""
+    stale: int = 0
+    """Validations since then."""
+
+
+def weight_average(model: nn.Module, decay: float) -> AveragedModel | None:
+    """Returns an exponential moving average of the model's weights, to be updated after each step; None for
+    decay 0. It starts with the weights after the first step."""
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
 
 
 _STATE_VERSION = 1
 
 
-def pack_state(model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> bytes:
+def pack_state(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    average: AveragedModel | None = None,
+) -> bytes:
     """Returns a checkpoint: tensors and plain containers only, so that it loads with `weights_only=True`."""
     state = {
         "version": _STATE_VERSION,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "average": average and average.state_dict(),
         "progress": dataclasses.asdict(progress),
     }
     buffer = io.BytesIO()
@@ -172,8 +187,10 @@ def pack_state(model: nn.Module, optimizer: torch.optim.Optimizer, progress: Pro
     return buffer.getvalue()
 
 
-def unpack_state(data: bytes, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Loads a checkpoint of `pack_state` into `model` and `optimizer` and returns where the run stood.
+def unpack_state(
+    data: bytes, model: nn.Module, optimizer: torch.optim.Optimizer, average: AveragedModel | None = None
+) -> Progress:
+    """Loads a checkpoint of `pack_state` into what it was made from and returns where the run stood.
 
     Raises:
         UsageError: the checkpoint was written by another version or belongs to another model.
@@ -186,6 +203,8 @@ def unpack_state(data: bytes, model: nn.Module, optimizer: torch.optim.Optimizer
     try:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
+        if average is not None:
+            average.load_state_dict(state["average"])
     except (RuntimeError, ValueError) as error:
         raise UsageError(f"the checkpoint does not fit this model: {error}") from error
     return Progress(**state["progress"])

@@ -76,6 +76,15 @@ class Task(Protocol):
 
 
 @runtime_checkable
+class ScheduledTask(Task, Protocol):
+    """A task whose loss changes in the course of training."""
+
+    def loss_at(self, model: nn.Module, batch: Any, done: float) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """As `loss`, which is then not called; `done` is the share of the steps that were taken, 0 to 1."""
+        ...
+
+
+@runtime_checkable
 class CaptioningTask(Task, Protocol):
     """A task whose validation has captions to show."""
 

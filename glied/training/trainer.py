@@ -46,7 +46,7 @@ from glied.errors import GliedError, JobError, UsageError
 from glied.training import loading, steps
 from glied.training.history import RESULT, RUN, Sample, flat
 from glied.training.runlog import RunLog, interval_line
-from glied.training.task import CaptioningTask, Row, Task
+from glied.training.task import CaptioningTask, Row, ScheduledTask, Task
 
 CHECKPOINTS = "checkpoints"
 BEST = "best"
@@ -85,6 +85,8 @@ class TrainerConfig:
     """Decoupled for AdamW; matrices only."""
     clip_norm: float = 1.0
     """Largest L2 norm of the gradient; 0 never clips."""
+    ema_decay: float = 0.0
+    """Validates and exports an exponential moving average of the weights with this decay; 0 for none."""
     seed: int = 0
     """Seed of the initialization, the order of the rows, augmentation and dropout."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -105,6 +107,8 @@ class TrainerConfig:
     """Epochs between validations; the last epoch is always validated."""
     validate_every_steps: int | None = None
     """Also validates after every so many steps, for long epochs."""
+    patience: int | None = None
+    """Ends the training after so many validations in a row without a better first metric; null never does."""
     checkpoint_every_steps: int = 500
     """Steps between checkpoints, besides the one at the end of each epoch."""
     keep_checkpoints: int = 2
@@ -127,13 +131,15 @@ class TrainerConfig:
         for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("max_steps", "validate_every_steps", "pause_after_steps"):
+        for name in ("max_steps", "validate_every_steps", "pause_after_steps", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1 or null, not {value}")
         for name in ("warmup_steps", "weight_decay", "clip_norm", "final_factor", "max_failures"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} must not be negative, not {getattr(self, name)}")
+        if not 0 <= self.ema_decay < 1:
+            raise UsageError(f"ema_decay must be in [0, 1), not {self.ema_decay}")
         if not self.learning_rate > 0:
             raise UsageError(f"learning_rate must be positive, not {self.learning_rate}")
         if self.batch_size % self.workers:
@@ -383,6 +389,7 @@ class _Worker:
             learning_rate=self.config.learning_rate,
             weight_decay=self.config.weight_decay,
         )
+        self.average = steps.weight_average(self.model, self.config.ema_decay)
         self.progress = self._restore()
         self.log = RunLog(self.config.output, self.progress.step) if self.rank == 0 else None
         self.parallel: nn.Module = self.model
@@ -408,21 +415,34 @@ class _Worker:
                 f", resumed at step {started}" if started else "",
             )  # fmt: skip
         stop = min(total, self.config.pause_after_steps or total)
-        self.model.train()
         self._meter = _Meter(started)
-        for batch in self._train_batches(started, stop):
-            self._meter.loaded()
-            self._step(batch)
-            self._after_step()
-        if self.progress.step >= total and self.rank == 0:
+        with contextlib.closing(self._train_batches(started, started if self._stopped else stop)) as batches:
+            for batch in batches:
+                self._meter.loaded()
+                self._step(batch)
+                self._after_step()
+                if self._stopped:
+                    break
+        if self.rank == 0 and (self.progress.step >= total or self._stopped):
             self._finish()
+
+    @property
+    def _stopped(self) -> bool:
+        """Whether validation has been without progress for too long."""
+        return self.config.patience is not None and self.progress.stale >= self.config.patience
+
+    @property
+    def _exported(self) -> nn.Module:
+        """What is validated and exported: the model, or the average of its weights."""
+        return self.model if self.average is None else self.average.module
 
     def _step(self, batch: Any) -> None:
         config, step = self.config, self.progress.step
         steps.seed_everything(config.seed, "step", step, self.rank)
         batch = steps.move(batch, self.device)
+        self.parallel.train()  # whatever validation or an export left it in
         with steps.autocast(self.device, bf16=config.precision == "bf16"):
-            loss, scalars = self.task.loss(self.parallel, batch)
+            loss, scalars = self._loss(batch)
         rate = config.learning_rate * steps.learning_rate_factor(
             step,
             schedule=config.schedule,
@@ -433,8 +453,15 @@ class _Worker:
         steps.optimizer_step(
             loss, self.parallel, self.optimizer, learning_rate=rate, clip_norm=config.clip_norm
         )
+        if self.average is not None:
+            self.average.update_parameters(self.model)
         self._meter.add({"loss": loss.detach(), **{k: v for k, v in scalars.items() if k != "loss"}}, rate)
         self.progress.step += 1
+
+    def _loss(self, batch: Any) -> tuple[torch.Tensor, dict[str, float | torch.Tensor]]:
+        if isinstance(self.task, ScheduledTask):
+            return self.task.loss_at(self.parallel, batch, self.progress.step / self.plan.total_steps)
+        return self.task.loss(self.parallel, batch)
 
     def _after_step(self) -> None:
         """Logs, validates and checkpoints where they are due; every rank takes the same decisions."""
@@ -448,6 +475,7 @@ class _Worker:
         validated |= bool(config.validate_every_steps) and step % (config.validate_every_steps or 1) == 0
         if validated and self.plan.validation.rows:
             self._validate()
+        last |= self._stopped
         if epoch_end or last or pausing or step % config.checkpoint_every_steps == 0:
             self._checkpoint()
 
@@ -471,10 +499,9 @@ class _Worker:
         """Validates on rank 0 while the others wait; exports the model when it is the best so far."""
         if self.log is not None:
             begun = time.monotonic()
-            self.model.eval()
+            model = self._exported.eval()
             with torch.no_grad(), contextlib.closing(self._validation_batches()) as batches:
-                metrics, samples = self._validated(self.model, batches)
-            self.model.train()
+                metrics, samples = self._validated(model, batches)
             self.log.write("validation", self.progress.step, metrics)
             if samples:
                 self.log.write_samples(self.progress.step, samples)
@@ -485,7 +512,7 @@ class _Worker:
                 "validation at step %d: %s (%.0f s)", self.progress.step, text, time.monotonic() - begun
             )
             self._keep_best(metrics)
-        self._wait()
+        self._agree()
 
     def _validated(self, model: nn.Module, batches: Iterable[Any]) -> tuple[dict[str, float], list[Sample]]:
         """Metrics, and captions where the task has some."""
@@ -497,16 +524,24 @@ class _Worker:
         value = float(next(iter(metrics.values())))
         if self.progress.best is None or value > self.progress.best:
             self.progress.best, self.progress.best_step = value, self.progress.step
-            self.task.export(self.model, storage.join(self.config.output, BEST))
+            self.progress.stale = 0
+            self.task.export(self._exported, storage.join(self.config.output, BEST))
+            return
+        self.progress.stale += 1
+        if self._stopped:
+            logger.info("no better validation in %d: the training ends here", self.progress.stale)
 
-    def _wait(self) -> None:
+    def _agree(self) -> None:
+        """All workers wait for rank 0 and learn whether to go on."""
         if self.world > 1:
-            torch.distributed.barrier()
+            told = [self.progress]
+            torch.distributed.broadcast_object_list(told, src=0)
+            self.progress = told[0]
         self._meter.restart()
 
     # ---- data
 
-    def _train_batches(self, start: int, stop: int) -> Iterator[Any]:
+    def _train_batches(self, start: int, stop: int) -> Generator[Any, None, None]:
         """Yields the collated batches of steps `start` to `stop`, prepared in the background."""
 
         def collate(item: tuple[int, list[Row]]) -> Any:
@@ -591,7 +626,8 @@ class _Worker:
         if checkpoint is None:
             return steps.Progress()
         with checkpoint.as_directory() as folder:
-            return steps.unpack_state((Path(folder) / _STATE).read_bytes(), self.model, self.optimizer)
+            data = (Path(folder) / _STATE).read_bytes()
+            return steps.unpack_state(data, self.model, self.optimizer, self.average)
 
     def _checkpoint(self) -> None:
         """Hands the state to Ray Train; all ranks report, rank 0 with the files."""
@@ -601,7 +637,7 @@ class _Worker:
         else:
             self.log.sync()
             with tempfile.TemporaryDirectory() as folder:
-                state = steps.pack_state(self.model, self.optimizer, self.progress)
+                state = steps.pack_state(self.model, self.optimizer, self.progress, self.average)
                 (Path(folder) / _STATE).write_bytes(state)
                 ray.train.report({"step": step}, checkpoint=ray.train.Checkpoint.from_directory(folder))
         self._meter.restart()
@@ -610,14 +646,15 @@ class _Worker:
         """Exports the last model and writes result.json, which marks the run as complete."""
         assert self.log is not None
         output, progress = self.config.output, self.progress
-        self.task.export(self.model, storage.join(output, LAST))
+        self.task.export(self._exported, storage.join(output, LAST))
         if progress.best is None:
-            self.task.export(self.model, storage.join(output, BEST))
+            self.task.export(self._exported, storage.join(output, BEST))
         self.log.close()
         result = {
             "complete": True,
             "steps": progress.step,
             "epochs": progress.step / self.plan.epoch_steps,
+            "stopped_early": progress.step < self.plan.total_steps,
             "best": progress.best,
             "best_step": progress.best_step if progress.best is not None else progress.step,
             "last": self.log.latest("train"),

@@ -4,14 +4,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from glied.errors import UsageError
+from glied.rewards.config import ClipConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class RegionsConfig:
     """Which extractor finds the regions, and how many it keeps."""
 
-    kind: Literal["torchvision"] = "torchvision"
-    """Family of extractors."""
+    kind: Literal["torchvision", "clip"] = "torchvision"
+    """Family of extractors: torchvision's detectors; clip, whose only region is the whole image and whose
+    feature is the image's CLIP vector, for rewards."""
     checkpoint: str = ""
     """Folder (path or URI) of a detector trained by jobs/train_regions.py; excludes `model`."""
     model: str = ""
@@ -26,6 +28,8 @@ class RegionsConfig:
     """Regions that score lower are dropped while more than min_regions remain."""
     overlap: float = 0.6
     """Of two regions with a higher IoU the lower-scored one is a duplicate, whatever their classes."""
+    clip: ClipConfig | None = None
+    """The CLIP of kind clip, which has no use for the other settings but `device`."""
     device: str = "cpu"
     """Torch device, e.g. cpu or cuda."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -40,7 +44,11 @@ class RegionsConfig:
             raise UsageError(f"threshold {self.threshold}: must be in 0..1")
         if not 0 < self.overlap <= 1:
             raise UsageError(f"overlap {self.overlap}: must be in 0..1 and not 0")
-        if bool(self.checkpoint) == bool(self.model):
+        if (self.kind == "clip") != (self.clip is not None):
+            raise UsageError("regions: kind clip and the setting clip belong together")
+        if self.clip is not None and (self.checkpoint or self.model):
+            raise UsageError("regions: kind clip takes no checkpoint or model of its own, only those in clip")
+        if self.clip is None and bool(self.checkpoint) == bool(self.model):
             raise UsageError("regions: give either checkpoint (a folder) or model (a torchvision name)")
         if self.weights and not self.model:
             raise UsageError(f"weights {self.weights!r} belong to a torchvision model: name it in model")

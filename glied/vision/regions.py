@@ -120,6 +120,11 @@ def load_extractor(config: RegionsConfig) -> RegionExtractor:
     Raises:
         UsageError: no such model, weights or checkpoint.
     """
+    if config.clip is not None:
+        from glied.rewards.clip import load_clip  # open_clip is slow to import, too
+        from glied.vision.clip_images import ClipImages
+
+        return ClipImages(load_clip(replace(config.clip, device=config.device)))
     import_torchvision()
     from glied.vision.torchvision_regions import load_torchvision  # torchvision is slow to import
 

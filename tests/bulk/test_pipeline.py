@@ -46,7 +46,7 @@ def test_files_of_unknown_size_travel_in_bounded_pieces(tmp_path):
     for number in range(10):
         (tmp_path / f"{number}.jpg").write_bytes(bytes(1000))
     names = [str(tmp_path / f"{number}.jpg") for number in range(10)]
-    for sizes, pieces in (([1000] * 10, [(5, 10)]), ([None] * 10, [(5, 4), (9, 4), (13, 2)])):
+    for sizes, pieces in (([1000] * 10, [(5, 10)]), ([None] * 10, [(5, 4), (9, 2), (11, 2), (13, 2)])):
         chunk = planned(id=names, uri=names, size=sizes)
         batch = pa.table({"unit": [7], "start": [5], "table": pa.array([to_ipc(chunk)], pa.large_binary())})
         rows = [row for one in _FetchChunk(Fetch(), 3000)(batch) for row in one.to_pylist()]

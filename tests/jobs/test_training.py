@@ -1,8 +1,7 @@
-"""From scenes to a captioner through the tiny configs: two jobs as processes, the rest in this one."""
+"""From scenes to a rewarded captioner through the tiny configs: one job as a process, the others here."""
 
 import json
 from pathlib import Path
-from types import ModuleType
 
 import pyarrow.parquet as pq
 import pytest
@@ -15,50 +14,34 @@ from glied.bulk.sources.fetch import Fetch
 from glied.captioner.captioner import Captioner
 from glied.config import parse
 from glied.datasets import features
+from glied.errors import UsageError
+from glied.rewards.clip import build_clip, save_clip
+from glied.rewards.grammar import CORRUPTIONS, GrammarHead, save_grammar
 from glied.scenes.dataset import write_split
-from glied.training import loading, steps
 from glied.vision.attributes import load_attributes
 from glied.vision.regions import RegionBatch
-from jobs import train_attributes, train_captioner
+from jobs import prepare_cider, train_attributes, train_captioner, train_regions, train_scst
 from tests.jobs.conftest import ROOT
-
-GENERATOR = torch.Generator()
-
-
-def load_config(job: ModuleType, name: str):
-    return parse(job.Config, [f"--config={ROOT / 'configs' / name}"])
+from tests.jobs.here import load_config, train_here
+from tests.rewards.test_clip import TINY
 
 
-def train_here(job: ModuleType, config_name: str) -> None:
-    """What a training job does with its config, without Ray and checkpoints."""
-    config = load_config(job, config_name)
-    task, trainer = job.build_task(config), config.trainer
-    model = task.build()
-    optimizer = steps.build_optimizer(
-        model, name=trainer.optimizer, learning_rate=trainer.learning_rate, weight_decay=trainer.weight_decay
-    )
-    rows = {
-        split: [row for uri in task.data(split) for row in pq.read_table(uri).to_pylist()]
-        for split in ("train", "validation")
-    }
-    for batch in loading.batched(rows["train"], trainer.batch_size, drop_last=True):
-        loss, _ = task.loss(model.train(), task.collate(batch, training=True, generator=GENERATOR))
-        steps.optimizer_step(
-            loss, model, optimizer, learning_rate=trainer.learning_rate, clip_norm=trainer.clip_norm
-        )
-    with torch.no_grad():
-        batch = task.collate(rows["validation"], training=False, generator=GENERATOR)
-        metrics = task.validate(model.eval(), [batch])
-    assert all(0 <= value < 1000 for value in metrics.values())
-    task.export(model, f"{trainer.output}/best")
-
-
-def extract_here(*options: str) -> None:
+def extract_here(*options: str, name: str = "demo_tiny") -> None:
     config = parse(
-        ExtractRegionsConfig, [f"--config={ROOT / 'configs' / 'extract' / 'demo_tiny.yaml'}", *options]
+        ExtractRegionsConfig, [f"--config={ROOT / 'configs' / 'extract' / f'{name}.yaml'}", *options]
     )
     summary = run.execute(extract_job(config), run_here(Fetch(), extract_factory(config).build()))
     assert run.exit_code(summary) == 0
+
+
+def make_clips() -> None:
+    """A random CLIP, and the same one with a grammar head that is said to be fit."""
+    torch.manual_seed(0)
+    clip = build_clip(TINY, preprocess={"resize_mode": "squash"})
+    for folder in ("runs/clip_tiny/best", "runs/grammar_tiny/best"):
+        save_clip(folder, clip, TINY)
+    head = GrammarHead(width=TINY["text_cfg"]["width"], hidden=8)
+    save_grammar("runs/grammar_tiny/best", head, {f"accuracy_{kind}": 100.0 for kind in CORRUPTIONS})
 
 
 @pytest.mark.timeout(400)
@@ -66,27 +49,40 @@ def test_every_stage_trains_on_what_the_one_before_wrote(run_job, tmp_path: Path
     monkeypatch.chdir(tmp_path)
     for split, count in (("train", 24), ("val", 8)):
         write_split(tmp_path / "data" / "scenes_tiny" / split, split, count, 0, 1)
-    regions = run_job("train_regions", f"--config={ROOT / 'configs/regions/demo_tiny.yaml'}", folder=tmp_path)
-    assert regions.returncode == 0, regions.stderr
-    assert json.loads(regions.stdout.splitlines()[-1])["complete"]
+    assert train_here(train_regions, "regions/demo_tiny.yaml")["ap50"] >= 0
     extract_here()
     extract_here("--input.uri=data/scenes_tiny/val/images", "--output.uri=runs/features_tiny/val")
-    train_here(train_attributes, "attributes/demo_tiny.yaml")
+    assert 0 <= train_here(train_attributes, "attributes/demo_tiny.yaml")["map"] <= 1
     plain = ("base", "lstm", "soft_att", "up_down", "ct")
-    for name in plain:
-        train_here(train_captioner, f"captioner/{name}_tiny.yaml")
-    glied = run_job(
-        "train_captioner", f"--config={ROOT / 'configs/captioner/glied_tiny.yaml'}", folder=tmp_path
-    )
-    assert glied.returncode == 0, glied.stderr
-    result = json.loads(glied.stdout.splitlines()[-1])
+    for name in (*plain, "glied"):
+        assert train_here(train_captioner, f"captioner/{name}_tiny.yaml")["cider"] >= 0
+    make_clips()
+    extract_here(name="clip_tiny")
+    outputs = ["--input.uri=data/scenes_tiny/val/images", "--output.uri=runs/clip_features_tiny/val"]
+    extract_here(*outputs, name="clip_tiny")
+
+    scst = f"--config={ROOT / 'configs/scst/cider_tiny.yaml'}"
+    monkeypatch.setattr("sys.argv", ["train_scst.py", scst])
+    with pytest.raises(UsageError, match=r"no checkpoint in runs/cider_tiny.*prepare_cider\.py makes it"):
+        train_scst.main()
+    options = ["--captions=data/scenes_tiny/train/captions.json", "--captioner=runs/glied_tiny/best"]
+    monkeypatch.setattr("sys.argv", ["prepare_cider.py", *options, "--out=runs/cider_tiny"])
+    assert prepare_cider.main() == 0
+    for name in ("clip_s", "ref_clip_s", "cider_clip_s", "clip_s_grammar"):
+        train_scst.build_task(load_config(train_scst, f"scst/{name}_tiny.yaml")).check()
+        assert train_here(train_scst, f"scst/{name}_tiny.yaml")["reward"] >= 0
+    done = run_job("train_scst", scst, folder=tmp_path)  # the one through Ray
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
     assert (result["complete"], result["steps"]) == (True, 3)
+    assert {"reward", "reward_cider", "entropy", "seconds_draw"} <= set(result["last"])
 
     validation = load_config(train_captioner, "captioner/glied_tiny.yaml").validation
     image = features.read(pq.read_table(validation.paths()[0]).to_pylist()[0])
     predictor = load_attributes("runs/attributes_tiny/best")
-    for name in (*plain, "glied"):
-        captioner = Captioner.load(f"runs/{name}_tiny/best")
+    folders = {name: f"{name}_tiny" for name in plain} | {"glied": "scst_tiny/cider"}
+    for name, folder in folders.items():
+        captioner = Captioner.load(f"runs/{folder}/best")
         with torch.inference_mode():
             attributes = predictor.top(RegionBatch.collate([image]), captioner.attribute_count)
         assert captioner.model.config.architecture == name

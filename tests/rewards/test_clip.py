@@ -21,6 +21,7 @@ from glied.rewards.clip import (
     build_clip,
     clip_score,
     load_clip,
+    pad_references,
     ref_clip_score_metric,
     ref_clip_score_reward,
     save_clip,
@@ -77,6 +78,14 @@ def straightforward(model: Any, images: list, texts: list[str], preprocess: dict
             b = model.encode_text(open_clip.tokenize(["A photo depicts " + text]))[0]
         scores.append(2.5 * max(float(a @ b / (a.norm() * b.norm())), 0.0))
     return torch.tensor(scores)
+
+
+def best_cosine(model: Any, text: str, references: list[str]) -> float:
+    """Cosine of a text with the nearest of its references, with open_clip's own tokenizer and encoder."""
+    with torch.inference_mode():
+        tokens = open_clip.tokenize(["A photo depicts " + one for one in (text, *references)])
+        own, *others = (vector / vector.norm() for vector in model.encode_text(tokens))
+    return max(float(own @ other) for other in others)
 
 
 def random_file(folder: Path, name: str) -> Path:
@@ -156,8 +165,8 @@ def test_thin_images_are_cropped_before_they_are_resized(tiny, images):
     middle = thin[65535 // 2 - 40 : 65535 // 2 + 41]
     torch.testing.assert_close(cropping.encode_images([thin]), cropping.encode_images([middle]))
     sizes = []
-    transform = cropping._transform
-    cropping._transform = lambda image: sizes.append(image.size) or transform(image)
+    first, *rest = cropping.pixels._resize
+    cropping.pixels._resize = [lambda image: sizes.append(image.size) or first(image), *rest]
     assert cropping.encode_images([thin, thin.transpose(1, 0, 2), thin[:5, :1]]).isfinite().all()
     assert sizes == [(2, 64), (64, 2), (1, 5)]
 
@@ -354,13 +363,23 @@ def test_a_real_architecture_and_no_global_state(images):
     root = logging.getLogger()
     handlers, names = list(root.handlers), open_clip.list_models()
     generator = torch.get_rng_state()
-    scorer = load_clip(ClipConfig(model="RN50", allow_random=True, batch_size=2))
-    found = clip_score(scorer.encode_images(images[:3]), scorer.encode_texts(CAPTIONS[:3]))
+    scorer = load_clip(ClipConfig(model="ViT-B-32", allow_random=True, batch_size=2))
+    vectors, texts = scorer.encode_images(images[:3]), scorer.encode_texts(CAPTIONS[:3])
     assert torch.equal(torch.get_rng_state(), generator)
     assert root.handlers == handlers
     assert open_clip.list_models() == names
     expected = straightforward(scorer.model, images[:3], CAPTIONS[:3], {"size": 224})
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert (expected > 0).any()
+    torch.testing.assert_close(clip_score(vectors, texts), expected, rtol=1e-5, atol=1e-6)
+
+    references = [CAPTIONS[3:], CAPTIONS[1:2], CAPTIONS[:3]]  # of each image
+    padded, mask = pad_references([scorer.encode_texts(own) for own in references])
+    cosines = [best_cosine(scorer.model, *pair) for pair in zip(CAPTIONS[:3], references, strict=True)]
+    for score, weight in ((ref_clip_score_reward, 2.5), (ref_clip_score_metric, 1.0)):
+        nearest = weight * torch.tensor(cosines).clamp(min=0)
+        harmonic = 2 * expected * nearest / (expected + nearest).clamp(min=1e-30)
+        found = score(vectors, texts, padded, mask)
+        torch.testing.assert_close(found, harmonic, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,15 @@ def test_references_are_plain_lowercase_words(said: list) -> None:
     assert 9 <= np.mean(lengths) <= 13
 
 
+def test_clauses_say_what_the_description_says(said: list) -> None:
+    for language in said:
+        assert len(language.clauses) >= 3
+        assert language.description.startswith(" ".join(language.clauses[:3]))
+        assert Counter(words(" ".join(language.clauses))) - Counter({"with": 9, "and": 9}) == Counter(
+            words(language.description)
+        ) - Counter({"with": 9, "and": 9})
+
+
 def test_descriptions_never_name_a_thing_twice(said: list) -> None:
     for language in said:
         objects = language.phrases["object"]

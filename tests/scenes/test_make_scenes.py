@@ -50,6 +50,11 @@ def test_the_split_reads_as_promised(tmp_path: Path) -> None:
             assert set(one["attributes"]) <= {
                 name for group in classes["attributes"].values() for name in group
             }
+    described = [json.loads(line) for line in (tmp_path / "descriptions.jsonl").read_text().splitlines()]
+    for row, one in zip(rows, described, strict=True):
+        assert (tmp_path / one["image"]).name == row["file_name"]
+        assert one["text"] == [row["description"], *row["captions"]]
+        assert one["clauses"] == row["clauses"]
     captions = json.loads((tmp_path / "captions.json").read_text())
     assert (len(captions["images"]), len(captions["annotations"])) == (5, 25)
     assert len({annotation["id"] for annotation in captions["annotations"]}) == 25

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -10,7 +11,8 @@ from glied.captioner.vocabulary import BOS, EOS, PAD
 from glied.datasets import features
 from glied.datasets.captioned import CaptionedRegions
 from glied.errors import UsageError
-from glied.training.captioner import CaptionerTask, WordsConfig, caption_tensors
+from glied.training.captioner import CaptionerTask, WordsConfig, caption_tensors, mix_inputs
+from glied.training.task import ScheduledTask
 from glied.vision.attributes import AttributePredictor, save_attributes
 from glied.vision.regions import RegionBatch, Regions
 
@@ -107,6 +109,36 @@ def test_caption_tensors_pad_words_and_captions():
     inputs, targets = caption_tensors([[[7, 8], [9]], [[5]]])
     assert inputs.tolist() == [[[BOS, 7, 8], [BOS, 9, PAD]], [[BOS, 5, PAD], [PAD, PAD, PAD]]]
     assert targets.tolist() == [[[7, 8, EOS], [9, EOS, PAD]], [[5, EOS, PAD], [PAD, PAD, PAD]]]
+
+
+def test_scheduled_sampling_mixes_in_words_of_the_model():
+    inputs = torch.tensor([[[BOS, 7, 8, 9]] * 200, [[BOS, 5, PAD, PAD]] * 200])
+    mask = inputs != PAD
+    logits = torch.zeros(int(mask.sum()), 12)
+    logits[:, EOS], logits[:, 11] = 50.0, 30.0  # the end is likeliest, but no word to read
+    torch.manual_seed(0)
+    mixed = mix_inputs(inputs, logits, mask, 0.25)
+    changed = mixed != inputs
+    assert set(mixed[changed].tolist()) == {11}
+    assert not changed[..., 0].any()
+    assert not changed[~mask].any()
+    assert 0.2 < changed[..., 1:].sum() / mask[..., 1:].sum() < 0.3
+    assert torch.equal(mix_inputs(inputs, logits, mask, 0.0), inputs)
+    after = torch.zeros(int(mask.sum()), 12)
+    after[torch.arange(len(after)), 4 + torch.arange(len(after)) % 4] = 50.0  # the word drawn at each place
+    drawn = mix_inputs(inputs[:1, :1], after[:4], mask[:1, :1], 1.0)
+    assert drawn.tolist() == [[[BOS, 4, 5, 6]]], "a word is read where the one before it was read"
+
+
+def test_scheduled_sampling_rises_with_the_training(task, rows):
+    task = dataclasses.replace(task, scheduled_sampling=0.9, label_smoothing=0.0)
+    assert isinstance(task, ScheduledTask)
+    model = task.build().eval()
+    batch = task.collate(rows, training=True, generator=GENERATOR)
+    torch.manual_seed(0)
+    start, middle, end = (task.loss_at(model, batch, done)[0].item() for done in (0.0, 0.5, 1.0))
+    assert start == task.loss(model, batch)[0].item() == task.loss_at(model, batch, 0.0)[0].item()
+    assert len({start, middle, end}) == 3
 
 
 @pytest.mark.parametrize("key", ["minimum_count", "max_length", "attribute_count"])

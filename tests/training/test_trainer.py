@@ -31,14 +31,14 @@ def read_metrics(output: Path, kind: str) -> list[dict]:
     return [line for line in lines if line["kind"] == kind]
 
 
-def plain_losses(task: ToyTask, config: TrainerConfig) -> list[float]:
-    """The same training as a plain, uninterrupted loop without Ray."""
+def plain_training(task: ToyTask, config: TrainerConfig) -> tuple[list[float], dict[str, torch.Tensor]]:
+    """The same training as a plain, uninterrupted loop without Ray: its losses, and the averaged weights."""
     steps.seed_everything(config.seed, "build")
     model = task.build().train()
     optimizer = steps.build_optimizer(
         model, name="adamw", learning_rate=config.learning_rate, weight_decay=config.weight_decay
     )
-    rows, losses = table(task.rows), []
+    rows, losses, average = table(task.rows), [], {}
     total = config.epochs * EPOCH_STEPS
     for epoch in range(config.epochs):
         order = loading.permutation(task.rows, config.seed, "epoch", epoch)
@@ -55,11 +55,14 @@ def plain_losses(task: ToyTask, config: TrainerConfig) -> list[float]:
             rate = config.learning_rate * factor
             steps.optimizer_step(loss, model, optimizer, learning_rate=rate, clip_norm=config.clip_norm)
             losses.append(loss.detach().item())
-    return losses
+            for name, value in model.state_dict().items():
+                kept = average.setdefault(name, value.clone())
+                kept += (value - kept) * (1 - config.ema_decay)
+    return losses, average
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, ray_session: None) -> None:
-    task, config = ToyTask(), make_config(tmp_path / "run")
+    task, config = ToyTask(), make_config(tmp_path / "run", ema_decay=0.8)
     torch.set_num_threads(1)
     paused = train(task, dataclasses.replace(config, pause_after_steps=9))
     assert paused == {"complete": False}
@@ -68,9 +71,13 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, ray_session: 
 
     logged = read_metrics(tmp_path / "run", "train")
     assert [line["step"] for line in logged] == list(range(1, 19))
-    assert [line["loss"] for line in logged] == plain_losses(task, config)
+    losses, average = plain_training(task, config)
+    assert [line["loss"] for line in logged] == losses
+    exported = json.loads((tmp_path / "run" / "last" / "model.json").read_text())
+    for name, value in average.items():
+        torch.testing.assert_close(torch.tensor(exported[name]), value, rtol=1e-5, atol=1e-6)
     assert [line["step"] for line in read_metrics(tmp_path / "run", "validation")] == [6, 12, 18]
-    assert result["complete"]
+    assert (result["complete"], result["stopped_early"]) == (True, False)
     assert result["steps"] == 18
     assert result["best"] == max(line["fit"] for line in read_metrics(tmp_path / "run", "validation"))
     for folder in ("best", "last"):
@@ -102,11 +109,12 @@ def test_two_workers_stream_uneven_files_and_survive_a_kill(tmp_path: Path, ray_
         pyarrow.parquet.write_table(table(size, start=sum(sizes[:index])), files[-1])
     crash_file = tmp_path / "crash"
     crash_file.touch()
-    task = ToyTask(files=tuple(files), crash_file=str(crash_file))
-    config = make_config(tmp_path / "run", workers=2, epochs=2, shuffle_buffer=7)
+    task = ToyTask(files=tuple(files), crash_file=str(crash_file), flat=True)
+    config = make_config(tmp_path / "run", workers=2, epochs=5, shuffle_buffer=7, patience=1)
     result = train(task, config)
 
     assert result["complete"]
+    assert (result["best_step"], result["steps"], result["stopped_early"]) == (6, 12, True)
     assert not crash_file.exists()
     logged = read_metrics(tmp_path / "run", "train")
     assert [line["step"] for line in logged] == list(range(1, 13))
@@ -118,6 +126,10 @@ def test_two_workers_stream_uneven_files_and_survive_a_kill(tmp_path: Path, ray_
 def test_bad_values_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="batch_size 16 must be a multiple of workers"):
         make_config(tmp_path, workers=3)
+    with pytest.raises(UsageError, match="patience must be at least 1 or null"):
+        make_config(tmp_path, patience=0)
+    with pytest.raises(UsageError, match=r"ema_decay must be in \[0, 1\)"):
+        make_config(tmp_path, ema_decay=1.0)
     with pytest.raises(UsageError, match="epochs must be at least 1"):
         make_config(tmp_path, epochs=0)
     with pytest.raises(UsageError, match="batch_size 16 is more than the 15 training rows"):

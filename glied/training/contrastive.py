@@ -1,0 +1,37 @@
+"""CLIP's loss, over one worker or several."""
+
+import torch
+import torch.distributed
+from torch import Tensor
+from torch.distributed.nn.functional import all_gather
+from torch.nn import functional as F
+
+
+def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+    """CLIP's symmetric cross-entropy over the pairs of all workers together (Radford et al. 2021, figure 3).
+
+    Every worker scores its own pairs against everybody's, with gradients through both, so that data-parallel
+    workers, whose gradients are averaged, train as one worker with the whole batch would.
+
+    Args:
+        image: [B, E], unit vectors.
+        text: [B, E], unit vectors; row i belongs to image i.
+        scale: scalar, what cosines are multiplied by.
+    """
+    with torch.autocast(image.device.type, enabled=False):  # a temperature of 1/100 wants all digits
+        image, text = image.float(), text.float()
+        images, texts, first = _everybodys(image), _everybodys(text), 0
+        if len(images) > len(image):
+            first = torch.distributed.get_rank() * len(image)
+        own = torch.arange(first, first + len(image), device=image.device)
+        by_image = F.cross_entropy(scale * image @ texts.T, own)
+        return (by_image + F.cross_entropy(scale * text @ images.T, own)) / 2
+
+
+def _everybodys(values: Tensor) -> Tensor:
+    """[B, E] of this worker -> [workers * B, E], in the order of ranks."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return values
+    if torch.distributed.get_world_size() == 1:
+        return values
+    return torch.cat(all_gather(values))

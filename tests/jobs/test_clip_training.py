@@ -1,0 +1,25 @@
+"""From scenes to a CLIP, a finetuned one and a grammar head through the tiny configs, without Ray."""
+
+from pathlib import Path
+
+from glied.rewards.config import ClipConfig
+from glied.rewards.grammar import CORRUPTIONS, load_grammar, unfit
+from glied.scenes.dataset import write_split
+from jobs import finetune_grammar, train_clip
+from tests.jobs.here import train_here
+
+
+def test_every_stage_trains_on_what_the_one_before_wrote(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for split, count in (("train", 24), ("val", 8)):
+        write_split(tmp_path / "data" / "scenes_tiny" / split, split, count, 0, 1)
+    learned = train_here(train_clip, "clip/demo_tiny.yaml")
+    assert (learned["pool"], learned["r10"]) == (8, 100)
+    finetuned = train_here(train_clip, "clip/coco_tiny.yaml")
+    assert (finetuned["pool"], finetuned["r10"]) == (8, 100)
+    figures = train_here(finetune_grammar, "grammar/demo_tiny.yaml")
+    assert all(0 <= figures[f"accuracy_{kind}"] <= 100 for kind in CORRUPTIONS)
+    scorer = load_grammar(ClipConfig(checkpoint="runs/grammar_tiny/best"))
+    assert scorer.figures == figures
+    assert unfit(figures)
+    assert 0 < scorer(["a dog on a sandy beach"]).item() < 1
