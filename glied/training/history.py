@@ -25,7 +25,7 @@ Points = list[tuple[int, float]]
 
 @dataclass(frozen=True)
 class Sample:
-    """A caption that a validation decoded; a reference of its image, or the image's name where it has none."""
+    """A caption that a validation decoded, and a reference of its image, or the image's name without one."""
 
     caption: str
     reference: str
@@ -76,7 +76,7 @@ class History:
         """Steps that the run is to take."""
         trainer = self.config["trainer"]
         steps = self.epoch_steps * trainer["epochs"]
-        return min(steps, trainer["max_steps"] or steps)
+        return min(steps, trainer.get("max_steps") or steps)
 
     @property
     def steps(self) -> int:
