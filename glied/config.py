@@ -5,6 +5,7 @@ keys, no abbreviations, and one clear line where a person made a mistake.
 """
 
 import dataclasses
+import json
 import logging
 import os
 import re
@@ -79,6 +80,20 @@ def split_arguments(argv: Sequence[str], config_class: type) -> tuple[list[str],
             if "=" not in argument and argument not in alone and arguments:
                 options.append(arguments.popleft())
     return bare, options
+
+
+def lists_as_json(argv: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The arguments with `--name A B` of the options `names` as lists in JSON, which the parser takes."""
+    arguments: list[str] = []
+    rest = deque(argv)
+    while rest:
+        arguments.append(rest.popleft())
+        if arguments[-1] in names:
+            values = []
+            while rest and not rest[0].startswith("--"):
+                values.append(rest.popleft())
+            arguments.append(values[0] if values[:1] and values[0].startswith("[") else json.dumps(values))
+    return arguments
 
 
 def parse(

@@ -14,33 +14,18 @@ usage.
 
 import json
 import sys
-from collections import deque
 
 from glied import storage
-from glied.config import parse, run, split_arguments
+from glied.config import lists_as_json, parse, run, split_arguments
 from glied.evaluation import report
 from glied.evaluation.evaluate import EvaluateConfig, evaluate
 
 LISTS = ("--compare", "--metrics")
 
 
-def with_lists(argv: list[str]) -> list[str]:
-    """The arguments with `--compare A B` and `--metrics A B` as lists in JSON, which the parser takes."""
-    arguments: list[str] = []
-    rest = deque(argv)
-    while rest:
-        arguments.append(rest.popleft())
-        if arguments[-1] in LISTS:
-            values = []
-            while rest and not rest[0].startswith("--"):
-                values.append(rest.popleft())
-            arguments.append(values[0] if values[:1] and values[0].startswith("[") else json.dumps(values))
-    return arguments
-
-
 def main() -> int:
     """Evaluate, print, write."""
-    bare, options = split_arguments(with_lists(sys.argv[1:]), EvaluateConfig)
+    bare, options = split_arguments(lists_as_json(sys.argv[1:], LISTS), EvaluateConfig)
     config = parse(EvaluateConfig, [*bare, *options], description=__doc__)
     evaluation = evaluate(config, sys.argv)
     print("\n".join(report.lines(evaluation)))

@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from glied.config import build, parse, split_arguments
+from glied.config import build, lists_as_json, parse, split_arguments
 from glied.errors import UsageError
 
 
@@ -144,3 +144,9 @@ def test_bare_arguments_options_and_flags_are_told_apart():
     bare, options = split_arguments(argv, Flags)
     assert bare == ["a.jpg", "b.jpg", "--c.jpg"]
     assert options == ["--name", "x", "--quick=true", "--name=y", "--quick", "false"]
+
+
+def test_lists_are_written_as_arguments() -> None:
+    argv = ["a", "--names", "x", "y z", "--json", '["p"]', "--names", "--other", "b"]
+    found = lists_as_json(argv, ["--names", "--json"])
+    assert found == ["a", "--names", '["x", "y z"]', "--json", '["p"]', "--names", "[]", "--other", "b"]

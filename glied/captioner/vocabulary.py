@@ -2,6 +2,8 @@
 
 `tokenize` gives the tokens of pycocoevalcap's `PTBTokenizer` (Stanford's, 3.4.1, with `-lowerCase`, less
 its list of punctuation) without Java, so that training, metrics and rewards see the same words.
+One difference is meant: Java reads all captions as one text, and whether "a sign that reads K." ends in "k"
+or "k." depends on the first word of the next caption in the file. Here a caption's words depend on it alone.
 """
 
 import hashlib

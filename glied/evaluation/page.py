@@ -4,17 +4,14 @@ The page builds its text from that JSON without markup, and its content security
 the script of the template, so that no caption, id or error can become code.
 """
 
-import base64
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
 import numpy as np
-from markupsafe import Markup
 
 from glied.captioner.explain import Explanation, Weights
+from glied.evaluation.html import render_template
 from glied.vision.regions import Regions
 
 SCORES = {"cider": "CIDEr", "log_probability": "log-probability", "clip": "CLIP-S"}
@@ -69,34 +66,11 @@ def render(entries: Sequence[Mapping[str, Any]], *, title: str, total: int, mode
         total: images of the run, of which the entries may be the first.
         model: names the weights.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("glied.evaluation"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     used = {
         name: label for name, label in SCORES.items() if any(e["scores"][name] is not None for e in entries)
     }
-    style, script = (_asset(environment, name) for name in ("gallery.css", "gallery.js"))
-    return environment.get_template("gallery.html").render(
-        title=title,
-        data={"entries": entries, "scores": used, "total": total, "model": model},
-        style=style,
-        style_digest=_digest(style),
-        script=script,
-        script_digest=_digest(script),
-    )
-
-
-def _asset(environment: jinja2.Environment, name: str) -> Markup:
-    """A file of the templates as it stands: CSS and JavaScript of our own are not escaped."""
-    assert environment.loader is not None
-    source, _, _ = environment.loader.get_source(environment, name)
-    return Markup(source)
-
-
-def _digest(text: str) -> str:
-    """The hash by which a content security policy allows an inline element."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    data = {"entries": entries, "scores": used, "total": total, "model": model}
+    return render_template("gallery", title=title, data=data)
 
 
 def _boxes(regions: Regions) -> list[list[Any]]:

@@ -5,7 +5,6 @@ A row is an image with all its captions: the image is encoded once and its capti
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,12 +23,14 @@ from glied.datasets import features
 from glied.datasets.captioned import CaptionedRegions
 from glied.errors import UsageError
 from glied.evaluation.text_metrics import cider
+from glied.training.history import Sample
 from glied.training.losses import word_cross_entropy
 from glied.training.task import Row, Split
 from glied.vision.attributes import AttributePredictor, load_attributes
 from glied.vision.regions import RegionBatch
 
-log = logging.getLogger(__name__)
+SHOWN = 8
+"""Captions of a validation that the run's log keeps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +148,12 @@ class CaptionerTask:
 
     def validate(self, model: nn.Module, batches: Iterable[CaptionBatch]) -> dict[str, float]:
         """CIDEr x 100 of decoded captions, and the cross-entropy per word without smoothing."""
+        return self.validate_and_show(model, batches)[0]
+
+    def validate_and_show(
+        self, model: nn.Module, batches: Iterable[CaptionBatch]
+    ) -> tuple[dict[str, float], list[Sample]]:
+        """As `validate`, with the captions of the first images."""
         captioner = cast(CaptioningModel, model)
         hypotheses: list[str] = []
         references: list[list[str]] = []
@@ -160,11 +167,11 @@ class CaptionerTask:
             for found in decode(captioner, memory, self.decoding):
                 hypotheses.append(" ".join(self.vocabulary.decode(found[0].tokens)) if found else "")
             references += batch.references
-        for text, reference in list(zip(hypotheses, references, strict=True))[:3]:
-            log.info("caption: %s | reference: %s", text, reference[0])
         numbered = {str(image): text for image, text in enumerate(hypotheses)}
         truths = {str(image): texts for image, texts in enumerate(references)}
-        return {"cider": cider(numbered, truths), "loss": total / max(words, 1.0)}
+        metrics = {"cider": cider(numbered, truths), "loss": total / max(words, 1.0)}
+        shown = zip(hypotheses[:SHOWN], references, strict=False)
+        return metrics, [Sample(text, known[0]) for text, known in shown]
 
     def export(self, model: nn.Module, folder_uri: str) -> None:
         """Write the captioner in half precision, as it ships."""

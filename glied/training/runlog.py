@@ -1,16 +1,18 @@
-"""What a run leaves for people to read: metrics.jsonl, TensorBoard scalars, one line per interval."""
+"""What a run leaves for people to read: metrics.jsonl, TensorBoard, one line per interval."""
 
 import json
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
 from glied import storage
+from glied.training import history
+from glied.training.history import METRICS, Sample
 
-METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 
 logger = logging.getLogger(__name__)
@@ -30,20 +32,29 @@ class RunLog:
         root = Path(tempfile.mkdtemp(prefix="glied-log-")) if self._remote else storage.local_path(output)
         self._root = root
         root.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in _read_lines(output) if json.loads(line)["step"] <= start_step]
+        kept = [line for line in history.read_lines(output) if line["step"] <= start_step]
         self._metrics = root / METRICS
-        self._metrics.write_text("".join(line + "\n" for line in kept))
+        self._metrics.write_text("".join(json.dumps(line) + "\n" for line in kept))
         purge = start_step + 1 if start_step else None
-        self._latest = {line["kind"]: line for line in map(json.loads, kept)}
+        self._latest = {line["kind"]: line for line in kept}
         self._writer = SummaryWriter(str(root / TENSORBOARD), purge_step=purge, flush_secs=30)
 
     def write(self, kind: str, step: int, scalars: Mapping[str, float]) -> None:
         """Appends the scalars of `step` under `kind` ("train" or "validation") to both logs."""
         self._latest[kind] = {"step": step, **scalars}
-        with self._metrics.open("a") as file:
-            file.write(json.dumps({"kind": kind, **self._latest[kind]}) + "\n")
+        self._append({"kind": kind, **self._latest[kind]})
         for name, value in scalars.items():
             self._writer.add_scalar(f"{kind}/{name}", value, step)
+
+    def write_samples(self, step: int, samples: Sequence[Sample]) -> None:
+        """Appends captions of a validation to both logs."""
+        self._append(history.samples_line(step, samples))
+        text = "\n".join(f"- {one.caption} *({one.reference})*" for one in samples)
+        self._writer.add_text("validation/captions", text, step)
+
+    def _append(self, line: dict[str, Any]) -> None:
+        with self._metrics.open("a") as file:
+            file.write(json.dumps(line) + "\n")
 
     def latest(self, kind: str) -> dict[str, float] | None:
         """Returns the newest line of `kind`, also one written by an earlier attempt."""
@@ -64,13 +75,6 @@ class RunLog:
         """Flushes, syncs and closes."""
         self.sync()
         self._writer.close()
-
-
-def _read_lines(output: str) -> list[str]:
-    try:
-        return storage.read_bytes(storage.join(output, METRICS)).decode().splitlines()
-    except FileNotFoundError:
-        return []
 
 
 def interval_line(step: int, total: int, epoch: float, scalars: Mapping[str, float], eta_s: float) -> str:

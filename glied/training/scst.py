@@ -10,7 +10,6 @@ Shapes: B images, S samples of each, T tokens, V vocabulary.
 from __future__ import annotations
 
 import copy
-import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,13 +35,12 @@ from glied.rewards.advantage import greedy_advantage, leave_one_out_advantage
 from glied.rewards.config import RewardConfig
 from glied.rewards.loading import RewardLoader
 from glied.rewards.reward import Captions, Rewards, WeightedSum
-from glied.training.captioner import read_images
+from glied.training.captioner import SHOWN, read_images
+from glied.training.history import Sample
 from glied.training.losses import entropy, self_critical_loss
 from glied.training.task import Row, Split
 from glied.vision.attributes import AttributePredictor, load_attributes
 from glied.vision.regions import RegionBatch
-
-log = logging.getLogger(__name__)
 
 Baseline = Literal["greedy", "leave_one_out"]
 
@@ -253,6 +251,12 @@ class ScstTask:
 
     def validate(self, model: nn.Module, batches: Iterable[ImageBatch]) -> dict[str, float]:
         """The reward of decoded captions, its parts, figures of the captions; CIDEr x 100 with references."""
+        return self.validate_and_show(model, batches)[0]
+
+    def validate_and_show(
+        self, model: nn.Module, batches: Iterable[ImageBatch]
+    ) -> tuple[dict[str, float], list[Sample]]:
+        """As `validate`, with the captions of the first images."""
         captioner = cast(CaptioningModel, model)
         names: list[str] = []
         found: list[list[Hypothesis]] = []
@@ -268,14 +272,16 @@ class ScstTask:
             names += batch.names
             found += best
         texts = [text for (text,) in self.captions(names, found).texts]
-        log.info("captions: %s", " | ".join(texts[:3]))
         figures = {"reward": float(torch.cat(totals).mean())}
         for name in parts[0]:
             figures[f"reward_{name}"] = float(torch.cat([part[name] for part in parts]).mean())
+        truths = {name: [name] for name in names[:SHOWN]}
         if self.validation.captions:
             truths = {name: self.validation.references[name] for name in names}
             figures["cider"] = cider(dict(zip(names, texts, strict=True)), truths)
-        return figures | caption_figures([one for (one,) in found])
+        figures |= caption_figures([one for (one,) in found])
+        shown = zip(names[:SHOWN], texts, strict=False)
+        return figures, [Sample(text, truths[name][0]) for name, text in shown]
 
     def export(self, model: nn.Module, folder_uri: str) -> None:
         """Write the captioner in half precision, as it ships."""

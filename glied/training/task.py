@@ -9,6 +9,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
+from glied.training.history import Sample
+
 Split: TypeAlias = Literal["train", "validation"]
 Row: TypeAlias = dict[str, Any]
 """One row of the training data as plain Python values (numbers, str, bytes, list, dict)."""
@@ -79,4 +81,15 @@ class ScheduledTask(Task, Protocol):
 
     def loss_at(self, model: nn.Module, batch: Any, done: float) -> tuple[Tensor, dict[str, float | Tensor]]:
         """As `loss`, which is then not called; `done` is the share of the steps that were taken, 0 to 1."""
+        ...
+
+
+@runtime_checkable
+class CaptioningTask(Task, Protocol):
+    """A task whose validation has captions to show."""
+
+    def validate_and_show(
+        self, model: nn.Module, batches: Iterable[Any]
+    ) -> tuple[dict[str, float], list[Sample]]:
+        """As `validate`, which is then not called; also a few captions, of the same images each time."""
         ...

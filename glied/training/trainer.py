@@ -9,8 +9,8 @@ Output folder (local or any storage URI):
 
     run.json         the resolved config; a run is not resumed with another one
     checkpoints/     Ray Train's folder: the newest `keep_checkpoints` states
-    metrics.jsonl    one object per log interval and per validation
-    tensorboard/     the same as scalars
+    metrics.jsonl    one object per log interval and per validation, and its sample captions
+    tensorboard/     the same
     best/, last/     exported models (`Task.export`), best by the first validation metric
     result.json      final metrics; written last, marks the run as complete
 """
@@ -44,16 +44,16 @@ from glied import ray_runtime, storage
 from glied.datasets import parquet
 from glied.errors import GliedError, JobError, UsageError
 from glied.training import loading, steps
+from glied.training.history import RESULT, RUN, Sample, flat
 from glied.training.runlog import RunLog, interval_line
-from glied.training.task import Row, ScheduledTask, Task
+from glied.training.task import CaptioningTask, Row, ScheduledTask, Task
 
-RUN = "run.json"
-RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
 BEST = "best"
 LAST = "last"
 _STATE = "state.pt"
 _PIECE_ROWS = 256  # rows that one data task reads: about 20 MB of region features
+_LOGGED_SAMPLES = 3  # captions of a validation that the log shows
 _DATASET_PIECES = 2048  # data tasks after which the stream starts a new dataset
 
 logger = logging.getLogger(__name__)
@@ -271,17 +271,10 @@ def _claim_output(config: TrainerConfig, identity: dict[str, Any]) -> dict[str, 
 
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """Names what differs between two identities, as `key: old -> new`."""
-    old, new = _flat(found), _flat(wanted)
+    old, new = flat(found), flat(wanted)
     free = {f"trainer.{key}" for key in _FREE_KEYS}
     keys = [key for key in dict.fromkeys([*old, *new]) if key not in free and old.get(key) != new.get(key)]
     return [f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in keys]
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        leaves.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
-    return leaves
 
 
 def _read_json(uri: str) -> dict[str, Any] | None:
@@ -508,14 +501,24 @@ class _Worker:
             begun = time.monotonic()
             model = self._exported.eval()
             with torch.no_grad(), contextlib.closing(self._validation_batches()) as batches:
-                metrics = self.task.validate(model, batches)
+                metrics, samples = self._validated(model, batches)
             self.log.write("validation", self.progress.step, metrics)
+            if samples:
+                self.log.write_samples(self.progress.step, samples)
+            for sample in samples[:_LOGGED_SAMPLES]:
+                logger.info("caption: %s | reference: %s", sample.caption, sample.reference)
             text = " ".join(f"{name} {value:.4f}" for name, value in metrics.items())
             logger.info(
                 "validation at step %d: %s (%.0f s)", self.progress.step, text, time.monotonic() - begun
             )
             self._keep_best(metrics)
         self._agree()
+
+    def _validated(self, model: nn.Module, batches: Iterable[Any]) -> tuple[dict[str, float], list[Sample]]:
+        """Metrics, and captions where the task has some."""
+        if isinstance(self.task, CaptioningTask):
+            return self.task.validate_and_show(model, batches)
+        return self.task.validate(model, batches), []
 
     def _keep_best(self, metrics: dict[str, float]) -> None:
         value = float(next(iter(metrics.values())))

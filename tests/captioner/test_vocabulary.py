@@ -20,6 +20,7 @@ PINNED = [
         "mr. smith saw the u.s. flag at 5:54 pm 12:43 p.m.",
     ),
     ("An A.T.M. The dog, e.g. one at K. street", "an a.t.m. the dog e.g. one at k. street"),
+    ("a sign that reads K.", "a sign that reads k."),
     ("22 3/4 of 1/2 and/or a 10-29-2011 date", "22\xa03/4 of 1/2 and/or a 10-29-2011 date"),
     ("a river.A group  of people", "a river.a group of people"),
     ("\"quoted\" 'single' `back` \u201ccurly\u201d it\u2019s", "quoted single back curly it 's"),

@@ -83,7 +83,10 @@ def test_learns_and_exports(task, rows, tmp_path):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    after = task.validate(model.eval(), [batch])
+    after, shown = task.validate_and_show(model.eval(), [batch])
+    assert task.validate(model, [batch]) == after
+    assert [one.reference for one in shown] == [known[0] for known in batch.references[: len(shown)]]
+    assert len(shown) == 8
     assert next(iter(after)) == "cider"
     assert after["cider"] > before["cider"] + 100
     assert after["loss"] < before["loss"]

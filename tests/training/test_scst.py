@@ -187,8 +187,11 @@ def test_training_raises_the_cider_reward(world: Path, tmp_path: Path) -> None:
     batch = make_batch(task)
     before = task.validate(model.eval(), [batch])
     rewards = train_steps(task, model, build_optimizer(model), 0, 30)
-    after = task.validate(model.eval(), [batch])
+    after, shown = task.validate_and_show(model.eval(), [batch])
     assert next(iter(after)) == "reward"
+    known = [task.validation.references[name][0] for name in batch.names]
+    assert [one.reference for one in shown] == known[: len(shown)]
+    assert len(shown) == min(8, len(known))
     assert np.mean(rewards[-3:]) > np.mean(rewards[:3]) + 0.5
     assert after["reward"] > before["reward"] + 0.3
     assert after["cider"] > before["cider"] + 20
@@ -260,9 +263,10 @@ def test_images_without_captions_can_be_rewarded_by_clip(world: Path) -> None:
     bare = dataclasses.replace(write_split(world), captions="")
     task = dataclasses.replace(make_task(world, clip_s=2.0), train=bare, validation=bare)
     task.check()
-    metrics = task.validate(task.build().eval(), [make_batch(task)])
+    metrics, shown = task.validate_and_show(task.build().eval(), [batch := make_batch(task)])
     assert "reward" in metrics
     assert "cider" not in metrics
+    assert [one.reference for one in shown] == batch.names[: len(shown)], "the images' names"
 
 
 def test_what_is_missing_is_found_at_the_start(world: Path, tmp_path: Path) -> None:

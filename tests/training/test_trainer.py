@@ -11,6 +11,7 @@ import torch
 
 from glied.errors import UsageError
 from glied.training import loading, steps
+from glied.training.history import Best, Sample, read_history
 from glied.training.trainer import TrainerConfig, train
 from tests.training.toy import ToyTask, table
 
@@ -82,6 +83,11 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, ray_session: 
     for folder in ("best", "last"):
         assert (tmp_path / "run" / folder / "model.json").is_file()
     assert list((tmp_path / "run" / "tensorboard").iterdir())
+    told = read_history(str(tmp_path / "run"))
+    assert (told.steps, told.total_steps, told.complete) == (18, 18, True)
+    assert told.best() == Best("fit", result["best"], result["best_step"])
+    fits = {line["step"]: line["fit"] for line in read_metrics(tmp_path / "run", "validation")}
+    assert told.samples() == {step: [Sample(f"fit {fit}", "fit 0")] for step, fit in fits.items()}
     kept = list((tmp_path / "run" / "checkpoints").glob("checkpoint_*"))
     assert len(kept) <= 3, "6 were written, 2 are kept; Ray may still be deleting one"
 
