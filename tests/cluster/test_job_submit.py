@@ -1,5 +1,6 @@
 """`ray job submit` as a user does it: a head and workers as processes, a token, inputs and outputs in S3."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import pyarrow.parquet as pq
@@ -14,14 +16,16 @@ import pytest
 
 from cluster.local import LOOPBACK, Config, LocalCluster, Node
 from tests.bulk.models import BAD, model_options
+from tests.training.rewarded import write_world
 
+Found = TypeVar("Found")
 ROOT = Path(__file__).resolve().parents[2]
 RAY = Path(sys.executable).with_name("ray")
 CONFIG = "--config=configs/caption/demo.yaml"
 WAIT_S = 400
 """Longest time for a job, on a machine that does much else."""
-SOON = {"RAY_health_check_period_ms": "1000"}
-"""A head sees within seconds that a node is gone."""
+SOON = {"RAY_health_check_period_ms": "200"}
+"""Five of them without an answer, and the head holds a node for lost."""
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +43,14 @@ def options(s3, models, photos) -> list[str]:
     filesystem.put(str(photos), "photos/submitted", recursive=True)
     filesystem.put(str(models), "photos/models", recursive=True)
     remote = [option.replace(str(models), "s3://photos/models") for option in model_options(models)]
-    small = ["--output.unit_size=2", "--resources.chunk_images=1", "--resources.batch_size=1"]
-    return [CONFIG, "--input.uri=s3://photos/submitted", *remote, *small, "--resources.workers=2"]
+    return [CONFIG, "--input.uri=s3://photos/submitted", *remote, "--resources.workers=2"]
 
 
-def submit(cluster: LocalCluster, log: Path, *options: str, **variables: str) -> subprocess.Popen:
-    job = ["--", "python", "jobs/caption_dataset.py", *options]
-    command = [str(RAY), "job", "submit", "--address", cluster.address, "--working-dir", ".", *job]
+def submit(
+    cluster: LocalCluster, log: Path, *options: str, job: str = "caption_dataset", **variables: str
+) -> subprocess.Popen:
+    entrypoint = ["--", "python", f"jobs/{job}.py", *options]
+    command = [str(RAY), "job", "submit", "--address", cluster.address, "--working-dir", ".", *entrypoint]
     with log.open("w") as out:
         return subprocess.Popen(
             command, cwd=ROOT, env=cluster.environment | variables, stdout=out, stderr=out
@@ -57,23 +62,22 @@ def read_rows(filesystem, run: str) -> list[dict]:
     return [row for path in paths for row in pq.read_table(path, filesystem=filesystem).to_pylist()]
 
 
-def works(node: Node) -> bool:
-    """Whether a worker of the node is in the middle of a chunk."""
-    for process in node.processes():
+def find(processes: list[psutil.Process], *words: str) -> psutil.Process | None:
+    """A process in whose title all words stand."""
+    for process in processes:
         with suppress(psutil.NoSuchProcess):
-            title = " ".join(process.cmdline())
-            if title.startswith("ray::MapWorker") and "submit" in title:
-                return True
-    return False
+            if all(word in " ".join(process.cmdline()) for word in words):
+                return process
+    return None
 
 
-def first(nodes: list[Node], condition: Callable[[Node], bool], job: subprocess.Popen, log: Path) -> Node:
-    """The first node for which it holds; the job must run until then."""
+def wait_for(condition: Callable[[], Found | None], job: subprocess.Popen, log: Path) -> Found:
+    """What is not None at last; the job must run until then."""
     deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline:
-        for node in nodes:
-            if condition(node):
-                return node
+        found = condition()
+        if found is not None:
+            return found
         assert job.poll() is None, log.read_text()[-3000:]
         time.sleep(0.01)
     raise TimeoutError(log.read_text()[-3000:])
@@ -83,7 +87,7 @@ def first(nodes: list[Node], condition: Callable[[Node], bool], job: subprocess.
 def test_a_submitted_job_captions_from_s3_to_s3(cluster, s3, options, tmp_path):
     filesystem, _ = s3
     log = tmp_path / "log"
-    job = submit(cluster, log, *options, "--output.uri=s3://captions/submitted")
+    job = submit(cluster, log, *options, "--output.unit_size=16", "--output.uri=s3://captions/submitted")
     assert job.wait(timeout=WAIT_S) == 0, log.read_text()[-3000:]
     assert "60 of 60 images done (58 ok, 2 rejected)" in log.read_text(), "the log streams"
     rows = read_rows(filesystem, "captions/submitted")
@@ -117,11 +121,46 @@ def test_mistakes_come_back(cluster, tmp_path):
 
 
 @pytest.mark.timeout(900)
+def test_training_goes_on_after_a_worker_was_killed(cluster, s3, tmp_path):
+    filesystem, _ = s3
+    write_world(tmp_path)
+    filesystem.put(str(tmp_path), "photos/world", recursive=True)
+    world = "s3://photos/world"
+    options = ["--config=configs/scst/cider_tiny.yaml", "--trainer.output=s3://captions/trained"]
+    options += [f"--{split}.features={world}/features" for split in ("train", "validation")]
+    options += [f"--{split}.captions={world}/captions.json" for split in ("train", "validation")]
+    options += [f"--start={world}/start", f"--attributes={world}/attributes"]
+    options += [f"--reward.frequencies={world}/df"]
+    options += ["--trainer.workers=2", "--trainer.epochs=8", "--trainer.checkpoint_every_steps=1"]
+    options += ["--trainer.validate_every_epochs=8"]
+    log = tmp_path / "log"
+    job = submit(cluster, log, *options, job="train_scst")
+
+    def worker_after_some_steps() -> psutil.Process | None:
+        if "step 4/" not in log.read_text():  # Ray Train knows of a checkpoint one report later
+            return None
+        return find(cluster.processes(), "ray::RayTrainWorker")
+
+    wait_for(worker_after_some_steps, job, log).kill()
+    assert not filesystem.exists("captions/trained/result.json"), "it was killed before the end"
+    assert job.wait(timeout=WAIT_S) == 0, log.read_text()[-3000:]
+    result = json.loads(filesystem.cat("captions/trained/result.json"))
+    assert (result["complete"], result["steps"]) == (True, 16)
+    assert "resumed at step" in log.read_text(), "not from the start"
+
+
+@pytest.mark.timeout(900)
 def test_a_node_lost_at_work_costs_no_row(cluster, s3, options, tmp_path):
     filesystem, _ = s3
     log = tmp_path / "log"
-    job = submit(cluster, log, *options, "--output.uri=s3://captions/node lost")
-    victim = first(cluster.workers, works, job, log)
+    small = ["--output.unit_size=2", "--resources.chunk_images=1", "--resources.batch_size=1"]
+    job = submit(cluster, log, *options, *small, "--output.uri=s3://captions/node lost")
+
+    def node_at_work() -> Node | None:
+        workers = [node for node in cluster.workers if find(node.processes(), "ray::MapWorker", "submit")]
+        return workers[0] if workers else None
+
+    victim = wait_for(node_at_work, job, log)
     lost = victim.processes()
     victim.kill()
     assert not any(process.is_running() for process in lost)
@@ -129,8 +168,8 @@ def test_a_node_lost_at_work_costs_no_row(cluster, s3, options, tmp_path):
     assert job.wait(timeout=WAIT_S) == 0, log.read_text()[-3000:]
     rows = read_rows(filesystem, "captions/node lost")
     assert len(rows) == len({row["id"] for row in rows}) == 60
-    undisturbed = {row["id"]: row["captions"] for row in read_rows(filesystem, "captions/submitted")}
-    assert {row["id"]: row["captions"] for row in rows} == undisturbed
+    undisturbed = {row["id"]: row["caption"] for row in read_rows(filesystem, "captions/submitted")}
+    assert {row["id"]: row["caption"] for row in rows} == undisturbed
 
 
 def test_ends_its_own_processes_only(cluster, s3):
