@@ -231,7 +231,7 @@ def _for_nodes(environment: dict[str, str]) -> dict[str, str]:
     programs = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
     nodes = environment | {"PATH": programs, "RAY_USAGE_STATS_ENABLED": "0"}
     nodes |= {"GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo"}
-    # The last one is set in a process that has started a Ray of its own (ray_runtime); the launcher sets it late.
+    # The last one stands in a process that has started a Ray of its own; the launcher sets it late.
     for name in ("PYTHONPATH", "RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):
         nodes.pop(name, None)
     return nodes
