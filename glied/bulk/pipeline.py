@@ -40,8 +40,8 @@ T = TypeVar("T")
 
 SECONDS = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
 """Bounds of the histogram's buckets."""
-FIRST_READ = 4
-"""Files of a chunk that are read first where their sizes are not known: the next reads go by these."""
+UNKNOWN_AT_ONCE = 4
+"""Most files read at once where their sizes are not known; fewer where those before them were large."""
 LARGE_CHUNK = 4 << 20
 """Bytes of a chunk after which a process returns its memory, which costs a small one too much."""
 M_MMAP_THRESHOLD = -3
@@ -205,14 +205,16 @@ class _FetchChunk:
         row = batch.to_pylist()[0]
         chunk = from_ipc(row["table"])
         known = chunk["size"].null_count == 0
-        step = chunk.num_rows if known else FIRST_READ
+        step = chunk.num_rows if known else UNKNOWN_AT_ONCE
         waiting: list[pa.Table] = []
         start = done = size = 0
         while done < chunk.num_rows:
             waiting.append(self._read(chunk.slice(done, step)))
             done += waiting[-1].num_rows
             size += waiting[-1].nbytes
-            step = max(1, self.size * done // size)  # as many as fill a chunk if the rest is like them
+            step = max(
+                1, min(step, self.size * done // size)
+            )  # no more than fill a chunk if all are like these
             if done == chunk.num_rows or sum(one.nbytes for one in waiting) >= self.size / 2:
                 yield _row(row["unit"], row["start"] + start, merged(waiting))
                 start, waiting = done, []
@@ -263,8 +265,8 @@ def _deadline(seconds: float) -> Iterator[None]:
 def _use_malloc(*, keep_large: bool) -> None:
     """Have Arrow allocate with malloc in this process, since its own allocator keeps what large chunks took.
 
-    Without `keep_large` blocks above 1 MB go back to the system when they are freed, else malloc keeps
-    hundreds of them; models pay too much for fresh pages.
+    Without `keep_large` blocks above 1 MB go back to the system as soon as they are freed. Models would pay
+    too much for fresh pages, so their processes keep them, and return what is left after a large chunk.
     """
     pa.set_memory_pool(pa.system_memory_pool())
     if not keep_large:
