@@ -212,9 +212,7 @@ class _FetchChunk:
             waiting.append(self._read(chunk.slice(done, step)))
             done += waiting[-1].num_rows
             size += waiting[-1].nbytes
-            step = max(
-                1, min(step, self.size * done // size)
-            )  # no more than fill a chunk if all are like these
+            step = max(1, min(step, self.size * done // size))  # what fills a chunk, if like those so far
             if done == chunk.num_rows or sum(one.nbytes for one in waiting) >= self.size / 2:
                 yield _row(row["unit"], row["start"] + start, merged(waiting))
                 start, waiting = done, []

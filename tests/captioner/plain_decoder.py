@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import torch
+from torch.nn import functional as F
 
 from glied.captioner.choosing import streams
 from glied.captioner.decode import Hypothesis
@@ -22,6 +23,28 @@ def pick(inputs, row):
         sizes=regions.sizes[row : row + 1],
     )
     return one, ids[row, mask[row]][None], mask[row, mask[row]][None]
+
+
+def padded(regions):
+    """The same with four regions more that are not real, and that no result may depend on."""
+    return dataclasses.replace(
+        regions,
+        features=F.pad(regions.features, (0, 0, 0, 4), value=math.nan),
+        boxes=F.pad(regions.boxes, (0, 0, 0, 4), value=7.0),
+        mask=F.pad(regions.mask, (0, 4)),
+    )
+
+
+@torch.no_grad()
+def greedy(model, memory, images, length):
+    """The words of each image's greedy caption, by whole passes over all captions."""
+    tokens = torch.full((images, 1), BOS)
+    for _ in range(length):
+        logits = model.logits(memory, tokens)[:, -1]
+        logits[:, [PAD, BOS, UNK]] = -math.inf
+        tokens = torch.cat((tokens, logits.argmax(-1, keepdim=True)), dim=1)
+    rows = tokens[:, 1:].tolist()
+    return [row[: row.index(EOS)] if EOS in row else row for row in rows]
 
 
 @torch.no_grad()

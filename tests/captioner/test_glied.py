@@ -1,6 +1,3 @@
-import dataclasses
-import math
-
 import pytest
 import torch
 from torch.nn import functional as F
@@ -8,6 +5,7 @@ from torch.nn import functional as F
 from glied.captioner.architectures import build_model
 from glied.captioner.model import ABLATIONS, CaptionerConfig
 from glied.errors import UsageError
+from tests.captioner import plain_decoder as plain
 
 VARIANTS = [{"architecture": "base"}, {}, *({name: True} for name in ABLATIONS)]
 
@@ -112,16 +110,10 @@ def test_padding_changes_nothing(make_model, make_inputs, options):
     regions, ids, mask = make_inputs()
     tokens = torch.randint(4, 30, (3, 7))
     expected = model(regions, ids, mask, tokens)
-    padded = dataclasses.replace(
-        regions,
-        features=F.pad(regions.features, (0, 0, 0, 4), value=math.nan),
-        boxes=F.pad(regions.boxes, (0, 0, 0, 4), value=7.0),
-        mask=F.pad(regions.mask, (0, 4)),
-    )
     for junk in (0, 9):
-        result = model(padded, F.pad(ids, (0, 3), value=junk), F.pad(mask, (0, 3)), tokens)
+        result = model(plain.padded(regions), F.pad(ids, (0, 3), value=junk), F.pad(mask, (0, 3)), tokens)
         torch.testing.assert_close(result, expected, atol=1e-6, rtol=1e-5)
-    model(padded, F.pad(ids, (0, 3)), F.pad(mask, (0, 3)), tokens).sum().backward()
+    model(plain.padded(regions), F.pad(ids, (0, 3)), F.pad(mask, (0, 3)), tokens).sum().backward()
     assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
