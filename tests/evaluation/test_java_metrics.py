@@ -130,7 +130,7 @@ def test_spice_that_fails_names_the_exception(fake_java) -> None:
 
 @pytest.mark.skipif(
     all((java_process.SPICE / "lib" / name).is_file() for name in java_process.MODELS),
-    reason="the models are here",
+    reason="with SPICE's parser models installed there is nothing missing to tell of",
 )
 def test_missing_spice_models_and_a_dead_java_cost_a_line_each_and_not_the_rest(fake_java) -> None:
     fake_java("exit 3")
