@@ -28,9 +28,8 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.util.annotations import RayDeprecationWarning
 
 from glied import ray_runtime
-from glied.bulk.chunks import Chunk, Pool, Result, StageFactory, StreamBroken
+from glied.bulk.chunks import Chunk, Pool, Result, Stage, StageFactory, StreamBroken
 from glied.bulk.config import ResourcesConfig
-from glied.bulk.sources.fetch import Fetch
 from glied.bulk.tables import from_ipc, merged, seconds_of, to_ipc, with_seconds
 from glied.errors import JobError
 
@@ -55,7 +54,7 @@ MAX_BLOCKS = 2_000
 class RayStream:
     """Runs chunks through fetching tasks and a pool of model actors; results arrive in any order."""
 
-    def __init__(self, fetch: Fetch, pools: Sequence[Pool], resources: ResourcesConfig) -> None:
+    def __init__(self, fetch: Stage, pools: Sequence[Pool], resources: ResourcesConfig) -> None:
         """Chunks go through the pools in turn; each actor builds its stage with its pool's factory."""
         self.fetch = fetch
         self.pools = pools
@@ -195,7 +194,7 @@ class Metrics:
 class _FetchChunk:
     """The fetching task: a chunk as one row, or as several where its files are larger than was known."""
 
-    def __init__(self, fetch: Fetch, size: int) -> None:
+    def __init__(self, fetch: Stage, size: int) -> None:
         self.fetch = fetch
         self.size = size
         self.__name__ = "fetch"  # Ray Data names the operator after it
