@@ -7,10 +7,10 @@ python benchmarks/pipeline.py --full --stage millisecond --out pipeline_1ms.json
 The plain loop is one process per worker that calls the same fetching and the same stage, with the same
 chunks, batches and decode prefetch, and writes nothing. The pipeline is the whole job with manifest,
 gathering and commits. The short form runs each once over 500 scenes, --full both in turn, three times, over
-2,000 (5,000 with --stage millisecond); the medians count. A rate is that of the images between the first and the
-last tenth (steady state); what the whole takes beyond its images at that rate is its fixed cost. --stage
-millisecond replaces the models by a stage that takes 1 ms of processor time per image, which shows the overhead
-per image.
+2,000 (5,000 with --stage millisecond); the medians count. A rate is that of the images between the first
+and the last tenth (steady state); what the whole takes beyond its images at that rate is its fixed cost.
+--stage millisecond replaces the models by a stage that takes 1 ms of processor time per image, which shows
+the overhead per image.
 """
 
 import json
@@ -178,7 +178,9 @@ def main() -> int:
         "fixed_s": round(statistics.median(map(fixed_cost, runs["ray"])), 1),
         "plain_fixed_s": round(statistics.median(map(fixed_cost, runs["plain"])), 1),
         "overhead_ms_per_image": round(1000 * job.resources.workers * (1 / ray - 1 / plain), 3),
-        "every_images_per_s": {name: [round(steady_rate(one), 1) for one in some] for name, some in runs.items()},
+        "every_images_per_s": {
+            name: [round(steady_rate(one), 1) for one in some] for name, some in runs.items()
+        },
         "stage": config.stage,
         "images": images,
         "workers": job.resources.workers,

@@ -99,7 +99,7 @@ def lists_as_json(argv: Sequence[str], names: Sequence[str]) -> list[str]:
 def parse(
     config_class: type[Config], argv: Sequence[str] | None = None, *, description: str | None = None
 ) -> Config:
-    """Build `config_class` from `--config FILE` and dotted overrides; a bare flag of a boolean field means true.
+    """Build `config_class` from `--config FILE` and dotted overrides; a bare flag means true.
 
     Raises:
         UsageError: an unknown, duplicate or mistyped key, a missing file, or a value the config refuses.
@@ -107,7 +107,8 @@ def parse(
     parser = build_parser(config_class, description)
     arguments = list(sys.argv[1:] if argv is None else argv)
     _check_config_files(arguments)
-    return _instantiate(config_class, parser, lambda: parser.parse_args(_flags_spelled_out(arguments, parser)))
+    arguments = _flags_spelled_out(arguments, parser)
+    return _instantiate(config_class, parser, lambda: parser.parse_args(arguments))
 
 
 def build(config_class: type[Config], values: Mapping[str, Any]) -> Config:

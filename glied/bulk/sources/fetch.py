@@ -58,6 +58,7 @@ class Fetch:
         max_bytes: larger files are not read; their rows are the image's fault.
         pause: seconds before the second attempt, doubled for each further one.
         web: reads http(s).
+        rows: reads the rows of form parquet, and keeps a row group for the next chunk.
     """
 
     form: str = "files"
@@ -68,6 +69,7 @@ class Fetch:
     max_bytes: int = 1 << 28
     pause: float = 0.5
     web: WebReader = field(default_factory=WebReader)
+    rows: parquet.RowReader = field(default_factory=parquet.RowReader)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Rows of the manifest to `FETCHED` and what passes through; one row out per row in, in order."""
@@ -183,7 +185,7 @@ class Fetch:
         offsets = [row["offset"] for row in rows]
         piece = parquet.Piece(uri, min(offsets), max(offsets) + 1)
         try:
-            found = self._retried(functools.partial(parquet.read, piece)).to_pylist()
+            found = self._retried(functools.partial(self.rows.read, piece)).to_pylist()
         except (pa.ArrowInvalid, FileNotFoundError, _Unreadable) as error:
             kind = "corrupt" if self._delivers(uri) else STORAGE
             return [_failed(row, kind, " ".join(str(error).split())) for row in rows]
