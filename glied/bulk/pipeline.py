@@ -30,9 +30,8 @@ from ray.util.annotations import RayDeprecationWarning
 
 from glied import ray_runtime
 from glied.bulk import parallel
-from glied.bulk.chunks import Chunk, Pool, Result, StageFactory, StreamBroken
+from glied.bulk.chunks import Chunk, FetchStage, Pool, Result, StageFactory, StreamBroken
 from glied.bulk.config import ResourcesConfig
-from glied.bulk.sources.fetch import Fetch
 from glied.bulk.tables import from_ipc, merged, seconds_of, to_ipc, with_seconds
 from glied.errors import JobError
 
@@ -65,7 +64,7 @@ MAX_BLOCKS = 2_000
 class RayStream:
     """Runs chunks through fetching tasks and a pool of model actors; results arrive in any order."""
 
-    def __init__(self, fetch: Fetch, pools: Sequence[Pool], resources: ResourcesConfig) -> None:
+    def __init__(self, fetch: FetchStage, pools: Sequence[Pool], resources: ResourcesConfig) -> None:
         """Chunks go through the pools in turn; each actor builds its stage with its pool's factory."""
         self.fetch = fetch
         self.pools = pools
@@ -127,14 +126,13 @@ class RayStream:
         retries = 0 if alone else resources.restarts
         # A row group of a Parquet file is read for many chunks; yet the first ones should not wait for it.
         together = len(chunks) // (FETCHES_PER_WORKER * resources.workers)
-        in_groups = self.fetch.form == "parquet" and not alone
         rows = [
             {
                 "unit": some[0].unit,
                 "starts": [chunk.start for chunk in some],
                 "tables": [to_ipc(chunk.table) for chunk in some],
             }
-            for some in _of_one_file(chunks, max(1, together) if in_groups else 1)
+            for some in _of_one_file(chunks, max(1, together) if self.fetch.keeps and not alone else 1)
         ]
         dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
         dataset = dataset.map_batches(
@@ -257,7 +255,7 @@ class Metrics:
 class _FetchChunks:
     """The fetching task: a chunk as one row, or as several where its files are larger than was known."""
 
-    def __init__(self, fetch: Fetch, size: int) -> None:
+    def __init__(self, fetch: FetchStage, size: int) -> None:
         self.fetch = fetch
         self.size = size
         self.__name__ = "fetch"  # Ray Data names the operator after it
@@ -269,7 +267,7 @@ class _FetchChunks:
             for start, table in zip(row["starts"], row["tables"], strict=True):
                 yield from self._chunk(row["unit"], start, from_ipc(table))
         finally:
-            self.fetch.rows.forget()
+            self.fetch.forget()
 
     def _chunk(self, unit: int, first: int, chunk: pa.Table) -> Iterator[pa.Table]:
         known = chunk["size"].null_count == 0

@@ -20,11 +20,11 @@ class Piece(NamedTuple):
     last: int
 
 
-def open_file(uri: str) -> pa.parquet.ParquetFile:
-    """Opens a file; raises `UsageError` when it cannot be read as Parquet."""
+def open_file(uri: str, *, footer: pa.parquet.FileMetaData | None = None) -> pa.parquet.ParquetFile:
+    """Opens a file, whose `footer` need not be read again; raises `UsageError` when it is no Parquet file."""
     filesystem, path = storage.arrow_filesystem(uri)
     try:
-        return pa.parquet.ParquetFile(path, filesystem=filesystem)
+        return pa.parquet.ParquetFile(path, metadata=footer, filesystem=filesystem)
     except (OSError, pa.ArrowInvalid) as error:
         raise UsageError(f"{uri} is not a readable Parquet file: {error}") from error
 

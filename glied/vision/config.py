@@ -11,9 +11,10 @@ from glied.rewards.config import ClipConfig
 class RegionsConfig:
     """Which extractor finds the regions, and how many it keeps."""
 
-    kind: Literal["torchvision", "clip"] = "torchvision"
+    kind: Literal["torchvision", "clip", "precomputed"] = "torchvision"
     """Family of extractors: torchvision's detectors; clip, whose only region is the whole image and whose
-    feature is the image's CLIP vector, for rewards."""
+    feature is the image's CLIP vector, for rewards; precomputed, whose regions stand in the feature store
+    that is the input (input.form features)."""
     checkpoint: str = ""
     """Folder (path or URI) of a detector trained by jobs/train_regions.py; excludes `model`."""
     model: str = ""
@@ -44,6 +45,10 @@ class RegionsConfig:
             raise UsageError(f"threshold {self.threshold}: must be in 0..1")
         if not 0 < self.overlap <= 1:
             raise UsageError(f"overlap {self.overlap}: must be in 0..1 and not 0")
+        if self.kind == "precomputed":
+            if self.checkpoint or self.model or self.clip is not None:
+                raise UsageError("regions: kind precomputed takes no checkpoint, model or clip")
+            return
         if (self.kind == "clip") != (self.clip is not None):
             raise UsageError("regions: kind clip and the setting clip belong together")
         if self.clip is not None and (self.checkpoint or self.model):
