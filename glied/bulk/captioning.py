@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from glied.bulk import sinks
 from glied.bulk.apart import in_child
-from glied.bulk.chunks import Pool, Stage, StageFactory
+from glied.bulk.chunks import FetchStage, Pool, Stage, StageFactory
 from glied.bulk.config import InputConfig, OutputConfig, ResourcesConfig
 from glied.bulk.job import Job
 from glied.bulk.sources.fetch import Fetch
@@ -170,7 +170,7 @@ def caption_job(config: CaptionDatasetConfig, *, apart: bool = False) -> Job:
     )
 
 
-def fetch_stage(source: InputConfig, resources: ResourcesConfig) -> Stage:
+def fetch_stage(source: InputConfig, resources: ResourcesConfig) -> FetchStage:
     """The fetching stage of a config."""
     if source.form == "features":
         return ReadStore()

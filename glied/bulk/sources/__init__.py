@@ -15,6 +15,7 @@ from glied import storage
 from glied.bulk import tables
 from glied.bulk.config import InputConfig, PublishedConfig
 from glied.bulk.manifest import planned
+from glied.bulk.parallel import InOrder, in_order
 from glied.bulk.sources.image_tables import ImageTableSource
 from glied.bulk.sources.listing import Files, absolute
 from glied.bulk.sources.published import PublishedSource
@@ -48,8 +49,10 @@ class Source(Protocol):
         ...
 
 
-def open_source(config: InputConfig | PublishedConfig, exclude: str) -> Source:
+def open_source(config: InputConfig | PublishedConfig, exclude: str, index: InOrder = in_order) -> Source:
     """The source of a config; `exclude` is the run folder, should it lie under the prefix.
+
+    Shards are read by means of `index`.
 
     Raises:
         UsageError: a local input is missing or not of its form.
@@ -64,9 +67,9 @@ def open_source(config: InputConfig | PublishedConfig, exclude: str) -> Source:
     if config.form == "files":
         return FileSource(files)
     if config.form == "webdataset":
-        return TarSource(files)
+        return TarSource(files, index)
     if config.form == "parquet":
-        return ImageTableSource(files)
+        return ImageTableSource(files, index)
     return UriTableSource(files)
 
 

@@ -58,6 +58,7 @@ class Fetch:
         max_bytes: larger files are not read; their rows are the image's fault.
         pause: seconds before the second attempt, doubled for each further one.
         web: reads http(s).
+        rows: reads the rows of form parquet, and keeps a row group for the next chunk.
     """
 
     form: str = "files"
@@ -68,6 +69,7 @@ class Fetch:
     max_bytes: int = 1 << 28
     pause: float = 0.5
     web: WebReader = field(default_factory=WebReader)
+    rows: parquet.RowReader = field(default_factory=parquet.RowReader)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Rows of the manifest to `FETCHED` and what passes through; one row out per row in, in order."""
@@ -88,6 +90,15 @@ class Fetch:
                 ]
                 result = result.append_column(name, pa.array(values, column.type))
         return result
+
+    @property
+    def keeps(self) -> bool:
+        """Whether a row group is kept for the next chunk."""
+        return self.form == "parquet"
+
+    def forget(self) -> None:
+        """Let go of that row group."""
+        self.rows.forget()
 
     def _by_file(self, rows: list[Row], read: Callable[[str, list[Row]], list[Row]]) -> list[Row]:
         """Neighbors that lie in one file are read together."""
@@ -188,7 +199,7 @@ class Fetch:
         offsets = [row["offset"] for row in rows]
         piece = parquet.Piece(uri, min(offsets), max(offsets) + 1)
         try:
-            found = self.retried(functools.partial(parquet.read, piece)).to_pylist()
+            found = self.retried(functools.partial(self.rows.read, piece)).to_pylist()
         except (pa.ArrowInvalid, FileNotFoundError, Unreadable) as error:
             kind = "corrupt" if self._delivers(uri) else STORAGE
             return [_failed(row, kind, " ".join(str(error).split())) for row in rows]

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
@@ -53,28 +53,42 @@ def _planned(path: str, rows: list[dict[str, Any]], size: int) -> pa.Table:
 
 @dataclass(frozen=True)
 class ReadStore:
-    """Reads the regions of planned images; a `Stage`, in the place of fetching and of a detector."""
+    """Reads the regions of planned images; a `FetchStage` that takes the place of a detector too.
+
+    Attributes:
+        rows: reads the files, and keeps a row group for the next chunk.
+    """
+
+    rows: parquet.RowReader = field(default_factory=parquet.RowReader)
+
+    @property
+    def keeps(self) -> bool:
+        """Always."""
+        return True
+
+    def forget(self) -> None:
+        """Let go of the row group."""
+        self.rows.forget()
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Rows of the manifest to `sinks.FEATURES`; one row out per row in, in order."""
         start = time.perf_counter()
         rows: list[dict[str, Any]] = []
         for path, group in groupby(table.to_pylist(), key=lambda row: row["file"]):
-            rows += _read(path, list(group))
+            rows += self._read(path, list(group))
         result = pa.Table.from_pylist(rows, schema=sinks.FEATURES)
         return tables.with_seconds(result, {"fetch": time.perf_counter() - start})
 
-
-def _read(path: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    first, last = rows[0]["offset"], rows[-1]["offset"] + 1
-    found = parquet.read(parquet.Piece(path, first, last)).to_pylist()
-    read = []
-    for row in rows:
-        base = {"id": row["id"], "uri": row["uri"], "model": ""}
-        if row["fault"] is None:
-            stored = found[row["offset"] - first]
-            base |= {name: stored.get(name) for name in features.SCHEMA.names[1:]} | {"status": OK}
-        else:
-            base |= {"status": REJECTED, "error_kind": row["fault_kind"], "error": row["fault"]}
-        read.append(sinks.empty_row(sinks.FEATURES, **base))
-    return read
+    def _read(self, path: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        first, last = rows[0]["offset"], rows[-1]["offset"] + 1
+        found = self.rows.read(parquet.Piece(path, first, last)).to_pylist()
+        read = []
+        for row in rows:
+            base = {"id": row["id"], "uri": row["uri"], "model": ""}
+            if row["fault"] is None:
+                stored = found[row["offset"] - first]
+                base |= {name: stored.get(name) for name in features.SCHEMA.names[1:]} | {"status": OK}
+            else:
+                base |= {"status": REJECTED, "error_kind": row["fault_kind"], "error": row["fault"]}
+            read.append(sinks.empty_row(sinks.FEATURES, **base))
+        return read
