@@ -1,6 +1,6 @@
 """The recipe for photographs, scaled down: data of one's own through every stage to evaluated captions.
 
-The images are photographs with real captions where ../shared has them, else scenes with captions of that form.
+Images are photographs with real captions where ../shared has them, else scenes with captions of that form.
 """
 
 import json
