@@ -26,7 +26,7 @@ from glied.scenes.language import (
 CRITERIA = ("objects", "colors", "relations")
 Box = Sequence[float]
 
-_STUFF = {
+_STUFF: dict[str, Sequence[str]] = {
     "sea": ("sea", "ocean"),
     "building": ("building", "buildings"),
     "mountain": ("mountain", "mountains"),
@@ -57,10 +57,10 @@ def _by_words(meanings: Mapping[str, Sequence[str]]) -> dict[tuple[str, ...], fr
     return {words: frozenset(several) for words, several in found.items()}
 
 
-_NOUNS = _by_words(
-    {kind: [form for noun in NOUNS.get(kind, (kind,)) for form in (noun, plural(noun))] for kind in CLASSES}
-    | _STUFF
-)
+_FORMS: dict[str, Sequence[str]] = {
+    kind: [form for noun in NOUNS.get(kind, (kind,)) for form in (noun, plural(noun))] for kind in CLASSES
+}
+_NOUNS = _by_words({**_FORMS, **_STUFF})
 _RELATIONS = _by_words(
     {name: [words for words in several if words not in _VAGUE] for name, several in RELATION_WORDS.items()}
 )
