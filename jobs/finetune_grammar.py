@@ -45,6 +45,8 @@ class Config:
     """Width of the head's hidden layer."""
     contrastive_weight: float = 1.0
     """Weight of the contrastive loss beside the cross-entropy of the head."""
+    words_weight: float = 1.0
+    """Weight of the cross-entropy of each word, whether it can stand where it does; it speeds the rest up."""
     cache: str = "runs/cache"
     """Local folder for the vectors of the images, which are computed once."""
 
@@ -55,6 +57,8 @@ class Config:
             raise UsageError(f"hidden: {self.hidden} is not at least 1")
         if self.contrastive_weight < 0:
             raise UsageError(f"contrastive_weight: {self.contrastive_weight} is negative")
+        if self.words_weight < 0:
+            raise UsageError(f"words_weight: {self.words_weight} is negative")
         if not self.cache or not storage.is_local(self.cache):
             raise UsageError(f"cache: {self.cache!r} is no local folder: it is mapped into memory")
 
@@ -68,6 +72,7 @@ def build_task(config: Config) -> GrammarTask:
         texts=config.texts,
         hidden=config.hidden,
         contrastive_weight=config.contrastive_weight,
+        words_weight=config.words_weight,
         cache=config.cache,
     )
 
