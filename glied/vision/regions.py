@@ -128,7 +128,11 @@ def load_extractor(config: RegionsConfig) -> RegionExtractor:
         from glied.vision.clip_images import ClipImages
 
         return ClipImages(load_clip(replace(config.clip, device=config.device)))
-    import_torchvision()
-    from glied.vision.torchvision_regions import load_torchvision  # torchvision is slow to import
+    import_torchvision()  # it is slow to import
+    if config.kind == "detectron2":
+        from glied.vision.detectron_regions import load_detectron
+
+        return load_detectron(config)
+    from glied.vision.torchvision_regions import load_torchvision
 
     return load_torchvision(config)
