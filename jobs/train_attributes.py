@@ -28,7 +28,9 @@ class Config:
     trainer: TrainerConfig
     """Optimization, workers and output."""
     words: int = 1000
-    """Attribute words: the commonest of the training captions."""
+    """Attribute words: the commonest of the training captions, or the first of `word_list`."""
+    word_list: str = ""
+    """attributes.json (path or URI) of jobs/prepare_coco.py; empty counts the training captions' words."""
     minimum_positives: int = 20
     """Words of fewer validation images do not count in the mean average precision."""
 
@@ -51,6 +53,7 @@ def build_task(config: Config) -> AttributesTask:
         train=config.train,
         validation=config.validation,
         words=config.words,
+        word_list=config.word_list,
         minimum_positives=config.minimum_positives,
     )
 

@@ -89,5 +89,5 @@ def extract_job(config: ExtractRegionsConfig, *, apart: bool = False) -> Job:
         output=config.output,
         resources=config.resources,
         error_budget=config.error_budget,
-        example=lambda _: None,
+        example=None,
     )

@@ -76,7 +76,7 @@ def import_job(config: ImportFeaturesConfig) -> Job:
         output=config.output,
         resources=config.resources,
         error_budget=config.error_budget,
-        example=lambda _: None,
+        example=None,
     )
 
 

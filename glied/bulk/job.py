@@ -20,7 +20,7 @@ class Job:
         model: names the weights, for rows that no worker wrote.
         config: resolved config, for run.json.
         fingerprint: what the rows depend on; another one never joins the run.
-        example: the text of a row that the summary may show, or None.
+        example: the text of a row that the summary may show, or None; None where rows have no such text.
     """
 
     results: str
@@ -33,7 +33,7 @@ class Job:
     output: OutputConfig
     resources: ResourcesConfig
     error_budget: float
-    example: Callable[[dict[str, Any]], str | None]
+    example: Callable[[dict[str, Any]], str | None] | None
 
     def takes(self, unit: int) -> bool:
         """Whether this job of those that share the run does the unit."""
