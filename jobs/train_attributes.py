@@ -30,6 +30,8 @@ class Config:
     """Attribute words: the commonest of the training captions."""
     minimum_positives: int = 20
     """Words of fewer validation images do not count in the mean average precision."""
+    typical_regions: int = 16
+    """Regions that an image has, about; before the first step every word then has its frequency."""
 
     def __post_init__(self) -> None:
         """Refuse counts without meaning."""
@@ -37,6 +39,8 @@ class Config:
             raise UsageError(f"words: {self.words} is not a positive number")
         if self.minimum_positives < 1:
             raise UsageError(f"minimum_positives: {self.minimum_positives} is not a positive number")
+        if self.typical_regions < 1:
+            raise UsageError(f"typical_regions: {self.typical_regions} is not a positive number")
 
 
 def build_task(config: Config) -> AttributesTask:
@@ -46,6 +50,7 @@ def build_task(config: Config) -> AttributesTask:
         validation=config.validation,
         words=config.words,
         minimum_positives=config.minimum_positives,
+        typical_regions=config.typical_regions,
     )
 
 

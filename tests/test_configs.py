@@ -23,7 +23,7 @@ CONFIGS = {
 
 
 def test_all_files_are_covered() -> None:
-    assert len(FILES) == 48
+    assert len(FILES) == 53
     assert {file.parent.name for file in FILES} == set(CONFIGS)
 
 
