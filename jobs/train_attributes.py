@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 
 from glied.config import parse, run
+from glied.datasets import features
 from glied.datasets.captioned import CaptionedRegions
 from glied.errors import UsageError
 from glied.training.attributes import AttributesTask
@@ -44,7 +45,12 @@ class Config:
 
 
 def build_task(config: Config) -> AttributesTask:
-    """What the config trains."""
+    """What the config trains.
+
+    Raises:
+        UsageError: training and validation images come from different extractors.
+    """
+    features.check_same_extractor([config.train.features, config.validation.features])
     return AttributesTask(
         train=config.train,
         validation=config.validation,

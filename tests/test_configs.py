@@ -18,12 +18,13 @@ CONFIGS = {
     "clip": ("jobs.train_clip", "Config"),
     "grammar": ("jobs.finetune_grammar", "Config"),
     "extract": ("glied.bulk.extraction", "ExtractRegionsConfig"),
+    "import": ("glied.bulk.importing", "ImportFeaturesConfig"),
     "caption": ("glied.bulk.captioning", "CaptionDatasetConfig"),
 }
 
 
 def test_all_files_are_covered() -> None:
-    assert len(FILES) == 53
+    assert len(FILES) == 55
     assert {file.parent.name for file in FILES} == set(CONFIGS)
 
 

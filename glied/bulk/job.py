@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from glied.bulk.config import InputConfig, OutputConfig, ResourcesConfig
+from glied.bulk.config import InputConfig, OutputConfig, PublishedConfig, ResourcesConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Job:
     model: str
     config: dict[str, Any]
     fingerprint: dict[str, Any]
-    source: InputConfig
+    source: InputConfig | PublishedConfig
     output: OutputConfig
     resources: ResourcesConfig
     error_budget: float

@@ -24,6 +24,7 @@ from glied.bulk.stages import (
     RegionsStage,
 )
 from glied.captioner.captioner import Captioner
+from glied.datasets import features
 from glied.errors import UsageError
 from glied.rewards.config import ClipConfig
 from glied.vision.attributes import load_attributes
@@ -72,15 +73,20 @@ def caption_fingerprint(factory: CaptionFactory) -> tuple[str, dict[str, Any]]:
         UsageError: as `caption_stage`, or the models do not fit together.
     """
     here = dataclasses.replace(factory, regions=dataclasses.replace(factory.regions, device="cpu"))
-    extractor, captions = _extractor(here.regions), _captions(here)
+    captions = _captions(here)
     captioner = captions.captioner
-    sizes = (extractor.feature_size, captions.predictor.feature_size, captioner.model.feature_size)
+    if here.store:
+        feature_size, regions = features.feature_size(here.store), features.fingerprint(here.store)
+    else:
+        extractor = _extractor(here.regions)
+        feature_size, regions = extractor.feature_size, dict(extractor.fingerprint)
+    sizes = (feature_size, captions.predictor.feature_size, captioner.model.feature_size)
     if len(set(sizes)) > 1:
         raise UsageError(f"regions, attributes and captioner do not fit: their features have {sizes} values")
     clip = _clip(here.clip, "cpu")
     return captions.model, {
         "clip": None if clip is None else dict(clip.fingerprint),
-        "regions": dict(extractor.fingerprint),
+        "regions": regions,
         "attributes": checkpoint.load(locate(here.attributes)).digest,
         "captioner": captioner.digest,
         "decoding": dataclasses.asdict(here.decoding),

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Row = dict[str, Any]
 
-TRANSIT = "<f4"
+TRANSIT = features.EXACT
 """Features between two pools: as the detector gave them, so that captions are those of one fused stage."""
 BATCH_BYTES = 16 << 20
 """Most encoded bytes that are decoded together: pixels take about thirteen times as much."""
@@ -128,7 +128,7 @@ class RegionsStage:
         """`sinks.FEATURES` with float32 features to captions; the metadata has the seconds by stage."""
         clock = Clock()
         sources = table.select(sinks.FEATURES.names).to_pylist()
-        good = [features.read(row, dtype=TRANSIT) for row in sources if row["status"] == OK]
+        good = [features.read(row) for row in sources if row["status"] == OK]
         described: list[Row] = []
         for start in range(0, len(good), self.batch_size):
             described += _described(self.describe, good[start : start + self.batch_size], clock)
@@ -236,8 +236,7 @@ class ExtractRegions:
         """The columns of the feature store."""
         with clock.measure("regions"):
             regions = _regions(self.extractor, batch)
-        table = features.write(regions, [""] * len(regions), fingerprint={}, dtype=self.dtype)
-        return table.drop_columns(["id"]).to_pylist()
+        return [features.row(one, self.dtype) for one in regions]
 
 
 def _regions(extractor: RegionExtractor, batch: Sequence[Picture]) -> list[Regions]:

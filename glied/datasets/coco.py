@@ -1,7 +1,9 @@
 """Caption files in the COCO form: images [{id, file_name, ...}] and annotations [{image_id, caption}]."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from glied import storage
@@ -15,6 +17,8 @@ class CaptionedImage:
     id: int
     file_name: str
     captions: list[str]
+    width: int | None = None
+    height: int | None = None
 
 
 def load_captions(uri: str) -> dict[str, list[str]]:
@@ -34,7 +38,8 @@ def load_images(uri: str) -> list[CaptionedImage]:
     images: dict[int, CaptionedImage] = {}
     names: set[str] = set()
     for entry in content["images"]:
-        image = CaptionedImage(_get(uri, entry, "id"), _get(uri, entry, "file_name"), [])
+        number, name = _get(uri, entry, "id"), _get(uri, entry, "file_name")
+        image = CaptionedImage(number, name, [], entry.get("width"), entry.get("height"))
         if image.id in images or image.file_name in names:
             raise UsageError(f"{uri}: image {image.id} ({image.file_name}) stands twice")
         images[image.id] = image
@@ -50,6 +55,20 @@ def load_images(uri: str) -> list[CaptionedImage]:
         if not image.captions:
             raise UsageError(f"{uri}: image {image.id} ({image.file_name}) has no caption")
     return list(images.values())
+
+
+def by_alias(images: Iterable[CaptionedImage]) -> dict[str, CaptionedImage]:
+    """Images by what they are called elsewhere: file name, its stem, id.
+
+    A file name is always its own image's; a stem or an id that two images share is nobody's.
+    """
+    every = list(images)
+    found: dict[str, CaptionedImage | None] = {}
+    for image in every:
+        for name in {PurePosixPath(image.file_name).stem, str(image.id)}:
+            found[name] = None if name in found else image
+    known = {name: image for name, image in found.items() if image is not None}
+    return known | {image.file_name: image for image in every}
 
 
 def _read(uri: str) -> dict[str, list[Any]]:

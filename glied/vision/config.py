@@ -6,7 +6,11 @@ from typing import Any, Literal
 from glied.errors import UsageError
 from glied.rewards.config import ClipConfig
 
+<<<<<<< HEAD
 Kind = Literal["torchvision", "detectron2", "clip", "clip_grid"]
+=======
+Kind = Literal["torchvision", "detectron2", "clip", "precomputed"]
+>>>>>>> main
 
 _DECISIVE = ("kind", "model", "min_regions", "max_regions", "threshold", "overlap", "dtype")
 _DECISIVE_WHERE_SET = ("short_side", "long_side", "canvas_step")
@@ -20,7 +24,8 @@ class RegionsConfig:
     kind: Kind = "torchvision"
     """Family of extractors: torchvision's detectors; detectron2's, among them bottom-up attention; clip,
     whose only region is the whole image and whose feature is the image's CLIP vector, for rewards; clip_grid,
-    whose regions are the cells of a CLIP's last feature map."""
+    whose regions are the cells of a CLIP's last feature map; precomputed, whose regions stand in the feature
+    store that is the input (input.form features)."""
     checkpoint: str = ""
     """Folder (path or URI) of a detector that jobs/train_regions.py trained (kind torchvision) or
     jobs/convert_weights.py converted (kind detectron2); excludes `model`."""
@@ -71,6 +76,10 @@ class RegionsConfig:
                 raise UsageError(f"{key} {getattr(self, key)}: must be a number of pixels, or 0")
         if self.short_side and self.long_side and self.short_side > self.long_side:
             raise UsageError(f"short_side {self.short_side} is above long_side {self.long_side}")
+        if self.kind == "precomputed":
+            if self.checkpoint or self.model or self.clip is not None:
+                raise UsageError("regions: kind precomputed takes no checkpoint, model or clip")
+            return
         self._check_clip()
         if self.clip is None:
             self._check_detector()

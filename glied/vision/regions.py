@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from glied.errors import UsageError
 from glied.vision.config import RegionsConfig
 from glied.vision.lean import import_torchvision
 
@@ -120,6 +121,8 @@ def load_extractor(config: RegionsConfig) -> RegionExtractor:
     Raises:
         UsageError: no such model, weights or checkpoint.
     """
+    if config.kind == "precomputed":
+        raise UsageError("regions.kind precomputed finds no regions in images: its input is a feature store")
     if config.clip is not None:
         from glied.rewards.clip import load_clip  # open_clip is slow to import, too
         from glied.vision.clip_grid import ClipGrid
