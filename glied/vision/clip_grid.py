@@ -88,7 +88,7 @@ def grid_boxes(cells: int, width: int, height: int) -> NDArray[np.float32]:
     """Boxes [cells * cells, 4] that divide an image evenly, row by row."""
     rows, columns = np.divmod(np.arange(cells * cells), cells)
     corners = np.stack([columns, rows, columns + 1, rows + 1], axis=1).astype(np.float32)
-    return corners * np.array([width, height, width, height], np.float32) / cells
+    return corners * np.array([width, height, width, height], np.float32) / np.float32(cells)
 
 
 class _Trunk(nn.Module):
