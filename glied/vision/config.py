@@ -6,7 +6,7 @@ from typing import Any, Literal
 from glied.errors import UsageError
 from glied.rewards.config import ClipConfig
 
-Kind = Literal["torchvision", "detectron2", "clip", "precomputed"]
+Kind = Literal["torchvision", "detectron2", "clip", "clip_grid", "precomputed"]
 
 _DECISIVE = ("kind", "model", "min_regions", "max_regions", "threshold", "overlap", "dtype")
 _DECISIVE_WHERE_SET = ("short_side", "long_side", "canvas_step")
