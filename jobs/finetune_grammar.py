@@ -18,9 +18,11 @@ from glied.datasets.pairs import PairsConfig
 from glied.errors import UsageError
 from glied.rewards.config import ClipConfig
 from glied.rewards.grammar import unfit
+from glied.training.config import TrainerConfig
+from glied.training.contrastive import refuse_micro_batches
 from glied.training.grammar import GrammarTask
 from glied.training.texts import TextsConfig
-from glied.training.trainer import TrainerConfig, train
+from glied.training.trainer import train
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse values without meaning."""
+        refuse_micro_batches(self.trainer)
         if self.hidden < 1:
             raise UsageError(f"hidden: {self.hidden} is not at least 1")
         if self.contrastive_weight < 0:
