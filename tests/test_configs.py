@@ -24,7 +24,7 @@ CONFIGS = {
 
 
 def test_all_files_are_covered() -> None:
-    assert len(FILES) == 55
+    assert len(FILES) == 57
     assert {file.parent.name for file in FILES} == set(CONFIGS)
 
 
