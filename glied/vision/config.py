@@ -55,6 +55,9 @@ class RegionsConfig:
     """Torch device, e.g. cpu or cuda."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the networks; features are float32 all the same."""
+    jpeg: Literal["cpu", "gpu"] = "cpu"
+    """Where JPEGs are decoded: in processes of their own, or on `device` with nvJPEG, in the models' process;
+    what is no plain JPEG goes to the processes all the same. The pixels differ by a few levels."""
     compile: bool = False
     """Compile the backbone with torch.compile: minutes at the start, for long runs on a GPU."""
 

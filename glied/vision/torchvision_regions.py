@@ -6,12 +6,15 @@ Shapes: ``P`` proposals of one image, ``C`` classes including the background (in
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor
 from torchvision.models import detection, get_model_weights
 from torchvision.models.detection.faster_rcnn import FasterRCNN
@@ -21,7 +24,7 @@ from torchvision.ops import boxes as box_ops
 from torchvision.ops import nms
 
 from glied import checkpoint
-from glied.errors import UsageError
+from glied.errors import StorageError, UsageError
 from glied.vision.canvas import padded, same_canvas, widened
 from glied.vision.config import RegionsConfig
 from glied.vision.detector import Detector, load_detector
@@ -174,7 +177,7 @@ def _load_named(config: RegionsConfig) -> TorchvisionRegions:
     if not config.model.startswith(("fasterrcnn_", "maskrcnn_")) or builder is None:
         raise UsageError(f"model {config.model!r} has no box head to take features from: use a Faster R-CNN")
     named = config.weights in available.__members__
-    model = builder(weights=available[config.weights] if named else None, weights_backbone=None)
+    model = builder(weights=None, weights_backbone=None) if not named else _download(builder, config)
     if config.weights and not named:
         _load_file(model, config.weights, sorted(available.__members__))
     names = list(available["DEFAULT"].meta["categories"])[1:] if available.__members__ else []
@@ -185,6 +188,36 @@ def _load_file(model: FasterRCNN, path: str, names: Sequence[str]) -> None:
     if not os.path.isfile(path):
         raise UsageError(f"weights {path!r}: neither a file nor one of {', '.join(names)}")
     try:
-        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise UsageError(f"weights {path!r} do not fit the model: {str(error).splitlines()[0]}") from error
+        if path.endswith(".safetensors"):
+            model.load_state_dict(safetensors.torch.load_file(path))
+        else:
+            model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (
+        RuntimeError,
+        ValueError,
+        KeyError,
+        EOFError,
+        TypeError,
+        SafetensorError,
+        UnpicklingError,
+    ) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UsageError(f"weights {path!r} do not fit the model: {reason}") from error
+
+
+def _download(builder: Callable[..., FasterRCNN], config: RegionsConfig) -> FasterRCNN:
+    """A model with published weights, which torchvision keeps once it has them.
+
+    Raises:
+        StorageError: they cannot be fetched.
+    """
+    weights = get_model_weights(config.model)[config.weights]
+    try:
+        return builder(weights=weights, weights_backbone=None)
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # the network's errors; RuntimeError: the digest in the name is wrong
+        message = f"cannot fetch weights {config.weights} of {config.model}: {error}"
+        advice = f"without internet, name a local copy of {weights.url.rpartition('/')[2]} in weights"
+        raise StorageError(f"{message}; {advice}") from error
