@@ -51,7 +51,7 @@ from glied.captioner.captioner import Captioner, attribute_ids  # noqa: E402
 from glied.captioner.config import DecodingConfig  # noqa: E402
 from glied.captioner.decode import decode  # noqa: E402
 from glied.captioner.model import CaptioningModel  # noqa: E402
-from glied.config import parse, run, split_arguments  # noqa: E402
+from glied.config import parse, run  # noqa: E402
 from glied.datasets import features  # noqa: E402
 from glied.datasets.captioned import CaptionedRegions  # noqa: E402
 from glied.errors import UsageError  # noqa: E402
@@ -129,8 +129,7 @@ class Config:
 
 def main() -> int:
     """Train what is missing, or print what is there."""
-    _, options = split_arguments(sys.argv[1:], Config)
-    config = parse(Config, options, description=__doc__)
+    config = parse(Config, description=__doc__)
     if config.full or config.short:
         torch.set_num_threads(config.threads)
         for name in config.models:

@@ -18,7 +18,7 @@ from glied.captioner.captioner import Captioner, attribute_ids
 from glied.captioner.config import DecodingConfig
 from glied.captioner.decode import decode
 from glied.captioner.model import CaptionerConfig, CaptioningModel
-from glied.captioner.vocabulary import BOS, EOS, PAD, SPECIAL, Vocabulary, tokenize
+from glied.captioner.vocabulary import BOS, EOS, PAD, SPECIAL, Vocabulary, load_words, tokenize
 from glied.datasets import features
 from glied.datasets.captioned import CaptionedRegions
 from glied.errors import UsageError
@@ -37,8 +37,10 @@ SHOWN = 8
 class WordsConfig:
     """Which words the captioner knows and sees."""
 
+    vocabulary: str = ""
+    """vocabulary.json (path or URI) of jobs/prepare_coco.py; empty counts the training captions' words."""
     minimum_count: int = 5
-    """Words that occur less often in the training captions are unknown."""
+    """Without `vocabulary`: words that occur less often in the training captions are unknown."""
     max_length: int = 20
     """Longer training captions are cut after this many words."""
     attributes: str
@@ -90,7 +92,9 @@ class CaptionerTask:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """The words of the training captions."""
+        """The words of the config's file, or of the training captions; raises as `load_words`."""
+        if self.words.vocabulary:
+            return Vocabulary(load_words(self.words.vocabulary))
         every = (caption for captions in self.train.references.values() for caption in captions)
         return Vocabulary.from_captions(every, self.words.minimum_count)
 

@@ -163,6 +163,7 @@ class ScstTask:
         copy.deepcopy(self)._check()
 
     def _check(self) -> None:
+        features.check_same_extractor([self.train.features, self.validation.features])
         sizes = {
             self.start: self.captioner.model.feature_size,
             self.attributes: self.predictor.feature_size,
