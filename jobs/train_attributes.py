@@ -14,7 +14,8 @@ from glied.datasets import features
 from glied.datasets.captioned import CaptionedRegions
 from glied.errors import UsageError
 from glied.training.attributes import AttributesTask
-from glied.training.trainer import TrainerConfig, train
+from glied.training.config import TrainerConfig
+from glied.training.trainer import train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,8 @@ class Config:
     """attributes.json (path or URI) of jobs/prepare_coco.py; empty counts the training captions' words."""
     minimum_positives: int = 20
     """Words of fewer validation images do not count in the mean average precision."""
+    typical_regions: int = 16
+    """Regions that an image has, about; before the first step every word then has its frequency."""
 
     def __post_init__(self) -> None:
         """Refuse counts without meaning."""
@@ -40,6 +43,8 @@ class Config:
             raise UsageError(f"words: {self.words} is not a positive number")
         if self.minimum_positives < 1:
             raise UsageError(f"minimum_positives: {self.minimum_positives} is not a positive number")
+        if self.typical_regions < 1:
+            raise UsageError(f"typical_regions: {self.typical_regions} is not a positive number")
 
 
 def build_task(config: Config) -> AttributesTask:
@@ -55,6 +60,7 @@ def build_task(config: Config) -> AttributesTask:
         words=config.words,
         word_list=config.word_list,
         minimum_positives=config.minimum_positives,
+        typical_regions=config.typical_regions,
     )
 
 

@@ -17,7 +17,8 @@ from glied.datasets import features
 from glied.datasets.captioned import CaptionedRegions
 from glied.errors import UsageError
 from glied.training.captioner import CaptionerTask, WordsConfig
-from glied.training.trainer import TrainerConfig, train
+from glied.training.config import TrainerConfig
+from glied.training.trainer import train
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from glied.bulk.stages import (
     TRANSIT,
     CaptionImages,
     CaptionRegions,
+    Decoder,
     Describe,
     ExtractRegions,
     ImageStage,
@@ -54,7 +55,7 @@ def caption_stage(factory: CaptionFactory) -> Stage:
         if clip is not None:
             resolution = max(resolution[0], clip.resolution), max(resolution[1], clip.resolution)
         describe = CaptionImages(extractor, _captions(factory), clip)
-    decoder = DecoderPool(factory.decoders, resolution=resolution)
+    decoder = _decoder(factory, resolution)
     return ImageStage(describe, decoder, batch_size=factory.batch_size)
 
 
@@ -79,7 +80,7 @@ def caption_fingerprint(factory: CaptionFactory) -> tuple[str, dict[str, Any]]:
         feature_size, regions = features.feature_size(here.store), features.fingerprint(here.store)
     else:
         extractor = _extractor(here.regions)
-        feature_size, regions = extractor.feature_size, dict(extractor.fingerprint)
+        feature_size, regions = extractor.feature_size, _fingerprint(extractor, here.regions)
     sizes = (feature_size, captions.predictor.feature_size, captioner.model.feature_size)
     if len(set(sizes)) > 1:
         raise UsageError(f"regions, attributes and captioner do not fit: their features have {sizes} values")
@@ -103,18 +104,40 @@ def extract_stage(factory: ExtractFactory) -> ImageStage:
     """
     extractor = _extractor(factory.regions)
     describe = ExtractRegions(extractor, model=_name(extractor, factory.regions))
-    decoder = DecoderPool(factory.decoders, resolution=extractor.resolution)
+    decoder = _decoder(factory, extractor.resolution)
     return ImageStage(describe, decoder, batch_size=factory.batch_size)
 
 
 def extract_fingerprint(factory: ExtractFactory) -> tuple[str, dict[str, Any]]:
     """Load the detector once, on the CPU; its name and its fingerprint."""
     extractor = _extractor(dataclasses.replace(factory.regions, device="cpu"))
-    return _name(extractor, factory.regions), dict(extractor.fingerprint)
+    return _name(extractor, factory.regions), _fingerprint(extractor, factory.regions)
+
+
+def _decoder(factory: CaptionFactory | ExtractFactory, resolution: tuple[int, int]) -> Decoder:
+    """What decodes the images of a stage.
+
+    Raises:
+        UsageError: a GPU is to decode, but the models are not on one.
+    """
+    device = factory.regions.device
+    if factory.regions.jpeg == "gpu" and not device.startswith("cuda"):
+        raise UsageError(f"regions.jpeg gpu needs a GPU in regions.device, which is {device}")
+    pool = DecoderPool(factory.decoders, resolution=resolution)
+    if factory.regions.jpeg == "cpu":
+        return pool
+    from glied.vision.gpu_decoding import GpuDecoder  # torchvision is slow to import
+
+    return GpuDecoder(pool, device)
+
+
+def _fingerprint(extractor: RegionExtractor, config: RegionsConfig) -> dict[str, Any]:
+    """The extractor's, with what decodes its images where that is not the usual."""
+    return dict(extractor.fingerprint) | ({"jpeg": config.jpeg} if config.jpeg != "cpu" else {})
 
 
 def _name(extractor: RegionExtractor, config: RegionsConfig) -> str:
-    identity = json.dumps(dict(extractor.fingerprint), sort_keys=True)
+    identity = json.dumps(_fingerprint(extractor, config), sort_keys=True)
     return f"{config.kind}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
 

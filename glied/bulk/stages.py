@@ -20,7 +20,7 @@ from glied.captioner.captioner import Caption, Captioner
 from glied.datasets import features
 from glied.errors import ImageError
 from glied.vision.attributes import AttributePredictor
-from glied.vision.decoding import Decoded, DecoderPool, Pending
+from glied.vision.decoding import Decoded
 from glied.vision.images import Picture
 from glied.vision.regions import RegionBatch, RegionExtractor, Regions
 
@@ -54,6 +54,22 @@ class Describe(Protocol):
         ...
 
 
+class Decoding(Protocol):
+    """A batch that is being decoded."""
+
+    def result(self) -> list[Decoded]:
+        """Wait for it: a picture or an error per image, in order."""
+        ...
+
+
+class Decoder(Protocol):
+    """What decodes images; `glied.vision.decoding.DecoderPool`, for one."""
+
+    def start(self, batch: Sequence[bytes]) -> Decoding:
+        """Begin with a batch and return at once."""
+        ...
+
+
 class Clock:
     """Seconds spent by stage."""
 
@@ -77,7 +93,7 @@ class ImageStage:
     Decoding happens in other processes, one batch ahead of the models.
     """
 
-    def __init__(self, describe: Describe, decoder: DecoderPool, *, batch_size: int = 16) -> None:
+    def __init__(self, describe: Describe, decoder: Decoder, *, batch_size: int = 16) -> None:
         """At most `batch_size` images, or `BATCH_BYTES` of encoded ones, are described at a time."""
         self.describe = describe
         self.decoder = decoder
@@ -102,7 +118,7 @@ class ImageStage:
                 pixels = iter(pending.result())
             yield batch, [_outcome(row, pixels) for row in batch]
 
-    def _start(self, batch: list[Row]) -> Pending:
+    def _start(self, batch: list[Row]) -> Decoding:
         return self.decoder.start([row["data"] for row in batch if row["data"] is not None])
 
     def _rows(self, fetched: list[Row], decoded: list[Picture | Row], clock: Clock) -> list[Row]:

@@ -51,6 +51,7 @@ class AttributesTask:
     words: int = 1000
     word_list: str = ""
     minimum_positives: int = 20
+    typical_regions: int = 16
     name: str = "attributes"
 
     @cached_property
@@ -76,7 +77,10 @@ class AttributesTask:
         images = len(self.train.references)
         frequencies = [self._counts[word] / images for word in self.vocabulary]
         return AttributePredictor(
-            self.vocabulary, feature_size=self.train.feature_size(), frequencies=frequencies
+            self.vocabulary,
+            feature_size=self.train.feature_size(),
+            frequencies=frequencies,
+            typical_regions=self.typical_regions,
         )
 
     def data(self, split: Split) -> list[str]:

@@ -25,7 +25,7 @@ from glied.errors import UsageError
 from glied.evaluation.text_metrics import cider
 from glied.training.history import Sample
 from glied.training.losses import word_cross_entropy
-from glied.training.task import Row, Split
+from glied.training.task import WEIGHT, Row, Split
 from glied.vision.attributes import AttributePredictor, load_attributes
 from glied.vision.regions import RegionBatch
 
@@ -148,7 +148,7 @@ class CaptionerTask:
         with torch.no_grad():
             accuracy = (logits.argmax(dim=-1) == targets).float().mean()
         loss = word_cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
-        return loss, {"loss": loss.detach(), "accuracy": accuracy}
+        return loss, {"loss": loss.detach(), "accuracy": accuracy, WEIGHT: mask.sum()}
 
     def validate(self, model: nn.Module, batches: Iterable[CaptionBatch]) -> dict[str, float]:
         """CIDEr x 100 of decoded captions, and the cross-entropy per word without smoothing."""

@@ -1,6 +1,6 @@
 """The recipe for photographs, scaled down: data of one's own through every stage to evaluated captions.
 
-Images are photographs with real captions where ../shared has them, else scenes with captions of that form.
+The images are photographs with real captions where ../shared has them, else scenes with such captions.
 """
 
 import json
