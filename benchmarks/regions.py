@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
 
 import numpy as np
@@ -82,7 +82,7 @@ class Config:
     """Which of them."""
     batch: int = 16
     """Images handed over together, in the second way and the third."""
-    dtypes: tuple[str, ...] = ("float32",)
+    dtypes: tuple[Literal["float32", "bfloat16", "float16"], ...] = ("float32",)
     """Precisions."""
     device: str = "cpu"
     """Torch device."""
