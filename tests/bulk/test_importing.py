@@ -2,6 +2,7 @@
 
 import json
 import logging
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -126,6 +127,23 @@ def test_an_import_that_was_cut_off_goes_on_where_it_stopped(tsv, tmp_path) -> N
     assert set(seen) == set(range(len(there), 5))
     assert {file: file.stat().st_mtime_ns for file in there} == there
     assert len(features.FeatureStore(str(tmp_path / "run"))) == 33
+
+
+def test_rows_of_finished_units_are_let_go(tsv, tmp_path) -> None:
+    """Else the features of thousands of units pile up in the driver."""
+    config, alive = configure(tmp_path, "--resources.chunk_images=4"), []
+
+    def watched(chunks: Sequence[Chunk], *, alone: bool = False) -> Iterator[Result]:
+        tables = []
+        for result in run_here(config.stage)(chunks):
+            tables.append(weakref.ref(result.table))
+            yield result
+            del result
+            alive.append(sum(table() is not None for table in tables))
+
+    run.execute(import_job(config), watched)
+    assert len(alive) == 9
+    assert max(alive) <= 3  # a unit has two chunks, and the stream holds the last one
 
 
 def test_other_words_or_another_type_never_join_a_run(tsv, tmp_path) -> None:

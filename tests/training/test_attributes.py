@@ -67,6 +67,13 @@ def test_words_are_the_commonest_once_per_image(task):
     assert "and" in task.vocabulary or set(CLASSES) < set(task.vocabulary)
 
 
+def test_words_may_come_from_a_list(task, tmp_path):
+    (tmp_path / "attributes.json").write_text('{"words": ["hill", "and", "a"]}')
+    listed = dataclasses.replace(task, word_list=str(tmp_path / "attributes.json"), words=2)
+    assert listed.vocabulary == ["hill", "and"]
+    assert listed.build().words == ["hill", "and"]
+
+
 def test_targets_are_the_words_of_the_references(task):
     rows = rows_of(task)
     batch = collate(task, rows[:6])

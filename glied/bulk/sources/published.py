@@ -46,17 +46,21 @@ class Wanted:
         Raises:
             UsageError: as `coco.load_images`.
         """
-        images = coco.load_images(captions) if captions else None
-        self._known = None if images is None else coco.by_alias(images)
+        self._known: dict[str, Row] | None = None
+        if captions:
+            known = coco.by_alias(coco.load_images(captions))
+            self._known = {alias: _named(image) for alias, image in known.items()}
 
     def __call__(self, image_id: str) -> Row | None:
         """Name, width and height of an image, None if it is not taken."""
         if self._known is None:
-            return {"name": image_id, "width": None, "height": None}
-        image = self._known.get(image_id)
-        if image is None:
-            return None
-        return {"name": image.file_name, "width": image.width, "height": image.height}
+            return {"id": image_id, "width": None, "height": None}
+        return self._known.get(image_id)
+
+
+def _named(image: coco.CaptionedImage) -> Row:
+    """What of an image goes into the plan; its captions need not stay in memory."""
+    return {"id": image.file_name, "width": image.width, "height": image.height}
 
 
 class PublishedSource:
@@ -78,7 +82,7 @@ class PublishedSource:
             if taken is None:
                 self._leave("not in captions")
                 continue
-            row |= {"id": taken["name"], "width": taken["width"], "height": taken["height"]}
+            row |= taken
             if row.get("fault") is not None:
                 broken.setdefault(row["id"], row)
             elif row["id"] in names:
