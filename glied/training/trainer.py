@@ -40,7 +40,7 @@ import torch.distributed
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from glied import ray_runtime, storage
+from glied import placement, ray_runtime, storage
 from glied.datasets import parquet
 from glied.errors import GliedError, JobError, UsageError
 from glied.training import loading, steps
@@ -94,7 +94,7 @@ class TrainerConfig:
     shuffle_buffer: int = 1024
     """Rows in a worker's shuffle buffer for Parquet data; tables are shuffled as a whole."""
     workers: int = 1
-    """Training processes, one GPU each where device is cuda."""
+    """Training processes, one GPU each where device is cuda; all of them must have room at once."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes GPUs where the cluster has one per worker."""
     threads_per_worker: int = 1
@@ -123,6 +123,11 @@ class TrainerConfig:
     """Pauses once the run has done this many steps; the same command without it goes on."""
     find_unused_parameters: bool = False
     """For models of which a step may leave parameters unused (data-parallel only; a little slower)."""
+    accelerator: str | None = None
+    """Type of GPU that each worker needs, as Ray names it ("L4", "A10G", "H100"); null for any."""
+    wait_s: float | None = None
+    """Longest wait until there is room for all workers. null waits 10 minutes for an autoscaler or for what
+    other jobs hold, and 20 seconds where no such node can come."""
     timeout_s: int = 7200
     """Longest time one worker waits for the others, for instance while rank 0 validates."""
 
@@ -142,6 +147,10 @@ class TrainerConfig:
             raise UsageError(f"ema_decay must be in [0, 1), not {self.ema_decay}")
         if not self.learning_rate > 0:
             raise UsageError(f"learning_rate must be positive, not {self.learning_rate}")
+        if (self.wait_s or 0) < 0:
+            raise UsageError(f"wait_s must not be negative, not {self.wait_s}")
+        if self.accelerator and self.device == "cpu":
+            raise UsageError(f"accelerator {self.accelerator} is a GPU, and device is cpu")
         if self.batch_size % self.workers:
             raise UsageError(f"batch_size {self.batch_size} must be a multiple of workers ({self.workers})")
 
@@ -156,7 +165,7 @@ _COUNTS = (
 _FREE_KEYS = (
     *("output", "resume", "pause_after_steps", "workers", "device", "threads_per_worker", "cpus_per_worker"),
     *("loader_threads", "checkpoint_every_steps", "keep_checkpoints", "log_every_steps", "max_failures"),
-    *("timeout_s", "find_unused_parameters"),
+    *("timeout_s", "find_unused_parameters", "accelerator", "wait_s"),
 )
 
 
@@ -207,7 +216,8 @@ def train(task: Task, config: TrainerConfig) -> dict[str, Any]:
 
     Raises:
         UsageError: unfit data or config, or `output` holds a run with another config (which keys is named).
-        JobError: training failed; what was checkpointed stays, and the same command goes on from there.
+        JobError: the cluster has no room for the workers, or training failed; what was checkpointed stays,
+            and the same command goes on from there.
     """
     tables = {"train": task.data("train"), "validation": task.data("validation")}
     counts = {split: _row_counts(data) for split, data in tables.items()}
@@ -218,12 +228,14 @@ def train(task: Task, config: TrainerConfig) -> dict[str, Any]:
         logger.info("%s: the run is complete (%d steps), nothing to do", config.output, done["steps"])
         return done
     ray_runtime.start(workers=config.workers * config.cpus_per_worker)
+    use_gpu = _use_gpu(config)
+    _wait_for_workers(config, use_gpu)
     plan = _Plan(
         task=task,
         config=config,
         train=_source(tables["train"], counts["train"]),
         validation=_source(tables["validation"], counts["validation"]),
-        use_gpu=_use_gpu(config),
+        use_gpu=use_gpu,
         directory=os.getcwd(),
     )
     _fit(plan)
@@ -291,10 +303,17 @@ def _source(data: pa.Table | list[str], counts: tuple[int, ...]) -> _Source:
 
 
 def _use_gpu(config: TrainerConfig) -> bool:
-    gpus = ray.cluster_resources().get("GPU", 0)
-    if config.device == "cuda" and gpus < config.workers:
-        raise UsageError(f"device cuda needs {config.workers} GPUs, the cluster has {gpus:g}")
-    return config.device != "cpu" and gpus >= config.workers
+    """Whether to train on GPUs; those of device cuda may still have to be started by an autoscaler."""
+    if config.device != "auto" or config.accelerator:
+        return config.device != "cpu"
+    return ray.cluster_resources().get("GPU", 0) >= config.workers
+
+
+def _wait_for_workers(config: TrainerConfig, use_gpu: bool) -> None:
+    """Wait for room for all workers and for a task that reads beside them; Ray Train would do so silently."""
+    worker = placement.share(cpus=config.cpus_per_worker, gpus=float(use_gpu), accelerator=config.accelerator)
+    shares = [worker] * config.workers + [placement.share(cpus=1)]
+    placement.wait_for(shares, wait_s=config.wait_s, key="trainer.wait_s")
 
 
 def _fit(plan: _Plan) -> None:
@@ -308,7 +327,10 @@ def _fit(plan: _Plan) -> None:
         train_loop_config={"plan": plan},
         torch_config=ray.train.torch.TorchConfig(timeout_s=config.timeout_s),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=config.workers, use_gpu=plan.use_gpu, resources_per_worker=resources
+            num_workers=config.workers,
+            use_gpu=plan.use_gpu,
+            resources_per_worker=resources,
+            accelerator_type=config.accelerator,
         ),
         run_config=ray.train.RunConfig(
             name=CHECKPOINTS,
