@@ -36,7 +36,7 @@ from glied.captioner.config import DecodingConfig
 from glied.captioner.decode import decode
 from glied.captioner.inference import PackedLinear, can_pack
 from glied.captioner.vocabulary import Vocabulary
-from glied.config import parse, run, split_arguments
+from glied.config import parse, run
 from glied.vision.regions import RegionBatch
 
 HEADS, REGIONS, FEATURES, ATTRIBUTES, WORDS, STEPS = 8, 36, 2048, 49, 9487, 20
@@ -80,8 +80,7 @@ class Config:
 
 def main() -> int:
     """Measure each cell in a process of its own."""
-    _, options = split_arguments(sys.argv[1:], Config)
-    config = parse(Config, options, description=__doc__)
+    config = parse(Config, description=__doc__)
     if config.cell:
         print(json.dumps(measure(json.loads(config.cell), config.rounds)))
         return 0

@@ -89,10 +89,9 @@ def main() -> int:
         "seconds": round(time.monotonic() - start),
         "images_per_s": json.loads((folder / "run" / "summary.json").read_text())["images_per_s"],
     }
-    text = json.dumps(result, indent=1)
-    print(text)
     if config.out:
-        Path(config.out).write_text(text + "\n")
+        Path(config.out).write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
     return 0
 
 

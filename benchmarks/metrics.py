@@ -48,7 +48,7 @@ from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer  # noqa: E402
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for benchmarks/decoding.py
 
 from benchmarks.decoding import machine, megabytes  # noqa: E402
-from glied.config import parse, run, split_arguments  # noqa: E402
+from glied.config import parse, run  # noqa: E402
 from glied.evaluation.retrieval import retrieval  # noqa: E402
 from glied.evaluation.text_metrics import WITHOUT_JAVA, Metric, score, tokenized  # noqa: E402
 from glied.scenes.language import describe  # noqa: E402
@@ -79,8 +79,7 @@ class Config:
 
 def main() -> int:
     """Compare, time, print."""
-    _, options = split_arguments(sys.argv[1:], Config)
-    config = parse(Config, options, description=__doc__)
+    config = parse(Config, description=__doc__)
     if config.peak:
         print(json.dumps(ranked(config.peak)))
         return 0

@@ -119,10 +119,9 @@ def main() -> int:
         command = [sys.executable, __file__, "--part", part, "--images", str(config.images)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         result[part] = json.loads(done.stdout.splitlines()[-1])
-    text = json.dumps(result, indent=1)
-    print(text)
     if config.out:
-        Path(config.out).write_text(text + "\n")
+        Path(config.out).write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
     return 0
 
 

@@ -51,15 +51,16 @@ from glied.captioner.captioner import Captioner, attribute_ids  # noqa: E402
 from glied.captioner.config import DecodingConfig  # noqa: E402
 from glied.captioner.decode import decode  # noqa: E402
 from glied.captioner.model import CaptioningModel  # noqa: E402
-from glied.config import parse, run, split_arguments  # noqa: E402
+from glied.config import parse, run  # noqa: E402
 from glied.datasets import features  # noqa: E402
 from glied.datasets.captioned import CaptionedRegions  # noqa: E402
 from glied.errors import UsageError  # noqa: E402
 from glied.evaluation.text_metrics import cider  # noqa: E402
 from glied.training import loading, steps  # noqa: E402
 from glied.training.captioner import CaptionerTask  # noqa: E402
+from glied.training.config import TrainerConfig  # noqa: E402
 from glied.training.task import Row  # noqa: E402
-from glied.training.trainer import TrainerConfig  # noqa: E402
+from glied.vision.attributes import AttributePredictor  # noqa: E402
 from glied.vision.regions import RegionBatch, Regions  # noqa: E402
 from jobs import train_captioner  # noqa: E402
 
@@ -116,6 +117,11 @@ class Config:
         return Path(self.runs) / "short" if self.short else Path(self.runs)
 
     @property
+    def limit(self) -> int | None:
+        """How many test scenes are captioned; None for all."""
+        return SHORT_IMAGES if self.short else None
+
+    @property
     def tables(self) -> Path:
         """Where table2.json and table2.md are."""
         return self.folder if self.short else Path(self.results)
@@ -123,8 +129,7 @@ class Config:
 
 def main() -> int:
     """Train what is missing, or print what is there."""
-    _, options = split_arguments(sys.argv[1:], Config)
-    config = parse(Config, options, description=__doc__)
+    config = parse(Config, description=__doc__)
     if config.full or config.short:
         torch.set_num_threads(config.threads)
         for name in config.models:
@@ -186,7 +191,7 @@ def trained(config: Config, name: str) -> None:
     trainer = dataclasses.replace(job.trainer, epochs=SHORT_EPOCHS) if config.short else job.trainer
     result = train(task, trainer, folder, short=config.short)
     captioner = Captioner.load(str(folder / "best"), DecodingConfig(beam_size=BEAMS))
-    images = test_images(config, task)
+    images = test_images(config.test, task.predictor, task.words.attribute_count, config.limit)
     truths = {str(number): captions for number, (_, _, captions) in enumerate(images)}
     said = {str(number): text for number, text in enumerate(captions_of(captioner, images))}
     (folder / "captions.json").write_text(json.dumps(said, indent=1))
@@ -287,15 +292,16 @@ Image = tuple[Regions, list[tuple[str, float]], list[str]]
 """Regions, attributes, reference captions."""
 
 
-def test_images(config: Config, task: CaptionerTask) -> list[Image]:
-    """The test scenes with predicted attributes."""
-    rows = stored(config.test.paths())
-    pairs = config.test.pair(rows[:SHORT_IMAGES] if config.short else rows)
+def test_images(
+    test: CaptionedRegions, predictor: AttributePredictor, count: int, limit: int | None
+) -> list[Image]:
+    """The first `limit` test scenes with the `count` most probable attributes of each."""
+    pairs = test.pair(stored(test.paths())[:limit])
     regions = [features.read(row) for row, _ in pairs]
     words: list[list[tuple[str, float]]] = []
     with torch.inference_mode():
         for part in parts(regions):
-            words += task.predictor.top(RegionBatch.collate(part), task.words.attribute_count)
+            words += predictor.top(RegionBatch.collate(part), count)
     return [(one, top, texts) for one, top, (_, texts) in zip(regions, words, pairs, strict=True)]
 
 
@@ -322,7 +328,8 @@ def speeds(config: Config) -> dict[str, Any]:
     for name in config.models:
         job = parse(train_captioner.Config, ["--config", str(ROOT / f"configs/captioner/{name}_demo.yaml")])
         captioner = Captioner.load(str(config.folder / name / "best"), DecodingConfig(beam_size=BEAMS))
-        images = test_images(config, train_captioner.build_task(job))
+        task = train_captioner.build_task(job)
+        images = test_images(config.test, task.predictor, task.words.attribute_count, config.limit)
         demo[name] = prepared(captioner, images)
         paper[name] = at_paper_size(name)
     return {

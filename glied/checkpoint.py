@@ -64,6 +64,15 @@ def load(folder_uri: str) -> Checkpoint:
     return Checkpoint(tensors, metadata, hashlib.sha256(data + text).hexdigest())
 
 
+def weights_digest(model: torch.nn.Module) -> str:
+    """SHA-256 over names and values of a model, whichever file they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _storable(tensor: torch.Tensor, half: bool) -> torch.Tensor:
     tensor = tensor.detach().cpu()
     if half and tensor.is_floating_point():

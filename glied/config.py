@@ -99,7 +99,7 @@ def lists_as_json(argv: Sequence[str], names: Sequence[str]) -> list[str]:
 def parse(
     config_class: type[Config], argv: Sequence[str] | None = None, *, description: str | None = None
 ) -> Config:
-    """Build `config_class` from `--config FILE` and dotted overrides.
+    """Build `config_class` from `--config FILE` and dotted overrides; a bare flag means true.
 
     Raises:
         UsageError: an unknown, duplicate or mistyped key, a missing file, or a value the config refuses.
@@ -107,6 +107,7 @@ def parse(
     parser = build_parser(config_class, description)
     arguments = list(sys.argv[1:] if argv is None else argv)
     _check_config_files(arguments)
+    arguments = _flags_spelled_out(arguments, parser)
     return _instantiate(config_class, parser, lambda: parser.parse_args(arguments))
 
 
@@ -130,6 +131,21 @@ def _instantiate(config_class: type[Config], parser: ArgumentParser, read: Calla
         raise
     except (ArgumentError, ValueError, TypeError) as error:
         raise UsageError(_one_line(error, parser)) from error
+
+
+def _flags_spelled_out(arguments: Sequence[str], parser: ArgumentParser) -> list[str]:
+    """`--full` as `--full=true`, for the options whose type is bool."""
+    flags = {
+        option
+        for action in parser._actions
+        if getattr(action, "_typehint", None) is bool
+        for option in action.option_strings
+    }
+    following = [*arguments, "--"][1:]
+    return [
+        f"{argument}=true" if argument in flags and after.startswith("--") else argument
+        for argument, after in zip(arguments, following, strict=True)
+    ]
 
 
 def _check_config_files(arguments: Sequence[str]) -> None:

@@ -47,6 +47,8 @@ def main() -> int:
         options = ["--config", str(DEFAULT_CONFIG), *options]
     config = parse(CaptionDatasetConfig, options, description=__doc__)
     check(files)
+    if config.regions.kind == "precomputed":
+        raise UsageError("regions.kind precomputed finds no regions in files: name a detector in regions")
     table = caption_factory(config).build()(fetch_stage(config.input, config.resources)(chunk(files)))
     rows = table.to_pylist()
     for row in rows:

@@ -21,7 +21,7 @@ def main() -> int:
     from glied.bulk.pipeline import RayStream  # Ray takes seconds to import; mistakes are found before
 
     stream = RayStream(fetch_stage(config.input, config.resources), extract_pools(config), config.resources)
-    summary = execute(job, stream)
+    summary = execute(job, stream, stream.in_order)
     print("\n".join(summary.lines()))
     return exit_code(summary)
 

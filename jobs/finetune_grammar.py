@@ -18,9 +18,11 @@ from glied.datasets.pairs import PairsConfig
 from glied.errors import UsageError
 from glied.rewards.config import ClipConfig
 from glied.rewards.grammar import unfit
+from glied.training.config import TrainerConfig
+from glied.training.contrastive import refuse_micro_batches
 from glied.training.grammar import GrammarTask
 from glied.training.texts import TextsConfig
-from glied.training.trainer import TrainerConfig, train
+from glied.training.trainer import train
 
 log = logging.getLogger(__name__)
 
@@ -43,15 +45,20 @@ class Config:
     """Width of the head's hidden layer."""
     contrastive_weight: float = 1.0
     """Weight of the contrastive loss beside the cross-entropy of the head."""
+    words_weight: float = 1.0
+    """Weight of the cross-entropy of each word, whether it can stand where it does; it speeds the rest up."""
     cache: str = "runs/cache"
     """Local folder for the vectors of the images, which are computed once."""
 
     def __post_init__(self) -> None:
         """Refuse values without meaning."""
+        refuse_micro_batches(self.trainer)
         if self.hidden < 1:
             raise UsageError(f"hidden: {self.hidden} is not at least 1")
         if self.contrastive_weight < 0:
             raise UsageError(f"contrastive_weight: {self.contrastive_weight} is negative")
+        if self.words_weight < 0:
+            raise UsageError(f"words_weight: {self.words_weight} is negative")
         if not self.cache or not storage.is_local(self.cache):
             raise UsageError(f"cache: {self.cache!r} is no local folder: it is mapped into memory")
 
@@ -65,6 +72,7 @@ def build_task(config: Config) -> GrammarTask:
         texts=config.texts,
         hidden=config.hidden,
         contrastive_weight=config.contrastive_weight,
+        words_weight=config.words_weight,
         cache=config.cache,
     )
 

@@ -10,10 +10,12 @@ import json
 from dataclasses import dataclass
 
 from glied.config import parse, run
+from glied.datasets import features
 from glied.datasets.captioned import CaptionedRegions
 from glied.errors import UsageError
 from glied.training.attributes import AttributesTask
-from glied.training.trainer import TrainerConfig, train
+from glied.training.config import TrainerConfig
+from glied.training.trainer import train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +29,13 @@ class Config:
     trainer: TrainerConfig
     """Optimization, workers and output."""
     words: int = 1000
-    """Attribute words: the commonest of the training captions."""
+    """Attribute words: the commonest of the training captions, or the first of `word_list`."""
+    word_list: str = ""
+    """attributes.json (path or URI) of jobs/prepare_coco.py; empty counts the training captions' words."""
     minimum_positives: int = 20
     """Words of fewer validation images do not count in the mean average precision."""
+    typical_regions: int = 16
+    """Regions that an image has, about; before the first step every word then has its frequency."""
 
     def __post_init__(self) -> None:
         """Refuse counts without meaning."""
@@ -37,15 +43,24 @@ class Config:
             raise UsageError(f"words: {self.words} is not a positive number")
         if self.minimum_positives < 1:
             raise UsageError(f"minimum_positives: {self.minimum_positives} is not a positive number")
+        if self.typical_regions < 1:
+            raise UsageError(f"typical_regions: {self.typical_regions} is not a positive number")
 
 
 def build_task(config: Config) -> AttributesTask:
-    """What the config trains."""
+    """What the config trains.
+
+    Raises:
+        UsageError: training and validation images come from different extractors.
+    """
+    features.check_same_extractor([config.train.features, config.validation.features])
     return AttributesTask(
         train=config.train,
         validation=config.validation,
         words=config.words,
+        word_list=config.word_list,
         minimum_positives=config.minimum_positives,
+        typical_regions=config.typical_regions,
     )
 
 

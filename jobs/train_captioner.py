@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from glied.captioner.config import DecodingConfig
 from glied.captioner.model import CaptionerConfig
 from glied.config import parse, run
+from glied.datasets import features
 from glied.datasets.captioned import CaptionedRegions
 from glied.errors import UsageError
 from glied.training.captioner import CaptionerTask, WordsConfig
-from glied.training.trainer import TrainerConfig, train
+from glied.training.config import TrainerConfig
+from glied.training.trainer import train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,12 @@ class Config:
 
 
 def build_task(config: Config) -> CaptionerTask:
-    """What the config trains."""
+    """What the config trains.
+
+    Raises:
+        UsageError: training and validation images come from different extractors.
+    """
+    features.check_same_extractor([config.train.features, config.validation.features])
     return CaptionerTask(
         train=config.train,
         validation=config.validation,

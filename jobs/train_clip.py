@@ -15,8 +15,10 @@ from glied.config import parse, run
 from glied.datasets.pairs import PairsConfig
 from glied.errors import UsageError
 from glied.training.clip import ClipModelConfig, ClipTask
+from glied.training.config import TrainerConfig
+from glied.training.contrastive import refuse_micro_batches
 from glied.training.texts import TextsConfig
-from glied.training.trainer import TrainerConfig, train
+from glied.training.trainer import train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse values without meaning."""
+        refuse_micro_batches(self.trainer)
         if not 0 <= self.prompt_share <= 1:
             raise UsageError(f"prompt_share: {self.prompt_share} is not in [0, 1]")
         if self.cache and not storage.is_local(self.cache):

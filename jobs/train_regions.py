@@ -9,8 +9,9 @@ import json
 from dataclasses import dataclass
 
 from glied.config import parse, run
+from glied.training.config import TrainerConfig
 from glied.training.regions import RegionsData, RegionsTask
-from glied.training.trainer import TrainerConfig, train
+from glied.training.trainer import train
 from glied.vision.detector import DetectorConfig
 
 

@@ -18,8 +18,9 @@ from glied.captioner.config import DecodingConfig
 from glied.config import parse, run
 from glied.datasets.captioned import RewardedRegions
 from glied.rewards.config import RewardConfig
+from glied.training.config import TrainerConfig
 from glied.training.scst import SamplingConfig, ScstTask
-from glied.training.trainer import TrainerConfig, train
+from glied.training.trainer import train
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -130,16 +130,32 @@ def test_a_record_of_a_config_builds_it_again() -> None:
         build(Outer, {"name": "n", "inner": {"sizes": 1}})
 
 
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """Options with a flag."""
+
+    name: str = "n"
+    """A value."""
+    quick: bool = False
+    """A flag."""
+
+
+@pytest.mark.parametrize(
+    ("argv", "quick"),
+    [
+        (["--quick"], True),
+        (["--quick", "--name", "x"], True),
+        (["--quick", "true"], True),
+        (["--quick", "false"], False),
+        (["--quick=false"], False),
+        ([], False),
+    ],
+)
+def test_a_bare_flag_means_true(argv, quick):
+    assert parse(Flags, argv).quick is quick
+
+
 def test_bare_arguments_options_and_flags_are_told_apart():
-    @dataclass(frozen=True, kw_only=True)
-    class Flags:
-        """Options with a flag."""
-
-        name: str
-        """A value."""
-        quick: bool = False
-        """A flag."""
-
     argv = ["a.jpg", "--name", "x", "--quick", "b.jpg", "--name=y", "--quick", "false", "--", "--c.jpg"]
     bare, options = split_arguments(argv, Flags)
     assert bare == ["a.jpg", "b.jpg", "--c.jpg"]

@@ -18,12 +18,14 @@ CONFIGS = {
     "clip": ("jobs.train_clip", "Config"),
     "grammar": ("jobs.finetune_grammar", "Config"),
     "extract": ("glied.bulk.extraction", "ExtractRegionsConfig"),
+    "prepare": ("glied.datasets.prepare", "PrepareConfig"),
+    "import": ("glied.bulk.importing", "ImportFeaturesConfig"),
     "caption": ("glied.bulk.captioning", "CaptionDatasetConfig"),
 }
 
 
 def test_all_files_are_covered() -> None:
-    assert len(FILES) == 46
+    assert len(FILES) == 73
     assert {file.parent.name for file in FILES} == set(CONFIGS)
 
 

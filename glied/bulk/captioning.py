@@ -6,10 +6,12 @@ from typing import Any, Literal
 
 from glied.bulk import sinks
 from glied.bulk.apart import in_child
-from glied.bulk.chunks import Pool, Stage, StageFactory
+from glied.bulk.chunks import FetchStage, Pool, Stage, StageFactory
 from glied.bulk.config import InputConfig, OutputConfig, ResourcesConfig
 from glied.bulk.job import Job
 from glied.bulk.sources.fetch import Fetch
+from glied.bulk.sources.listing import absolute
+from glied.bulk.sources.stored import ReadStore
 from glied.bulk.sources.web import WebReader
 from glied.captioner.config import DecodingConfig
 from glied.errors import UsageError
@@ -53,10 +55,14 @@ class CaptionDatasetConfig:
     """Part of the fingerprint; change it to keep apart what the rest of the fingerprint cannot tell apart."""
 
     def __post_init__(self) -> None:
-        """Refuse a budget that is no share, and scores without the images."""
+        """Refuse a budget that is no share, scores without the images, and regions from nowhere."""
         check_budget(self.error_budget)
         if self.clip is not None and self.resources.pools == "split":
             raise UsageError("clip needs resources.pools fused: the second pool does not see the images")
+        if (self.input.form == "features") != (self.regions.kind == "precomputed"):
+            raise UsageError("input.form features and regions.kind precomputed belong together")
+        if self.regions.kind == "precomputed" and (self.clip or self.resources.pools == "split"):
+            raise UsageError("regions.kind precomputed takes no clip and one pool: there are no images")
 
 
 def check_budget(budget: float) -> None:
@@ -71,6 +77,7 @@ class CaptionFactory:
 
     Attributes:
         part: all of it in one stage, or the first or the second of two.
+        store: the feature store whose regions are captioned, empty where they are found in images.
     """
 
     regions: RegionsConfig
@@ -81,6 +88,7 @@ class CaptionFactory:
     decoders: int
     clip: ClipConfig | None = None
     part: Literal["all", "regions", "captions"] = "all"
+    store: str = ""
 
     def build(self) -> Stage:
         """Load the models of the part; see `loading.caption_stage`."""
@@ -97,6 +105,7 @@ class CaptionFactory:
 
 def caption_factory(config: CaptionDatasetConfig) -> CaptionFactory:
     """The factory of a config's whole stage."""
+    stored = config.regions.kind == "precomputed"
     return CaptionFactory(
         regions=config.regions,
         attributes=config.attributes.checkpoint,
@@ -105,6 +114,8 @@ def caption_factory(config: CaptionDatasetConfig) -> CaptionFactory:
         batch_size=config.resources.batch_size,
         decoders=config.resources.decoders,
         clip=config.clip,
+        part="captions" if stored else "all",
+        store=absolute(config.input.uri) if stored else "",
     )
 
 
@@ -163,8 +174,10 @@ def caption_job(config: CaptionDatasetConfig, *, apart: bool = False) -> Job:
     )
 
 
-def fetch_stage(source: InputConfig, resources: ResourcesConfig) -> Fetch:
+def fetch_stage(source: InputConfig, resources: ResourcesConfig) -> FetchStage:
     """The fetching stage of a config."""
+    if source.form == "features":
+        return ReadStore()
     return Fetch(
         form=source.form,
         image_column=source.image_column,

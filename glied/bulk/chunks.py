@@ -13,6 +13,23 @@ Stage = Callable[[pa.Table], pa.Table]
 """A table of images to a table with as many rows in the same order."""
 
 
+class FetchStage(Protocol):
+    """The stage that reads what is planned. It may keep what it has read for the next chunk."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether it does, so that one task had better read the neighbors in a file."""
+        ...
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Rows of the manifest to as many rows in the same order."""
+        ...
+
+    def forget(self) -> None:
+        """Let go of what is kept."""
+        ...
+
+
 @dataclass(frozen=True)
 class Chunk:
     """Images of a unit from its image number `start` on; `table` are their rows of the manifest."""

@@ -25,9 +25,10 @@ class InputConfig:
     uri: str
     """Prefix of the images, a folder or s3://bucket/prefix with all its subfolders; for the other forms a
     prefix of tars or tables, or one such file."""
-    form: Literal["files", "webdataset", "parquet", "table"] = "files"
+    form: Literal["files", "webdataset", "parquet", "table", "features"] = "files"
     """files: an image each. webdataset: tars; the .json and .txt of a sample pass through. parquet: tables
-    that hold the encoded images. table: Parquet, CSV or JSON lines that name the images by URI."""
+    that hold the encoded images. table: Parquet, CSV or JSON lines that name the images by URI. features: a
+    feature store, whose regions are captioned with regions.kind precomputed."""
     image_column: str = "image"
     """Of form parquet: the encoded images, as binary or as a struct with a binary field `bytes`."""
     uri_column: str = "uri"
@@ -47,14 +48,7 @@ class InputConfig:
 
     def __post_init__(self) -> None:
         """Refuse an empty prefix and limits that leave nothing."""
-        if not self.uri:
-            raise UsageError("input.uri is empty")
-        if "@" in self.uri.partition("://")[2].partition("/")[0]:
-            raise UsageError(
-                "input.uri holds credentials, which run.json would show; give them by environment"
-            )
-        if self.limit is not None and self.limit < 1:
-            raise UsageError(f"input.limit: {self.limit} is not at least 1")
+        _check_input(self.uri, self.limit)
         if not self.extensions:
             raise UsageError('input.extensions is empty; ["*"] takes every file')
 
@@ -64,6 +58,39 @@ class InputConfig:
             return True
         wanted = {extension.lower().lstrip(".") for extension in self.extensions}
         return PurePosixPath(name).suffix.lower().lstrip(".") in wanted
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedConfig:
+    """Region features as they were published."""
+
+    uri: str
+    """The file, or a prefix of files (.tsv, also .tsv.0 and so on; .npz and .npy; .hdf5 and .h5)."""
+    form: Literal["tsv", "npz", "hdf5"] = "tsv"
+    """tsv: bottom-up attention's own, base64. npz: a file per image. hdf5: <id>_features and <id>_boxes, or
+    groups, or stacked arrays beside their ids."""
+    captions: str = ""
+    """Captions file in the COCO form: only its images are taken, found by id, file name or stem, and named by
+    their file names, as training looks them up. Empty takes every image under the id it has."""
+    boxes: str = ""
+    """Of form npz: folder of the boxes, where they are in files of their own (cocobu_box)."""
+    limit: int | None = None
+    """Take only the first images."""
+
+    def __post_init__(self) -> None:
+        """Refuse an empty prefix and settings of another form."""
+        _check_input(self.uri, self.limit)
+        if self.boxes and self.form != "npz":
+            raise UsageError(f"input.boxes belongs to input.form npz, not to {self.form}")
+
+
+def _check_input(uri: str, limit: int | None) -> None:
+    if not uri:
+        raise UsageError("input.uri is empty")
+    if "@" in uri.partition("://")[2].partition("/")[0]:
+        raise UsageError("input.uri holds credentials, which run.json would show; give them by environment")
+    if limit is not None and limit < 1:
+        raise UsageError(f"input.limit: {limit} is not at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -266,6 +266,8 @@ class Driver:
         for piece in work.arrived.values():
             seconds.update(seconds_of(piece))
         table = work.rows(self.schema)
+        work.arrived.clear()  # others of its window are still to come, and features are large
+        work.earlier = None
         _check_ids(unit, table)
         counts = _count(table, seconds)
         if self._storage_failed(unit, table, counts):
@@ -318,7 +320,7 @@ class Driver:
         return True
 
     def _collect_examples(self, table: pa.Table) -> None:
-        if len(self.examples) >= EXAMPLES:
+        if self.job.example is None or len(self.examples) >= EXAMPLES:
             return
         for row in table.to_pylist():
             text = self.job.example(row) if row["status"] == OK else None

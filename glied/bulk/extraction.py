@@ -11,6 +11,7 @@ from glied.bulk.chunks import Pool, Stage
 from glied.bulk.config import InputConfig, OutputConfig, ResourcesConfig
 from glied.bulk.job import Job
 from glied.datasets import features
+from glied.errors import UsageError
 from glied.vision.config import RegionsConfig
 
 
@@ -30,8 +31,10 @@ class ExtractRegionsConfig:
     """Share of the images that may fail for reasons of ours."""
 
     def __post_init__(self) -> None:
-        """Refuse a budget that is no share."""
+        """Refuse a budget that is no share, and regions that are there already."""
         check_budget(self.error_budget)
+        if self.input.form == "features" or self.regions.kind == "precomputed":
+            raise UsageError("regions are extracted from images: no input.form features or kind precomputed")
 
 
 @dataclass(frozen=True)
@@ -80,11 +83,11 @@ def extract_job(config: ExtractRegionsConfig, *, apart: bool = False) -> Job:
         fingerprint={
             "regions": fingerprint,
             "preprocessing": preprocessing(),
-            "schema": sinks.SCHEMA_VERSION,
+            "schema": features.SCHEMA_VERSION,
         },
         source=config.input,
         output=config.output,
         resources=config.resources,
         error_budget=config.error_budget,
-        example=lambda _: None,
+        example=None,
     )

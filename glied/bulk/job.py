@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from glied.bulk.config import InputConfig, OutputConfig, ResourcesConfig
+from glied.bulk.config import InputConfig, OutputConfig, PublishedConfig, ResourcesConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class Job:
         model: names the weights, for rows that no worker wrote.
         config: resolved config, for run.json.
         fingerprint: what the rows depend on; another one never joins the run.
-        example: the text of a row that the summary may show, or None.
+        example: the text of a row that the summary may show, or None; None where rows have no such text.
     """
 
     results: str
@@ -29,11 +29,11 @@ class Job:
     model: str
     config: dict[str, Any]
     fingerprint: dict[str, Any]
-    source: InputConfig
+    source: InputConfig | PublishedConfig
     output: OutputConfig
     resources: ResourcesConfig
     error_budget: float
-    example: Callable[[dict[str, Any]], str | None]
+    example: Callable[[dict[str, Any]], str | None] | None
 
     def takes(self, unit: int) -> bool:
         """Whether this job of those that share the run does the unit."""

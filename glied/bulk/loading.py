@@ -18,12 +18,14 @@ from glied.bulk.stages import (
     TRANSIT,
     CaptionImages,
     CaptionRegions,
+    Decoder,
     Describe,
     ExtractRegions,
     ImageStage,
     RegionsStage,
 )
 from glied.captioner.captioner import Captioner
+from glied.datasets import features
 from glied.errors import UsageError
 from glied.rewards.config import ClipConfig
 from glied.vision.attributes import load_attributes
@@ -53,7 +55,7 @@ def caption_stage(factory: CaptionFactory) -> Stage:
         if clip is not None:
             resolution = max(resolution[0], clip.resolution), max(resolution[1], clip.resolution)
         describe = CaptionImages(extractor, _captions(factory), clip)
-    decoder = DecoderPool(factory.decoders, resolution=resolution)
+    decoder = _decoder(factory, resolution)
     return ImageStage(describe, decoder, batch_size=factory.batch_size)
 
 
@@ -72,15 +74,20 @@ def caption_fingerprint(factory: CaptionFactory) -> tuple[str, dict[str, Any]]:
         UsageError: as `caption_stage`, or the models do not fit together.
     """
     here = dataclasses.replace(factory, regions=dataclasses.replace(factory.regions, device="cpu"))
-    extractor, captions = _extractor(here.regions), _captions(here)
+    captions = _captions(here)
     captioner = captions.captioner
-    sizes = (extractor.feature_size, captions.predictor.feature_size, captioner.model.feature_size)
+    if here.store:
+        feature_size, regions = features.feature_size(here.store), features.fingerprint(here.store)
+    else:
+        extractor = _extractor(here.regions)
+        feature_size, regions = extractor.feature_size, _fingerprint(extractor, here.regions)
+    sizes = (feature_size, captions.predictor.feature_size, captioner.model.feature_size)
     if len(set(sizes)) > 1:
         raise UsageError(f"regions, attributes and captioner do not fit: their features have {sizes} values")
     clip = _clip(here.clip, "cpu")
     return captions.model, {
         "clip": None if clip is None else dict(clip.fingerprint),
-        "regions": dict(extractor.fingerprint),
+        "regions": regions,
         "attributes": checkpoint.load(locate(here.attributes)).digest,
         "captioner": captioner.digest,
         "decoding": dataclasses.asdict(here.decoding),
@@ -97,18 +104,40 @@ def extract_stage(factory: ExtractFactory) -> ImageStage:
     """
     extractor = _extractor(factory.regions)
     describe = ExtractRegions(extractor, model=_name(extractor, factory.regions))
-    decoder = DecoderPool(factory.decoders, resolution=extractor.resolution)
+    decoder = _decoder(factory, extractor.resolution)
     return ImageStage(describe, decoder, batch_size=factory.batch_size)
 
 
 def extract_fingerprint(factory: ExtractFactory) -> tuple[str, dict[str, Any]]:
     """Load the detector once, on the CPU; its name and its fingerprint."""
     extractor = _extractor(dataclasses.replace(factory.regions, device="cpu"))
-    return _name(extractor, factory.regions), dict(extractor.fingerprint)
+    return _name(extractor, factory.regions), _fingerprint(extractor, factory.regions)
+
+
+def _decoder(factory: CaptionFactory | ExtractFactory, resolution: tuple[int, int]) -> Decoder:
+    """What decodes the images of a stage.
+
+    Raises:
+        UsageError: a GPU is to decode, but the models are not on one.
+    """
+    device = factory.regions.device
+    if factory.regions.jpeg == "gpu" and not device.startswith("cuda"):
+        raise UsageError(f"regions.jpeg gpu needs a GPU in regions.device, which is {device}")
+    pool = DecoderPool(factory.decoders, resolution=resolution)
+    if factory.regions.jpeg == "cpu":
+        return pool
+    from glied.vision.gpu_decoding import GpuDecoder  # torchvision is slow to import
+
+    return GpuDecoder(pool, device)
+
+
+def _fingerprint(extractor: RegionExtractor, config: RegionsConfig) -> dict[str, Any]:
+    """The extractor's, with what decodes its images where that is not the usual."""
+    return dict(extractor.fingerprint) | ({"jpeg": config.jpeg} if config.jpeg != "cpu" else {})
 
 
 def _name(extractor: RegionExtractor, config: RegionsConfig) -> str:
-    identity = json.dumps(dict(extractor.fingerprint), sort_keys=True)
+    identity = json.dumps(_fingerprint(extractor, config), sort_keys=True)
     return f"{config.kind}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
 

@@ -217,6 +217,6 @@ def _write_part(uri: str, table: pa.Table) -> None:
 
 def _read_part(uri: str) -> pa.Table:
     try:
-        return pq.read_table(io.BytesIO(storage.read_bytes(uri))).drop_columns(["unit"])
+        return pq.read_table(pa.BufferReader(storage.read_bytes(uri))).drop_columns(["unit"])
     except (FileNotFoundError, pa.ArrowInvalid) as error:
         raise StorageError(f"the manifest is damaged, {uri}: {error}") from error

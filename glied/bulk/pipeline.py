@@ -17,11 +17,12 @@ import threading
 import time
 import uuid
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, partial
-from typing import TypeVar
+from itertools import chain, groupby, islice
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import ray
@@ -30,15 +31,17 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.util.annotations import RayDeprecationWarning
 
 from glied import placement, ray_runtime
-from glied.bulk.chunks import Chunk, Pool, Result, StageFactory, StreamBroken
+from glied.bulk import parallel
+from glied.bulk.chunks import Chunk, FetchStage, Pool, Result, StageFactory, StreamBroken
 from glied.bulk.config import ResourcesConfig
-from glied.bulk.sources.fetch import Fetch
 from glied.bulk.tables import from_ipc, merged, seconds_of, to_ipc, with_seconds
 from glied.errors import JobError, UsageError
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 SECONDS = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
 """Bounds of the histogram's buckets."""
@@ -52,6 +55,12 @@ STDERR = 2
 """Its number; Ray keeps what a worker writes there."""
 STORE_CHUNKS = 8
 """So many chunks must fit into a node's object store: some fetched, some waiting, some at a worker."""
+FEW_SHARDS = 16
+"""Fewer are read by the driver."""
+TASKS_AHEAD = 64
+"""Tasks that read shards, at once or waiting for a place."""
+FETCHES_PER_WORKER = 4
+"""At least so many fetching tasks, as far as there are chunks."""
 MAX_BLOCKS = 2_000
 """Blocks that the chunks of a round are dealt to."""
 
@@ -59,7 +68,7 @@ MAX_BLOCKS = 2_000
 class RayStream:
     """Runs chunks through fetching tasks and a pool of model actors; results arrive in any order."""
 
-    def __init__(self, fetch: Fetch, pools: Sequence[Pool], resources: ResourcesConfig) -> None:
+    def __init__(self, fetch: FetchStage, pools: Sequence[Pool], resources: ResourcesConfig) -> None:
         """Chunks go through the pools in turn; each actor builds its stage with its pool's factory."""
         self.fetch = fetch
         self.pools = pools
@@ -106,6 +115,29 @@ class RayStream:
             _end(dataset)
             actors.kill()
 
+    def in_order(self, function: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[Answer]:
+        """Answers in the order of the items, by tasks all over the cluster where the items are many.
+
+        Raises:
+            JobError: Ray does not start, the cluster has no CPU, or a task is lost more often than it may.
+        """
+        items = iter(items)
+        first = list(islice(items, FEW_SHARDS))
+        if len(first) < FEW_SHARDS:
+            yield from parallel.in_order(function, first)
+            return
+        _start(self.pools, self.resources)
+        placement.wait_for([placement.share(cpus=1)], wait_s=self.resources.wait_s, key="resources.wait_s")
+        call = ray.remote(num_cpus=1, max_retries=self.resources.restarts)(_call)
+        shared = ray.put(function)
+        waiting: deque[ray.ObjectRef] = deque()
+        for item in chain(first, items):
+            waiting.append(call.remote(shared, item))
+            if len(waiting) >= TASKS_AHEAD:
+                yield _answer(waiting.popleft())
+        while waiting:
+            yield _answer(waiting.popleft())
+
     def _dataset(
         self, chunks: Sequence[Chunk], workers: Sequence[int], actors: "Actors", *, alone: bool
     ) -> Dataset:
@@ -120,10 +152,19 @@ class RayStream:
     ) -> Dataset:
         resources = self.resources
         retries = 0 if alone else resources.restarts
-        rows = [{"unit": chunk.unit, "start": chunk.start, "table": to_ipc(chunk.table)} for chunk in chunks]
+        # A row group of a Parquet file is read for many chunks; yet the first ones should not wait for it.
+        together = len(chunks) // (FETCHES_PER_WORKER * resources.workers)
+        rows = [
+            {
+                "unit": some[0].unit,
+                "starts": [chunk.start for chunk in some],
+                "tables": [to_ipc(chunk.table) for chunk in some],
+            }
+            for some in _of_one_file(chunks, max(1, together) if self.fetch.keeps and not alone else 1)
+        ]
         dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
         dataset = dataset.map_batches(
-            _FetchChunk(self.fetch, resources.chunk_bytes),
+            _FetchChunks(self.fetch, resources.chunk_bytes),
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=resources.fetch_cpus,
@@ -221,6 +262,26 @@ class Shortage(logging.Handler):
             )
 
 
+def _of_one_file(chunks: Iterable[Chunk], most: int) -> Iterator[list[Chunk]]:
+    """Up to `most` neighbors of a unit whose images lie in one file."""
+    for _, same in groupby(chunks, key=lambda chunk: (chunk.unit, chunk.table["file"][0].as_py())):
+        while some := list(islice(same, most)):
+            yield some
+
+
+def _call(function: Callable[[Item], Answer], item: Item) -> Answer:
+    return function(item)
+
+
+def _answer(task: ray.ObjectRef) -> Any:
+    try:
+        return ray.get(task)
+    except ray.exceptions.RayTaskError as error:
+        raise (error.cause or error) from None  # as if the function had been called here
+    except ray.exceptions.RayError as error:
+        raise JobError(f"a task that reads the input was lost: {_first_line(error)}") from error
+
+
 def _end(dataset: Dataset | None) -> None:
     """Stop what a stream that broke off has left running: its workers would stand in the next round's way.
 
@@ -292,10 +353,10 @@ class Metrics:
             self.seconds.observe(seconds, {"stage": stage})
 
 
-class _FetchChunk:
+class _FetchChunks:
     """The fetching task: a chunk as one row, or as several where its files are larger than was known."""
 
-    def __init__(self, fetch: Fetch, size: int) -> None:
+    def __init__(self, fetch: FetchStage, size: int) -> None:
         self.fetch = fetch
         self.size = size
         self.__name__ = "fetch"  # Ray Data names the operator after it
@@ -303,7 +364,13 @@ class _FetchChunk:
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         _use_malloc(keep_large=False)
         row = batch.to_pylist()[0]
-        chunk = from_ipc(row["table"])
+        try:
+            for start, table in zip(row["starts"], row["tables"], strict=True):
+                yield from self._chunk(row["unit"], start, from_ipc(table))
+        finally:
+            self.fetch.forget()
+
+    def _chunk(self, unit: int, first: int, chunk: pa.Table) -> Iterator[pa.Table]:
         known = chunk["size"].null_count == 0
         step = chunk.num_rows if known else UNKNOWN_AT_ONCE
         waiting: list[pa.Table] = []
@@ -314,7 +381,7 @@ class _FetchChunk:
             size += waiting[-1].nbytes
             step = max(1, min(step, self.size * done // size))  # what fills a chunk, if like those so far
             if done == chunk.num_rows or sum(one.nbytes for one in waiting) >= self.size / 2:
-                yield _row(row["unit"], row["start"] + start, merged(waiting))
+                yield _row(unit, first + start, merged(waiting))
                 start, waiting = done, []
 
     def _read(self, images: pa.Table) -> pa.Table:

@@ -23,6 +23,7 @@ from glied.bulk.driver import Driver
 from glied.bulk.job import Job
 from glied.bulk.ledger import Ledger
 from glied.bulk.manifest import Manifest
+from glied.bulk.parallel import InOrder, in_order
 from glied.bulk.sinks import FAILED
 from glied.bulk.sources import Source, inputs, open_source
 from glied.bulk.sources.listing import absolute
@@ -30,8 +31,8 @@ from glied.bulk.summary import Summary
 from glied.errors import GliedError, JobError, StorageError, UsageError
 
 
-def execute(job: Job, stream: Stream) -> Summary:
-    """Do what is missing of a run and write its summary.
+def execute(job: Job, stream: Stream, index: InOrder = in_order) -> Summary:
+    """Do what is missing of a run and write its summary; shards of the input are read by means of `index`.
 
     Raises:
         UsageError: input, output or fingerprint do not fit; nothing was started.
@@ -39,7 +40,7 @@ def execute(job: Job, stream: Stream) -> Summary:
     """
     started = time.perf_counter()
     run_uri = absolute(job.output.uri)
-    plan = _open(job, run_uri)
+    plan = _open(job, run_uri, index)
     driver = Driver(job, plan, Ledger(run_uri, plan.plan, job.results), stream)
     driver.run()
     _check_current(job, plan, run_uri)
@@ -55,7 +56,7 @@ def _check_current(job: Job, plan: Manifest, run_uri: str) -> None:
         raise JobError(f"output.uri {job.output.uri} was overwritten by another job meanwhile")
 
 
-def _open(job: Job, run_uri: str) -> Manifest:
+def _open(job: Job, run_uri: str, index: InOrder) -> Manifest:
     """Claim the run folder, or join the run that it holds; its manifest."""
     probe(job.output.uri)
     try:
@@ -73,13 +74,13 @@ def _open(job: Job, run_uri: str) -> Manifest:
         if plan is None:
             _first_input(job)
         _claim(job, run_uri)
-        return plan or _plan(job, run_uri)
+        return plan or _plan(job, run_uri, index)
     except StorageError as error:
         raise UsageError(str(error)) from error
 
 
-def _plan(job: Job, run_uri: str) -> Manifest:
-    source = open_source(job.source, run_uri)
+def _plan(job: Job, run_uri: str, index: InOrder) -> Manifest:
+    source = open_source(job.source, run_uri, index)
     batches = inputs(source, job.source)
     first = next(batches, None)  # reading has begun: the source knows its columns
     if first is None:

@@ -63,7 +63,7 @@ def decode(data: bytes) -> pa.Table:
     Raises:
         pyarrow.ArrowInvalid: the bytes are no Parquet file.
     """
-    return pq.read_table(io.BytesIO(data))
+    return pq.read_table(pa.BufferReader(data))
 
 
 def empty_row(schema: pa.Schema, **values: Any) -> dict[str, Any]:

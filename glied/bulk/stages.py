@@ -20,7 +20,7 @@ from glied.captioner.captioner import Caption, Captioner
 from glied.datasets import features
 from glied.errors import ImageError
 from glied.vision.attributes import AttributePredictor
-from glied.vision.decoding import Decoded, DecoderPool, Pending
+from glied.vision.decoding import Decoded
 from glied.vision.images import Picture
 from glied.vision.regions import RegionBatch, RegionExtractor, Regions
 
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Row = dict[str, Any]
 
-TRANSIT = "<f4"
+TRANSIT = features.EXACT
 """Features between two pools: as the detector gave them, so that captions are those of one fused stage."""
 BATCH_BYTES = 16 << 20
 """Most encoded bytes that are decoded together: pixels take about thirteen times as much."""
@@ -51,6 +51,22 @@ class Describe(Protocol):
 
     def __call__(self, batch: Sequence[Picture], clock: "Clock") -> list[Row]:
         """One row per image, in order, without id, uri, status, error and model."""
+        ...
+
+
+class Decoding(Protocol):
+    """A batch that is being decoded."""
+
+    def result(self) -> list[Decoded]:
+        """Wait for it: a picture or an error per image, in order."""
+        ...
+
+
+class Decoder(Protocol):
+    """What decodes images; `glied.vision.decoding.DecoderPool`, for one."""
+
+    def start(self, batch: Sequence[bytes]) -> Decoding:
+        """Begin with a batch and return at once."""
         ...
 
 
@@ -77,7 +93,7 @@ class ImageStage:
     Decoding happens in other processes, one batch ahead of the models.
     """
 
-    def __init__(self, describe: Describe, decoder: DecoderPool, *, batch_size: int = 16) -> None:
+    def __init__(self, describe: Describe, decoder: Decoder, *, batch_size: int = 16) -> None:
         """At most `batch_size` images, or `BATCH_BYTES` of encoded ones, are described at a time."""
         self.describe = describe
         self.decoder = decoder
@@ -102,7 +118,7 @@ class ImageStage:
                 pixels = iter(pending.result())
             yield batch, [_outcome(row, pixels) for row in batch]
 
-    def _start(self, batch: list[Row]) -> Pending:
+    def _start(self, batch: list[Row]) -> Decoding:
         return self.decoder.start([row["data"] for row in batch if row["data"] is not None])
 
     def _rows(self, fetched: list[Row], decoded: list[Picture | Row], clock: Clock) -> list[Row]:
@@ -128,7 +144,7 @@ class RegionsStage:
         """`sinks.FEATURES` with float32 features to captions; the metadata has the seconds by stage."""
         clock = Clock()
         sources = table.select(sinks.FEATURES.names).to_pylist()
-        good = [features.read(row, dtype=TRANSIT) for row in sources if row["status"] == OK]
+        good = [features.read(row) for row in sources if row["status"] == OK]
         described: list[Row] = []
         for start in range(0, len(good), self.batch_size):
             described += _described(self.describe, good[start : start + self.batch_size], clock)
@@ -236,8 +252,7 @@ class ExtractRegions:
         """The columns of the feature store."""
         with clock.measure("regions"):
             regions = _regions(self.extractor, batch)
-        table = features.write(regions, [""] * len(regions), fingerprint={}, dtype=self.dtype)
-        return table.drop_columns(["id"]).to_pylist()
+        return [features.row(one, self.dtype) for one in regions]
 
 
 def _regions(extractor: RegionExtractor, batch: Sequence[Picture]) -> list[Regions]:

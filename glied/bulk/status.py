@@ -5,15 +5,12 @@ opens all of them.
 """
 
 import hashlib
-import io
 import json
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +19,7 @@ from glied import storage
 from glied.bulk import manifest
 from glied.bulk.ledger import Commit, Counts, Ledger
 from glied.bulk.manifest import Manifest, Unit
+from glied.bulk.parallel import in_order
 from glied.errors import StorageError, UsageError
 
 IN_FLIGHT = 64
@@ -30,9 +28,6 @@ WINDOW = timedelta(minutes=5)
 """The speed is that of the last so many minutes before the last commit."""
 PAUSE_S = 60.0
 """A longer gap between commits, if it is also ten times the mean of the others, is a pause and no work."""
-
-Item = TypeVar("Item")
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -178,20 +173,6 @@ def reader(uri: str) -> Callable[[str], bytes]:
     return read
 
 
-def in_order(
-    function: Callable[[Item], Answer], items: Iterable[Item], in_flight: int = IN_FLIGHT
-) -> Iterator[Answer]:
-    """Answers in the order of the items, `in_flight` calls at once; items are taken as they are needed."""
-    waiting: deque[Future[Answer]] = deque()
-    with ThreadPoolExecutor(in_flight) as pool:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) >= in_flight:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
 def status(run: Run) -> Status:
     """How far the run has come; only the names in `commits/` and the journals are read.
 
@@ -242,7 +223,7 @@ def verify(run: Run) -> Iterator[str]:
         if unit >= run.plan.units:
             yield f"unit {unit}: committed, but the manifest has {run.plan.units} units"
     check = _Check(run.plan, reader(run.uri), done)
-    for problems in in_order(check, run.plan.read_units(done.keys())):
+    for problems in in_order(check, run.plan.read_units(done.keys()), IN_FLIGHT):
         yield from problems
 
 
@@ -276,7 +257,7 @@ class _Check:
         if hashlib.sha256(data).hexdigest() != digest:
             yield f"{files.output} has another digest than its commit record"
         try:
-            ids = pq.read_table(io.BytesIO(data), columns=["id"])["id"].to_pylist()
+            ids = pq.read_table(pa.BufferReader(data), columns=["id"])["id"].to_pylist()
         except (pa.ArrowException, OSError, KeyError) as error:
             yield f"{files.output} cannot be read as Parquet: {' '.join(str(error).split())}"
             return

@@ -10,8 +10,9 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from glied import storage
 from glied.errors import UsageError
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
@@ -114,6 +115,33 @@ def _spell(token: str) -> str:
     return token
 
 
+def load_words(uri: str) -> list[str]:
+    """The words of a vocabulary.json or attributes.json that jobs/prepare_coco.py wrote.
+
+    Raises:
+        UsageError: there is no such file, or it is of another form.
+    """
+    try:
+        words = json.loads(storage.read_bytes(uri))["words"]
+    except FileNotFoundError as error:
+        raise UsageError(f"no word list at {uri}: jobs/prepare_coco.py writes it") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f'{uri} is no word list, {{"words": [...]}}: {error}') from error
+    if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
+        raise UsageError(f'{uri} is no word list: "words" must be a list of words')
+    return words
+
+
+def image_counts(captions: Iterable[Sequence[str]]) -> Counter[str]:
+    """In how many images' captions each word stands, given each image's."""
+    return Counter(word for texts in captions for word in {word for text in texts for word in tokenize(text)})
+
+
+def by_count(counts: Mapping[str, int]) -> list[str]:
+    """Words by how often they were counted, the commonest first, ties by alphabet."""
+    return sorted(counts, key=lambda word: (-counts[word], word))
+
+
 class Vocabulary:
     """The table between words and ids; ids 0 to 3 are `<pad>`, `<bos>`, `<eos>` and `<unk>`."""
 
@@ -132,8 +160,8 @@ class Vocabulary:
     def from_captions(cls, captions: Iterable[str], minimum_count: int = 5) -> "Vocabulary":
         """The words that occur at least `minimum_count` times, the commonest first, ties by alphabet."""
         counts = Counter(token for caption in captions for token in tokenize(caption))
-        kept = (word for word, count in counts.items() if count >= minimum_count and word not in SPECIAL)
-        return cls(sorted(kept, key=lambda word: (-counts[word], word)))
+        kept = {word: n for word, n in counts.items() if n >= minimum_count and word not in SPECIAL}
+        return cls(by_count(kept))
 
     def __len__(self) -> int:
         """The number of ids, the special ones included."""

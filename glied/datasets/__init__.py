@@ -1,1 +1,1 @@
-"""Data on disk: the feature store and caption files in the COCO form."""
+"""Data on disk: the feature store, caption files in the COCO form, and how both are come by."""

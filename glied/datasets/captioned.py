@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
-from glied.datasets import coco, features, parquet
+from glied.datasets import coco, features
 from glied.errors import UsageError
 
 
@@ -52,14 +50,8 @@ class CaptionedRegions:
             raise UsageError(f"{self.captions} has no captions for {count}")
 
     def feature_size(self) -> int:
-        """F of the regions; raises as `pair`."""
-        for uri in self.paths():
-            with parquet.open_file(uri) as file:
-                for batch in file.iter_batches(batch_size=1, columns=["count", "features"]):
-                    row = batch.to_pylist()[0]
-                    if row["count"]:
-                        return len(row["features"]) // (np.dtype(features.STORED).itemsize * row["count"])
-        raise UsageError(f"{self.features}: no image has regions; extract it anew")
+        """F of the regions; raises as `features.feature_size`."""
+        return features.feature_size(self.features)
 
     def _captions(self, image_id: str) -> list[str]:
         name = features.image_name(image_id)

@@ -70,6 +70,9 @@ def read_pictures(
     if plan is None:
         raise UsageError(f"{run_uri} is no run of jobs/caption_dataset.py: it has no manifest")
     source = build(InputConfig, read_record(run_uri)["input"])
+    if source.form == "features":  # a run over stored regions has not seen the images
+        yield from (None for _ in rows)
+        return
     fetch = fetch_stage(source, ResourcesConfig())
     planned = _first(plan, len(rows))
     with DecoderPool(1, resolution=resolution or (THUMBNAIL_SIDE, THUMBNAIL_SIDE)) as decoder:

@@ -25,6 +25,7 @@ GROUPS = ("Training", "Rewards", "Validation", "Throughput")
 NAMES = {
     "images_per_s": "images/s",
     "data_share": "share of the time spent waiting for data",
+    "cpu_s": "CPU seconds a step",
     "cider": "CIDEr",
     "map": "mean AP",
     "map_words": "words in mean AP",
@@ -162,7 +163,7 @@ def _group(kind: str, name: str) -> str:
         return "Validation"
     if name.startswith("reward") or name in ("greedy", "baseline"):
         return "Rewards"
-    if name.startswith("seconds_") or name in ("images_per_s", "data_share"):
+    if name.startswith("seconds_") or name in ("images_per_s", "data_share", "cpu_s"):
         return "Throughput"
     return "Training"
 

@@ -22,13 +22,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer
 from open_clip.transform import PreprocessCfg
-from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 
 from glied import checkpoint
 from glied.errors import StorageError, UsageError
 from glied.rewards.config import PROMPT, ClipConfig, known_tags
 from glied.rewards.pixels import Pixels
+from glied.rewards.text_encoder import has_text_tower, read_texts, text_width
 
 FORMAT = "glied-clip-1"
 CLIP_WEIGHT = 2.5
@@ -113,7 +113,11 @@ class ClipScorer:
         found = [torch.zeros(0, self.size, device=self.device)]
         for tokens in self._token_batches(captions, prompt=prompt):
             with _full_precision(self.device):
-                found.append(F.normalize(self.model.encode_text(tokens), dim=-1))
+                if has_text_tower(self.model):
+                    projected = read_texts(self.model, tokens).projected
+                else:
+                    projected = self.model.encode_text(tokens)
+            found.append(F.normalize(projected, dim=-1))
         return torch.cat(found)
 
     @torch.no_grad()
@@ -121,15 +125,15 @@ class ClipScorer:
         """Captions -> what `encode_texts` gives, [B, E], and features before projection, [B, W]; in one pass.
 
         Raises:
-            UsageError: as `encode_texts` and `pooled_text`.
+            UsageError: as `encode_texts` and `read_texts`.
         """
         vectors = [torch.zeros(0, self.size, device=self.device)]
         pooled = [torch.zeros(0, text_width(self.model), device=self.device)]
         for tokens in self._token_batches(captions, prompt=True):
             with _full_precision(self.device):
-                before, projected = pooled_text(self.model, tokens)
-            vectors.append(F.normalize(projected, dim=-1))
-            pooled.append(before)
+                read = read_texts(self.model, tokens)
+            vectors.append(F.normalize(read.projected, dim=-1))
+            pooled.append(read.pooled)
         return torch.cat(vectors), torch.cat(pooled)
 
     def unknown_words(self, texts: Iterable[str]) -> list[str]:
@@ -261,35 +265,6 @@ def load_clip(config: ClipConfig) -> ClipScorer:
         device=device,
         used_tokens=opened.used_tokens,
     )
-
-
-def pooled_text(model: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """The text encoder's feature before and after its projection: [B, T] -> [B, W], [B, E].
-
-    Raises:
-        UsageError: the text encoder is not open_clip's own transformer.
-    """
-    text, normed = _text_tower(model), []
-    hook = text.ln_final.register_forward_hook(lambda module, inputs, output: normed.append(output))
-    try:
-        projected = model.encode_text(tokens)
-    finally:
-        hook.remove()
-    pool, end = (model.text_pool_type, model.text_eos_id) if text is model else (text.pool_type, text.eos_id)
-    return text_global_pool(normed[0], tokens, pool, eos_token_id=end), projected
-
-
-def text_width(model: Any) -> int:
-    """W, the width of the text encoder; raises as `pooled_text`."""
-    return int(_text_tower(model).ln_final.weight.shape[0])
-
-
-def _text_tower(model: Any) -> Any:
-    """What holds the text encoder's parts: older CLIPs do so themselves."""
-    text = getattr(model, "text", model)
-    if not hasattr(text, "ln_final") or getattr(text, "cls_emb", None) is not None:
-        raise UsageError("grammar needs a CLIP with open_clip's own text tower, without a class token")
-    return text
 
 
 def save_clip(

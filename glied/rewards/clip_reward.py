@@ -37,11 +37,11 @@ class ImageVectors:
         vectors: list[NDArray[np.float16]] = []
         for path in features.paths(uri):
             with parquet.open_file(path) as file:
-                table = file.read(columns=["id", "count", "features"])
+                table = file.read(columns=["id", *features.VALUES])
             for row in table.to_pylist():
                 if row["count"] is not None:
                     self._rows[features.image_name(row["id"])] = len(vectors)
-                    vectors.append(np.frombuffer(row["features"], features.STORED))
+                    vectors.append(features.values(row)[0].astype(np.float16))
         self._vectors = torch.from_numpy(np.stack(vectors)) if vectors else torch.zeros(0, scorer.size)
 
     def check(self, images: Iterable[str]) -> None:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from glied import checkpoint, storage
 from glied.errors import UsageError
-from glied.rewards.clip import ClipScorer, load_clip, text_width
+from glied.rewards.clip import ClipScorer, load_clip
 from glied.rewards.config import ClipConfig
+from glied.rewards.text_encoder import text_width
 
 FORMAT = "glied-grammar-1"
 FOLDER = "grammar"

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from glied.captioner.vocabulary import tokenize
+from glied.captioner.vocabulary import by_count, image_counts, load_words, tokenize
 from glied.datasets import features
 from glied.datasets.captioned import CaptionedRegions
 from glied.training.task import Row, Split
@@ -49,19 +49,24 @@ class AttributesTask:
     train: CaptionedRegions
     validation: CaptionedRegions
     words: int = 1000
+    word_list: str = ""
     minimum_positives: int = 20
+    typical_regions: int = 16
     name: str = "attributes"
 
     @cached_property
     def _counts(self) -> Counter[str]:
         """In how many training images' captions each word occurs."""
-        return Counter(word for captions in self.train.references.values() for word in _words(captions))
+        return image_counts(self.train.references.values())
 
     @cached_property
     def vocabulary(self) -> list[str]:
-        """The `words` commonest words of the training captions, counted once per image, commonest first."""
-        ranked = sorted(self._counts, key=lambda word: (-self._counts[word], word))
-        return ranked[: self.words]
+        """The first `words` words of the file `word_list`, or the commonest of the training captions.
+
+        Those are counted once per image, the commonest first. Raises as `load_words`.
+        """
+        known = load_words(self.word_list) if self.word_list else by_count(self._counts)
+        return known[: self.words]
 
     @cached_property
     def _index(self) -> dict[str, int]:
@@ -72,7 +77,10 @@ class AttributesTask:
         images = len(self.train.references)
         frequencies = [self._counts[word] / images for word in self.vocabulary]
         return AttributePredictor(
-            self.vocabulary, feature_size=self.train.feature_size(), frequencies=frequencies
+            self.vocabulary,
+            feature_size=self.train.feature_size(),
+            frequencies=frequencies,
+            typical_regions=self.typical_regions,
         )
 
     def data(self, split: Split) -> list[str]:

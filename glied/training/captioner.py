@@ -18,14 +18,14 @@ from glied.captioner.captioner import Captioner, attribute_ids
 from glied.captioner.config import DecodingConfig
 from glied.captioner.decode import decode
 from glied.captioner.model import CaptionerConfig, CaptioningModel
-from glied.captioner.vocabulary import BOS, EOS, PAD, SPECIAL, Vocabulary, tokenize
+from glied.captioner.vocabulary import BOS, EOS, PAD, SPECIAL, Vocabulary, load_words, tokenize
 from glied.datasets import features
 from glied.datasets.captioned import CaptionedRegions
 from glied.errors import UsageError
 from glied.evaluation.text_metrics import cider
 from glied.training.history import Sample
 from glied.training.losses import word_cross_entropy
-from glied.training.task import Row, Split
+from glied.training.task import WEIGHT, Row, Split
 from glied.vision.attributes import AttributePredictor, load_attributes
 from glied.vision.regions import RegionBatch
 
@@ -37,8 +37,10 @@ SHOWN = 8
 class WordsConfig:
     """Which words the captioner knows and sees."""
 
+    vocabulary: str = ""
+    """vocabulary.json (path or URI) of jobs/prepare_coco.py; empty counts the training captions' words."""
     minimum_count: int = 5
-    """Words that occur less often in the training captions are unknown."""
+    """Without `vocabulary`: words that occur less often in the training captions are unknown."""
     max_length: int = 20
     """Longer training captions are cut after this many words."""
     attributes: str
@@ -90,7 +92,9 @@ class CaptionerTask:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """The words of the training captions."""
+        """The words of the config's file, or of the training captions; raises as `load_words`."""
+        if self.words.vocabulary:
+            return Vocabulary(load_words(self.words.vocabulary))
         every = (caption for captions in self.train.references.values() for caption in captions)
         return Vocabulary.from_captions(every, self.words.minimum_count)
 
@@ -144,7 +148,7 @@ class CaptionerTask:
         with torch.no_grad():
             accuracy = (logits.argmax(dim=-1) == targets).float().mean()
         loss = word_cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
-        return loss, {"loss": loss.detach(), "accuracy": accuracy}
+        return loss, {"loss": loss.detach(), "accuracy": accuracy, WEIGHT: mask.sum()}
 
     def validate(self, model: nn.Module, batches: Iterable[CaptionBatch]) -> dict[str, float]:
         """CIDEr x 100 of decoded captions, and the cross-entropy per word without smoothing."""

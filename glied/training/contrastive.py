@@ -6,6 +6,22 @@ from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 from torch.nn import functional as F
 
+from glied.errors import UsageError
+from glied.training.config import TrainerConfig
+
+
+def refuse_micro_batches(trainer: TrainerConfig) -> None:
+    """Refuses `accumulate` where the loss compares the pairs of a batch with each other.
+
+    Raises:
+        UsageError: the batch would be cut.
+    """
+    if trainer.accumulate > 1:
+        raise UsageError(
+            f"trainer.accumulate: {trainer.accumulate}, but a contrastive loss compares the pairs of a whole "
+            "batch: leave it at 1, use more workers or a smaller batch_size"
+        )
+
 
 def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     """CLIP's symmetric cross-entropy over the pairs of all workers together (Radford et al. 2021, figure 3).

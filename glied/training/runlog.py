@@ -79,7 +79,7 @@ class RunLog:
 
 def interval_line(step: int, total: int, epoch: float, scalars: Mapping[str, float], eta_s: float) -> str:
     """Returns one line for a person: "step 40/400 epoch 1.2 loss 0.41 31.0 images/s ... eta 0:05:10"."""
-    skip = ("images_per_s", "learning_rate", "epoch", "data_share")
+    skip = ("images_per_s", "learning_rate", "epoch", "data_share", "cpu_s")
     parts = [f"{name} {value:.4g}" for name, value in scalars.items() if name not in skip]
     minutes, seconds = divmod(round(eta_s), 60)
     return (

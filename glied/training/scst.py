@@ -38,7 +38,7 @@ from glied.rewards.reward import Captions, Rewards, WeightedSum
 from glied.training.captioner import SHOWN, read_images
 from glied.training.history import Sample
 from glied.training.losses import entropy, self_critical_loss
-from glied.training.task import Row, Split
+from glied.training.task import WEIGHT, Row, Split
 from glied.vision.attributes import AttributePredictor, load_attributes
 from glied.vision.regions import RegionBatch
 
@@ -163,6 +163,7 @@ class ScstTask:
         copy.deepcopy(self)._check()
 
     def _check(self) -> None:
+        features.check_same_extractor([self.train.features, self.validation.features])
         sizes = {
             self.start: self.captioner.model.feature_size,
             self.attributes: self.predictor.feature_size,
@@ -212,7 +213,7 @@ class ScstTask:
         clock.lap("reward")
         figures = self._figures(rewards, drawn, advantages)
         figures["entropy"] = entropy(log_probabilities.detach())
-        return loss, {"loss": loss.detach(), **figures, **clock.seconds}
+        return loss, {"loss": loss.detach(), **figures, **clock.seconds, WEIGHT: mask.sum()}
 
     @torch.inference_mode()
     def draw(self, model: CaptioningModel, batch: ImageBatch) -> Drawn:

@@ -84,9 +84,25 @@ def optimizer_step(
     learning_rate: float,
     clip_norm: float,
 ) -> None:
-    """Backpropagates `loss`, clips the gradient's L2 norm to `clip_norm` (0 = never), updates the model."""
+    """Backpropagates the loss of a whole batch and updates the model."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    update(model, optimizer, learning_rate=learning_rate, clip_norm=clip_norm)
+
+
+def update(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    learning_rate: float,
+    clip_norm: float,
+    divisor: Tensor | None = None,
+) -> None:
+    """Divides the gradients by `divisor`, clips their norm to `clip_norm` (0 = never), updates the model."""
+    if divisor is not None:
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.div_(divisor)
     if clip_norm > 0:
         nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     for group in optimizer.param_groups:
@@ -116,32 +132,40 @@ def move(batch: Any, device: torch.device) -> Any:
 
 
 class Averages:
-    """Running means of logged scalars; one that some steps lack is averaged over the steps that have it."""
+    """Weighted means of logged scalars; one that some steps lack is averaged over the steps that have it."""
 
     def __init__(self) -> None:
         """Starts empty."""
         self._sums: dict[str, float | Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self._weights: dict[str, float | Tensor] = {}
 
-    def add(self, scalars: Mapping[str, float | Tensor]) -> None:
-        """Adds the scalars of one step; detached 0-d tensors stay on their device until `take`."""
+    def add(self, scalars: Mapping[str, float | Tensor], weight: float | Tensor = 1.0) -> None:
+        """Adds the scalars of one batch; detached 0-d tensors stay on their device until `take`."""
         for name, value in scalars.items():
             value = value.detach() if isinstance(value, Tensor) else value
-            self._sums[name] = self._sums.get(name, 0.0) + value
-            self._counts[name] = self._counts.get(name, 0) + 1
+            self._sums[name] = self._sums.get(name, 0.0) + value * weight
+            self._weights[name] = self._weights.get(name, 0.0) + weight
+
+    def weight(self, name: str) -> float:
+        """What was added of a scalar."""
+        return float(self._weights.get(name, 0.0))
 
     def take(self) -> dict[str, float]:
         """Returns the means, in the order in which the names came up, and starts anew."""
-        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
-        self._sums, self._counts = {}, {}
+        means = {name: float(total) / float(self._weights[name]) for name, total in self._sums.items()}
+        self._sums, self._weights = {}, {}
         return means
 
 
-def merge_means(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Returns the mean over workers of each scalar, over those that have it."""
+def merge_means(parts: Iterable[tuple[Mapping[str, float], float]]) -> dict[str, float]:
+    """Returns the mean over workers of each scalar, over those that have it.
+
+    Args:
+        parts: each worker's means, and their weight.
+    """
     merged = Averages()
-    for part in parts:
-        merged.add(part)
+    for means, weight in parts:
+        merged.add(means, weight)
     return merged.take()
 
 

@@ -14,6 +14,9 @@ from glied.training.history import Sample
 Split: TypeAlias = Literal["train", "validation"]
 Row: TypeAlias = dict[str, Any]
 """One row of the training data as plain Python values (numbers, str, bytes, list, dict)."""
+WEIGHT = "weight"
+"""Name among the scalars of `Task.loss` of how much its batch counts beside those of other workers and other
+micro-batches of the step; batches without it count alike."""
 
 
 @runtime_checkable
@@ -55,6 +58,9 @@ class Task(Protocol):
 
     def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Returns the scalar to minimize, averaged over the batch, and scalars to log.
+
+        A loss that is averaged over something else than rows gives their number as `WEIGHT`, words for
+        instance; it is not logged. A step's gradient is then exactly that of its whole batch.
 
         `model` is in training mode and may be wrapped for data parallelism: call `model(...)` exactly once,
         never its methods. Logged scalars may be detached 0-d tensors, which spares a GPU synchronization a

@@ -1,25 +1,37 @@
 """How a region extractor is chosen; light, since a job's driver need not import torch."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from glied.errors import UsageError
 from glied.rewards.config import ClipConfig
+
+Kind = Literal["torchvision", "detectron2", "clip", "clip_grid", "precomputed"]
+
+_DECISIVE = ("kind", "model", "min_regions", "max_regions", "threshold", "overlap", "dtype")
+_DECISIVE_WHERE_SET = ("short_side", "long_side", "canvas_step")
+"""Came later: fingerprints from before have none of them, and are still those of their defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RegionsConfig:
     """Which extractor finds the regions, and how many it keeps."""
 
-    kind: Literal["torchvision", "clip"] = "torchvision"
-    """Family of extractors: torchvision's detectors; clip, whose only region is the whole image and whose
-    feature is the image's CLIP vector, for rewards."""
+    kind: Kind = "torchvision"
+    """Family of extractors: torchvision's detectors; detectron2's, among them bottom-up attention; clip,
+    whose only region is the whole image and whose feature is the image's CLIP vector, for rewards; clip_grid,
+    whose regions are the cells of a CLIP's last feature map; precomputed, whose regions stand in the feature
+    store that is the input (input.form features)."""
     checkpoint: str = ""
-    """Folder (path or URI) of a detector trained by jobs/train_regions.py; excludes `model`."""
+    """Folder (path or URI) of a detector that jobs/train_regions.py trained (kind torchvision) or
+    jobs/convert_weights.py converted (kind detectron2); excludes `model`."""
     model: str = ""
-    """Name of one of torchvision's Faster R-CNN or Mask R-CNN builders, e.g. fasterrcnn_resnet50_fpn_v2."""
+    """Kind torchvision: name of one of its Faster R-CNN or Mask R-CNN builders, such as
+    fasterrcnn_resnet50_fpn_v2. Kind detectron2: bottom-up-attention or a config of its model zoo, with random
+    weights, for trials."""
     weights: str = ""
-    """Weights for `model`: their name, e.g. COCO_V1, or a local .pth file; empty leaves them random."""
+    """Weights for torchvision's `model`: their name, e.g. COCO_V1, or a local .pth or .safetensors file;
+    empty leaves them random."""
     min_regions: int = 4
     """Kept per image even where they score below `threshold`, as far as the detector finds that many."""
     max_regions: int = 36
@@ -27,13 +39,27 @@ class RegionsConfig:
     threshold: float = 0.2
     """Regions that score lower are dropped while more than min_regions remain."""
     overlap: float = 0.6
-    """Of two regions with a higher IoU the lower-scored one is a duplicate, whatever their classes."""
+    """Of two regions with a higher IoU the lower-scored one is a duplicate: kind torchvision whatever their
+    classes, kind detectron2 within each class."""
+    short_side: int = 0
+    """Images are resized so that their short side has this many pixels; 0: as the detector's own config says.
+    Kind clip_grid: the side of the square that images are made."""
+    long_side: int = 0
+    """... unless their long side then passes this many; 0: as the detector's own config says."""
+    canvas_step: int = 0
+    """Detectors: images are padded to a multiple of so many pixels on their long side, so that more of them
+    have the same size and share a batch; 0: only as far as the detector needs."""
     clip: ClipConfig | None = None
-    """The CLIP of kind clip, which has no use for the other settings but `device`."""
+    """The CLIP of the kinds clip and clip_grid, which have no use for the detectors' settings."""
     device: str = "cpu"
     """Torch device, e.g. cpu or cuda."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Precision of the detector; features are float32 all the same."""
+    """Precision of the networks; features are float32 all the same."""
+    jpeg: Literal["cpu", "gpu"] = "cpu"
+    """Where JPEGs are decoded: in processes of their own, or on `device` with nvJPEG, in the models' process;
+    what is no plain JPEG goes to the processes all the same. The pixels differ by a few levels."""
+    compile: bool = False
+    """Compile the backbone with torch.compile: minutes at the start, for long runs on a GPU."""
 
     def __post_init__(self) -> None:
         """Refuse ranges and choices that make no sense."""
@@ -44,11 +70,39 @@ class RegionsConfig:
             raise UsageError(f"threshold {self.threshold}: must be in 0..1")
         if not 0 < self.overlap <= 1:
             raise UsageError(f"overlap {self.overlap}: must be in 0..1 and not 0")
-        if (self.kind == "clip") != (self.clip is not None):
-            raise UsageError("regions: kind clip and the setting clip belong together")
+        for key in _DECISIVE_WHERE_SET:
+            if getattr(self, key) < 0:
+                raise UsageError(f"{key} {getattr(self, key)}: must be a number of pixels, or 0")
+        if self.short_side and self.long_side and self.short_side > self.long_side:
+            raise UsageError(f"short_side {self.short_side} is above long_side {self.long_side}")
+        if self.kind == "precomputed":
+            if self.checkpoint or self.model or self.clip is not None:
+                raise UsageError("regions: kind precomputed takes no checkpoint, model or clip")
+            return
+        self._check_clip()
+        if self.clip is None:
+            self._check_detector()
+
+    def _check_clip(self) -> None:
+        if (self.kind in ("clip", "clip_grid")) != (self.clip is not None):
+            raise UsageError("regions: kind clip or clip_grid and the setting clip belong together")
         if self.clip is not None and (self.checkpoint or self.model):
-            raise UsageError("regions: kind clip takes no checkpoint or model of its own, only those in clip")
-        if self.clip is None and bool(self.checkpoint) == bool(self.model):
-            raise UsageError("regions: give either checkpoint (a folder) or model (a torchvision name)")
+            raise UsageError(
+                f"regions: kind {self.kind} takes no checkpoint or model of its own, only those in clip"
+            )
+
+    def _check_detector(self) -> None:
+        if bool(self.checkpoint) == bool(self.model):
+            raise UsageError("regions: give either checkpoint (a folder) or model (a name)")
         if self.weights and not self.model:
             raise UsageError(f"weights {self.weights!r} belong to a torchvision model: name it in model")
+        if self.weights and self.kind == "detectron2":
+            raise UsageError(
+                f"weights {self.weights!r}: convert them with jobs/convert_weights.py and name its folder in "
+                "checkpoint"
+            )
+
+    def decisive(self) -> dict[str, Any]:
+        """What decides a detector's result, beside its weights: a part of the fingerprint."""
+        keys = [*_DECISIVE, *(key for key in _DECISIVE_WHERE_SET if getattr(self, key))]
+        return {key: getattr(self, key) for key in keys}

@@ -126,12 +126,20 @@ class AttributeHead(nn.Module):
     """Region feature + class embedding -> logits per attribute group (as in bottom-up attention)."""
 
     def __init__(
-        self, *, feature_size: int, classes: int, embedding_size: int, groups: Sequence[int]
+        self,
+        *,
+        feature_size: int,
+        classes: int,
+        embedding_size: int,
+        groups: Sequence[int],
+        hidden_size: int | None = None,
     ) -> None:
+        """`groups` are the outputs of each; the hidden layer is as wide as the features unless told."""
         super().__init__()
+        hidden_size = hidden_size or feature_size
         self.embedding = nn.Embedding(classes, embedding_size)
-        self.hidden = nn.Linear(feature_size + embedding_size, feature_size)
-        self.logits = nn.Linear(feature_size, sum(groups))
+        self.hidden = nn.Linear(feature_size + embedding_size, hidden_size)
+        self.logits = nn.Linear(hidden_size, sum(groups))
         self.groups = list(groups)
 
     def forward(self, features: Tensor, labels: Tensor) -> tuple[Tensor, ...]:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from glied.errors import UsageError
 from glied.vision.config import RegionsConfig
 from glied.vision.lean import import_torchvision
 
@@ -120,12 +121,20 @@ def load_extractor(config: RegionsConfig) -> RegionExtractor:
     Raises:
         UsageError: no such model, weights or checkpoint.
     """
+    if config.kind == "precomputed":
+        raise UsageError("regions.kind precomputed finds no regions in images: its input is a feature store")
     if config.clip is not None:
         from glied.rewards.clip import load_clip  # open_clip is slow to import, too
+        from glied.vision.clip_grid import ClipGrid
         from glied.vision.clip_images import ClipImages
 
-        return ClipImages(load_clip(replace(config.clip, device=config.device)))
-    import_torchvision()
-    from glied.vision.torchvision_regions import load_torchvision  # torchvision is slow to import
+        scorer = load_clip(replace(config.clip, device=config.device))
+        return ClipGrid(scorer, config) if config.kind == "clip_grid" else ClipImages(scorer)
+    import_torchvision()  # it is slow to import
+    if config.kind == "detectron2":
+        from glied.vision.detectron_regions import load_detectron
+
+        return load_detectron(config)
+    from glied.vision.torchvision_regions import load_torchvision
 
     return load_torchvision(config)

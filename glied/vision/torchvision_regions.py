@@ -5,16 +5,16 @@ Shapes: ``P`` proposals of one image, ``C`` classes including the background (in
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor
 from torchvision.models import detection, get_model_weights
 from torchvision.models.detection.faster_rcnn import FasterRCNN
@@ -23,14 +23,13 @@ from torchvision.models.detection.transform import resize_boxes
 from torchvision.ops import boxes as box_ops
 from torchvision.ops import nms
 
-from glied.errors import UsageError
+from glied import checkpoint
+from glied.errors import StorageError, UsageError
+from glied.vision.canvas import padded, same_canvas, widened
 from glied.vision.config import RegionsConfig
 from glied.vision.detector import Detector, load_detector
+from glied.vision.precision import Cast
 from glied.vision.regions import Regions
-
-_LARGEST_GROUP = 16
-_THINNEST = 32
-_DECISIVE = ("kind", "model", "min_regions", "max_regions", "threshold", "overlap", "dtype")
 
 
 class TorchvisionRegions:
@@ -45,15 +44,26 @@ class TorchvisionRegions:
     ) -> None:
         """`classes` name the labels from 1 on; `digest` identifies the weights."""
         self.device = torch.device(config.device)
-        self.dtype = getattr(torch, config.dtype)
         self.model = model.eval().to(self.device)
-        # The backbone is nearly all of the work; boxes need more digits than half precision has.
-        self.model.backbone.to(self.dtype)
+        self._cast(getattr(torch, config.dtype), compiled=config.compile)
+        transform = model.transform
+        transform.min_size = (config.short_side,) if config.short_side else transform.min_size
+        transform.max_size = config.long_side or transform.max_size
         self.classes = ["background", *classes]
         self.config = config
         self.feature_size = int(model.roi_heads.box_predictor.cls_score.in_features)
-        choices = {key: getattr(config, key) for key in _DECISIVE}
-        self.fingerprint: Mapping[str, Any] = {"weights": digest, **choices}
+        self.fingerprint: Mapping[str, Any] = {"weights": digest, **config.decisive()}
+
+    def _cast(self, dtype: torch.dtype, *, compiled: bool) -> None:
+        """The networks, that is; boxes, anchors and class scores stay in float32."""
+        model, heads = self.model, self.model.roi_heads
+        model.backbone = Cast(model.backbone, dtype, compiled=compiled)
+        model.rpn.head = Cast(model.rpn.head, dtype)
+        heads.box_head = Cast(heads.box_head, dtype, compiled=compiled)
+
+    @property
+    def _divisor(self) -> int:
+        return int(self.model.transform.size_divisible)
 
     @property
     def resolution(self) -> tuple[int, int]:
@@ -65,7 +75,7 @@ class TorchvisionRegions:
         """Upright RGB images [H, W, 3] -> their regions, in the same order."""
         resized = [self._resize(image) for image in images]
         found: dict[int, Regions] = {}
-        for group in _same_canvas(resized, self.model.transform.size_divisible):
+        for group in same_canvas(resized, divisor=self._divisor, step=self.config.canvas_step):
             sizes = [images[index].shape[:2] for index in group]
             regions = self._extract([resized[index] for index in group], sizes)
             found.update(zip(group, regions, strict=True))
@@ -75,14 +85,14 @@ class TorchvisionRegions:
         """[H, W, 3] uint8 -> [3, h, w], normalized and at the detector's resolution."""
         pixels = torch.from_numpy(image).to(self.device).permute(2, 0, 1).float() / 255
         transform = self.model.transform
-        return transform.resize(transform.normalize(_widened(pixels)))[0]
+        return transform.resize(transform.normalize(widened(pixels)))[0]
 
     def _extract(self, resized: list[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Regions]:
         """Regions of images whose padded canvases are equal; `sizes` are (height, width) before resizing."""
-        transform, heads = self.model.transform, self.model.roi_heads
+        heads = self.model.roi_heads
         shapes = [(image.shape[1], image.shape[2]) for image in resized]
-        batch = ImageList(transform.batch_images(resized, size_divisible=transform.size_divisible), shapes)
-        maps = {name: map.float() for name, map in self.model.backbone(batch.tensors.to(self.dtype)).items()}
+        batch = ImageList(padded(resized, divisor=self._divisor, step=self.config.canvas_step), shapes)
+        maps = self.model.backbone(batch.tensors)
         proposals, _ = self.model.rpn(batch, maps)
         logits, deltas = heads.box_predictor(heads.box_head(heads.box_roi_pool(maps, proposals, shapes)))
         counts = [len(p) for p in proposals]
@@ -146,25 +156,6 @@ class TorchvisionRegions:
         ]
 
 
-def _widened(pixels: Tensor) -> Tensor:
-    """[3, H, W] stretched where it is thinner than 1:32, which could shrink to nothing; boxes scale back."""
-    height, width = pixels.shape[1:]
-    least = -(-max(height, width) // _THINNEST)
-    if min(height, width) >= least:
-        return pixels
-    return F.interpolate(pixels[None], (max(height, least), max(width, least)))[0]
-
-
-def _same_canvas(images: Sequence[Tensor], divisible: int) -> Iterator[list[int]]:
-    """Indices of images that pad to one canvas: padding to a neighbor's size would change the features."""
-    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for index, image in enumerate(images):
-        groups[tuple(-(-side // divisible) for side in image.shape[1:])].append(index)
-    for group in groups.values():
-        for start in range(0, len(group), _LARGEST_GROUP):
-            yield group[start : start + _LARGEST_GROUP]
-
-
 def load_torchvision(config: RegionsConfig) -> TorchvisionRegions:
     """The extractor of a demo checkpoint, or of a torchvision model by name.
 
@@ -186,25 +177,47 @@ def _load_named(config: RegionsConfig) -> TorchvisionRegions:
     if not config.model.startswith(("fasterrcnn_", "maskrcnn_")) or builder is None:
         raise UsageError(f"model {config.model!r} has no box head to take features from: use a Faster R-CNN")
     named = config.weights in available.__members__
-    model = builder(weights=available[config.weights] if named else None, weights_backbone=None)
+    model = builder(weights=None, weights_backbone=None) if not named else _download(builder, config)
     if config.weights and not named:
         _load_file(model, config.weights, sorted(available.__members__))
     names = list(available["DEFAULT"].meta["categories"])[1:] if available.__members__ else []
-    return TorchvisionRegions(model, classes=names, digest=_digest(model), config=config)
+    return TorchvisionRegions(model, classes=names, digest=checkpoint.weights_digest(model), config=config)
 
 
 def _load_file(model: FasterRCNN, path: str, names: Sequence[str]) -> None:
     if not os.path.isfile(path):
         raise UsageError(f"weights {path!r}: neither a file nor one of {', '.join(names)}")
     try:
-        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise UsageError(f"weights {path!r} do not fit the model: {str(error).splitlines()[0]}") from error
+        if path.endswith(".safetensors"):
+            model.load_state_dict(safetensors.torch.load_file(path))
+        else:
+            model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (
+        RuntimeError,
+        ValueError,
+        KeyError,
+        EOFError,
+        TypeError,
+        SafetensorError,
+        UnpicklingError,
+    ) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UsageError(f"weights {path!r} do not fit the model: {reason}") from error
 
 
-def _digest(model: FasterRCNN) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+def _download(builder: Callable[..., FasterRCNN], config: RegionsConfig) -> FasterRCNN:
+    """A model with published weights, which torchvision keeps once it has them.
+
+    Raises:
+        StorageError: they cannot be fetched.
+    """
+    weights = get_model_weights(config.model)[config.weights]
+    try:
+        return builder(weights=weights, weights_backbone=None)
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # the network's errors; RuntimeError: the digest in the name is wrong
+        message = f"cannot fetch weights {config.weights} of {config.model}: {error}"
+        advice = f"without internet, name a local copy of {weights.url.rpartition('/')[2]} in weights"
+        raise StorageError(f"{message}; {advice}") from error

@@ -1,14 +1,17 @@
-"""The stream on Ray: what it does with files of unknown size, with silence, and with images that kill."""
+"""The stream on Ray: files of unknown size, many shards, silence, no room, and images that kill."""
 
+import io
 import logging
 import os
 import re
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import ray.util
 from ray.exceptions import OutOfDiskError, RayTaskError
@@ -16,9 +19,10 @@ from ray.exceptions import OutOfDiskError, RayTaskError
 from glied.bulk import run
 from glied.bulk.captioning import CaptionDatasetConfig, caption_job
 from glied.bulk.chunks import Chunk, Pool, StreamBroken
-from glied.bulk.config import ResourcesConfig
+from glied.bulk.config import InputConfig, ResourcesConfig
 from glied.bulk.manifest import planned
-from glied.bulk.pipeline import RayStream, Shortage, _FetchChunk, watched
+from glied.bulk.pipeline import FEW_SHARDS, RayStream, Shortage, _FetchChunks, watched
+from glied.bulk.sources import inputs, open_source
 from glied.bulk.sources.fetch import Fetch
 from glied.bulk.tables import from_ipc, seconds_of, to_ipc
 from glied.config import parse
@@ -62,13 +66,48 @@ def test_files_of_unknown_size_travel_in_bounded_pieces(tmp_path):
     names = [str(tmp_path / f"{number}.jpg") for number in range(10)]
     for sizes, pieces in (([1000] * 10, [(5, 10)]), ([None] * 10, [(5, 4), (9, 2), (11, 2), (13, 2)])):
         chunk = planned(id=names, uri=names, size=sizes)
-        batch = pa.table({"unit": [7], "start": [5], "table": pa.array([to_ipc(chunk)], pa.large_binary())})
-        rows = [row for one in _FetchChunk(Fetch(), 3000)(batch) for row in one.to_pylist()]
+        batch = pa.table({"unit": [7], "starts": [[5]], "tables": [[to_ipc(chunk)]]})
+        rows = [row for one in _FetchChunks(Fetch(), 3000)(batch) for row in one.to_pylist()]
         tables = [from_ipc(row["table"]) for row in rows]
         found = [(row["start"], table.num_rows) for row, table in zip(rows, tables, strict=True)]
         assert found == pieces
         assert [one for table in tables for one in table["id"].to_pylist()] == names
         assert all("fetch" in seconds_of(table) for table in tables)
+
+
+@pytest.fixture
+def stream(ray_session):
+    pool = Pool(factory=Deadly(kills="", hangs=""), workers=1, cpus=1.0, gpus=0.0, threads=1)
+    return RayStream(Fetch(), [pool], ResourcesConfig())
+
+
+def test_many_shards_are_read_by_tasks(stream, tmp_path):
+    for number in range(FEW_SHARDS + 4):
+        with tarfile.open(tmp_path / f"{number:02d}.tar", "w") as tar:
+            for name in ("a.jpg", "b.jpg"):
+                tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+    config = InputConfig(uri=str(tmp_path), form="webdataset")
+    by_tasks, here = (
+        pa.concat_tables(inputs(open_source(config, "/nowhere", *index), config))
+        for index in ((stream.in_order,), ())
+    )
+    assert by_tasks.equals(here)
+    assert by_tasks.num_rows == 2 * (FEW_SHARDS + 4)
+    assert os.getpid() not in stream.in_order(_process, range(FEW_SHARDS))
+    assert set(stream.in_order(_process, range(FEW_SHARDS - 1))) == {os.getpid()}
+
+
+def _process(_: int) -> int:
+    return os.getpid()
+
+
+def test_what_a_task_finds_wrong_is_said_as_it_is(stream, tmp_path):
+    for number in range(FEW_SHARDS + 1):
+        name = "image" if number < FEW_SHARDS else "picture"
+        pq.write_table(pa.table({name: [b"x"]}), tmp_path / f"{number:02d}.parquet")
+    config = InputConfig(uri=str(tmp_path), form="parquet")
+    with pytest.raises(UsageError, match=r"^\S+16\.parquet: input\.image_column 'image' holds no images"):
+        list(inputs(open_source(config, "/nowhere", stream.in_order), config))
 
 
 @pytest.mark.timeout(280)

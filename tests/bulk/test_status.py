@@ -213,20 +213,6 @@ def test_no_run(tmp_path):
         status.open_run(str(tmp_path))
 
 
-def test_items_are_taken_as_they_are_needed():
-    taken = []
-
-    def items():
-        for item in range(10):
-            taken.append(item)
-            yield item
-
-    answers = status.in_order(lambda item: item * 2, items(), 3)
-    assert next(answers) == 0
-    assert len(taken) == 3
-    assert list(answers) == list(range(2, 20, 2))
-
-
 def test_the_job(unfinished):
     folder, plan = unfinished
     plain = job(str(folder))

@@ -2,7 +2,17 @@ import shutil
 
 import pytest
 
-from glied.captioner.vocabulary import BOS, EOS, PAD, UNK, Vocabulary, tokenize
+from glied.captioner.vocabulary import (
+    BOS,
+    EOS,
+    PAD,
+    UNK,
+    Vocabulary,
+    by_count,
+    image_counts,
+    load_words,
+    tokenize,
+)
 from glied.errors import UsageError
 
 # What pycocoevalcap's PTBTokenizer (Stanford CoreNLP 3.4.1) makes of these.
@@ -83,3 +93,21 @@ def test_digest_tells_vocabularies_apart():
 def test_words_are_unique():
     with pytest.raises(UsageError, match="twice"):
         Vocabulary(["a", "a"])
+
+
+def test_word_lists_are_read_and_unfit_ones_named(tmp_path) -> None:
+    file = tmp_path / "vocabulary.json"
+    file.write_text('{"words": ["a", "dog"]}')
+    assert load_words(str(file)) == ["a", "dog"]
+    with pytest.raises(UsageError, match=r"no word list at .*none\.json: jobs/prepare_coco\.py writes it"):
+        load_words(str(tmp_path / "none.json"))
+    for content in ("{", "[]", "{}", '{"words": []}', '{"words": ["a", 1]}', '{"words": "ab"}'):
+        file.write_text(content)
+        with pytest.raises(UsageError, match="is no word list"):
+            load_words(str(file))
+
+
+def test_image_counts_count_a_word_once_per_image() -> None:
+    counts = image_counts([["a dog", "a big dog"], ["a cat"], ["the cat"]])
+    assert counts == {"a": 2, "cat": 2, "dog": 1, "big": 1, "the": 1}
+    assert by_count(counts) == ["a", "cat", "big", "dog", "the"]

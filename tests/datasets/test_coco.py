@@ -50,3 +50,18 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(UsageError, match="not JSON"):
         coco.load_captions(str(tmp_path / "broken.json"))
+
+
+def test_a_written_file_reads_as_the_same_images(tmp_path: Path) -> None:
+    images = [
+        coco.CaptionedImage(7, "b.jpg", ["a cat", "a cät"], 4, 3),
+        coco.CaptionedImage(3, "a.jpg", ["a dog"]),
+    ]
+    (tmp_path / "captions.json").write_bytes(coco.write_captions(images))
+    assert coco.load_images(str(tmp_path / "captions.json")) == images
+
+
+def test_an_image_is_known_by_its_name_its_stem_and_its_id_where_these_are_its_own() -> None:
+    first, second = coco.CaptionedImage(12, "7.jpg", ["x"]), coco.CaptionedImage(7, "a.jpg", ["x"])
+    known = coco.by_alias([first, second])
+    assert known == {"7.jpg": first, "12": first, "a.jpg": second, "a": second}  # "7" is nobody's

@@ -96,3 +96,58 @@ def test_a_run_folder_counts_as_the_store_it_holds(tmp_path: Path) -> None:
     save(tmp_path / "features" / "unit-000000.g0.parquet", 0, 2)
     pa.parquet.write_table(pa.table({"id": ["x"]}), tmp_path / "manifest" / "part.parquet")
     assert [Path(uri).name for uri in features.paths(str(tmp_path))] == ["unit-000000.g0.parquet"]
+
+
+def test_exact_features_keep_every_bit_and_need_no_telling(tmp_path: Path) -> None:
+    regions = make_regions(3, 0)
+    table = features.write([regions], ["a"], fingerprint={}, dtype=features.EXACT)
+    (tmp_path / "exact.parquet").write_bytes(features.parquet_bytes(table))
+    found = features.FeatureStore(str(tmp_path))["a"]
+    assert found.features.tobytes() == regions.features.tobytes()
+    assert found.boxes.tobytes() == regions.boxes.tobytes()
+
+
+def test_a_file_without_the_column_of_types_holds_float16(tmp_path: Path) -> None:
+    table = features.write([make_regions(2, 0)], ["a"], fingerprint={}).drop_columns(["feature_type"])
+    pa.parquet.write_table(table, tmp_path / "old.parquet")
+    assert_same(features.FeatureStore(str(tmp_path))["a"], make_regions(2, 0))
+    assert features.feature_size(str(tmp_path)) == 16
+
+
+def test_images_without_regions_are_not_in_the_store(tmp_path: Path) -> None:
+    table = features.write([make_regions(2, 0)], ["a"], fingerprint={"extractor": "a"})
+    rejected = dict.fromkeys(table.schema.names) | {"id": "b"}
+    whole = pa.concat_tables([pa.Table.from_pylist([rejected], schema=table.schema), table])
+    (tmp_path / "unit.parquet").write_bytes(features.parquet_bytes(whole))
+    store = features.FeatureStore(str(tmp_path))
+    assert (store.ids, "b" in store) == (["a"], False)
+    with pytest.raises(KeyError):
+        store["b"]
+
+
+def test_random_access_reads_small_groups_of_rows_and_keeps_few(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(features, "_GROUP_BYTES", 2048)
+    save(tmp_path / "unit-0.parquet", 0, 50)
+    opened = pa.parquet.ParquetFile(tmp_path / "unit-0.parquet")
+    assert opened.num_row_groups > 3
+    store = features.FeatureStore(str(tmp_path), cached_groups=2)
+    for seed in (49, 0, 17, 48, 1):
+        assert_same(store[f"folder/image-{seed}.jpg"], make_regions(1 + seed % 5, seed))
+    assert store._group.cache_info().currsize == 2
+
+
+def test_stores_of_different_extractors_are_not_used_together(tmp_path: Path) -> None:
+    for folder, extractor in (("train", "a"), ("val", "a"), ("test", "b")):
+        (tmp_path / folder).mkdir()
+        save(tmp_path / folder / "unit-0.parquet", 0, 2, extractor)
+    train, val, test = (str(tmp_path / folder) for folder in ("train", "val", "test"))
+    features.check_same_extractor([train, val])
+    with pytest.raises(UsageError, match=r"test and .*train were extracted differently: extractor is 'b'"):
+        features.check_same_extractor([train, test])
+
+
+def test_stored_size_counts_images_and_bytes(tmp_path: Path) -> None:
+    save(tmp_path / "unit-0.parquet", 0, 4)
+    size = features.stored_size(str(tmp_path))
+    assert (size.images, size.bytes) == (4, (tmp_path / "unit-0.parquet").stat().st_size)
+    assert str(features.StoredSize(123_287, 18_246_476_000)) == "123,287 images, 18.25 GB, 148.0 kB an image"

@@ -21,6 +21,25 @@ def test_ranges_of_rows(uri: str, first: int, last: int) -> None:
     assert parquet.count_rows(uri) == 23
 
 
+def test_a_row_group_is_read_once_for_pieces_in_a_row(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = []
+
+    class Watched(pa.parquet.ParquetFile):
+        def read_row_group(self, group: int) -> pa.Table:
+            groups.append(group)
+            return super().read_row_group(group)
+
+    monkeypatch.setattr(pa.parquet, "ParquetFile", Watched)
+    reader = parquet.RowReader()
+    pieces = parquet.split(parquet.Piece(uri, 0, 23), 2)
+    assert pa.concat_tables(map(reader.read, pieces))["x"].to_pylist() == list(range(23))
+    assert groups == [0, 1, 2, 3, 4]
+    reader.forget()
+    assert reader.read(pieces[-1])["x"].to_pylist() == [22]
+    assert groups[-1] == 4
+    assert len(groups) == 6
+
+
 def test_pieces_are_cut_and_read_by_number(uri: str) -> None:
     pieces = parquet.split(parquet.Piece(uri, 3, 20), 8)
     assert [(piece.first, piece.last) for piece in pieces] == [(3, 11), (11, 19), (19, 20)]

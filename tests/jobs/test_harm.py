@@ -32,8 +32,9 @@ CONFIG = "--config=configs/caption/demo.yaml"
 def test_killed_jobs_workers_and_raylets_lose_nothing(tmp_path):
     config = chaos.Config(folder=str(tmp_path), unit_size=16, pause_s=0.5)
     report = chaos.Chaos(config, ["worker", "raylet", "job"], 320).execute()
-    assert report.kills == {"worker": 1, "raylet": 1, "job": 1}
-    assert (report.images, report.units, report.attempts) == (320, 20, 3)
+    assert report.victims == {"worker": 1, "raylet": 1, "job": 1}
+    assert (report.rows, report.lost, report.doubled) == (report.images, 0, 0) == (320, 0, 0)
+    assert (report.units, report.attempts) == (20, 3)
 
 
 def attempts(out: Path) -> set[str]:

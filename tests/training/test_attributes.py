@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -66,6 +67,13 @@ def test_words_are_the_commonest_once_per_image(task):
     assert "and" in task.vocabulary or set(CLASSES) < set(task.vocabulary)
 
 
+def test_words_may_come_from_a_list(task, tmp_path):
+    (tmp_path / "attributes.json").write_text('{"words": ["hill", "and", "a"]}')
+    listed = dataclasses.replace(task, word_list=str(tmp_path / "attributes.json"), words=2)
+    assert listed.vocabulary == ["hill", "and"]
+    assert listed.build().words == ["hill", "and"]
+
+
 def test_targets_are_the_words_of_the_references(task):
     rows = rows_of(task)
     batch = collate(task, rows[:6])
@@ -119,3 +127,11 @@ def test_average_precision_by_hand():
     found = average_precisions(scores, targets, ["dog", "the"], 2)
     assert found == {"dog": pytest.approx(5 / 6)}  # "the" is a stop word
     assert average_precisions(scores, targets, ["dog", "cat"], 3) == {"cat": 1}
+
+
+def test_words_start_at_their_frequency_in_an_image_of_typical_size(task):
+    grid = dataclasses.replace(task, typical_regions=196).build()
+    found = grid.probabilities(torch.zeros(1, 196, 4), torch.ones(1, 196, dtype=torch.bool))[0]
+    images = len(task.train.references)
+    expected = [task._counts[word] / images for word in task.vocabulary]
+    torch.testing.assert_close(found, torch.tensor(expected).clamp(max=0.99), rtol=1e-3, atol=0)

@@ -71,6 +71,14 @@ def test_batch(task, rows):
     assert batch.references[2] == ["A boat.", "the boat on a hill"]
 
 
+def test_the_vocabulary_may_come_from_a_file(task, tmp_path):
+    (tmp_path / "vocabulary.json").write_text('{"words": ["a", "horse"]}')
+    words = dataclasses.replace(task.words, vocabulary=str(tmp_path / "vocabulary.json"))
+    listed = dataclasses.replace(task, words=words)
+    assert listed.vocabulary.to_json() == ["a", "horse"]
+    assert len(task.vocabulary) > len(listed.vocabulary)
+
+
 def test_learns_and_exports(task, rows, tmp_path):
     torch.manual_seed(0)
     model = task.build()

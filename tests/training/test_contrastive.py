@@ -5,7 +5,9 @@ import torch
 import torch.multiprocessing
 from torch.nn import functional as F
 
-from glied.training.contrastive import contrastive_loss
+from glied.errors import UsageError
+from glied.training.config import TrainerConfig
+from glied.training.contrastive import contrastive_loss, refuse_micro_batches
 
 SCALE = torch.tensor(14.3)
 
@@ -52,6 +54,12 @@ def test_two_workers_with_half_the_pairs_train_as_one(tmp_path, monkeypatch):
     alone = loss_and_gradients(*vectors(0))
     for first, second, whole in zip(*halves, alone, strict=True):
         torch.testing.assert_close((first + second) / 2, whole)
+
+
+def test_micro_batches_are_refused(tmp_path):
+    refuse_micro_batches(TrainerConfig(output=str(tmp_path)))
+    with pytest.raises(UsageError, match="accumulate: 2, but a contrastive loss compares"):
+        refuse_micro_batches(TrainerConfig(output=str(tmp_path), accumulate=2))
 
 
 def test_autocast_does_not_round_it():

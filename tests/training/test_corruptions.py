@@ -41,6 +41,25 @@ def test_some_neighbors_are_such_as_no_correct_caption_has(kind: str):
         assert not pairs <= CORRUPTOR.neighbors
 
 
+def test_drawn_once_it_may_leave_a_correct_caption():
+    found = {CORRUPTOR("a small dog", "remove", random.Random(seed), once=True) for seed in range(60)}
+    assert "a small" in found
+    assert "small dog" in found
+    known = Corruptor.of([*CAPTIONS, "a dog", "a small dog", "small dog"])
+    found = {known("a small dog", "remove", random.Random(seed), once=True) for seed in range(60)}
+    assert "a dog" in found
+    assert "a dog" not in {known("a small dog", "remove", random.Random(seed)) for seed in range(60)}
+
+
+def test_faults_are_where_a_word_cannot_follow_or_comes_again():
+    assert CORRUPTOR.faults("a red dog on a sandy beach", None) == [False] * 8
+    assert CORRUPTOR.faults("a red on a sandy", "remove") == [False, False, True, False, False, True]
+    twice = "a small dog next to a small dog next to a white kite"
+    assert not any(CORRUPTOR.faults(twice, None))
+    again = [place for place, fault in enumerate(CORRUPTOR.faults(twice, "duplicate")) if fault]
+    assert again == [6, 7, 8, 9, 10]
+
+
 def test_repeat_puts_1_to_3_words_in_1_to_3_times():
     added = [len(found) - len(words) for words, found in broken("repeat")]
     assert set(added) == {1, 2, 3, 4, 6, 9}

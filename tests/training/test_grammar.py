@@ -9,7 +9,7 @@ from glied.errors import UsageError
 from glied.rewards.clip import build_clip, load_clip, save_clip, token_ids
 from glied.rewards.config import ClipConfig
 from glied.rewards.grammar import CORRUPTIONS, load_grammar
-from glied.training.grammar import GrammarTask, accuracies, plain
+from glied.training.grammar import GrammarTask, accuracies, plain, word_loss
 from glied.training.task import Task
 from glied.training.texts import all_texts
 from tests.training.pairs import ARCHITECTURE, write_pairs
@@ -54,10 +54,43 @@ def test_training_batch_has_a_broken_caption_for_each_correct_one(task):
     assert (batch.tokens[:, :4] == start).all()
 
 
+def test_every_word_has_a_label_where_its_last_token_is(task):
+    batch = collate(task, training=True)
+    assert batch.fits.shape == batch.tokens.shape
+    for tokens, fits, words, kind in zip(batch.tokens, batch.fits, batch.lengths, batch.kinds, strict=True):
+        end = int(tokens.argmax())
+        if words > 32 - 1 - 3 - 1:  # a loop that the context cuts
+            assert fits.max() < 0
+            continue
+        assert int((fits >= 0).sum()) == words + 1
+        assert fits[end] >= 0 > fits[end + 1 :].max()
+        assert fits[: 1 + len(["a", "photo", "depicts"])].max() < 0
+        assert (fits == 0).any() == (kind > 0)
+
+
+def test_words_of_several_tokens_and_cut_captions(task):
+    captions = ["a zqxj field", "a red field " * 12]
+    tokens = task._scorer.tokenizer([f"{task.clip.prompt} {text}" for text in captions])
+    fits = task._fits(captions, [0, 0], tokens)
+    more = task._token_count("zqxj") - 1
+    assert more > 0
+    expected = [1, *[-100] * more, 0, 0, 1, -100]  # a word never seen, another behind it, the end
+    assert fits[0, 4 : 4 + len(expected)].tolist() == expected
+    assert fits[1].max() < 0, "the context has no room for it"
+
+
+def test_words_count_alike_and_unknown_ones_nothing():
+    logits = torch.tensor([[[0.0, 0.0], [5.0, 1.0], [0.0, 2.0]]])
+    fits = torch.tensor([[-100, 0, 1]])
+    expected = -(logits.log_softmax(dim=-1)[0, 1, 0] + logits.log_softmax(dim=-1)[0, 2, 1]) / 2
+    assert word_loss(logits, fits).item() == pytest.approx(expected.item())
+    assert word_loss(logits, torch.full((1, 3), -100)).item() == 0
+
+
 def test_validation_batch_has_every_corruption_of_two_captions_per_image(task):
     batch = collate(task, training=False)
     counts = torch.bincount(batch.kinds)
-    assert counts.tolist() == [24] * (1 + len(CORRUPTIONS))
+    assert counts.tolist() == [24] * (1 + 2 * len(CORRUPTIONS)), "drawn with care, and once"
     assert batch.images.shape == (12, 16)
     assert batch.lengths[:12].tolist() == [13] * 12  # the first texts: "a red field on the left with a ..."
 
@@ -85,7 +118,8 @@ def test_learns_keeps_similarity_and_exports(task, tmp_path):
     assert figures["before_r1"] == untrained["before_r1"] == untrained["r1"]
     assert figures["r5"] >= figures["before_r5"]
     assert all(torch.equal(value, frozen[name]) for name, value in model.clip.visual.state_dict().items())
-    assert set(scalars) == {"loss", "grammar", "contrastive", "accuracy"}
+    assert set(scalars) == {"loss", "grammar", "contrastive", "words", "accuracy"}
+    assert {f"once_{kind}" for kind in CORRUPTIONS} < set(figures)
 
     task.export(model, str(tmp_path / "best"))
     scorer = load_grammar(ClipConfig(checkpoint=str(tmp_path / "best")))
@@ -131,3 +165,8 @@ def test_accuracies_by_hand():
     assert (found["accuracy_words_1_7"], found["correct_words_1_7"]) == (100, 100)
     assert (found["accuracy_words_8_12"], found["correct_words_8_12"]) == (25, 50)
     assert "accuracy_words_21_99" not in found  # no correct captions of that length
+    once = torch.tensor([len(CORRUPTIONS) + 1] * 4)
+    more = torch.cat((right, torch.tensor([True, True, True, False])))
+    with_raw = accuracies(more, torch.cat((kinds, once)), torch.cat((lengths, torch.tensor([3] * 4))))
+    assert with_raw[f"once_{first}"] == (75 + 75) / 2
+    assert found.items() <= with_raw.items(), "what was drawn once counts nowhere else"

@@ -95,13 +95,17 @@ def test_seeds_depend_on_every_value() -> None:
     )
 
 
-def test_averages_count_each_scalar_by_itself() -> None:
+def test_averages_count_each_scalar_by_itself_and_by_its_weight() -> None:
     averages = steps.Averages()
     averages.add({"a": 1.0, "b": torch.tensor(4.0)})
     averages.add({"a": 3.0})
     assert averages.take() == {"a": 2.0, "b": 4.0}
     assert averages.take() == {}
-    assert steps.merge_means([{"a": 1.0}, {"a": 2.0, "b": 5.0}]) == {"a": 1.5, "b": 5.0}
+    averages.add({"a": 1.0}, weight=3.0)
+    averages.add({"a": torch.tensor(5.0)}, weight=torch.tensor(1))
+    assert averages.weight("a") == 4.0
+    assert averages.take() == {"a": 2.0}
+    assert steps.merge_means([({"a": 1.0}, 3.0), ({"a": 2.0, "b": 5.0}, 1.0)]) == {"a": 1.25, "b": 5.0}
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ import torch
 
 from glied.errors import JobError, UsageError
 from glied.training import loading, steps
+from glied.training.config import TrainerConfig
 from glied.training.history import Best, Sample, read_history
-from glied.training.trainer import TrainerConfig, train
+from glied.training.trainer import train
 from tests.training.toy import ToyTask, table
 
 EPOCH_STEPS = 6  # 96 rows in batches of 16
@@ -129,9 +130,23 @@ def test_a_cluster_without_the_gpus_says_so(tmp_path: Path, ray_session: None) -
         train(ToyTask(), config)
 
 
+def test_elastic_training_takes_the_workers_that_there_is_room_for(tmp_path: Path, ray_session: None) -> None:
+    """Three of two processors each find room on six."""
+    settings = {"workers": 4, "min_workers": 1, "cpus_per_worker": 2, "batch_size": 24, "epochs": 1}
+    result = train(ToyTask(), make_config(tmp_path / "run", **settings))
+    assert (result["complete"], result["steps"]) == (True, 4)
+    assert {line["rows"] for line in read_metrics(tmp_path / "run", "train")} == {24 / 3}
+
+
 def test_bad_values_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="batch_size 16 must be a multiple of workers"):
+    with pytest.raises(UsageError, match=r"batch_size 16 must be a multiple of .* \(3 x 1\)"):
         make_config(tmp_path, workers=3)
+    with pytest.raises(UsageError, match=r"multiple of workers x accumulate \(1 x 3\)"):
+        make_config(tmp_path, accumulate=3)
+    with pytest.raises(UsageError, match=r"\(3 x 1\), for every number of workers"):
+        make_config(tmp_path, workers=4, min_workers=2)
+    with pytest.raises(UsageError, match="min_workers 3 is more than workers"):
+        make_config(tmp_path, workers=2, min_workers=3)
     with pytest.raises(UsageError, match="patience must be at least 1 or null"):
         make_config(tmp_path, patience=0)
     with pytest.raises(UsageError, match=r"ema_decay must be in \[0, 1\)"):

@@ -1,11 +1,23 @@
+import functools
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
+from PIL import Image
+from torchvision.models import detection
 from torchvision.ops import box_iou
 
-from glied.errors import UsageError
+from glied import checkpoint as checkpoints
+from glied.bulk import run
+from glied.bulk.chunks import run_here
+from glied.bulk.extraction import ExtractRegionsConfig, extract_factory, extract_job
+from glied.bulk.sources.fetch import Fetch
+from glied.config import parse
+from glied.datasets import features
+from glied.errors import StorageError, UsageError
 from glied.vision.config import RegionsConfig
 from glied.vision.detector import Detector, save_detector
 from glied.vision.regions import Regions, load_extractor
@@ -68,6 +80,38 @@ def test_an_image_does_not_depend_on_its_batch(checkpoint):
         assert_same(found, again)
 
 
+def test_coarser_canvases_hold_more_images_and_each_stays_as_it_is(checkpoint, monkeypatch):
+    extractor = load_extractor(RegionsConfig(checkpoint=checkpoint, canvas_step=64))
+    images = [photo(*size, seed=seed) for seed, size in enumerate([(96, 64), (88, 64), (80, 64), (64, 90)])]
+    batches = []
+    forward = extractor.model.backbone.forward
+    monkeypatch.setattr(
+        extractor.model.backbone, "forward", lambda batch: batches.append(batch.shape) or forward(batch)
+    )
+    together = extractor(images)
+    assert batches == [(3, 3, 64, 128), (1, 3, 128, 64)]
+    for image, found in zip(images, together, strict=True):
+        assert_same(extractor([image])[0], found)
+
+
+def test_resolution_by_config(checkpoint):
+    extractor = load_extractor(RegionsConfig(checkpoint=checkpoint, short_side=32, long_side=40))
+    assert extractor.resolution == (32, 40)
+    assert extractor._resize(photo(100, 50)).shape == (3, 20, 40)
+    assert extractor._resize(photo(50, 60)).shape == (3, 38, 32)
+    assert load_extractor(RegionsConfig(checkpoint=checkpoint)).resolution == (64, 96)
+
+
+def test_a_compiled_backbone_finds_the_same(checkpoint, monkeypatch):
+    """Captured by torch.compile for sizes that vary; what its own backend makes of it is not tested here."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    plain = load_extractor(RegionsConfig(checkpoint=checkpoint))
+    compiled = load_extractor(RegionsConfig(checkpoint=checkpoint, compile=True))
+    assert compiled.fingerprint == plain.fingerprint
+    for image in (photo(96, 64), photo(70, 90, seed=1)):
+        assert_same(compiled([image])[0], plain([image])[0])
+
+
 def test_fixed_number(checkpoint):
     extractor = load_extractor(
         RegionsConfig(checkpoint=checkpoint, min_regions=5, max_regions=5, threshold=1.0)
@@ -116,9 +160,12 @@ def test_no_images(checkpoint):
     assert load_extractor(RegionsConfig(checkpoint=checkpoint))([]) == []
 
 
-def test_bfloat16_is_close(checkpoint):
-    config = RegionsConfig(checkpoint=checkpoint, dtype="bfloat16")
-    found = load_extractor(config)([photo(96, 64)])[0]
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_is_close(checkpoint, dtype):
+    plain = load_extractor(RegionsConfig(checkpoint=checkpoint))([photo(96, 64)])[0]
+    found = load_extractor(RegionsConfig(checkpoint=checkpoint, dtype=dtype))([photo(96, 64)])[0]
+    difference = box_iou(torch.from_numpy(plain.boxes), torch.from_numpy(found.boxes)).amax(1)
+    assert difference[0] > 0.9  # the best region is found again
     assert found.features.dtype == np.float32
     assert np.isfinite(found.features).all()
 
@@ -144,6 +191,49 @@ def test_resnet50_by_name(monkeypatch):
     assert 2 <= len(found.scores) <= 4
     assert extractor.classes[1] == "person"
     assert found.attributes == [[]] * len(found.scores)
+
+
+def test_a_store_of_photographs_from_the_bulk_job(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name, size in (("a.jpg", (90, 60)), ("b.jpg", (60, 90))):
+        Image.fromarray(photo(*size)).save(tmp_path / "in" / name)
+    options = ["--config=configs/extract/photos_tiny.yaml", f"--input.uri={tmp_path / 'in'}"]
+    config = parse(ExtractRegionsConfig, [*options, f"--output.uri={tmp_path / 'out'}"])
+    summary = run.execute(extract_job(config), run_here(Fetch(), extract_factory(config).build()))
+    assert summary.statuses == {"ok": 2}
+    found = features.FeatureStore(str(tmp_path / "out" / "features"))["b.jpg"]
+    assert (found.width, found.height) == (60, 90)
+    assert found.features.shape[1] == 1024
+
+
+def test_weights_from_a_file(tmp_path):
+    torch.manual_seed(0)
+    name = "fasterrcnn_mobilenet_v3_large_320_fpn"
+    model = detection.fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None)
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    safetensors.torch.save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    (tmp_path / "broken.pth").write_bytes(b"not weights")
+    (tmp_path / "broken.safetensors").write_bytes(b"not weights")
+
+    def fingerprint(file: str):
+        return load_extractor(RegionsConfig(model=name, weights=str(tmp_path / file))).fingerprint
+
+    digest = checkpoints.weights_digest(model)
+    assert fingerprint("weights.pth")["weights"] == fingerprint("weights.safetensors")["weights"] == digest
+    for file in ("broken.pth", "broken.safetensors"):
+        with pytest.raises(UsageError, match=f"{file}' do not fit") as caught:
+            fingerprint(file)
+        assert "\n" not in str(caught.value)
+
+
+def test_weights_that_cannot_be_fetched_say_what_to_do(monkeypatch):
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail_to_fetch)
+    with pytest.raises(StorageError, match=r"name a local copy of fasterrcnn_mobilenet\S+\.pth in weights"):
+        load_extractor(RegionsConfig(model="fasterrcnn_mobilenet_v3_large_320_fpn", weights="COCO_V1"))
+
+
+def fail_to_fetch(*arguments, **options):
+    raise URLError("no route")
 
 
 @pytest.mark.parametrize(

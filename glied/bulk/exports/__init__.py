@@ -10,13 +10,13 @@
 A destination has one exporter at a time. Two runs never mix in one destination, sidecars excepted.
 """
 
-import io
 import json
 import posixpath
 import re
 from collections.abc import Iterable
 from dataclasses import replace
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from glied import storage
@@ -26,8 +26,9 @@ from glied.bulk.exports.files import UnitFiles
 from glied.bulk.exports.sidecars import Sidecars
 from glied.bulk.exports.units import CAPTION_COLUMNS, put, read_output, read_table, write
 from glied.bulk.manifest import Manifest
+from glied.bulk.parallel import in_order
 from glied.bulk.sinks import OK
-from glied.bulk.status import CommittedUnit, Run, committed_units, in_order, open_run, reader
+from glied.bulk.status import IN_FLIGHT, CommittedUnit, Run, committed_units, open_run, reader
 from glied.errors import UsageError
 
 NAMED = 20
@@ -106,7 +107,7 @@ def _export_coco(config: ExportConfig, plan: Manifest, run: Run, units: dict[int
     owners: dict[int | str, str] = {}
     items: list[str] = []
     images = 0
-    for table in in_order(lambda unit: read_table(read, unit, CAPTION_COLUMNS), units.values()):
+    for table in in_order(lambda unit: read_table(read, unit, CAPTION_COLUMNS), units.values(), IN_FLIGHT):
         images += table.num_rows
         for row in table.to_pylist():
             if row["status"] != OK:
@@ -152,7 +153,7 @@ def _absolute(uri: str) -> str:
 
 def _check_columns(run: Run, units: dict[int, CommittedUnit], columns: list[str]) -> None:
     for unit in units.values():
-        known = pq.read_schema(io.BytesIO(read_output(reader(run.uri), unit))).names
+        known = pq.read_schema(pa.BufferReader(read_output(reader(run.uri), unit))).names
         unknown = [name for name in columns if name not in known]
         if unknown:
             raise UsageError(f"columns {', '.join(unknown)}: the rows have {', '.join(known)}")

@@ -9,7 +9,8 @@ from glied import storage
 from glied.bulk.exports.config import ExportConfig, UnitReport
 from glied.bulk.exports.units import write
 from glied.bulk.manifest import Manifest
-from glied.bulk.status import CommittedUnit, in_order, reader
+from glied.bulk.parallel import in_order
+from glied.bulk.status import IN_FLIGHT, CommittedUnit, reader
 from glied.errors import JobError, StorageError, UsageError
 
 SUCCESS = "_SUCCESS"
@@ -116,7 +117,7 @@ class Book:
 
     def refusals(self, units: Iterable[int]) -> list[str]:
         """All refusals of the export, by this call and by earlier ones."""
-        return [line for unit in in_order(self.read, units) for line in unit.refusals]
+        return [line for unit in in_order(self.read, units, IN_FLIGHT) for line in unit.refusals]
 
 
 def _digest(names: list[str]) -> str:

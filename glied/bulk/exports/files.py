@@ -17,8 +17,9 @@ from glied import storage
 from glied.bulk.exports.book import Book
 from glied.bulk.exports.config import ExportConfig, UnitReport
 from glied.bulk.exports.units import read_table, write
+from glied.bulk.parallel import in_order
 from glied.bulk.sinks import OK
-from glied.bulk.status import CommittedUnit, Run, in_order, reader
+from glied.bulk.status import CommittedUnit, Run, reader
 
 EXTENSIONS = {"jsonl": ".jsonl", "webdataset": ".tar", "parquet": ".parquet"}
 UNITS_IN_FLIGHT = 8

@@ -1,6 +1,5 @@
 """A run's committed units read for an export, and its files written."""
 
-import io
 from collections.abc import Callable
 
 import pyarrow as pa
@@ -28,7 +27,7 @@ def read_table(
 ) -> pa.Table:
     """A unit's rows; raises as `read_output`, and where they are no Parquet."""
     try:
-        table = pq.read_table(io.BytesIO(read_output(read, unit)), columns=columns)
+        table = pq.read_table(pa.BufferReader(read_output(read, unit)), columns=columns)
     except pa.ArrowException as error:
         raise JobError(f"{unit.output} cannot be read as Parquet: {error}") from error
     return table.select(columns) if columns else table

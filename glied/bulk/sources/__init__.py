@@ -1,4 +1,5 @@
-"""What there is to caption: files under a prefix, tars, Parquet with images, tables of URIs.
+"""What there is to caption or to import: files under a prefix, tars, Parquet with images, tables of URIs, a
+feature store, published features.
 
 A source yields the inputs as tables of `manifest.PLANNED`, in bounded memory: images are neither opened nor
 asked for. Tars and Parquet files are shards that are indexed in parallel. A broken shard yields what of it is
@@ -12,10 +13,13 @@ import pyarrow as pa
 
 from glied import storage
 from glied.bulk import tables
-from glied.bulk.config import InputConfig
+from glied.bulk.config import InputConfig, PublishedConfig
 from glied.bulk.manifest import planned
+from glied.bulk.parallel import InOrder, in_order
 from glied.bulk.sources.image_tables import ImageTableSource
 from glied.bulk.sources.listing import Files, absolute
+from glied.bulk.sources.published import PublishedSource
+from glied.bulk.sources.stored import StoreSource
 from glied.bulk.sources.tars import TarSource
 from glied.bulk.sources.unique import Unique
 from glied.bulk.sources.uri_tables import UriTableSource
@@ -45,34 +49,40 @@ class Source(Protocol):
         ...
 
 
-def open_source(config: InputConfig, exclude: str) -> Source:
+def open_source(config: InputConfig | PublishedConfig, exclude: str, index: InOrder = in_order) -> Source:
     """The source of a config; `exclude` is the run folder, should it lie under the prefix.
+
+    Shards are read by means of `index`.
 
     Raises:
         UsageError: a local input is missing or not of its form.
     """
     uri = absolute(config.uri)
     _check_local(config, uri)
+    if isinstance(config, PublishedConfig):
+        return PublishedSource(config, uri)
+    if config.form == "features":
+        return StoreSource(uri)
     files = Files(config, uri, absolute(exclude).rstrip("/") + "/")
     if config.form == "files":
         return FileSource(files)
     if config.form == "webdataset":
-        return TarSource(files)
+        return TarSource(files, index)
     if config.form == "parquet":
-        return ImageTableSource(files)
+        return ImageTableSource(files, index)
     return UriTableSource(files)
 
 
-def inputs(source: Source, config: InputConfig) -> Iterator[pa.Table]:
+def inputs(source: Source, config: InputConfig | PublishedConfig) -> Iterator[pa.Table]:
     """The inputs of a source, each id once, at most `limit` of them.
 
     Raises:
         UsageError: an id stands twice and `duplicates` is error.
     """
     left = config.limit
-    unique = Unique() if config.form in ("table", "parquet") else None
+    unique = Unique() if config.form in ("table", "parquet", "features") else None
     for table in source:
-        if unique is not None:
+        if unique is not None and isinstance(config, InputConfig):
             table = _distinct(table, unique, config)
         if left is not None:
             table = table.slice(0, left)
@@ -97,7 +107,7 @@ def _distinct(table: pa.Table, unique: Unique, config: InputConfig) -> pa.Table:
     return table.filter(pa.array(new))
 
 
-def _check_local(config: InputConfig, uri: str) -> None:
+def _check_local(config: InputConfig | PublishedConfig, uri: str) -> None:
     if not storage.is_local(uri):
         return
     path = storage.local_path(uri)

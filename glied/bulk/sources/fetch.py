@@ -41,7 +41,7 @@ FETCHED = tables.schema(
 `error` say why."""
 
 
-class _Unreadable(Exception):
+class Unreadable(Exception):
     """The storage did not deliver in the allowed number of attempts."""
 
 
@@ -58,6 +58,7 @@ class Fetch:
         max_bytes: larger files are not read; their rows are the image's fault.
         pause: seconds before the second attempt, doubled for each further one.
         web: reads http(s).
+        rows: reads the rows of form parquet, and keeps a row group for the next chunk.
     """
 
     form: str = "files"
@@ -68,6 +69,7 @@ class Fetch:
     max_bytes: int = 1 << 28
     pause: float = 0.5
     web: WebReader = field(default_factory=WebReader)
+    rows: parquet.RowReader = field(default_factory=parquet.RowReader)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Rows of the manifest to `FETCHED` and what passes through; one row out per row in, in order."""
@@ -88,6 +90,15 @@ class Fetch:
                 ]
                 result = result.append_column(name, pa.array(values, column.type))
         return result
+
+    @property
+    def keeps(self) -> bool:
+        """Whether a row group is kept for the next chunk."""
+        return self.form == "parquet"
+
+    def forget(self) -> None:
+        """Let go of that row group."""
+        self.rows.forget()
 
     def _by_file(self, rows: list[Row], read: Callable[[str, list[Row]], list[Row]]) -> list[Row]:
         """Neighbors that lie in one file are read together."""
@@ -112,13 +123,13 @@ class Fetch:
         else:
             read = functools.partial(self._read_file, uri, row["size"])
         try:
-            return _read(row, self._retried(read))
+            return _read(row, self.retried(read))
         except ImageError as error:
             return _failed(row, error.kind, error.message)
         except FileNotFoundError:
             missing = "not_found" if self.form == "table" else STORAGE  # a listed file has vanished
             return _failed(row, missing, "there is no such file")
-        except _Unreadable as error:
+        except Unreadable as error:
             return _failed(row, STORAGE, str(error))
 
     def _read_file(self, uri: str, listed: int | None) -> bytes:
@@ -146,8 +157,13 @@ class Fetch:
     def _oversized(self, row: Row, size: int) -> Row:
         return _failed(row, TOO_LARGE, f"{size} bytes are more than the {self.max_bytes} allowed")
 
-    def _retried(self, read: Callable[[], T]) -> T:
-        """The result of `read`, tried again where the storage fails."""
+    def retried(self, read: Callable[[], T]) -> T:
+        """The result of `read`, tried again where the storage fails.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            Unreadable: it failed each time.
+        """
         message = ""
         for attempt in range(self.attempts):
             if attempt:
@@ -160,7 +176,7 @@ class Fetch:
                 if isinstance(error, ImageError):
                     raise
                 message = " ".join(str(error).split())
-        raise _Unreadable(f"not readable in {self.attempts} attempts: {message}")
+        raise Unreadable(f"not readable in {self.attempts} attempts: {message}")
 
     def _tar_rows(self, uri: str, rows: list[Row]) -> list[Row]:
         """Images and sidecars; members close to each other take one request."""
@@ -171,8 +187,8 @@ class Fetch:
                 continue
             start, stop = _extent(some)
             try:
-                data = self._retried(functools.partial(_read_range, uri, start, stop))
-            except (FileNotFoundError, _Unreadable) as error:
+                data = self.retried(functools.partial(read_range, uri, start, stop))
+            except (FileNotFoundError, Unreadable) as error:
                 fetched += [_failed(row, STORAGE, str(error)) for row in some]
                 continue
             fetched += [_read(row, _cut(data, start, row)) | _sidecars(row, data, start) for row in some]
@@ -183,8 +199,8 @@ class Fetch:
         offsets = [row["offset"] for row in rows]
         piece = parquet.Piece(uri, min(offsets), max(offsets) + 1)
         try:
-            found = self._retried(functools.partial(parquet.read, piece)).to_pylist()
-        except (pa.ArrowInvalid, FileNotFoundError, _Unreadable) as error:
+            found = self.retried(functools.partial(self.rows.read, piece)).to_pylist()
+        except (pa.ArrowInvalid, FileNotFoundError, Unreadable) as error:
             kind = "corrupt" if self._delivers(uri) else STORAGE
             return [_failed(row, kind, " ".join(str(error).split())) for row in rows]
         fetched = []
@@ -199,8 +215,8 @@ class Fetch:
     def _delivers(self, uri: str) -> bool:
         """Whether the storage gives the file's bytes, so that what was wrong is in them."""
         try:
-            return bool(self._retried(functools.partial(_read_range, uri, 0, 1)))
-        except (OSError, _Unreadable):
+            return bool(self.retried(functools.partial(read_range, uri, 0, 1)))
+        except (OSError, Unreadable):
             return False
 
     def _cell(self, row: Row, value: Any) -> Row:
@@ -255,11 +271,21 @@ def _sidecars(row: Row, data: bytes, start: int) -> Row:
     return {INPUT + passed_name(name): text.decode(errors="replace") for name, text in texts.items()}
 
 
-def _read_range(uri: str, start: int, stop: int) -> bytes:
+def read_range(uri: str, start: int, stop: int) -> bytes:
+    """Bytes `start` to `stop` of a file; raises OSError where it is shorter."""
     with _open(uri) as file:
         data = file.read_at(stop - start, start)  # type: ignore[call-arg]  # the stubs omit the offset
     if len(data) < stop - start:
         raise OSError(f"{uri} is shorter than it was when it was indexed")
+    return data
+
+
+def read_whole(uri: str) -> bytes:
+    """All bytes of a file; raises OSError where fewer come than it has."""
+    with _open(uri) as file:
+        data, size = file.read(), file.size()
+    if len(data) != size:
+        raise OSError(f"{len(data)} of {size} bytes came")
     return data
 
 

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 from glied import storage
 from glied.bulk.config import InputConfig
 from glied.bulk.manifest import PLANNED, planned
+from glied.bulk.parallel import InOrder, in_order
 from glied.bulk.sources.listing import (
     Files,
-    in_order,
     open_parquet,
     parquet_schema,
     passing_schema,
@@ -23,8 +23,10 @@ from glied.errors import UsageError
 class ImageTableSource:
     """The rows of Parquet files that hold encoded images; file and row number, or a column, are the id."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, index: InOrder = in_order) -> None:
+        """Shards are read by means of `index`."""
         self.files = files
+        self.index = index
         self.skipped = files.skipped
         self.columns = pa.schema([])
 
@@ -32,7 +34,7 @@ class ImageTableSource:
         shards = self.files.shards(".parquet")
         first = next(shards)
         self.columns = self._passing(first)
-        yield from in_order(self._index, chain([first], shards))
+        yield from self.index(self._read, chain([first], shards))
 
     def _check(self, schema: pa.Schema, uri: str) -> None:
         config = self.files.config
@@ -50,7 +52,7 @@ class ImageTableSource:
         _check_image_column(schema, config, shard.uri)
         return passing_schema(schema, {config.image_column, config.id_column})
 
-    def _index(self, shard: storage.FileInfo) -> pa.Table:
+    def _read(self, shard: storage.FileInfo) -> pa.Table:
         config = self.files.config
         try:
             with open_parquet(shard.uri) as file:

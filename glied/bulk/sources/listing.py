@@ -1,8 +1,6 @@
-"""What every source needs: the files under the input's URI, names of columns, shards in parallel."""
+"""What every source needs: the files under the input's URI, names of columns, shards."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 import pyarrow as pa
@@ -16,7 +14,6 @@ from glied.errors import StorageError, UsageError
 
 BROKEN_SHARD = "broken_shard"
 """Kind of error of the row that stands for what of a shard could not be read."""
-_SHARDS_AT_ONCE = 16
 
 
 def absolute(uri: str) -> str:
@@ -114,17 +111,3 @@ def parquet_schema(uri: str) -> pa.Schema:
 def passing_schema(schema: pa.Schema, used: set[str | None]) -> pa.Schema:
     """The columns that pass through, all but the used ones, with their names in the output."""
     return pa.schema([(passed_name(field.name), field.type) for field in schema if field.name not in used])
-
-
-def in_order(
-    index: Callable[[storage.FileInfo], pa.Table], shards: Iterable[storage.FileInfo]
-) -> Iterator[pa.Table]:
-    """`index(shard)` in the order of the shards, several at a time, a bounded number ahead."""
-    with ThreadPoolExecutor(_SHARDS_AT_ONCE) as pool:
-        waiting: deque = deque()
-        for shard in shards:
-            waiting.append(pool.submit(index, shard))
-            if len(waiting) >= 2 * _SHARDS_AT_ONCE:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()

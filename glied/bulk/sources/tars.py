@@ -11,7 +11,8 @@ import pyarrow as pa
 from glied import storage
 from glied.bulk import tables
 from glied.bulk.manifest import planned
-from glied.bulk.sources.listing import Files, in_order, passed_name, with_break
+from glied.bulk.parallel import InOrder, in_order
+from glied.bulk.sources.listing import Files, passed_name, with_break
 from glied.errors import StorageError, UsageError
 
 SIDECARS = ("json", "txt")
@@ -23,14 +24,16 @@ _BUFFER = 1 << 16
 class TarSource:
     """The images in tars, as WebDataset writes them; shard and member name are the id."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, index: InOrder = in_order) -> None:
+        """Shards are read by means of `index`."""
         self.files = files
+        self.index = index
         self.columns = pa.schema([(passed_name(name), pa.string()) for name in SIDECARS])
         self.skipped = files.skipped
 
     def __iter__(self) -> Iterator[pa.Table]:
-        index = functools.partial(_index_tar, takes=self.files.config.takes)
-        return in_order(index, self.files.shards(".tar"))
+        read = functools.partial(_index_tar, takes=self.files.config.takes)
+        return self.index(read, self.files.shards(".tar"))
 
 
 def _index_tar(shard: storage.FileInfo, takes: Callable[[str], bool]) -> pa.Table:

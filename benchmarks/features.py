@@ -1,0 +1,137 @@
+"""Import of published features: memory, speed, bytes; and a random-access reader's memory and speed.
+
+python benchmarks/features.py                      # 200 images
+python benchmarks/features.py --full true --out benchmarks/results/features.json     # 10,000 images
+
+Writes a TSV in the published form (36 regions of 2048 values after a ReLU), imports it with float32 and with
+float16 through jobs/import_features.py, exports the first again and compares the two files. Memory is each
+job's largest resident set.
+"""
+
+import hashlib
+import json
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from glied.config import parse, run
+from glied.datasets import features, published
+from glied.errors import JobError
+
+REGIONS, SIZE, DISTINCT = 36, 2048, 64
+ACCESSES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """How many images."""
+
+    full: bool = False
+    """10,000 images instead of 200."""
+    folder: str = "runs/features_benchmark"
+    """Where the files go, 16 GB with `full`; they are deleted at the end."""
+    out: str | None = None
+    """Where to write the result as JSON."""
+
+
+def write_tsv(path: Path, count: int) -> None:
+    """`count` images, of which `DISTINCT` differ in more than their ids."""
+    generator = np.random.default_rng(0)
+    lines = []
+    for _ in range(DISTINCT):
+        corners = generator.uniform(0, 1, (REGIONS, 2, 2)) * (640, 480)
+        boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1).astype(np.float32)
+        values = np.maximum(generator.normal(0, 1, (REGIONS, SIZE)), 0).astype(np.float32)
+        lines.append(published.format_tsv("", published.Published(boxes, values, 640, 480)))
+    with path.open("wb") as file:
+        for number in range(count):
+            file.write(str(number).encode() + lines[number % DISTINCT])
+
+
+def run_job(name: str, *options: str) -> tuple[float, float]:
+    """Seconds and peak resident MB of a job."""
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, f"jobs/{name}.py", *options], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise JobError(f"{name} ended with {process.returncode}")
+    return time.perf_counter() - start, usage.ru_maxrss / 1e3
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def random_access(store: str) -> dict[str, float]:
+    """Opens a store in a process of its own and reads images in random order."""
+    code = f"from benchmarks.features import read_randomly; read_randomly({store!r})"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return json.loads(found.stdout)
+
+
+def read_randomly(store: str) -> None:
+    """Prints what random access costs, as JSON."""
+    import glied.vision.regions  # noqa: F401  # torch, which rows are read with, is no part of the cost
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    reader = features.FeatureStore(store)
+    opened = time.perf_counter()
+    for image_id in random.Random(0).choices(reader.ids, k=ACCESSES):
+        reader[image_id]
+    seconds = time.perf_counter() - opened
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    figures = {"open_s": opened - start, "images_per_s": ACCESSES / seconds, "memory_mb": grown / 1e3}
+    print(json.dumps({name: round(value, 2) for name, value in figures.items()}))
+
+
+def measure(folder: Path, count: int) -> dict[str, object]:
+    """Everything, on `count` images."""
+    tsv, again = folder / "features.tsv", folder / "again.tsv"
+    write_tsv(tsv, count)
+    result: dict[str, object] = {"images": count, "tsv_mb": round(tsv.stat().st_size / 1e6)}
+    for dtype in ("float32", "float16"):
+        store = str(folder / dtype)
+        options = [f"--input.uri={tsv}", f"--output.uri={store}", "--extractor=benchmark", f"--dtype={dtype}"]
+        seconds, peak = run_job("import_features", *options)
+        size = features.stored_size(store)
+        result[dtype] = {
+            "seconds": round(seconds, 1),
+            "images_per_s": round(count / seconds, 1),
+            "peak_mb": round(peak),
+            "bytes_per_image": size.bytes // size.images,
+            "random_access": random_access(store),
+        }
+    seconds, peak = run_job("export_features", f"--store={folder / 'float32'}", f"--out={again}")
+    same = digest(again) == digest(tsv)
+    return result | {"export": {"seconds": round(seconds, 1), "peak_mb": round(peak), "equal_bytes": same}}
+
+
+def main() -> int:
+    """Measure, print, write."""
+    config = parse(Config, description=__doc__)
+    folder = Path(config.folder).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        result = measure(folder, 10_000 if config.full else 200)
+    finally:
+        shutil.rmtree(folder)
+    if config.out:
+        Path(config.out).write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,56 @@
+"""The feature store in the published TSV form, an image at a time."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glied.datasets import coco, features, parquet, published
+from glied.errors import StorageError, UsageError
+
+_ROWS = 64
+
+
+def export_tsv(store: str, out: str, *, captions: str = "") -> int:
+    """Write the images of a store that have regions; the file appears when it is complete.
+
+    Args:
+        store: URI of the store.
+        out: local path.
+        captions: URI of a captions file whose ids name the images; empty for the store's own.
+
+    Returns:
+        How many images there were.
+
+    Raises:
+        UsageError: there is no store, or the captions file does not know one of its images.
+        StorageError: the file cannot be written.
+    """
+    ids = {image.file_name: str(image.id) for image in coco.load_images(captions)} if captions else None
+    temporary, count = Path(f"{out}.part"), 0
+    try:
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            for row in stored_rows(store):
+                image_id = row["id"] if ids is None else ids.get(features.image_name(row["id"]))
+                if image_id is None:
+                    raise UsageError(f"{captions} does not know {row['id']} of {store}")
+                boxes = np.array(row["boxes"], np.float32).reshape(-1, 4)
+                found = published.Published(boxes, features.values(row), row["width"], row["height"])
+                file.write(published.format_tsv(image_id, found))
+                count += 1
+        os.replace(temporary, out)
+    except OSError as error:
+        raise StorageError(f"cannot write {out}: {error}") from error
+    return count
+
+
+def stored_rows(store: str) -> Iterator[dict[str, Any]]:
+    """Rows of a store that have regions, in the order of its files; a few are in memory at a time."""
+    for path in features.paths(store):
+        with parquet.open_file(path) as file:
+            there = [name for name in features.SCHEMA.names if name in file.schema_arrow.names]
+            for batch in file.iter_batches(batch_size=_ROWS, columns=there):
+                yield from (row for row in batch.to_pylist() if row["count"] is not None)

@@ -1,0 +1,372 @@
+"""The training loop of one worker: steps, logs, validations, checkpoints; plain torch, without Ray.
+
+The run's position follows from the number of steps done and the run's seed: the order of the rows, the
+generator of each collated batch and the dropout of each step are functions of (seed, step, rank). That is
+what makes a resumed run equal to an uninterrupted one.
+
+The gradient of a step is the mean over all that its batch counts (`task.WEIGHT`), however many workers and
+micro-batches the batch is cut into.
+"""
+
+import contextlib
+import json
+import logging
+import math
+import time
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from glied import storage
+from glied.errors import JobError, UsageError
+from glied.training import loading, steps
+from glied.training.config import TrainerConfig
+from glied.training.history import RESULT, Sample
+from glied.training.meter import Meter
+from glied.training.rows import Rows, Source, Stream
+from glied.training.runlog import RunLog, interval_line
+from glied.training.task import WEIGHT, CaptioningTask, Row, ScheduledTask, Task
+
+CHECKPOINTS = "checkpoints"
+BEST = "best"
+LAST = "last"
+_LOGGED_SAMPLES = 3  # captions of a validation that the log shows
+
+logger = logging.getLogger(__name__)
+
+
+class Checkpoints(Protocol):
+    """Where states of a run are kept."""
+
+    def restore(self) -> bytes | None:
+        """The newest complete state; None for a new run."""
+        ...
+
+    def save(self, step: int, state: bytes | None) -> None:
+        """Keep a state, maybe in the background; every worker calls this, rank 0 with the state."""
+        ...
+
+    def settle(self) -> None:
+        """Wait until what was saved is kept."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained, how, on what."""
+
+    task: Task
+    config: TrainerConfig
+    train: Source
+    validation: Source
+
+    @classmethod
+    def of(cls, task: Task, config: TrainerConfig) -> "Plan":
+        """Reads the task's data.
+
+        Raises:
+            UsageError: the data is missing or unfit, or less than a batch.
+        """
+        train, validation = (Source.of(task.data(split)) for split in ("train", "validation"))
+        if train.rows < config.batch_size:
+            raise UsageError(f"batch_size {config.batch_size} is more than the {train.rows} training rows")
+        return cls(task, config, train, validation)
+
+    @property
+    def epoch_steps(self) -> int:
+        """Steps of an epoch."""
+        return self.train.rows // self.config.batch_size
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the run."""
+        steps_ = self.epoch_steps * self.config.epochs
+        return min(steps_, self.config.max_steps or steps_)
+
+
+class Loop:
+    """One training process: model, optimizer, data, and (rank 0) the run's records."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        stream: Stream,
+        checkpoints: Checkpoints,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        device: torch.device | None = None,
+    ) -> None:
+        """Builds the model and restores the newest checkpoint.
+
+        Args:
+            plan: of the run, the same on all workers.
+            stream: reads Parquet files.
+            checkpoints: where to resume from.
+            rank: of this worker.
+            world: number of workers; above 1, torch's default process group joins them.
+            device: default the CPU.
+        """
+        self.plan, self.config, self.task = plan, plan.config, plan.task
+        self.rank, self.world, self.device = rank, world, device or torch.device("cpu")
+        self._rows = Rows(self.config, plan.train, plan.validation, stream, rank, world)
+        self._checkpoints = checkpoints
+        steps.seed_everything(self.config.seed, "build")
+        self.model = self.task.build().to(self.device)
+        self.optimizer = steps.build_optimizer(
+            self.model,
+            name=self.config.optimizer,
+            learning_rate=self.config.learning_rate,
+            weight_decay=self.config.weight_decay,
+        )
+        self.average = steps.weight_average(self.model, self.config.ema_decay)
+        state = checkpoints.restore()
+        self.progress = (
+            steps.unpack_state(state, self.model, self.optimizer, self.average) if state else steps.Progress()
+        )
+        self.log = RunLog(self.config.output, self.progress.step) if rank == 0 else None
+        self.parallel: nn.Module = self.model
+        if world > 1:
+            self.parallel = DistributedDataParallel(
+                self.model,
+                device_ids=[self.device] if self.device.type == "cuda" else None,
+                find_unused_parameters=self.config.find_unused_parameters,
+            )
+
+    def close(self) -> None:
+        """Closes the log."""
+        if self.log is not None:
+            self.log.close()
+
+    def run(self) -> None:
+        """Trains to the end of the run, or to where it is to pause."""
+        total, started = self.plan.total_steps, self.progress.step
+        if self.rank == 0:
+            logger.info(
+                "%s: %d rows, %d steps an epoch, %d in all, %d parameters, %d workers on %s%s",
+                self.task.name, self.plan.train.rows, self.plan.epoch_steps, total,
+                sum(p.numel() for p in self.model.parameters()), self.world, self.device.type,
+                f", resumed at step {started}" if started else "",
+            )  # fmt: skip
+        stop = min(total, self.config.pause_after_steps or total)
+        self._meter = Meter(started)
+        with contextlib.closing(self._train_batches(started, started if self._stopped else stop)) as batches:
+            for batch in batches:
+                self._meter.loaded()
+                self._step(batch)
+                self._after_step()
+                if self._stopped:
+                    break
+        self._checkpoints.settle()
+        if self.rank == 0 and (self.progress.step >= total or self._stopped):
+            self._finish()
+
+    @property
+    def _stopped(self) -> bool:
+        """Whether validation has been without progress for too long."""
+        return self.config.patience is not None and self.progress.stale >= self.config.patience
+
+    @property
+    def _exported(self) -> nn.Module:
+        """What is validated and exported: the model, or the average of its weights."""
+        return self.model if self.average is None else self.average.module
+
+    # ---- a step
+
+    def _step(self, batches: list[Any]) -> None:
+        """One update from the micro-batches of this worker."""
+        config, step = self.config, self.progress.step
+        steps.seed_everything(config.seed, "step", step, self.rank)
+        self.parallel.train()  # whatever validation or an export left it in
+        self.optimizer.zero_grad(set_to_none=True)
+        weight: float | Tensor = 0.0
+        for number, batch in enumerate(batches, 1):
+            with self._exchanging(number == len(batches)):
+                weight = weight + self._backward(steps.move(batch, self.device))
+        rate = config.learning_rate * steps.learning_rate_factor(
+            step,
+            schedule=config.schedule,
+            warmup_steps=config.warmup_steps,
+            total_steps=self.plan.total_steps,
+            final_factor=config.final_factor,
+        )
+        steps.update(
+            self.parallel, self.optimizer, learning_rate=rate, clip_norm=config.clip_norm,
+            divisor=None if self._whole else self._everybodys(weight) / self.world,
+        )  # fmt: skip
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        self._meter.stepped(rate)
+        self.progress.step += 1
+
+    @property
+    def _whole(self) -> bool:
+        """Whether a step's batch comes in one piece, whose weight cancels."""
+        return self.world == 1 and self.config.accumulate == 1
+
+    def _backward(self, batch: Any) -> float | Tensor:
+        """Adds the gradients of a micro-batch times its weight, which is returned."""
+        with steps.autocast(self.device, bf16=self.config.precision == "bf16"):
+            loss, scalars = self._loss(batch)
+        weight = scalars.get(WEIGHT, 1.0)
+        (loss if self._whole else loss * weight).backward()
+        told = {name: value for name, value in scalars.items() if name not in ("loss", WEIGHT)}
+        self._meter.add({"loss": loss.detach(), **told}, weight)
+        return weight
+
+    def _loss(self, batch: Any) -> tuple[Tensor, dict[str, float | Tensor]]:
+        if isinstance(self.task, ScheduledTask):
+            return self.task.loss_at(self.parallel, batch, self.progress.step / self.plan.total_steps)
+        return self.task.loss(self.parallel, batch)
+
+    def _exchanging(self, last: bool) -> contextlib.AbstractContextManager:
+        """Workers exchange their gradients with the last micro-batch only."""
+        if isinstance(self.parallel, DistributedDataParallel) and not last:
+            return self.parallel.no_sync()
+        return contextlib.nullcontext()
+
+    def _everybodys(self, weight: float | Tensor) -> Tensor:
+        """The sum of a number over all workers."""
+        total = torch.as_tensor(weight, dtype=torch.float32, device=self.device).clone()
+        if self.world > 1:
+            torch.distributed.all_reduce(total)
+        return total
+
+    # ---- after a step
+
+    def _after_step(self) -> None:
+        """Logs, validates and checkpoints where they are due; every rank takes the same decisions."""
+        config, step = self.config, self.progress.step
+        last = step == self.plan.total_steps
+        pausing = step == config.pause_after_steps
+        epoch_end = step % self.plan.epoch_steps == 0
+        if step % config.log_every_steps == 0 or last or pausing:
+            self._log_interval()
+        validated = last or (epoch_end and step // self.plan.epoch_steps % config.validate_every_epochs == 0)
+        validated |= bool(config.validate_every_steps) and step % (config.validate_every_steps or 1) == 0
+        if validated and self.plan.validation.rows:
+            self._validate()
+        last |= self._stopped
+        if epoch_end or last or pausing or step % config.checkpoint_every_steps == 0:
+            self._checkpoint()
+
+    def _log_interval(self) -> None:
+        scalars, weight = self._meter.take(self.progress.step, self.config.batch_size)
+        if self.world > 1:
+            gathered: list[Any] = [None] * self.world
+            torch.distributed.all_gather_object(gathered, (scalars, weight))
+            scalars = steps.merge_means(gathered)
+        if not math.isfinite(scalars["loss"]):
+            raise JobError(
+                f"the loss is {scalars['loss']} at step {self.progress.step}: lower the learning rate"
+            )
+        if self.log is not None:
+            epoch = self.progress.step / self.plan.epoch_steps
+            eta = self._meter.step_s * (self.plan.total_steps - self.progress.step)
+            self.log.write("train", self.progress.step, {"epoch": round(epoch, 4), **scalars})
+            logger.info(interval_line(self.progress.step, self.plan.total_steps, epoch, scalars, eta))
+
+    def _validate(self) -> None:
+        """Validates on rank 0 while the others wait; exports the model when it is the best so far."""
+        if self.log is not None:
+            begun = time.monotonic()
+            model = self._exported.eval()
+            with torch.no_grad(), contextlib.closing(self._validation_batches()) as batches:
+                metrics, samples = self._validated(model, batches)
+            self.log.write("validation", self.progress.step, metrics)
+            if samples:
+                self.log.write_samples(self.progress.step, samples)
+            for sample in samples[:_LOGGED_SAMPLES]:
+                logger.info("caption: %s | reference: %s", sample.caption, sample.reference)
+            text = " ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+            logger.info(
+                "validation at step %d: %s (%.0f s)", self.progress.step, text, time.monotonic() - begun
+            )
+            self._keep_best(metrics)
+        self._agree()
+
+    def _validated(self, model: nn.Module, batches: Iterable[Any]) -> tuple[dict[str, float], list[Sample]]:
+        """Metrics, and captions where the task has some."""
+        if isinstance(self.task, CaptioningTask):
+            return self.task.validate_and_show(model, batches)
+        return self.task.validate(model, batches), []
+
+    def _keep_best(self, metrics: dict[str, float]) -> None:
+        value = float(next(iter(metrics.values())))
+        if self.progress.best is None or value > self.progress.best:
+            self.progress.best, self.progress.best_step = value, self.progress.step
+            self.progress.stale = 0
+            self.task.export(self._exported, storage.join(self.config.output, BEST))
+            return
+        self.progress.stale += 1
+        if self._stopped:
+            logger.info("no better validation in %d: the training ends here", self.progress.stale)
+
+    def _agree(self) -> None:
+        """All workers wait for rank 0 and learn whether to go on."""
+        if self.world > 1:
+            told = [self.progress]
+            torch.distributed.broadcast_object_list(told, src=0)
+            self.progress = told[0]
+        self._meter.restart()
+
+    def _checkpoint(self) -> None:
+        state = None
+        if self.log is not None:
+            self.log.sync()
+            state = steps.pack_state(self.model, self.optimizer, self.progress, self.average)
+        self._checkpoints.save(self.progress.step, state)
+        self._meter.restart()
+
+    def _finish(self) -> None:
+        """Exports the last model and writes result.json, which marks the run as complete."""
+        assert self.log is not None
+        output, progress = self.config.output, self.progress
+        self.task.export(self._exported, storage.join(output, LAST))
+        if progress.best is None:
+            self.task.export(self._exported, storage.join(output, BEST))
+        self.log.close()
+        result = {
+            "complete": True,
+            "steps": progress.step,
+            "epochs": progress.step / self.plan.epoch_steps,
+            "stopped_early": progress.step < self.plan.total_steps,
+            "best": progress.best,
+            "best_step": progress.best_step if progress.best is not None else progress.step,
+            "last": self.log.latest("train"),
+            "validation": self.log.latest("validation"),
+        }
+        storage.write_bytes(storage.join(output, RESULT), json.dumps(result, indent=1).encode() + b"\n")
+        logger.info("complete: %s", json.dumps(result))
+
+    # ---- batches
+
+    def _train_batches(self, start: int, stop: int) -> Generator[list[Any], None, None]:
+        """Yields the micro-batches of steps `start` to `stop`, collated in the background."""
+
+        def collate(item: tuple[int, list[Row]]) -> list[Any]:
+            step, rows = item
+            # One generator for all of them: they draw what the whole batch would have drawn.
+            generator = steps.generator(self.config.seed, "collate", step, self.rank)
+            size = len(rows) // self.config.accumulate
+            parts = loading.batched(rows, size, drop_last=False)
+            return [self.task.collate(part, training=True, generator=generator) for part in parts]
+
+        threads = self.config.loader_threads
+        batches = loading.ordered_map(collate, self._rows.training(start, stop), threads=threads)
+        return loading.prefetched(batches, depth=2 * threads)
+
+    def _validation_batches(self) -> Generator[Any, None, None]:
+        def collate(batch: list[Row]) -> Any:
+            return self.task.collate(batch, training=False, generator=steps.generator("validation"))
+
+        threads = self.config.loader_threads
+        batches: Iterator[Any] = loading.ordered_map(collate, self._rows.validating(), threads=threads)
+        with contextlib.closing(loading.prefetched(batches, depth=2 * threads)) as ready:
+            for batch in ready:
+                yield steps.move(batch, self.device)

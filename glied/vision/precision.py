@@ -1,0 +1,37 @@
+"""Networks in half precision between float32 ones."""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+
+class Cast(nn.Module):
+    """A module that computes in a precision of its own: floating point comes in and goes out as float32.
+
+    Boxes and anchors need more digits than half precision has, the networks around them do not.
+    """
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype, *, compiled: bool = False) -> None:
+        """Convert `module`, its 4-d weights to channels-last, and compile it for any size if `compiled`."""
+        super().__init__()
+        self.module = module.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.dtype = dtype
+        called = cast(nn.Module, torch.compile(self.module, dynamic=True)) if compiled else self.module
+        self.call = called.__call__  # the method, since a second module would be in the state twice
+
+    def forward(self, *inputs: Any) -> Any:
+        """What the module makes of `inputs`: tensors, or lists and dicts of them, as its outputs."""
+        return _as(torch.float32, self.call(*_as(self.dtype, inputs)))
+
+
+def _as(dtype: torch.dtype, value: Any) -> Any:
+    if isinstance(value, Tensor):
+        if not value.is_floating_point():
+            return value
+        return value.to(dtype, memory_format=torch.channels_last) if value.dim() == 4 else value.to(dtype)
+    if isinstance(value, dict):
+        return type(value)((key, _as(dtype, item)) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return type(value)(_as(dtype, item) for item in value)
+    return value

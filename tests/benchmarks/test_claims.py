@@ -1,0 +1,166 @@
+"""The claims: the arithmetic of verdicts, and cells from training to figures on a world of a few scenes."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import claims
+from benchmarks.claims_cells import check_judge, wide_base
+from benchmarks.claims_table import CLAIMS, NAMES, markdown, missing, report, table, verdict
+from glied.datasets import features
+from glied.datasets.coco import load_captions
+from glied.errors import UsageError
+from glied.evaluation.tables import read_table
+from glied.rewards.clip import build_clip, save_clip
+from glied.rewards.grammar import CORRUPTIONS, GrammarHead, save_grammar
+from glied.rewards.references import save_frequencies
+from glied.scenes.dataset import write_split
+from glied.vision.attributes import AttributePredictor, save_attributes
+from jobs import train_captioner
+from tests.jobs.here import load_config
+from tests.rewards.test_clip import TINY
+from tests.training.rewarded import one_region
+
+HIGHER, PRESERVED = CLAIMS[0], CLAIMS[-1]
+
+
+def cells(variant: str, *values: float, figure: str = "CIDEr") -> list[dict]:
+    return [
+        {"variant": variant, "seed": seed, "figures": {figure: value}, "machine": "m", "date": "2026-01-01"}
+        for seed, value in enumerate(values)
+    ]
+
+
+def judged(claim, better: list[dict], other: list[dict]) -> str:
+    return verdict(claim, [*better, *other])["verdict"]
+
+
+def test_a_difference_must_reach_its_size_and_pass_the_spread():
+    base = cells("base", 100, 101, 102)
+    assert judged(HIGHER, cells("glied", 104, 105, 104), base) == "shown"
+    assert judged(HIGHER, cells("glied", 102, 103, 103), base) == "not shown", "1.7 above"
+    assert judged(HIGHER, cells("glied", 101, 104, 106), base) == "not shown", "2.7 above, the spread is 5"
+    found = verdict(HIGHER, [*cells("glied", 104, 105, 104), *base])
+    assert (found["difference"], found["spread"]) == (3.33, 2)
+
+
+def test_no_verdict_from_fewer_seeds_than_three():
+    found = verdict(HIGHER, [*cells("glied", 150, 150, 150), *cells("base", 100, 100)])
+    assert found["verdict"] == "not measured"
+    assert (found["seeds"], found["difference"]) == (2, None)
+
+
+def test_a_claim_of_no_rise_is_refuted_by_a_rise_alone():
+    figure = PRESERVED.figure
+    xe = cells("glied", 10, 10, 10, figure=figure)
+    assert judged(PRESERVED, cells("clip_s_grammar", 10, 11, 12, figure=figure), xe) == "shown"
+    assert judged(PRESERVED, cells("clip_s_grammar", 11, 11, 12, figure=figure), xe) == "not shown"
+    assert judged(PRESERVED, cells("clip_s_grammar", 1, 1, 1, figure=figure), xe) == "shown"
+
+
+def test_equal_cpu_is_that_of_the_cheapest_of_the_seed():
+    two = cells("base", 1) + cells("glied", 1)
+    for cell, minutes in zip(two, (4, 8), strict=True):
+        points = [{"cpu_minutes": minutes * part / 4, "cider": 10.0 * minutes + part} for part in range(1, 5)]
+        cell["curve"] = points
+    rows = table(two)
+    assert [row["CIDEr val at equal CPU"] for row in rows] == [44, 82]
+
+
+def test_report_says_what_is_missing(tmp_path):
+    found = cells("glied", 104, 105, 106)
+    told = report(found)
+    assert told["note"].startswith("3 of 42 cells; m; 2026-01-01")
+    assert len(told["missing"]) == len(missing(found)) == 39
+    assert "| GLIED, XE | 3 | 105 ± 2 |" in markdown(told)
+    assert "not measured (0 of 3 seeds)" in markdown(told)
+    (tmp_path / "claims.json").write_text(json.dumps(told))
+    assert read_table(str(tmp_path / "claims.json")).labels == ["GLIED, XE"]
+
+
+def test_without_options_prints_what_is_there(tmp_path, monkeypatch, capsys):
+    options = [f"--results={tmp_path}", f"--out={tmp_path}/out.json", "--seeds", "0", "1"]
+    monkeypatch.setattr(sys, "argv", ["claims.py", *options])
+    assert claims.main() == 0
+    printed = capsys.readouterr().out
+    assert "nothing is shown or refuted" in printed
+    last = json.loads(printed.splitlines()[-1])
+    assert {one["verdict"] for one in last["claims"]} == {"not measured"}
+    assert len(last["missing"]) == 3 * len(NAMES)
+    assert json.loads((tmp_path / "out.json").read_text()) == last
+
+
+def test_a_judge_that_is_missing_or_unfit_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"train configs/clip/judge\.yaml"):
+        check_judge(str(tmp_path))
+    result = tmp_path / "result.json"
+    for r1, pool in ((69.9, 5000), (90.0, 1000)):
+        result.write_text(json.dumps({"best": r1, "validation": {"pool": pool}}))
+        with pytest.raises(UsageError, match=f"R@1 {r1} in a pool of {pool}; a judge needs 70 in 5000"):
+            check_judge(str(tmp_path))
+    result.write_text(json.dumps({"best": 70.0, "validation": {"pool": 5000.0}}))
+    check_judge(str(tmp_path))
+
+
+def test_the_wide_base_has_the_parameters_of_glied():
+    assert wide_base("demo") > load_config(train_captioner, "captioner/base_demo.yaml").model.width
+
+
+def test_bad_options_are_named():
+    with pytest.raises(UsageError, match="variants: 'best' is none of base"):
+        claims.Config(variants=("best",))
+    with pytest.raises(UsageError, match="exclude each other"):
+        claims.Config(full=True, short=True)
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch) -> Path:
+    """Few scenes with random features, an attribute predictor, a random CLIP that rewards and judges."""
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    for split, count in (("train", 24), ("val", 8), ("test", 6)):
+        scenes = tmp_path / "data" / "scenes_tiny" / split
+        write_split(scenes, split, count, 0, 1)
+        names = list(load_captions(str(scenes / "captions.json")))
+        regions = [one_region(random.normal(size=8)) for _ in names]
+        store = tmp_path / "runs" / "features_tiny" / split
+        store.mkdir(parents=True)
+        table = features.write(regions, [f"images/{name}" for name in names], fingerprint={"weights": "toy"})
+        (store / "part.parquet").write_bytes(features.parquet_bytes(table))
+    save_attributes(AttributePredictor(["dog", "red"], feature_size=8), "runs/attributes_tiny/best")
+    task = train_captioner.build_task(load_config(train_captioner, "captioner/glied_tiny.yaml"))
+    save_frequencies("runs/cider_tiny", task.train.references, task.vocabulary)
+    torch.manual_seed(0)
+    clip = build_clip(TINY, preprocess={"resize_mode": "squash"})
+    for folder in ("runs/grammar", "runs/judge/best"):
+        save_clip(folder, clip, TINY)
+    head = GrammarHead(width=TINY["text_cfg"]["width"], hidden=8)
+    save_grammar("runs/grammar", head, {f"accuracy_{kind}": 100.0 for kind in CORRUPTIONS})
+    return tmp_path
+
+
+def test_short_form_trains_measures_and_is_not_done_twice(world, monkeypatch, capsys):
+    options = ["--configs=tiny", "--scenes=data/scenes_tiny/test", "--features=runs/features_tiny/test"]
+    monkeypatch.setattr(sys, "argv", ["claims.py", "--short", "--clip=runs/grammar", *options])
+    assert claims.main() == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [row["variant"] for row in told["rows"]] == ["Base, XE", "GLIED, XE", "GLIED, CIDEr"]
+    for row in told["rows"]:
+        measured = {name for name in row if not name.endswith(" spread")}
+        assert measured >= {"CIDEr", "BLEU-4", "clip R@1", "judge R@10", "judge CLIP-S", "p(grammatical)"}
+        assert measured >= {"recall object", "repeated bigrams", "cut", "length", "CPU minutes"}
+        assert row["CPU minutes"] >= 0
+    results = world / "runs" / "claims" / "short" / "results"
+    cell = json.loads((results / "cider-0.json").read_text())
+    assert (cell["recipe"]["max_steps"], cell["test_images"]) == (2, 6)
+    assert cell["recipe"]["judge"]
+    assert "says nothing about the claims" in (results / "claims.md").read_text()
+
+    marked = results / "base-0.json"
+    marked.write_text(json.dumps(json.loads(marked.read_text()) | {"date": "kept"}))
+    assert claims.main() == 0
+    assert json.loads(marked.read_text())["date"] == "kept", "done cells are left alone"

@@ -1,0 +1,17 @@
+"""Calls side by side."""
+
+from glied.bulk.parallel import in_order
+
+
+def test_items_are_taken_as_they_are_needed():
+    taken = []
+
+    def items():
+        for item in range(10):
+            taken.append(item)
+            yield item
+
+    answers = in_order(lambda item: item * 2, items(), 3)
+    assert next(answers) == 0
+    assert len(taken) == 3
+    assert list(answers) == list(range(2, 20, 2))

@@ -1,0 +1,89 @@
+"""A web server over a folder that breaks transfers off, as the internet does."""
+
+import hashlib
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+
+@dataclass
+class FileServer:
+    """A running server.
+
+    Attributes:
+        url: of the folder.
+        breaks: after so many bytes each of the next answers ends, though its header promises more.
+        versioned: whether answers say which version of a file they are (ETag).
+        ranges: whether parts of files can be asked for.
+        requests: path and Range header of every request so far.
+    """
+
+    folder: Path
+    url: str = ""
+    breaks: list[int] = field(default_factory=list)
+    versioned: bool = True
+    ranges: bool = True
+    requests: list[tuple[str, str | None]] = field(default_factory=list)
+
+
+@contextmanager
+def serve(folder: Path) -> Iterator[FileServer]:
+    """Serve the folder on a free port of this machine."""
+    server = FileServer(folder)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            answer(self, server)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.url = f"http://127.0.0.1:{running.server_port}"
+    thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield server
+    finally:
+        running.shutdown()
+        running.server_close()
+        thread.join()
+
+
+def answer(handler: BaseHTTPRequestHandler, server: FileServer) -> None:
+    """A file, or the part of it that the Range header asks for if If-Range still fits."""
+    wanted = handler.headers.get("Range")
+    server.requests.append((handler.path, wanted))
+    path = server.folder / handler.path.lstrip("/")
+    if not path.is_file():
+        handler.send_error(404)
+        return
+    data = path.read_bytes()
+    tag = f'"{hashlib.md5(data).hexdigest()}"'
+    part = re.fullmatch(r"bytes=(\d+)-", wanted or "") if server.ranges else None
+    start = int(part[1]) if part and handler.headers.get("If-Range", tag) == tag else 0
+    if start > len(data) or (part and start == len(data)):
+        handler.send_response(416)
+        handler.send_header("Content-Range", f"bytes */{len(data)}")
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+        return
+    handler.send_response(206 if start else 200)
+    if start:
+        handler.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+    handler.send_header("Content-Length", str(len(data) - start))
+    if server.versioned:
+        handler.send_header("ETag", tag)
+    handler.end_headers()
+    body = data[start:]
+    if server.breaks:
+        body = body[: server.breaks.pop(0)]
+        handler.close_connection = True
+    handler.wfile.write(body)
+    handler.wfile.flush()

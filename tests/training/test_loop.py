@@ -1,0 +1,170 @@
+"""A step's gradient is that of its whole batch, however many micro-batches and workers share it."""
+
+import contextlib
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed
+import torch.multiprocessing
+
+from glied.captioner.model import CaptionerConfig
+from glied.captioner.vocabulary import PAD
+from glied.rewards.config import RewardConfig
+from glied.training import loading, rows, steps
+from glied.training.captioner import CaptionerTask, WordsConfig
+from glied.training.config import TrainerConfig
+from glied.training.here import FileCheckpoints, train_here
+from glied.training.loop import Loop, Plan
+from glied.training.scst import SamplingConfig, ScstTask
+from glied.training.task import WEIGHT, Task
+from tests.training.rewarded import IMAGES, write_world
+from tests.training.toy import ToyTask
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    write_world(folder)
+    return folder
+
+
+def make_task(world: Path, kind: str) -> Task:
+    from glied.datasets.captioned import RewardedRegions
+
+    split = RewardedRegions(features=str(world / "features"), captions=str(world / "captions.json"))
+    if kind == "scst":
+        return ScstTask(
+            start=str(world / "start"),
+            attributes=str(world / "attributes"),
+            train=split,
+            validation=split,
+            reward=RewardConfig(cider=1.0, frequencies=str(world / "df")),
+            sampling=SamplingConfig(max_length=8),
+        )
+    return CaptionerTask(
+        train=split,
+        validation=split,
+        words=WordsConfig(minimum_count=4, attributes=str(world / "attributes"), attribute_count=3),
+        model=CaptionerConfig(width=32, heads=4, dropout=0.0),
+    )
+
+
+def make_config(output: Path, **values) -> TrainerConfig:
+    settings = {
+        "epochs": 3, "batch_size": IMAGES, "learning_rate": 0.5, "optimizer": "sgd", "log_every_steps": 1,
+        "schedule": "constant", "device": "cpu", "shuffle_buffer": IMAGES,
+    }  # fmt: skip
+    return TrainerConfig(output=str(output), **{**settings, **values})
+
+
+def losses(output: Path) -> list[float]:
+    lines = map(json.loads, (output / "metrics.jsonl").read_text().splitlines())
+    return [line["loss"] for line in lines if line["kind"] == "train"]
+
+
+def weights(task: Task, config: TrainerConfig) -> dict[str, torch.Tensor]:
+    """Of the state that a run left."""
+    state = FileCheckpoints(f"{config.output}/checkpoints/here.pt").restore()
+    assert state is not None
+    model = task.build()
+    steps.unpack_state(
+        state, model, steps.build_optimizer(model, name="sgd", learning_rate=1, weight_decay=0)
+    )
+    return model.state_dict()
+
+
+@pytest.mark.parametrize("kind", ["xe", "scst"])
+def test_micro_batches_train_as_the_whole_batch(world: Path, tmp_path: Path, kind: str) -> None:
+    whole, cut = make_config(tmp_path / "whole"), make_config(tmp_path / "cut", accumulate=4)
+    for config in (whole, cut):
+        assert train_here(make_task(world, kind), config)["steps"] == 3
+    assert losses(tmp_path / "cut") == pytest.approx(losses(tmp_path / "whole"), rel=1e-4)
+    assert len(set(losses(tmp_path / "cut"))) == 3
+    task = make_task(world, kind)
+    trained = weights(task, whole)
+    for name, value in weights(task, cut).items():
+        torch.testing.assert_close(value, trained[name], rtol=1e-4, atol=1e-5)
+
+
+def test_words_count_and_not_micro_batches(world: Path) -> None:
+    """What the test above would not see, were all micro-batches of equal length."""
+    task = make_task(world, "xe")
+    model = task.build()
+    every = [row for part in rows.Source.of(task.data("train")).pieces for row in rows.read([part])]
+    rest = [task.collate(part, training=True, generator=torch.Generator()) for part in (every[:1], every[1:])]
+    whole = task.collate(every, training=True, generator=torch.Generator())
+    found = [task.loss(model, batch) for batch in (*rest, whole)]
+    assert [scalars[WEIGHT] for _, scalars in found] == [
+        int((b.targets != PAD).sum()) for b in (*rest, whole)
+    ]
+    (first, one), (second, two), (both, all_) = found
+    mean = (first * one[WEIGHT] + second * two[WEIGHT]) / all_[WEIGHT]
+    assert both.item() == pytest.approx(mean.item(), rel=1e-5)
+    assert both.item() != pytest.approx((first.item() + second.item()) / 2, rel=1e-3)
+
+
+def half(rank: int, world: str, output: str) -> None:
+    """One of two workers, each with two micro-batches of a quarter of the batch."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{output}.rendezvous", rank=rank, world_size=2
+    )
+    torch.set_num_threads(1)
+    config = make_config(Path(output), workers=2, accumulate=2)
+    plan = Plan.of(make_task(Path(world), "xe"), config)
+    kept = FileCheckpoints(f"{output}/checkpoints/here.pt") if rank == 0 else Nowhere()
+    with contextlib.closing(Loop(plan, rows.read, kept, rank=rank, world=2)) as loop:
+        loop.run()
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+class Nowhere:
+    """Where the other workers keep states."""
+
+    def restore(self) -> None:
+        return None
+
+    def save(self, step: int, state: bytes | None) -> None:
+        assert state is None
+
+    def settle(self) -> None:
+        pass
+
+
+def test_two_workers_with_half_the_batch_train_as_one(world: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+    config = make_config(tmp_path / "one")
+    train_here(make_task(world, "xe"), config)
+    torch.multiprocessing.spawn(half, (str(world), str(tmp_path / "two")), nprocs=2)
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+    task = make_task(world, "xe")
+    trained = weights(task, config)
+    for name, value in weights(task, dataclasses.replace(config, output=str(tmp_path / "two"))).items():
+        torch.testing.assert_close(value, trained[name], rtol=1e-4, atol=1e-5)
+
+
+def test_training_here_resumes_and_is_that_of_a_plain_loop(tmp_path: Path) -> None:
+    task = ToyTask()
+    config = make_config(tmp_path / "run", learning_rate=0.05, checkpoint_every_steps=4, epochs=2)
+    assert train_here(task, dataclasses.replace(config, pause_after_steps=7)) == {"complete": False}
+    result = train_here(task, config)
+    assert (result["complete"], result["steps"]) == (True, 12)
+
+    steps.seed_everything(config.seed, "build")
+    model = task.build().train()
+    optimizer = steps.build_optimizer(model, name="sgd", learning_rate=0.05, weight_decay=0.0)
+    table, expected = task.data("train"), []
+    for step in range(12):
+        order = loading.permutation(96, config.seed, "epoch", step // 6)[step % 6 * 16 :][:16]
+        generator = steps.generator(config.seed, "collate", step, 0)
+        batch = task.collate(table.take(order).to_pylist(), training=True, generator=generator)
+        steps.seed_everything(config.seed, "step", step, 0)
+        loss, _ = task.loss(model, batch)
+        steps.optimizer_step(loss, model, optimizer, learning_rate=0.05, clip_norm=config.clip_norm)
+        expected.append(loss.detach().item())
+    assert losses(tmp_path / "run") == expected
+    assert train_here(task, config) == result, "a complete run is left alone"
