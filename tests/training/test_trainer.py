@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from glied.errors import UsageError
+from glied.errors import JobError, UsageError
 from glied.training import loading, steps
 from glied.training.config import TrainerConfig
 from glied.training.history import Best, Sample, read_history
@@ -125,6 +125,12 @@ def test_two_workers_stream_uneven_files_and_survive_a_kill(tmp_path: Path, ray_
         assert sum(ids) == sum(range(96)), "each row once an epoch"
 
 
+def test_a_cluster_without_the_gpus_says_so(tmp_path: Path, ray_session: None) -> None:
+    config = make_config(tmp_path, workers=2, device="cuda", accelerator="L4", wait_s=1)
+    with pytest.raises(JobError, match=r"no room for 2 x \(1 CPU, 1 GPU, L4\) and .* \(trainer\.wait_s\)"):
+        train(ToyTask(), config)
+
+
 def test_bad_values_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"batch_size 16 must be a multiple of .* \(3 x 1\)"):
         make_config(tmp_path, workers=3)
@@ -138,6 +144,8 @@ def test_bad_values_are_named(tmp_path: Path) -> None:
         make_config(tmp_path, patience=0)
     with pytest.raises(UsageError, match=r"ema_decay must be in \[0, 1\)"):
         make_config(tmp_path, ema_decay=1.0)
+    with pytest.raises(UsageError, match="accelerator L4 is a GPU"):
+        make_config(tmp_path, accelerator="L4")
     with pytest.raises(UsageError, match="epochs must be at least 1"):
         make_config(tmp_path, epochs=0)
     with pytest.raises(UsageError, match="batch_size 16 is more than the 15 training rows"):
