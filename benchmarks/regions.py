@@ -6,12 +6,15 @@ python benchmarks/regions.py --full --device cuda --images FOLDER --out regions_
 
 Each extractor runs in a process of its own, on JPEGs in memory: photographs of a folder, or else smooth
 pictures in the sizes that COCO's have. Weights are random except the demo world's own: time depends on sizes,
-not on what is found. Ways are timed in turn and the fastest round counts, since a shared machine only ever
-adds time: images one by one; together, where only equal canvases share a batch; together with canvases that
-are wider apart on the long side (`canvas_step`). `padding` is the share of canvas pixels that are none of the
-image's, `batches` how many the images became. Memory is the most that the process took (on a GPU: that torch
-took there). The shares are of the time of one thread after another, with decoding in place. detectron2's rows
-are left out where it is not installed. The last line is one JSON object.
+not on what is found. On a CPU time is the processor's, on one thread, so that other work on the machine
+counts little: `images_per_s` is per core.
+
+Three ways are timed in turn and the fastest round counts: images one by one; together, where only equal
+canvases share a batch; together with canvases that are wider apart on the long side (`canvas_step`).
+`padding` is the share of canvas pixels that are none of the image's, `batches` how many the images became.
+Memory is the most that the process took (on a GPU: that torch took there). The shares are of decoding and
+extracting one after the other. detectron2's rows are left out where it is not installed. The last line is one
+JSON object.
 
 About a minute on two cores: few images, small, with few proposals. --full: the detectors' own resolutions and
 proposals; on a CPU a quarter of an hour.
@@ -26,7 +29,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -43,7 +46,7 @@ from glied.config import parse, run, split_arguments
 from glied.errors import UsageError
 from glied.rewards.config import ClipConfig
 from glied.vision import bottom_up, images
-from glied.vision.canvas import canvas
+from glied.vision.canvas import LARGEST_BATCH, canvas
 from glied.vision.config import RegionsConfig
 from glied.vision.gpu_decoding import GpuDecoder
 from glied.vision.regions import load_extractor
@@ -64,6 +67,8 @@ SIZES = [(640, 480)] * 6 + [(640, 427)] * 4 + [(480, 640)] * 3 + [(640, 425), (4
 SIZES += [(640, 360), (612, 612), (375, 500), (640, 428), (640, 512), (333, 500)]
 """Widths and heights as frequent as in COCO, about."""
 FEW_PROPOSALS = 64
+RESOLUTIONS = {"resnet50_fpn_v2": (800, 1333, 32), "bottom_up": (600, 1000, 1)}
+"""Short and long side, and to what canvases grow at least."""
 STEPS = {"demo": 64, "resnet50_fpn_v2": 128, "bottom_up": 128}
 """`canvas_step` of the third way."""
 
@@ -90,8 +95,8 @@ class Config:
     """With torch.compile."""
     rounds: int = 1
     """Times that each way is timed; on a GPU after one that is not, which chooses its kernels."""
-    threads: int = 2
-    """Threads of torch."""
+    threads: int = 1
+    """Threads of torch, on a CPU."""
     out: str | None = None
     """Where to write the JSON."""
     extractor: str | None = None
@@ -120,7 +125,9 @@ def main() -> int:
     best: dict[str, float] = {}
     for row in rows:
         best[row["extractor"]] = max(best.get(row["extractor"], 0.0), row["images_per_s"])
-    result = {"images_per_s": best, "machine": machine(config), "rows": rows}
+    for row in (found := list(bucketing(config))):
+        print(json.dumps(row))
+    result = {"images_per_s": best, "machine": machine(config), "rows": rows, "bucketing": found}
     if config.out:
         Path(config.out).write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
@@ -181,6 +188,8 @@ def timed_ways(
     seconds: dict[str, list[float]] = defaultdict(list)
     stages: dict[str, dict[str, float]] = {}
     memory: dict[str, int] = {}
+    for extractor, _ in ways.values():
+        extractor(pictures[:1])
     warm_up = int(config.device != "cpu")
     rounds = range(config.rounds + warm_up)
     for number, (way, (extractor, batch)) in itertools.product(rounds, ways.items()):
@@ -226,6 +235,29 @@ def batching(extractor: Any, batch: int, pictures: Sequence[NDArray[np.uint8]]) 
     groups = sum(len(set(canvases[place : place + batch])) for place in range(0, len(sizes), batch))
     used = sum(height * width for height, width in sizes)
     return {"batches": groups, "padding": round(1 - used / sum(h * w for h, w in canvases), 3)}
+
+
+def bucketing(config: Config) -> Iterator[dict[str, Any]]:
+    """What canvases do to many images, by arithmetic: 64 at a time, batches of at most 16, as in the jobs."""
+    if config.images:
+        sizes = [Image.open(path).size for path in sorted(Path(config.images).glob("*.jpg"))]
+    else:
+        sizes = [SIZES[index] for index in np.random.default_rng(0).integers(0, len(SIZES), 1024)]
+    for name, (short, long, divisor) in RESOLUTIONS.items():
+        scales = [min(short / min(size), long / max(size)) for size in sizes]
+        shapes = [(int(h * scale), int(w * scale)) for (w, h), scale in zip(sizes, scales, strict=True)]
+        used = sum(height * width for height, width in shapes)
+        for step in (0, 64, 128, 256):
+            canvases = [canvas(*shape, divisor=divisor, step=step) for shape in shapes]
+            calls = (canvases[place : place + 64] for place in range(0, len(shapes), 64))
+            batches = sum(-(-count // LARGEST_BATCH) for call in calls for count in Counter(call).values())
+            yield {
+                "detector": name,
+                "canvas_step": step,
+                "images": len(shapes),
+                "images_per_batch": round(len(shapes) / batches, 2),
+                "padding": round(1 - used / sum(h * w for h, w in canvases), 3),
+            }
 
 
 def _divisor(extractor: Any) -> int:
@@ -283,9 +315,10 @@ def timed(
 
 
 def now(device: str) -> float:
-    """Seconds, when the device has done what it was told."""
-    if device != "cpu":
-        torch.cuda.synchronize()
+    """Seconds of this process on a CPU, of the clock when a GPU has done what it was told."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
     return time.perf_counter()
 
 
