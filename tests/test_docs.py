@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import cost
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")])
 NAMES = r"(?:jobs|configs|cluster|tests|benchmarks)/[\w./-]+\.(?:py|yaml|json)"
@@ -29,3 +31,11 @@ def test_messages_of_the_troubleshooting_page_are_ours() -> None:
     assert len(messages) > 20
     parts = {part.strip(" ':;,") for message in messages for part in re.split(r"\.\.\.|\b[NM]\b", message)}
     assert sorted(part for part in parts if part not in sources) == []
+
+
+def test_the_scaling_page_has_the_tables_that_its_inputs_give() -> None:
+    page = (ROOT / "docs" / "scaling.md").read_text()
+    assert cost.replaced(page, cost.tables(cost.Config())) == page, "python benchmarks/cost.py --write it"
+    run = cost.Run(3_600_000, cost.Config(images_per_s=50, unit_size=1000), cost.Measured.load())
+    assert (run.units, run.gets, run.gpu_hours) == (3600, 7_200_000, 20)
+    assert run.gpu_dollars == pytest.approx(20 * 0.98)

@@ -132,6 +132,8 @@ def caption_pools(config: CaptionDatasetConfig) -> list[Pool]:
         cpus=resources.caption_cpus,
         gpus=resources.caption_gpus,
         threads=resources.worker_threads,
+        memory=resources.caption_memory,
+        accelerator=resources.caption_accelerator,
     )
     return [regions, captions]
 
@@ -144,6 +146,8 @@ def image_pool(factory: StageFactory, resources: ResourcesConfig) -> Pool:
         cpus=resources.worker_cpus,
         gpus=resources.worker_gpus,
         threads=resources.worker_threads,
+        memory=resources.worker_memory,
+        accelerator=resources.worker_accelerator,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from glied.bulk.tables import seconds_of, with_seconds
+from glied.placement import Share, share
 
 Stage = Callable[[pa.Table], pa.Table]
 """A table of images to a table with as many rows in the same order."""
@@ -66,8 +67,8 @@ class Pool:
 
     Attributes:
         factory: of the stage that each of them builds.
-        workers: how many; all of them are started at once.
-        cpus, gpus: that each asks the cluster for.
+        workers: how many at most; those that the cluster has room for are started at once.
+        cpus, gpus, memory, accelerator: that each asks a node for; bytes, and a type of GPU such as "L4".
         threads: of torch in each.
     """
 
@@ -76,6 +77,13 @@ class Pool:
     cpus: float
     gpus: float
     threads: int
+    memory: int = 0
+    accelerator: str | None = None
+
+    @property
+    def share(self) -> Share:
+        """What each of them asks a node for."""
+        return share(cpus=self.cpus, gpus=self.gpus, memory=self.memory, accelerator=self.accelerator)
 
 
 class StreamBroken(Exception):

@@ -130,24 +130,33 @@ class ResourcesConfig:
     """What a run uses; none of it changes a result."""
 
     workers: int = 1
-    """Actors that hold the models."""
+    """Most actors that hold the models. Those that the cluster has room for start at once, the others when
+    nodes join."""
     worker_cpus: float = 1.0
     """Logical CPUs of an actor."""
     worker_gpus: float = 0.0
     """GPUs of an actor; a fraction lets actors share one."""
+    worker_accelerator: str | None = None
+    """Type of GPU that an actor needs, as Ray names it ("L4", "A10G", "H100"); null for any."""
+    worker_memory: int = 0
+    """Bytes of main memory that Ray sets aside for an actor; 0 for none."""
     worker_threads: int = 1
     """Threads of torch in an actor."""
     decoders: int = 1
     """Processes beside each actor that decode its images; a crash or a hang there costs one image."""
     pools: Literal["fused", "split"] = "fused"
     """fused: a worker does all. split: the workers find regions, and those of a second pool caption them;
-    both pools are full from the start."""
+    on a small cluster both pools have their part of it."""
     caption_workers: int = 1
     """Of pools split: actors that hold attribute predictor and captioner."""
     caption_cpus: float = 1.0
     """Of pools split: logical CPUs of such an actor."""
     caption_gpus: float = 0.0
     """Of pools split: GPUs of such an actor."""
+    caption_accelerator: str | None = None
+    """Of pools split: type of GPU that such an actor needs."""
+    caption_memory: int = 0
+    """Of pools split: bytes of main memory that Ray sets aside for such an actor."""
     fetch_cpus: float = 0.5
     """Logical CPUs of a task that fetches a chunk; must differ from worker_cpus, so that Ray Data keeps the
     stages apart."""
@@ -164,6 +173,9 @@ class ResourcesConfig:
     rounds: int = 3
     """Passes over what is missing before the job gives up; what a whole pass has lost comes again image by
     image, each in a worker that holds no other."""
+    wait_s: float | None = None
+    """Longest wait until there is room for a worker of each pool and a task that fetches. null waits 10
+    minutes for an autoscaler or for what other jobs hold, and 20 seconds where no such node can come."""
     chunk_s: float = 600.0
     """A worker that spends longer on a chunk is ended, as if it had died: something in it hangs."""
     stall_s: float = 900.0
@@ -189,7 +201,12 @@ class ResourcesConfig:
         for name in ("chunk_s", "stall_s"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"resources.{name}: {getattr(self, name)} is not above 0")
-        if min(self.worker_gpus, self.caption_gpus, self.restarts) < 0:
-            raise UsageError("resources.worker_gpus, caption_gpus and restarts must not be negative")
+        not_negative = ("worker_gpus", "worker_memory", "caption_gpus", "caption_memory", "restarts")
+        for name in (*not_negative, "wait_s"):
+            if (getattr(self, name) or 0) < 0:
+                raise UsageError(f"resources.{name}: {getattr(self, name)} must not be negative")
+        for name in ("worker", "caption"):
+            if getattr(self, f"{name}_accelerator") and not getattr(self, f"{name}_gpus"):
+                raise UsageError(f"resources.{name}_accelerator needs resources.{name}_gpus above 0")
         if self.worker_cpus == self.fetch_cpus and not self.worker_gpus:
             raise UsageError("resources.fetch_cpus and resources.worker_cpus must differ")

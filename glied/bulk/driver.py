@@ -36,7 +36,8 @@ MAX_BROKEN_UNITS = 3
 CHUNKS_PER_WORKER = 8
 """At least so many, while there are images enough."""
 IN_FLIGHT_UNITS = 2_000
-"""Units whose chunks are planned at a time; bounds the driver's memory."""
+IN_FLIGHT_IMAGES = 1 << 20
+"""Units, and images, whose chunks are planned at a time; both bound the driver's memory."""
 EXAMPLES = 10
 LOST = "lost"
 """Kind of error of an image whose worker died or hung in every round."""
@@ -173,7 +174,8 @@ class Driver:
     def _do(self, works: Iterable[_Work], progress: Progress) -> None:
         """Work in windows, each in a bounded number of rounds."""
         iterator = iter(works)
-        while window := list(itertools.islice(iterator, IN_FLIGHT_UNITS)):
+        units = max(1, min(IN_FLIGHT_UNITS, IN_FLIGHT_IMAGES // self.plan.unit_size))
+        while window := list(itertools.islice(iterator, units)):
             self.open = {work.unit.index: work for work in window}
             complete = self._round(progress, alone=False)
             for number in range(1, self.job.resources.rounds):

@@ -12,8 +12,10 @@ import logging
 import math
 import os
 import queue
+import sys
 import threading
 import time
+import uuid
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,12 +30,12 @@ import ray.util.metrics
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.util.annotations import RayDeprecationWarning
 
-from glied import ray_runtime
+from glied import placement, ray_runtime
 from glied.bulk import parallel
 from glied.bulk.chunks import Chunk, FetchStage, Pool, Result, StageFactory, StreamBroken
 from glied.bulk.config import ResourcesConfig
 from glied.bulk.tables import from_ipc, merged, seconds_of, to_ipc, with_seconds
-from glied.errors import JobError
+from glied.errors import JobError, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,8 @@ M_MMAP_THRESHOLD = -3
 """Its number in malloc.h."""
 STDERR = 2
 """Its number; Ray keeps what a worker writes there."""
+STORE_CHUNKS = 8
+"""So many chunks must fit into a node's object store: some fetched, some waiting, some at a worker."""
 FEW_SHARDS = 16
 """Fewer are read by the driver."""
 TASKS_AHEAD = 64
@@ -77,18 +81,29 @@ class RayStream:
         A chunk whose worker dies is tried again, but not if `alone`: then it is the one that killed it.
 
         Raises:
-            JobError: Ray does not start.
+            UsageError: the chunks are too large for the object store of a node.
+            JobError: Ray does not start, the cluster has no room, or an object store is full.
             StreamBroken: the workers died more often than they may, or the cluster went away.
         """
-        _start(self.pools, self.resources.fetch_cpus)
+        _start(self.pools, self.resources)
         _configure(self.resources.chunk_bytes)
-        _warn_if_too_small(self.pools, self.resources)
-        with warnings.catch_warnings():
-            # Retries have no other place until 2.64; those of the constraints are tested.
-            warnings.simplefilter("ignore", RayDeprecationWarning)
-            dataset = self._dataset(chunks, alone=alone)
-        batches = dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=4)
+        _check_stores(self.resources.chunk_bytes)
+        workers = _place(self.pools, self.resources)
+        with Shortage.watched() as shortage:
+            try:
+                yield from self._results(chunks, workers, alone=alone)
+            except StreamBroken as error:
+                shortage.note(error.__cause__)
+                shortage.check()
+                raise
+            shortage.check()
+
+    def _results(self, chunks: Sequence[Chunk], workers: Sequence[int], *, alone: bool) -> Iterator[Result]:
+        actors = Actors()
+        dataset: Dataset | None = None
         try:
+            dataset = self._dataset(chunks, workers, actors, alone=alone)
+            batches = dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=4)
             for batch in watched(batches, self.resources.stall_s):
                 row = batch.to_pylist()[0]
                 table = from_ipc(row["table"])
@@ -98,19 +113,21 @@ class RayStream:
             raise StreamBroken(_first_line(error)) from error
         finally:
             _end(dataset)
+            actors.kill()
 
     def in_order(self, function: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[Answer]:
         """Answers in the order of the items, by tasks all over the cluster where the items are many.
 
         Raises:
-            JobError: Ray does not start, or a task is lost more often than it may.
+            JobError: Ray does not start, the cluster has no CPU, or a task is lost more often than it may.
         """
         items = iter(items)
         first = list(islice(items, FEW_SHARDS))
         if len(first) < FEW_SHARDS:
             yield from parallel.in_order(function, first)
             return
-        _start(self.pools, self.resources.fetch_cpus)
+        _start(self.pools, self.resources)
+        placement.wait_for([placement.share(cpus=1)], wait_s=self.resources.wait_s, key="resources.wait_s")
         call = ray.remote(num_cpus=1, max_retries=self.resources.restarts)(_call)
         shared = ray.put(function)
         waiting: deque[ray.ObjectRef] = deque()
@@ -121,7 +138,18 @@ class RayStream:
         while waiting:
             yield _answer(waiting.popleft())
 
-    def _dataset(self, chunks: Sequence[Chunk], *, alone: bool) -> Dataset:
+    def _dataset(
+        self, chunks: Sequence[Chunk], workers: Sequence[int], actors: "Actors", *, alone: bool
+    ) -> Dataset:
+        """The plan of the stream; `workers` of each pool start at once, the others where nodes join."""
+        with warnings.catch_warnings():
+            # Retries have no other place until 2.64; those of the constraints are tested.
+            warnings.simplefilter("ignore", RayDeprecationWarning)
+            return self._planned(chunks, workers, actors, alone=alone)
+
+    def _planned(
+        self, chunks: Sequence[Chunk], workers: Sequence[int], actors: "Actors", *, alone: bool
+    ) -> Dataset:
         resources = self.resources
         retries = 0 if alone else resources.restarts
         # A row group of a Parquet file is read for many chunks; yet the first ones should not wait for it.
@@ -142,23 +170,96 @@ class RayStream:
             num_cpus=resources.fetch_cpus,
             ray_remote_args_fn=partial(dict, max_retries=resources.restarts),
         )
-        for pool in self.pools:
+        for pool, count in zip(self.pools, workers, strict=True):
             dataset = dataset.map_batches(
                 _DescribeChunk,
                 fn_constructor_args=(pool.factory, pool.threads, resources.chunk_s),
                 batch_size=1,
                 batch_format="pyarrow",
                 compute=ActorPoolStrategy(
-                    size=pool.workers, max_tasks_in_flight_per_actor=1 if alone else None
+                    min_size=count,
+                    max_size=count if alone else pool.workers,
+                    max_tasks_in_flight_per_actor=1 if alone else None,
                 ),
                 num_cpus=pool.cpus,
                 num_gpus=pool.gpus or None,
+                memory=pool.memory or None,
+                accelerator_type=pool.accelerator,
                 # As many restarts as the chunks may need: a worker that is given up leaves a smaller pool.
                 ray_remote_args_fn=partial(
-                    dict, max_restarts=(retries + 1) * len(chunks), max_task_retries=retries
+                    actors.arguments, max_restarts=(retries + 1) * len(chunks), max_task_retries=retries
                 ),
             )
         return dataset
+
+
+class Actors:
+    """The actors of a stream, so that none of them outlives it.
+
+    Ray Data (2.60) lets go of its actors at the end of a stream, but Ray keeps those alive that may have to
+    make a lost result again; after the loss of a node they would hold the GPUs that the next round needs.
+    """
+
+    def __init__(self) -> None:
+        """None yet."""
+        self.names: list[str] = []
+
+    def arguments(self, **others: object) -> dict[str, object]:
+        """Those of the next actor: a name to find it by, and `others`."""
+        self.names.append(f"glied-{uuid.uuid4().hex}")
+        return {"name": self.names[-1], **others}
+
+    def kill(self) -> None:
+        """End those that still live."""
+        for name in self.names if ray.is_initialized() else ():
+            with suppress(ValueError, ray.exceptions.RayError):  # it is gone, or the cluster is
+                ray.kill(ray.get_actor(name))
+
+
+class Shortage(logging.Handler):
+    """Notes that a node had no room for what travels: the images of the lost chunks are not to blame.
+
+    Ray Data (2.60) passes over the errors of single tasks and tells its log of them, nobody else.
+    """
+
+    def __init__(self) -> None:
+        """None yet."""
+        super().__init__(logging.ERROR)
+        self.reason: str | None = None
+
+    @classmethod
+    @contextmanager
+    def watched(cls) -> Iterator["Shortage"]:
+        """Listen to the log of Ray Data."""
+        shortage, logger = cls(), logging.getLogger("ray.data")
+        logger.addHandler(shortage)
+        try:
+            yield shortage
+        finally:
+            logger.removeHandler(shortage)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Look at the error that a record is about."""
+        self.note(record.exc_info[1] if record.exc_info else None)
+
+    def note(self, error: BaseException | None) -> None:
+        """Remember the error if it, or what caused it, is such a shortage."""
+        while error is not None:
+            if isinstance(error, (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError)):
+                self.reason = str(error).splitlines()[0]
+            error = getattr(error, "cause", None) or error.__cause__
+
+    def check(self) -> None:
+        """Raise what was noted.
+
+        Raises:
+            JobError: there was a shortage.
+        """
+        if self.reason is not None:
+            raise JobError(
+                f"the object store of a node is full ({self.reason}): free its disk, where Ray keeps what "
+                "memory does not hold, or give it a larger /dev/shm; the same command goes on"
+            )
 
 
 def _of_one_file(chunks: Iterable[Chunk], most: int) -> Iterator[list[Chunk]]:
@@ -181,7 +282,7 @@ def _answer(task: ray.ObjectRef) -> Any:
         raise JobError(f"a task that reads the input was lost: {_first_line(error)}") from error
 
 
-def _end(dataset: Dataset) -> None:
+def _end(dataset: Dataset | None) -> None:
     """Stop what a stream that broke off has left running: its workers would stand in the next round's way.
 
     Ray Data (2.60) has no public call for it, and ends an execution by itself only once it is exhausted.
@@ -293,12 +394,13 @@ class _DescribeChunk:
     """The actor that holds the models; it ends itself when it spends too long on a chunk."""
 
     def __init__(self, factory: StageFactory, threads: int, longest_s: float) -> None:
-        import torch
-
         _use_malloc(keep_large=True)
-        torch.set_num_threads(threads)
         self.longest_s = longest_s
         self.stage = factory.build()
+        if "torch" in sys.modules:  # a stage may do without
+            import torch
+
+            torch.set_num_threads(threads)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         row = batch.to_pylist()[0]
@@ -351,11 +453,12 @@ def _row(unit: int, start: int, table: pa.Table) -> pa.Table:
     return pa.table({"unit": [unit], "start": [start], "table": value})
 
 
-def _start(pools: Sequence[Pool], fetch_cpus: float) -> None:
+def _start(pools: Sequence[Pool], resources: ResourcesConfig) -> None:
     # A small machine gets logical CPUs for all workers and two fetching tasks, each of which takes memory.
-    cpus = math.ceil(sum(pool.workers * pool.cpus for pool in pools) + 2 * fetch_cpus)
+    cpus = math.ceil(sum(pool.workers * pool.cpus for pool in pools) + 2 * resources.fetch_cpus)
+    store = max(ray_runtime.OBJECT_STORE_BYTES, STORE_CHUNKS * resources.chunk_bytes)
     try:
-        ray_runtime.start(cpus=max(os.cpu_count() or 1, cpus))
+        ray_runtime.start(cpus=max(os.cpu_count() or 1, cpus), object_store_bytes=store)
     except Exception as error:  # Ray raises bare exceptions here
         raise JobError(f"Ray does not start: {_first_line(error)}; the same command tries again") from error
 
@@ -369,17 +472,37 @@ def _configure(chunk_bytes: int) -> None:
     logging.getLogger("ray.data").setLevel(logging.WARNING)
 
 
-def _warn_if_too_small(pools: Sequence[Pool], resources: ResourcesConfig) -> None:
-    """A cluster that cannot place the stages waits; say so, since only an autoscaling one may still grow."""
-    have: dict[str, Any] = ray.cluster_resources()
-    cpus = sum(pool.workers * pool.cpus for pool in pools) + resources.fetch_cpus
-    gpus = sum(pool.workers * pool.gpus for pool in pools)
-    if have.get("CPU", 0) < cpus or have.get("GPU", 0) < gpus:
-        log.warning(
-            "the run asks for %g CPUs and %g GPUs, the cluster has %g and %g: it waits until there are more, "
-            "or start it with fewer resources.workers",
-            cpus, gpus, have.get("CPU", 0), have.get("GPU", 0),
+def _check_stores(chunk_bytes: int) -> None:
+    """Refuse chunks of which a node holds but a few in memory: all the others would go by its disk."""
+    smallest = min(
+        (node.get("object_store_memory", 0) for node in placement.nodes() if node.get("CPU")), default=0
+    )
+    if 0 < smallest < STORE_CHUNKS * chunk_bytes:
+        raise UsageError(
+            f"resources.chunk_bytes: {chunk_bytes} is more than 1/{STORE_CHUNKS} of a node's object store, "
+            f"which has {smallest:.0f} bytes; lower it, or start nodes with a larger --object-store-memory"
+        )
+
+
+def _place(pools: Sequence[Pool], resources: ResourcesConfig) -> list[int]:
+    """Wait until a worker of each pool and a task that fetches fit; how many workers of each pool do.
+
+    Those that do not fit yet start when nodes join. Where an autoscaler may bring these nodes, they are asked
+    for from the start: a worker that waits is what an autoscaler grows for.
+    """
+    fetching = placement.share(cpus=resources.fetch_cpus)
+    shares = [*(pool.share for pool in pools), fetching]
+    placement.wait_for(shares, wait_s=resources.wait_s, key="resources.wait_s")
+    wanted = [(pool.share, pool.workers) for pool in pools]
+    outlooks = (placement.nodes(), placement.possible_nodes())
+    fits = [placement.fitting(wanted, fetching, nodes) for nodes in outlooks]
+    counts = [max(1, *counted) for counted in zip(*fits, strict=True)]
+    if sum(counts) < sum(pool.workers for pool in pools):
+        log.info(
+            "%s of %s workers have room beside the tasks that fetch; the others start when nodes join",
+            "+".join(map(str, counts)), "+".join(str(pool.workers) for pool in pools),
         )  # fmt: skip
+    return counts
 
 
 def _first_line(error: BaseException) -> str:

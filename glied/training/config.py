@@ -76,6 +76,11 @@ class TrainerConfig:
     """Pauses once the run has done this many steps; the same command without it goes on."""
     find_unused_parameters: bool = False
     """For models of which a step may leave parameters unused (data-parallel only; a little slower)."""
+    accelerator: str | None = None
+    """Type of GPU that each worker needs, as Ray names it ("L4", "A10G", "H100"); null for any."""
+    wait_s: float | None = None
+    """Longest wait until there is room for the workers (for min_workers of them). null waits 10 minutes for
+    an autoscaler or for what other jobs hold, and 20 seconds where no such node can come."""
     timeout_s: int = 7200
     """Longest time one worker waits for the others, for instance while rank 0 validates."""
 
@@ -95,6 +100,10 @@ class TrainerConfig:
             raise UsageError(f"ema_decay must be in [0, 1), not {self.ema_decay}")
         if not self.learning_rate > 0:
             raise UsageError(f"learning_rate must be positive, not {self.learning_rate}")
+        if (self.wait_s or 0) < 0:
+            raise UsageError(f"wait_s must not be negative, not {self.wait_s}")
+        if self.accelerator and self.device == "cpu":
+            raise UsageError(f"accelerator {self.accelerator} is a GPU, and device is cpu")
         if self.fewest_workers > self.workers:
             raise UsageError(f"min_workers {self.min_workers} is more than workers ({self.workers})")
         for count in range(self.fewest_workers, self.workers + 1):
@@ -135,6 +144,6 @@ FREE_KEYS = (
         "log_every_steps",
         "max_failures",
     ),
-    *("timeout_s", "find_unused_parameters"),
+    *("timeout_s", "find_unused_parameters", "accelerator", "wait_s"),
 )
 """What may differ when a run is resumed: it changes where and how fast, not what is learned."""

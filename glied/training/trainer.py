@@ -28,9 +28,9 @@ import ray.train
 import ray.train.torch
 import torch
 
-from glied import ray_runtime, storage
+from glied import placement, ray_runtime, storage
 from glied.datasets import parquet
-from glied.errors import GliedError, JobError, UsageError
+from glied.errors import GliedError, JobError
 from glied.training import output
 from glied.training.config import TrainerConfig
 from glied.training.loop import CHECKPOINTS, Loop, Plan
@@ -54,22 +54,32 @@ def train(task: Task, config: TrainerConfig) -> dict[str, Any]:
 
     Raises:
         UsageError: unfit data or config, or `output` holds a run with another config (which keys is named).
-        JobError: training failed; what was checkpointed stays, and the same command goes on from there.
+        JobError: the cluster has no room for the workers, or training failed; what was checkpointed stays,
+            and the same command goes on from there.
     """
     plan = Plan.of(task, config)
     done = output.claim(plan)
     if done is not None:
         return done
     ray_runtime.start(workers=config.workers * config.cpus_per_worker)
-    _fit(plan, use_gpu=_use_gpu(config))
+    use_gpu = _use_gpu(config)
+    _wait_for_workers(config, use_gpu=use_gpu)
+    _fit(plan, use_gpu=use_gpu)
     return output.result(config)
 
 
 def _use_gpu(config: TrainerConfig) -> bool:
-    gpus = ray.cluster_resources().get("GPU", 0)
-    if config.device == "cuda" and gpus < config.fewest_workers:
-        raise UsageError(f"device cuda needs {config.fewest_workers} GPUs, the cluster has {gpus:g}")
-    return config.device != "cpu" and gpus >= config.fewest_workers
+    """Whether to train on GPUs; those of device cuda may still have to be started by an autoscaler."""
+    if config.device != "auto" or config.accelerator:
+        return config.device != "cpu"
+    return ray.cluster_resources().get("GPU", 0) >= config.fewest_workers
+
+
+def _wait_for_workers(config: TrainerConfig, *, use_gpu: bool) -> None:
+    """Wait for room for the workers and for a task that reads beside them; Ray Train would do so silently."""
+    worker = placement.share(cpus=config.cpus_per_worker, gpus=float(use_gpu), accelerator=config.accelerator)
+    shares = [worker] * config.fewest_workers + [placement.share(cpus=1)]
+    placement.wait_for(shares, wait_s=config.wait_s, key="trainer.wait_s")
 
 
 def _fit(plan: Plan, *, use_gpu: bool) -> None:
@@ -87,6 +97,7 @@ def _fit(plan: Plan, *, use_gpu: bool) -> None:
             num_workers=(config.fewest_workers, config.workers) if elastic else config.workers,
             use_gpu=use_gpu,
             resources_per_worker=resources,
+            accelerator_type=config.accelerator,
         ),
         run_config=ray.train.RunConfig(
             name=CHECKPOINTS,

@@ -1,27 +1,38 @@
-"""The stream on Ray: files of unknown size, many shards, silence, and images that kill."""
+"""The stream on Ray: files of unknown size, many shards, silence, no room, and images that kill."""
 
 import io
+import logging
 import os
+import re
+import subprocess
+import sys
 import tarfile
 import time
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray.util
+from ray.exceptions import OutOfDiskError, RayTaskError
 
 from glied.bulk import run
 from glied.bulk.captioning import CaptionDatasetConfig, caption_job
-from glied.bulk.chunks import Pool, StreamBroken
+from glied.bulk.chunks import Chunk, Pool, StreamBroken
 from glied.bulk.config import InputConfig, ResourcesConfig
 from glied.bulk.manifest import planned
-from glied.bulk.pipeline import FEW_SHARDS, RayStream, _FetchChunks, watched
+from glied.bulk.pipeline import FEW_SHARDS, RayStream, Shortage, _FetchChunks, watched
 from glied.bulk.sources import inputs, open_source
 from glied.bulk.sources.fetch import Fetch
 from glied.bulk.tables import from_ipc, seconds_of, to_ipc
 from glied.config import parse
-from glied.errors import UsageError
+from glied.errors import JobError, UsageError
+from tests.bulk import full_store
 from tests.bulk.deadly import Deadly
 from tests.bulk.models import model_options
+
+ROOT = Path(__file__).resolve().parents[2]
+CHUNK = Chunk(0, 0, planned(id=["a"], uri=["a"], size=[1]))
 
 
 def test_silence_breaks_a_stream():
@@ -100,6 +111,58 @@ def test_what_a_task_finds_wrong_is_said_as_it_is(stream, tmp_path):
 
 
 @pytest.mark.timeout(280)
+def test_a_cluster_without_the_gpus_says_so(ray_session):
+    resources = ResourcesConfig(worker_gpus=1.0, worker_accelerator="L4", wait_s=2)
+    pool = Pool(factory=Deadly("", ""), workers=2, cpus=1.0, gpus=1.0, threads=1, accelerator="L4")
+    with pytest.raises(JobError) as caught:
+        list(RayStream(Fetch(), [pool], resources)([CHUNK]))
+    assert re.fullmatch(
+        r"the cluster has no room for \(1 CPU, 1 GPU, L4\) and \(0\.5 CPU, 0 GPU\) after \d+ s "
+        r"\(resources\.wait_s\): it has \(6 CPU, 0 GPU.*\); "
+        r"nothing adds nodes: ask for less, or start such nodes",
+        str(caught.value),
+    )
+
+
+@pytest.mark.timeout(280)
+def test_chunks_that_an_object_store_cannot_hold_are_refused(ray_session):
+    resources = ResourcesConfig(chunk_bytes=100 << 20)
+    pool = Pool(factory=Deadly("", ""), workers=1, cpus=1.0, gpus=0.0, threads=1)
+    with pytest.raises(
+        UsageError, match=r"chunk_bytes: 104857600 .* object store, which has 536870912 bytes"
+    ):
+        list(RayStream(Fetch(), [pool], resources)([CHUNK]))
+
+
+def test_only_a_shortage_of_room_is_taken_for_one():
+    log = logging.getLogger("ray.data._internal.execution.streaming_executor_state")
+    with Shortage.watched() as shortage:
+        log.error("An exception was raised", exc_info=ValueError("an image"))
+        shortage.check()
+        log.error("...", exc_info=RayTaskError("fetch", "a traceback", OutOfDiskError("Local disk is full")))
+        with pytest.raises(JobError, match=r"\(Local disk is full\)"):
+            shortage.check()
+    assert shortage not in logging.getLogger("ray.data").handlers
+
+
+@pytest.mark.timeout(280)
+def test_a_full_object_store_stops_the_job_and_blames_no_image(tmp_path):
+    command = [sys.executable, "-m", "tests.bulk.full_store", str(tmp_path)]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | full_store.ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=270,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    filled, end = done.stdout.splitlines()[-2:]
+    assert re.fullmatch(r"7\d MB are full", filled)
+    assert end.startswith("error: the object store of a node is full (Local disk is full): free its disk")
+
+
+@pytest.mark.timeout(280)
 def test_images_that_end_every_worker_are_the_only_ones_to_fail(ray_session, models, photos, tmp_path):
     options = ["--config=configs/caption/demo.yaml", f"--input.uri={photos}", f"--output.uri={tmp_path}"]
     options += [*model_options(models), "--output.unit_size=30", "--resources.chunk_images=10"]
@@ -110,3 +173,5 @@ def test_images_that_end_every_worker_are_the_only_ones_to_fail(ray_session, mod
     summary = run.execute(caption_job(config), RayStream(Fetch(), [pool], config.resources))
     assert (summary.statuses, summary.errors) == ({"ok": 58, "failed": 2}, {"lost": 2})
     assert summary.units_missing == 0
+    left = [name for name in ray.util.list_named_actors() if name.startswith("glied-")]
+    assert left == [], "no worker outlives its stream"

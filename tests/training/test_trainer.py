@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from glied.errors import UsageError
+from glied.errors import JobError, UsageError
 from glied.training import loading, steps
 from glied.training.config import TrainerConfig
 from glied.training.history import Best, Sample, read_history
@@ -68,7 +68,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, ray_session: 
     paused = train(task, dataclasses.replace(config, pause_after_steps=9))
     assert paused == {"complete": False}
     assert len(read_metrics(tmp_path / "run", "train")) == 9
-    result = train(task, config)
+    # Elastic: of two workers with four processors each only one finds room on six.
+    result = train(task, dataclasses.replace(config, workers=2, min_workers=1, cpus_per_worker=4))
 
     logged = read_metrics(tmp_path / "run", "train")
     assert [line["step"] for line in logged] == list(range(1, 19))
@@ -124,12 +125,10 @@ def test_two_workers_stream_uneven_files_and_survive_a_kill(tmp_path: Path, ray_
         assert sum(ids) == sum(range(96)), "each row once an epoch"
 
 
-def test_elastic_training_takes_the_workers_that_there_is_room_for(tmp_path: Path, ray_session: None) -> None:
-    """Three of two processors each find room on six."""
-    settings = {"workers": 4, "min_workers": 1, "cpus_per_worker": 2, "batch_size": 24, "epochs": 1}
-    result = train(ToyTask(), make_config(tmp_path / "run", **settings))
-    assert (result["complete"], result["steps"]) == (True, 4)
-    assert {line["rows"] for line in read_metrics(tmp_path / "run", "train")} == {24 / 3}
+def test_a_cluster_without_the_gpus_says_so(tmp_path: Path, ray_session: None) -> None:
+    config = make_config(tmp_path, workers=2, device="cuda", accelerator="L4", wait_s=1)
+    with pytest.raises(JobError, match=r"no room for 2 x \(1 CPU, 1 GPU, L4\) and .* \(trainer\.wait_s\)"):
+        train(ToyTask(), config)
 
 
 def test_bad_values_are_named(tmp_path: Path) -> None:
@@ -145,6 +144,8 @@ def test_bad_values_are_named(tmp_path: Path) -> None:
         make_config(tmp_path, patience=0)
     with pytest.raises(UsageError, match=r"ema_decay must be in \[0, 1\)"):
         make_config(tmp_path, ema_decay=1.0)
+    with pytest.raises(UsageError, match="accelerator L4 is a GPU"):
+        make_config(tmp_path, accelerator="L4")
     with pytest.raises(UsageError, match="epochs must be at least 1"):
         make_config(tmp_path, epochs=0)
     with pytest.raises(UsageError, match="batch_size 16 is more than the 15 training rows"):

@@ -1,0 +1,233 @@
+"""What an image and a unit cost a bulk run in bytes, requests and driver time: the inputs of docs/scaling.md.
+
+python benchmarks/footprint.py --out footprint.json
+
+The rows are those that the shipped weights give for rendered scenes. What a driver spends is measured on a
+run of many such rows without any stage, in units of `unit_size`, on this machine's disk; what object storage
+adds to it is its answer time for each of the counted requests.
+"""
+
+import json
+import os
+import platform
+import random
+import tempfile
+import time
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from glied import storage
+from glied.bulk import chunks, manifest
+from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job
+from glied.bulk.chunks import Chunk, Result, Stream, run_here
+from glied.bulk.job import Job
+from glied.bulk.ledger import Commit, Counts
+from glied.bulk.run import execute
+from glied.bulk.sinks import CAPTIONS, encode
+from glied.bulk.sources.fetch import Fetch
+from glied.bulk.tables import to_ipc
+from glied.config import parse, run
+from glied.scenes.dataset import write_split
+
+KEY = "s3://photographs/2026/{:03d}/{}.jpg"
+"""Keys of object storage, longer than names of scenes; the random ones are the hardest to compress."""
+REQUESTS = ("put_if_absent", "write_bytes", "read_bytes", "list_files", "exists", "delete")
+"""What of storage is counted."""
+SMALL_UNIT = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """How much is measured."""
+
+    scenes: int = 48
+    """Scenes that are captioned."""
+    images: int = 20_000
+    """Rows of the driver's runs; ten times as many are planned."""
+    unit_size: int = 1024
+    """Of the driver's runs; of another one it is 64."""
+    out: str | None = None
+    """Where to write the result as JSON."""
+
+
+def caption_scenes(folder: Path, count: int) -> pa.Table:
+    """Real rows: those of the shipped weights, as their run wrote them."""
+    write_split(folder / "scenes", "test", count, 0, os.cpu_count() or 1)
+    places = [f"--input.uri={folder / 'scenes' / 'images'}", f"--output.uri={folder / 'captions'}"]
+    config = parse(CaptionDatasetConfig, ["--config=configs/caption/demo.yaml", *places])
+    execute(caption_job(config), run_here(Fetch(), caption_factory(config).build()))
+    files = sorted((folder / "captions" / "captions").glob("*.parquet"))
+    return pa.concat_tables(pq.read_table(file) for file in files)
+
+
+def planned(images: int) -> pa.Table:
+    """Inputs with keys as long as those of object storage."""
+    generator = random.Random(0)
+    keys = [KEY.format(number // 1000 % 1000, generator.randbytes(8).hex()) for number in range(images)]
+    names = [key.removeprefix("s3://photographs/") for key in keys]
+    return manifest.planned(id=names, uri=keys, size=[180_000] * images)
+
+
+def measure_plan(folder: Path, images: int, config: CaptionDatasetConfig) -> dict[str, float]:
+    """Bytes of an image in the manifest, and in the driver while its chunk waits."""
+    table = planned(images)
+    made = manifest.create(str(folder), [table], 1024)
+    stored = sum(file.stat().st_size for file in folder.rglob("*.parquet"))
+    assert made.images == images
+    resources = config.resources
+    pieces = chunks.split(0, 0, table, images=resources.chunk_images, size=resources.chunk_bytes)
+    waiting = sum(len(to_ipc(piece.table)) for piece in pieces)
+    return {
+        "manifest_bytes_per_image": round(stored / images, 1),
+        "planned_bytes_per_image": round((waiting + table.nbytes) / images),
+        "images_per_chunk": round(images / len(pieces), 1),
+    }
+
+
+def measure_driver(folder: Path, rows: pa.Table, images: int, unit_size: int) -> dict[str, Any]:
+    """A run of rows that need no stage: the driver's CPU seconds, requests and files."""
+    table = folder / "images.csv"
+    table.parent.mkdir(parents=True)
+    names = [KEY.format(0, number) for number in range(images)]
+    table.write_text("\n".join(["uri", *names]) + "\n")
+    options = ["--config=configs/caption/demo.yaml", "--input.form=table", f"--input.uri={table}"]
+    options += [f"--output.uri={folder / 'run'}", f"--output.unit_size={unit_size}"]
+    config = parse(CaptionDatasetConfig, options)
+    with counted() as requests:
+        start = time.process_time()
+        execute(blank_job(config), canned(rows))
+        seconds = time.process_time() - start
+    units = -(-images // unit_size)
+    sizes = [file.stat().st_size for file in folder.glob("run/commits/*.json")]
+    return {
+        "seconds": seconds,
+        "units": units,
+        "requests": dict(requests),
+        "record_bytes": sum(sizes) / len(sizes),
+    }
+
+
+def blank_job(config: CaptionDatasetConfig) -> Job:
+    """A captioning job without its models."""
+    return Job(
+        results="captions",
+        schema=CAPTIONS,
+        encode=encode,
+        model="none",
+        config={},
+        fingerprint={},
+        source=config.input,
+        output=config.output,
+        resources=config.resources,
+        error_budget=0.0,
+        example=lambda row: row["caption"],
+    )
+
+
+def canned(rows: pa.Table) -> Stream:
+    """A stream that answers with the same rows under the names that are asked for."""
+
+    def stream(chunks: Sequence[Chunk], *, alone: bool = False) -> Iterator[Result]:
+        for chunk in chunks:
+            table = rows.take([number % rows.num_rows for number in range(chunk.table.num_rows)])
+            for name in ("id", "uri"):
+                table = table.set_column(table.schema.get_field_index(name), name, chunk.table[name])
+            yield Result(chunk.unit, chunk.start, table)
+
+    return stream
+
+
+def row_bytes(rows: pa.Table) -> float:
+    """Bytes that a row adds to a file, without what each file has once."""
+    half = rows.num_rows // 2
+    return (len(encode(rows)) - len(encode(rows.slice(0, half)))) / (rows.num_rows - half)
+
+
+@contextmanager
+def counted() -> Iterator[Counter[str]]:
+    """Calls of storage by name."""
+    requests: Counter[str] = Counter()
+    functions = {name: getattr(storage, name) for name in REQUESTS}
+
+    def counting(name: str) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            requests[name] += 1
+            return functions[name](*arguments, **options)
+
+        return call
+
+    try:
+        for name in REQUESTS:
+            setattr(storage, name, counting(name))
+        yield requests
+    finally:
+        for name, function in functions.items():
+            setattr(storage, name, function)
+
+
+def journal_bytes() -> float:
+    """Memory of a finished unit in the driver that sums up a run."""
+    tracemalloc.start()
+    kept = [
+        Commit.from_dict(json.loads(json.dumps(Commit(number, 0, counts(), "2026-11-21T12:00:00").to_dict())))
+        for number in range(5_000)
+    ]
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return size / len(kept)
+
+
+def counts() -> Counts:
+    """Those of a typical unit."""
+    stages = {"fetch": 1.25, "decode": 2.5, "regions": 30.125, "attributes": 0.5, "captions": 9.75}
+    return Counts({"ok": 1020, "rejected": 4}, {"truncated": 3, "empty": 1}, stages)
+
+
+def measure(config: Config, folder: Path) -> dict[str, Any]:
+    """All figures."""
+    defaults = parse(
+        CaptionDatasetConfig, ["--config=configs/caption/demo.yaml", "--input.uri=in", "--output.uri=out"]
+    )
+    rows = caption_scenes(folder / "rows", config.scenes)
+    large = measure_driver(folder / "large", rows, config.images, config.unit_size)
+    small = measure_driver(folder / "small", rows, config.images, SMALL_UNIT)
+    per_unit = (small["seconds"] - large["seconds"]) / (small["units"] - large["units"])
+    per_image = (large["seconds"] - per_unit * large["units"]) / config.images
+    more = {name: small["requests"][name] - large["requests"].get(name, 0) for name in small["requests"]}
+    extra = small["units"] - large["units"]
+    return {
+        **measure_plan(folder / "plan", 10 * config.images, defaults),
+        "row_bytes_per_image": round(row_bytes(rows)),
+        "record_bytes_per_unit": round(large["record_bytes"]),
+        "journal_bytes_per_unit": len(
+            json.dumps(Commit(9_999_999, 0, counts(), "2026-11-21T12:00:00.000+00:00").to_dict())
+        ),
+        "summed_bytes_per_unit": round(journal_bytes()),
+        "puts_per_unit": round((more["put_if_absent"] + more["write_bytes"]) / extra, 2),
+        "driver_ms_per_image": round(1000 * per_image, 4),
+        "driver_ms_per_unit": round(1000 * per_unit, 3),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def main() -> int:
+    """Measure, print, write."""
+    config = parse(Config, description=__doc__)
+    with tempfile.TemporaryDirectory(prefix="glied-footprint-") as folder:
+        text = json.dumps(measure(config, Path(folder)))
+    print(text)
+    if config.out:
+        Path(config.out).write_text(text + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
