@@ -105,7 +105,7 @@ def measure(folder: Path, count: int) -> dict[str, object]:
         store = str(folder / dtype)
         options = [f"--input.uri={tsv}", f"--output.uri={store}", "--extractor=benchmark", f"--dtype={dtype}"]
         seconds, peak = run_job("import_features", *options)
-        size = features.stored_size(store)
+        size = features.stored_size(store, count)
         result[dtype] = {
             "seconds": round(seconds, 1),
             "images_per_s": round(count / seconds, 1),

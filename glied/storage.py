@@ -118,22 +118,6 @@ def exists(uri: str) -> bool:
         raise StorageError(f"cannot look at {uri}: {_reason(error)}") from error
 
 
-def size_of(uri: str) -> int:
-    """Bytes of a file.
-
-    Raises:
-        FileNotFoundError: there is none.
-        StorageError: the storage or the credentials failed.
-    """
-    filesystem, path = _filesystem(uri)
-    try:
-        return int(filesystem.info(path)["size"])
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"no such file: {uri}") from error
-    except Exception as error:
-        raise StorageError(f"cannot look at {uri}: {_reason(error)}") from error
-
-
 def delete(uri: str) -> None:
     """Remove a file; one that is not there is no error."""
     filesystem, path = _filesystem(uri)

@@ -11,6 +11,7 @@ from glied.bulk.captioning import fetch_stage
 from glied.bulk.extraction import ExtractRegionsConfig, extract_job, extract_pools
 from glied.bulk.run import execute, exit_code
 from glied.config import parse, run
+from glied.datasets import features
 
 
 def main() -> int:
@@ -23,6 +24,8 @@ def main() -> int:
     stream = RayStream(fetch_stage(config.input, config.resources), extract_pools(config), config.resources)
     summary = execute(job, stream, stream.in_order)
     print("\n".join(summary.lines()))
+    if summary.units_done == summary.units:
+        print(f"store: {features.stored_size(config.output.uri, summary.images)}")
     return exit_code(summary)
 
 

@@ -26,9 +26,9 @@ def main() -> int:
     summary = execute(import_job(config), run_here(config.stage))
     print("\n".join(summary.lines()))
     code = exit_code(summary)
-    if summary.units_missing:
+    if summary.units_done < summary.units:  # another shard is still at it, or units are missing
         return code
-    print(f"store: {features.stored_size(config.output.uri)}")
+    print(f"store: {features.stored_size(config.output.uri, summary.images)}")
     missing = [] if config.input.limit else missing_images(config)
     if missing:
         captions = config.input.captions

@@ -46,13 +46,6 @@ def test_list_files_names_are_relative_and_sorted(tmp_path: Path) -> None:
     assert list(storage.list_files(str(tmp_path / "nowhere"))) == []
 
 
-def test_size_of_a_file(tmp_path: Path) -> None:
-    storage.write_bytes(str(tmp_path / "a.bin"), b"12345")
-    assert storage.size_of(str(tmp_path / "a.bin")) == 5
-    with pytest.raises(FileNotFoundError, match="no such file"):
-        storage.size_of(str(tmp_path / "none.bin"))
-
-
 def test_missing_file_and_unknown_scheme(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such file"):
         storage.read_bytes(str(tmp_path / "nothing"))

@@ -247,21 +247,21 @@ class StoredSize:
         return f"{self.images:,} images, {self.bytes / 1e9:.2f} GB, {each / 1e3:.1f} kB an image"
 
 
-def stored_size(uri: str) -> StoredSize:
-    """How much the store at `uri` takes; raises as `paths`."""
-    files = paths(uri)
-    with ThreadPoolExecutor(16) as pool:
-        return StoredSize(sum(pool.map(parquet.count_rows, files)), sum(pool.map(storage.size_of, files)))
+def stored_size(uri: str, images: int) -> StoredSize:
+    """How much the store at `uri` takes, whose `images` are known: one listing, nothing is opened."""
+    return StoredSize(images, sum(file.size for file in _listed(uri)))
+
+
+def _listed(uri: str) -> list[storage.FileInfo]:
+    """The Parquet files of a store by name."""
+    listed = [file for file in storage.list_files(uri) if file.name.endswith(".parquet")]
+    # The run folder of jobs/extract_regions.py holds the store in features/, beside its manifest.
+    inside = [file for file in listed if file.name.startswith("features/")]
+    return sorted(inside or listed, key=lambda file: file.uri)
 
 
 def _files(uri: str) -> tuple[list[str], dict[str, Any]]:
-    if uri.endswith(".parquet"):
-        files = [uri]
-    else:
-        listed = [file for file in storage.list_files(uri) if file.name.endswith(".parquet")]
-        # The run folder of jobs/extract_regions.py holds the store in features/, beside its manifest.
-        inside = [file for file in listed if file.name.startswith("features/")]
-        files = sorted(file.uri for file in inside or listed)
+    files = [uri] if uri.endswith(".parquet") else [file.uri for file in _listed(uri)]
     if not files:
         raise UsageError(f"{uri} holds no feature store: run jobs/extract_regions.py first")
     with ThreadPoolExecutor(16) as pool:

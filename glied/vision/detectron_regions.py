@@ -47,6 +47,7 @@ _BOTTOM_UP_SETTINGS: dict[str, Any] = {
     "MODEL.PIXEL_MEAN": [102.9801, 115.9465, 122.7717],
     "MODEL.ANCHOR_GENERATOR.SIZES": [[64, 128, 256, 512]],
     "MODEL.RPN.CONV_DIMS": [512],
+    "MODEL.RPN.POST_NMS_TOPK_TEST": 300,
     "MODEL.ROI_HEADS.NUM_CLASSES": 1600,
     "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIPool",
     "INPUT.MIN_SIZE_TEST": 600,
@@ -446,7 +447,6 @@ def _settings(model: str) -> Any:
     settings = get_cfg()
     if model == BOTTOM_UP:
         settings.merge_from_list([item for pair in _BOTTOM_UP_SETTINGS.items() for item in pair])
-        settings.MODEL.RPN.POST_NMS_TOPK_TEST = 300
     else:
         _merge(settings, model)
     settings.MODEL.MASK_ON = settings.MODEL.KEYPOINT_ON = False

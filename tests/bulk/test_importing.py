@@ -204,3 +204,13 @@ def test_what_is_not_there_is_named(tmp_path) -> None:
         execute(configure(tmp_path, "--input.captions=none.json"))
     with pytest.raises(UsageError, match=r"input\.boxes belongs to input\.form npz"):
         configure(tmp_path, "--input.boxes=box")
+
+
+def test_the_last_shard_looks_for_what_is_missing(tsv, tmp_path, monkeypatch, capsys) -> None:
+    wanted = {int(image.id): f"{image.id}.jpg" for image in tsv} | {5: "a.jpg"}
+    options = [f"--input.captions={write_captions(tmp_path / 'captions.json', wanted)}", "--extractor=a"]
+    options += [f"--input.uri={tmp_path / 'tsv'}", f"--output.uri={tmp_path / 'run'}", "--output.unit_size=8"]
+    assert run_main(monkeypatch, import_features, *options, "--output.shard=0/2") == 0
+    assert "store:" not in capsys.readouterr().out
+    assert run_main(monkeypatch, import_features, *options, "--output.shard=1/2") == 1  # a.jpg is nowhere
+    assert "store: 33 images" in capsys.readouterr().out

@@ -137,7 +137,8 @@ def test_training_goes_on_after_a_worker_was_killed(cluster, s3, tmp_path):
     job = submit(cluster, log, *options, job="train_scst")
 
     def worker_after_some_steps() -> psutil.Process | None:
-        if "step 4/" not in log.read_text():  # Ray Train knows of a checkpoint one report later
+        # One is uploaded, one reported, one waits for Ray Train to look: by then it knows the second.
+        if "step 6/" not in log.read_text():
             return None
         return find(cluster.processes(), "ray::RayTrainWorker")
 

@@ -148,6 +148,7 @@ def test_stores_of_different_extractors_are_not_used_together(tmp_path: Path) ->
 
 def test_stored_size_counts_images_and_bytes(tmp_path: Path) -> None:
     save(tmp_path / "unit-0.parquet", 0, 4)
-    size = features.stored_size(str(tmp_path))
+    (tmp_path / "summary.json").write_bytes(b"x" * 1000)
+    size = features.stored_size(str(tmp_path), 4)
     assert (size.images, size.bytes) == (4, (tmp_path / "unit-0.parquet").stat().st_size)
     assert str(features.StoredSize(123_287, 18_246_476_000)) == "123,287 images, 18.25 GB, 148.0 kB an image"

@@ -50,7 +50,7 @@ class ToyTask:
             Path(self.crash_file).unlink()
             os.kill(os.getpid(), signal.SIGKILL)
         loss = nn.functional.mse_loss(model(batch["x"]), batch["y"])
-        return loss, {"ids": float(sum(batch["ids"])), "rows": float(len(batch["ids"]))}
+        return loss, {"ids": float(sum(batch["ids"]))}
 
     def validate_and_show(
         self, model: nn.Module, batches: Iterable[dict]

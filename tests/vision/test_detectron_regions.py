@@ -274,6 +274,19 @@ def test_an_image_does_not_depend_on_its_batch(name, request):
 
 
 @needs_detectron2
+def test_a_feature_pyramid_of_the_model_zoo():
+    torch.manual_seed(0)
+    config = RegionsConfig(model="COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml", **SETTINGS)
+    extractor = tamed(detectron_regions.load_detectron(config))
+    images = [photo(120, 90), photo(90, 120, seed=1), photo(118, 90, seed=2)]
+    assert extractor.network.divisor == 32
+    for image, found in zip(images, extractor(images), strict=True):
+        assert found.features.shape == (len(found.scores), 1024)
+        assert set(found.labels) <= set(coco_classes())
+        assert_same(extractor([image])[0], found)
+
+
+@needs_detectron2
 def test_tiny_and_thin_images(bottom_up_attention):
     for size in ((1, 1), (3, 200)):
         found = bottom_up_attention([photo(*size)])[0]

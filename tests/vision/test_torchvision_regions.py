@@ -44,7 +44,7 @@ def photo(width: int, height: int, seed: int = 0) -> np.ndarray:
 
 def assert_same(one: Regions, other: Regions) -> None:
     np.testing.assert_allclose(one.boxes, other.boxes, atol=1e-2)
-    np.testing.assert_allclose(one.features, other.features, atol=1e-4)
+    np.testing.assert_allclose(one.features, other.features, atol=1e-4, rtol=1e-4)
     np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
     assert one.labels == other.labels
     assert one.attributes == other.attributes
