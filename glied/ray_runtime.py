@@ -5,7 +5,11 @@ import os
 import sys
 from pathlib import Path
 
+log = logging.getLogger(__name__)
+
 OBJECT_STORE_BYTES = 512 << 20
+START_ATTEMPTS = 3
+"""Ray gives a node 30 seconds, which a busy machine may need more than once."""
 
 
 def start(
@@ -36,14 +40,21 @@ def start(
     # Ray read the environment when it was imported, maybe before us: processes must agree on the loopback
     # address.
     ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
-    ray.init(
-        address="local",  # never a cluster that somebody else left running on this machine
-        num_cpus=cpus or max(os.cpu_count() or 1, workers + 2),
-        num_gpus=gpus,
-        object_store_memory=object_store_bytes,
-        include_dashboard=False,
-        logging_level=logging.WARNING,
-    )
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            ray.init(
+                address="local",  # never a cluster that somebody else left running on this machine
+                num_cpus=cpus or max(os.cpu_count() or 1, workers + 2),
+                num_gpus=gpus,
+                object_store_memory=object_store_bytes,
+                include_dashboard=False,
+                logging_level=logging.WARNING,
+            )
+            return
+        except Exception as error:  # Ray raises bare exceptions here
+            if "timed out during startup" not in str(error) or attempt == START_ATTEMPTS:
+                raise
+            log.warning("Ray did not start within its 30 seconds, attempt %d of %d", attempt, START_ATTEMPTS)
 
 
 def _prepare_local_environment() -> None:

@@ -1,12 +1,14 @@
 """A stream on a cluster whose object store and disk are full; a program, since its Ray is set up for that."""
 
+import os
 import sys
 from pathlib import Path
+
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # loopback only; read at the import
 
 import numpy as np
 import ray
 
-from glied import ray_runtime
 from glied.bulk.chunks import Chunk, Pool
 from glied.bulk.config import ResourcesConfig
 from glied.bulk.manifest import planned
@@ -16,16 +18,22 @@ from glied.errors import JobError
 from tests.bulk.deadly import Deadly
 
 STORE_BYTES = 80 << 20
-ENVIRONMENT = {"RAY_automatic_object_spilling_enabled": "0", "RAY_local_fs_capacity_threshold": "0.001"}
+FULL_DISK = {"automatic_object_spilling_enabled": False, "local_fs_capacity_threshold": 0.01}
 """What makes Ray take the disk for full."""
 
 
 def main(folder: Path) -> None:
-    """Fill the store, then send 8 MB through a stream, and print how that ends."""
+    """Fill the store, then send 5 chunks of 8 MB through a stream, and print how that ends."""
     names = [str(folder / f"{number}.jpg") for number in range(8)]
     for name in names:
         Path(name).write_bytes(bytes(1 << 20))
-    ray_runtime.start(cpus=3, object_store_bytes=STORE_BYTES)
+    ray.init(
+        address="local",
+        num_cpus=3,
+        object_store_memory=STORE_BYTES,
+        include_dashboard=False,
+        _system_config=FULL_DISK,
+    )
     held = []
     try:
         while True:
@@ -34,8 +42,9 @@ def main(folder: Path) -> None:
         print(f"{len(held)} MB are full")
     pool = Pool(factory=Deadly("", ""), workers=1, cpus=1.0, gpus=0.0, threads=1)
     stream = RayStream(Fetch(), [pool], ResourcesConfig(restarts=0, stall_s=200))
+    table = planned(id=names, uri=names, size=[1 << 20] * 8)
     try:
-        print(len(list(stream([Chunk(0, 0, planned(id=names, uri=names, size=[1 << 20] * 8))]))), "chunks")
+        print(len(list(stream([Chunk(unit, 0, table) for unit in range(5)]))), "chunks")
     except JobError as error:
         print(f"error: {error}")
 
