@@ -167,8 +167,19 @@ def measure(config: Config, name: str) -> Iterator[dict[str, Any]]:
 
 
 def _loaded(chosen: RegionsConfig, *, full: bool) -> Any:
-    """The extractor, which looks at few proposals in the short form."""
+    """The extractor, which looks at few proposals in the short form.
+
+    Values in a deep network with random weights grow until no box is left in the image; smaller ones at the
+    end of each block keep them in bounds, so that there are as many proposals as in earnest.
+    """
     extractor: Any = load_extractor(chosen)
+    detector = (
+        extractor.network.detector if hasattr(extractor, "network") else getattr(extractor, "model", None)
+    )
+    if detector is not None and chosen.model:
+        for name, module in detector.named_modules():
+            if name.endswith(("conv3.norm", "bn3")):
+                torch.nn.init.constant_(module.weight, 0.1)
     if not full and chosen.kind == "detectron2":
         extractor.network.proposals = FEW_PROPOSALS
     elif not full and chosen.model:
