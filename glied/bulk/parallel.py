@@ -31,3 +31,8 @@ def in_order(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def call(function: Callable[[Item], Answer], item: Item) -> Answer:
+    """A task of its own where there are such; here, since a worker imports the module of its task."""
+    return function(item)

@@ -128,7 +128,7 @@ class RayStream:
             return
         _start(self.pools, self.resources)
         placement.wait_for([placement.share(cpus=1)], wait_s=self.resources.wait_s, key="resources.wait_s")
-        call = ray.remote(num_cpus=1, max_retries=self.resources.restarts)(_call)
+        call = ray.remote(num_cpus=1, max_retries=self.resources.restarts)(parallel.call)
         shared = ray.put(function)
         waiting: deque[ray.ObjectRef] = deque()
         for item in chain(first, items):
@@ -267,10 +267,6 @@ def _of_one_file(chunks: Iterable[Chunk], most: int) -> Iterator[list[Chunk]]:
     for _, same in groupby(chunks, key=lambda chunk: (chunk.unit, chunk.table["file"][0].as_py())):
         while some := list(islice(same, most)):
             yield some
-
-
-def _call(function: Callable[[Item], Answer], item: Item) -> Answer:
-    return function(item)
 
 
 def _answer(task: ray.ObjectRef) -> Any:
