@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import open_clip
@@ -33,6 +33,7 @@ from glied.rewards.clip import (
 )
 from glied.rewards.config import PROMPT, ClipConfig
 from glied.rewards.pixels import Pixels
+from glied.rewards.text_encoder import has_text_tower, read_texts
 from glied.training.contrastive import contrastive_loss
 from glied.training.task import Row, Split
 from glied.training.texts import TextsConfig, all_texts, draw_text, python_random
@@ -70,6 +71,29 @@ class ClipBatch:
 
     pixels: Tensor
     tokens: Tensor
+
+
+class ClipModel(nn.Module):
+    """A CLIP in training: vectors as its own forward makes them, sooner.
+
+    Convolutions read channels last, and no text is computed behind its end token.
+    """
+
+    def __init__(self, clip: Any) -> None:
+        """Take over a model of open_clip."""
+        super().__init__()
+        self.clip = clip.to(memory_format=torch.channels_last)
+        self._reads_words = has_text_tower(clip)
+
+    def forward(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixels [B, 3, height, width], tokens [B, T] -> unit vectors [B, E] of both, and their scale."""
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        image = self.clip.encode_image(pixels, normalize=True)
+        if self._reads_words:
+            text = F.normalize(read_texts(self.clip, tokens).projected, dim=-1)
+        else:
+            text = self.clip.encode_text(tokens, normalize=True)
+        return image, text, self.clip.logit_scale.exp().clamp(max=LARGEST_SCALE)
 
 
 @dataclass(frozen=True)
@@ -112,7 +136,7 @@ class ClipTask(Light):
     def _pixels(self) -> Pixels:
         return Pixels(self._form.preprocess)
 
-    def build(self) -> nn.Module:
+    def build(self) -> ClipModel:
         """The model as training starts."""
         if self.model.start is not None:
             model: Any = open_clip_model(self.model.start).model
@@ -120,7 +144,7 @@ class ClipTask(Light):
             model = build_clip(self._form.model_config, preprocess=self.model.preprocess)
         if getattr(model, "logit_bias", None) is not None:
             model.logit_bias.requires_grad_(False)  # SigLIP's; a softmax over pairs does not see it
-        return model
+        return ClipModel(model)
 
     def data(self, split: Split) -> pa.Table:
         """Rows of `index`, `image` (URI), `texts` and `clauses`; images are decoded into the cache first."""
@@ -144,8 +168,7 @@ class ClipTask(Light):
 
     def loss(self, model: nn.Module, batch: ClipBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Contrastive over the pairs of all workers; logs the temperature's inverse and the batch's R@1."""
-        image, text, scale = model(self._pixels.normalize(batch.pixels), batch.tokens)[:3]
-        scale = scale.clamp(max=LARGEST_SCALE)
+        image, text, scale = model(self._pixels.normalize(batch.pixels), batch.tokens)
         loss = contrastive_loss(image, text, scale)
         with torch.no_grad():
             own = torch.arange(len(text), device=text.device)
@@ -154,11 +177,11 @@ class ClipTask(Light):
 
     def validate(self, model: nn.Module, batches: Iterable[ClipBatch]) -> dict[str, float]:
         """Retrieval both ways among all validation images, by full text behind the prompt."""
-        clip: Any = model
         images, texts = [], []
         for batch in batches:
-            images.append(clip.encode_image(self._pixels.normalize(batch.pixels), normalize=True).cpu())
-            texts.append(clip.encode_text(batch.tokens, normalize=True).cpu())
+            image, text, _ = model(self._pixels.normalize(batch.pixels), batch.tokens)
+            images.append(image.cpu())
+            texts.append(text.cpu())
         return both_ways(torch.cat(texts), torch.cat(images))
 
     def export(self, model: nn.Module, folder_uri: str) -> None:
@@ -166,7 +189,7 @@ class ClipTask(Light):
         form, used = self._form, None
         if self.model.start is None or form.used_tokens is not None:
             used = {*token_ids(all_texts(self.train.all), form.model_config), *(form.used_tokens or ())}
-        save_clip(folder_uri, model, form.model_config, used_tokens=used)
+        save_clip(folder_uri, cast(ClipModel, model).clip, form.model_config, used_tokens=used)
 
     def _source(self, split: Split) -> PairsConfig:
         return self.train if split == "train" else self.validation

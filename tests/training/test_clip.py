@@ -1,6 +1,7 @@
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
@@ -10,9 +11,9 @@ from PIL import Image
 
 from glied.datasets.pairs import PairsConfig
 from glied.errors import UsageError
-from glied.rewards.clip import build_clip, load_clip
+from glied.rewards.clip import build_clip, clip_tokenizer, load_clip
 from glied.rewards.config import ClipConfig
-from glied.training.clip import ClipModelConfig, ClipTask, both_ways
+from glied.training.clip import ClipModel, ClipModelConfig, ClipTask, both_ways
 from glied.training.task import Task
 from glied.training.texts import TextsConfig
 from tests.training.pairs import ARCHITECTURE, write_pairs
@@ -129,10 +130,20 @@ def test_a_published_architecture_keeps_all_its_words(pairs, tmp_path, monkeypat
     assert load_clip(ClipConfig(checkpoint=str(tmp_path / "finetuned"))).unknown_words(["giraffe"]) == []
 
 
+@pytest.mark.parametrize("class_token", [False, True])
+def test_vectors_are_those_of_open_clip(class_token):
+    torch.manual_seed(0)
+    text = ARCHITECTURE["text_cfg"] | {"embed_cls": class_token}
+    clip: Any = build_clip(ARCHITECTURE | {"custom_text": class_token, "text_cfg": text}).train()
+    pixels, tokens = torch.rand(4, 3, 32, 32), clip_tokenizer(text)(["a", "a red", "kite", "a b c"])
+    image, words, scale = clip(pixels, tokens)[:3]
+    torch.testing.assert_close(ClipModel(clip)(pixels, tokens), (image, words, scale), atol=1e-5, rtol=1e-5)
+
+
 def test_the_temperature_stays_within_clips_bound(task):
     model = task.build()
     with torch.no_grad():
-        model.logit_scale.fill_(9.0)
+        model.clip.logit_scale.fill_(9.0)
     _, scalars = task.loss(model, collate(task, task.data("train").to_pylist()))
     assert scalars["scale"] == 100
 
@@ -140,7 +151,7 @@ def test_the_temperature_stays_within_clips_bound(task):
 def test_the_bias_of_a_sigmoid_loss_is_left_alone(task, pairs):
     model = ClipModelConfig(architecture=ARCHITECTURE | {"init_logit_bias": -10.0})
     built = ClipTask(train=pairs, validation=pairs, model=model).build()
-    assert not built.logit_bias.requires_grad
+    assert not built.clip.logit_bias.requires_grad
     loss, _ = task.loss(built, collate(task, task.data("train").to_pylist()))
     loss.backward()
     assert all(parameter.grad is not None for parameter in built.parameters() if parameter.requires_grad)
