@@ -28,6 +28,7 @@ from glied.training import loading, steps
 from glied.training.config import TrainerConfig
 from glied.training.history import RESULT, Sample
 from glied.training.meter import Meter
+from glied.training.onednn import onednn_products
 from glied.training.rows import Rows, Source, Stream
 from glied.training.runlog import RunLog, interval_line
 from glied.training.task import WEIGHT, CaptioningTask, Row, ScheduledTask, Task
@@ -155,7 +156,10 @@ class Loop:
             )  # fmt: skip
         stop = min(total, self.config.pause_after_steps or total)
         self._meter = Meter(started)
-        with contextlib.closing(self._train_batches(started, started if self._stopped else stop)) as batches:
+        with (
+            onednn_products(self.device),
+            contextlib.closing(self._train_batches(started, started if self._stopped else stop)) as batches,
+        ):
             for batch in batches:
                 self._meter.loaded()
                 self._step(batch)
