@@ -43,7 +43,7 @@ _CHUNK = 256
 _CORRECT = 0
 _UNKNOWN = -100
 """Tokens of which nobody says whether they can stand there: cross-entropy leaves this label out."""
-SHARES = {"repeat": 1.5, "remove": 2.0, "duplicate": 1.5}
+SHARES = {"repeat": 1.5, "remove": 3.0, "duplicate": 1.5}
 """How often a kind is drawn in training, where not 1: the hard ones more."""
 
 
