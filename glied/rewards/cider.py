@@ -68,20 +68,25 @@ class DocumentFrequencies:
         edges = np.arange(2**bits, dtype=np.uint64) << np.uint64(64 - bits)
         return np.uint64(64 - bits), np.searchsorted(self.hashes, edges).astype(np.int32)
 
+    @cached_property
+    def _inverses(self) -> Array:
+        """Of each n-gram of the table."""
+        return math.log(self.documents) - np.log(np.maximum(1, self.counts))
+
     def inverse(self, hashes: Hashes) -> Array:
         """log(documents / max(1, frequency)) of n-grams, [U] -> [U]."""
         shift, starts = self._buckets
-        frequency, asked = np.ones(len(hashes), np.int64), np.arange(len(hashes))
+        inverses, asked = np.full(len(hashes), math.log(self.documents)), np.arange(len(hashes))
         place = starts[(hashes >> shift).astype(np.int64)]
         while len(asked):  # nearly all are found, or known to be missing, after one or two looks
             inside = place < len(self)
             asked, place, hashes = asked[inside], place[inside], hashes[inside]
             found = self.hashes[place]
             hit = found == hashes
-            frequency[asked[hit]] = self.counts[place[hit]]
+            inverses[asked[hit]] = self._inverses[place[hit]]
             beyond = found < hashes
             asked, place, hashes = asked[beyond], place[beyond] + 1, hashes[beyond]
-        return math.log(self.documents) - np.log(frequency)
+        return inverses
 
     def save(self, folder_uri: str, **metadata: str) -> None:
         """Write a checkpoint folder; `metadata` says what was counted."""
@@ -132,8 +137,8 @@ def cider_d(
     weights = counts.counts * frequencies.inverse(counts.hashes)[:, None]  # [U, S + R]
     norms = np.sqrt(counts.sum(weights**2))  # [B, N, S + R]
     ours, theirs = weights[:, :samples], weights[:, samples:]
-    side = np.stack([np.arange(weights.shape[1]) < samples, np.arange(weights.shape[1]) >= samples], axis=1)
-    shared = np.flatnonzero((weights @ side.astype(np.float64)).min(axis=1) > 0)
+    side = (np.arange(weights.shape[1]) < samples).astype(np.float64)
+    shared = np.flatnonzero((weights @ side > 0) & (weights @ (1 - side) > 0))
     ours, theirs = ours[shared, :, None], theirs[shared, None]
     similarity = counts.sum(np.minimum(ours, theirs) * theirs, shared)  # [B, N, S, R]
     norm = norms[:, :, :samples, None] * norms[:, :, None, samples:]
