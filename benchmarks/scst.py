@@ -5,8 +5,8 @@ python benchmarks/scst.py --full --out scst.json
 
 The paper's sizes with random weights: GLIED of 9,487 words over 36 regions x 2048 and 49 attributes, five
 samples and the greedy caption of an image, nearly all cut at 20 words, rewarded with CIDEr-D and with CLIP-S
-by a CLIP of open_clip (ViT-B-32, random weights, float32). Steps are those of jobs/train_scst.py: draw, score,
-reward, update; batches are made beforehand, as training makes them beside its steps.
+by a CLIP of open_clip (ViT-B-32, random weights, float32). Steps are those of jobs/train_scst.py: draw,
+score, reward, update; batches are made beforehand, as training makes them beside its steps.
 
 Seconds are those of the thread that trains: what a GPU has queued counts where it is waited for, so scoring
 counts under the reward. Without an option: batches of 4, a minute on one core. With --full: batches of 256 in
