@@ -33,7 +33,7 @@ from glied.training import history
 from glied.training.captioner import CaptionerTask
 from glied.training.config import TrainerConfig
 from glied.training.here import train_here
-from glied.training.history import TRAIN, VALIDATION
+from glied.training.history import VALIDATION
 from glied.training.scst import ScstTask
 from jobs import train_captioner, train_scst
 
@@ -192,27 +192,17 @@ def told(trainer: TrainerConfig, *, rewarded: bool) -> dict[str, Any]:
     """Validations over CPU minutes of training; not of a reward, which XE precedes."""
     run = history.read_history(trainer.output)
     cider = run.scalars(VALIDATION).get("cider", [])
-    spent = [(step, minutes(run, step)) for step, _ in cider]
     parameters = sum(one.numel() for one in Captioner.load(f"{trainer.output}/best").model.parameters())
     curve = [
-        {"step": step, "cpu_minutes": round(used, 2), "cider": round(value, 2)}
-        for (step, value), (_, used) in zip(cider, spent, strict=True)
+        {"step": step, "cpu_minutes": round(run.cpu_minutes(step), 2), "cider": round(value, 2)}
+        for step, value in cider
     ]
     numbers = {
         "parameters, millions": parameters / 1e6,
         "CIDEr val": max(value for _, value in cider) if cider else None,
-        "CPU minutes": minutes(run, run.steps),
+        "CPU minutes": run.cpu_minutes(run.steps),
     }
     return {"figures": numbers, "curve": [] if rewarded else curve}
-
-
-def minutes(run: history.History, until: int) -> float:
-    """CPU minutes of the training steps up to one, validations not counted."""
-    spent, last = 0.0, 0
-    for step, seconds in run.scalars(TRAIN)["cpu_s"]:
-        if step <= until:
-            spent, last = spent + (step - last) * seconds, step
-    return spent / 60
 
 
 # ---- figures

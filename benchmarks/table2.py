@@ -7,17 +7,17 @@ python benchmarks/table2.py --short
 Without an option: counts the parameters at the paper's sizes (V = 9,488, regions of 2048) and prints the
 results that are committed beside this file, with where they came from. Seconds.
 
-With --full: trains LSTM, SoftAtt, Up-Down, CT, Base and GLIED with configs/captioner/*_demo.yaml in this
-process, without Ray: rows, seeds, schedule and validations are those of jobs/train_captioner.py, the rows
-of an epoch in an order of its own. Then captions the test scenes (beam 3) and measures images/s, all
-models in turn, at the demo's sizes and at the paper's. A model whose result lies in --runs is not trained
-again, so the same command resumes; delete its folder there to train it anew. Needs what the configs need, and
-the features of the test scenes; about three hours on one core. Training time is the CPU time of this process
-without validation, up to the best one: other work on the machine does not count. For Base and GLIED it
-includes the prediction of attributes. Writes table2.json and table2.md to --results after each model.
+With --full: trains LSTM, SoftAtt, Up-Down, CT, Base and GLIED with configs/captioner/*_demo.yaml, as
+jobs/train_captioner.py does, but in this process (`glied.training.here`). Then captions the test scenes
+(beam 3) and measures images/s, all models in turn, at the demo's sizes and at the paper's. The same command
+goes on where it was stopped, within a model too; delete a model's folder in --runs to train it anew. Needs
+what the configs need, and the features of the test scenes; about two hours on one core. Training time is the
+CPU time of this process without validation, up to the best one: other work on the machine does not count. For
+Base and GLIED it includes the prediction of attributes. Writes table2.json and table2.md to --results after
+each model.
 
-With --short: the same with one epoch of 640 rows, 100 validation and 100 test scenes; minutes. It shows that
-the script works and says nothing about the models: its results stay in --runs, under short/.
+With --short: the same with 10 steps and 100 test scenes; minutes. It shows that the script works and says
+nothing about the models: its results stay in --runs, under short/.
 
 The last line is one JSON object.
 """
@@ -50,15 +50,14 @@ from glied.captioner.architectures import PAPER_SIZES, build_model  # noqa: E402
 from glied.captioner.captioner import Captioner, attribute_ids  # noqa: E402
 from glied.captioner.config import DecodingConfig  # noqa: E402
 from glied.captioner.decode import decode  # noqa: E402
-from glied.captioner.model import CaptioningModel  # noqa: E402
 from glied.config import parse, run  # noqa: E402
 from glied.datasets import features  # noqa: E402
 from glied.datasets.captioned import CaptionedRegions  # noqa: E402
 from glied.errors import UsageError  # noqa: E402
 from glied.evaluation.text_metrics import cider  # noqa: E402
-from glied.training import loading, steps  # noqa: E402
-from glied.training.captioner import CaptionerTask  # noqa: E402
 from glied.training.config import TrainerConfig  # noqa: E402
+from glied.training.here import train_here  # noqa: E402
+from glied.training.history import VALIDATION, read_history  # noqa: E402
 from glied.training.task import Row  # noqa: E402
 from glied.vision.attributes import AttributePredictor  # noqa: E402
 from glied.vision.regions import RegionBatch, Regions  # noqa: E402
@@ -74,8 +73,10 @@ PAPER = {
 }
 """The paper's row: name, millions of parameters, training hours, images/s (one GTX 1080 Ti), CIDEr (COCO)."""
 BATCH, BEAMS, ROUNDS = 50, 3, 3
-SHORT_EPOCHS, SHORT_ROWS, SHORT_IMAGES = 1, 640, 100
-"""Of the short form: passes over the training rows, how many they are, and validation or test scenes."""
+SHORT_STEPS, SHORT_IMAGES = 10, 100
+"""Of the short form: training steps, and test scenes."""
+RESULT = "table2.json"
+"""In a model's folder: its row of the table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,102 +185,60 @@ def parameter_table(parameters: dict[str, dict[str, int]]) -> str:
 def trained(config: Config, name: str) -> None:
     """Train a model and caption the test scenes, unless its result is there already."""
     folder = config.folder / name
-    if (folder / "result.json").exists():
+    if (folder / RESULT).exists():
         return
-    job = parse(train_captioner.Config, ["--config", str(ROOT / f"configs/captioner/{name}_demo.yaml")])
+    job = job_of(config, name)
     task = train_captioner.build_task(job)
-    trainer = dataclasses.replace(job.trainer, epochs=SHORT_EPOCHS) if config.short else job.trainer
-    result = train(task, trainer, folder, short=config.short)
+    train_here(task, job.trainer)
     captioner = Captioner.load(str(folder / "best"), DecodingConfig(beam_size=BEAMS))
     images = test_images(config.test, task.predictor, task.words.attribute_count, config.limit)
     truths = {str(number): captions for number, (_, _, captions) in enumerate(images)}
     said = {str(number): text for number, text in enumerate(captions_of(captioner, images))}
     (folder / "captions.json").write_text(json.dumps(said, indent=1))
-    result |= {
+    result = training(job.trainer) | {
         "test_cider": round(cider(said, truths), 2),
         "test_images": len(images),
         "parameters": sum(parameter.numel() for parameter in captioner.model.parameters()),
         "attributes": job.model.reads_attributes,
     }
-    (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    (folder / RESULT).write_text(json.dumps(result, indent=1) + "\n")
 
 
-def train(task: CaptionerTask, trainer: TrainerConfig, folder: Path, *, short: bool) -> dict[str, Any]:
-    """The loop of `glied.training.trainer` on one process, without Ray; exports the best model."""
-    train_rows, validation_rows = (stored(task.data(split)) for split in ("train", "validation"))
-    if short:
-        train_rows, validation_rows = train_rows[:SHORT_ROWS], validation_rows[:SHORT_IMAGES]
-    steps.seed_everything(trainer.seed, "build")
-    model = task.build()
-    optimizer = steps.build_optimizer(
-        model, name=trainer.optimizer, learning_rate=trainer.learning_rate, weight_decay=trainer.weight_decay
-    )
-    total = trainer.epochs * (len(train_rows) // trainer.batch_size)
-    spent, step = 0.0, 0
-    curve: list[dict[str, float]] = []
-    for epoch in range(trainer.epochs):
-        start = time.process_time()
-        order = loading.table_indices(
-            len(train_rows), seed=trainer.seed, epoch=epoch, rank=0, world=1, batch_size=trainer.batch_size
-        )
-        for indices in order:
-            take(
-                task, model.train(), optimizer, trainer, [train_rows[index] for index in indices], step, total
-            )
-            step += 1
-        spent += time.process_time() - start
-        if (epoch + 1) % trainer.validate_every_epochs == 0 or epoch + 1 == trainer.epochs:
-            metrics = validate(task, model, validation_rows, trainer.batch_size)
-            if metrics["cider"] > max((point["cider"] for point in curve), default=-1.0):
-                task.export(model, str(folder / "best"))
-            curve.append({"epoch": epoch + 1, "minutes": round(spent / 60, 2), **metrics})
-            print(f"{folder.name}: {json.dumps(curve[-1])}", file=sys.stderr, flush=True)
+def job_of(config: Config, name: str) -> train_captioner.Config:
+    """The config that trains a model."""
+    options = {
+        "trainer.output": config.folder / name,
+        "trainer.threads_per_worker": config.threads,
+        **({"trainer.max_steps": SHORT_STEPS} if config.short else {}),
+    }
+    given = [f"--{key}={value}" for key, value in options.items()]
+    path = ROOT / "configs" / "captioner" / f"{name}_demo.yaml"
+    return parse(train_captioner.Config, ["--config", str(path), *given])
+
+
+def training(trainer: TrainerConfig) -> dict[str, Any]:
+    """What a run tells of itself: its validations over CPU minutes, and the best of them."""
+    run_ = read_history(trainer.output)
+    curve = [
+        {
+            "epoch": round(step / run_.epoch_steps, 2),
+            "minutes": round(run_.cpu_minutes(step), 2),
+            "cider": round(value, 3),
+        }
+        for step, value in run_.scalars(VALIDATION)["cider"]
+    ]
     best = max(curve, key=lambda point: point["cider"])
     return {
         "val_cider": best["cider"],
         "best_epoch": best["epoch"],
         "minutes_to_best": best["minutes"],
         "minutes": curve[-1]["minutes"],
-        "epochs": trainer.epochs,
-        "train_images": len(train_rows),
-        "val_images": len(validation_rows),
+        "epochs": curve[-1]["epoch"],
+        "train_images": run_.config["rows"]["train"],
+        "val_images": run_.config["rows"]["validation"],
         "batch": trainer.batch_size,
         "curve": curve,
     }
-
-
-def take(
-    task: CaptionerTask,
-    model: CaptioningModel,
-    optimizer: torch.optim.Optimizer,
-    trainer: TrainerConfig,
-    rows: list[Row],
-    step: int,
-    total: int,
-) -> None:
-    """One training step, seeded as the trainer's."""
-    batch = task.collate(rows, training=True, generator=steps.generator(trainer.seed, "collate", step, 0))
-    steps.seed_everything(trainer.seed, "step", step, 0)
-    loss, _ = task.loss(model, batch)
-    factor = steps.learning_rate_factor(
-        step,
-        schedule=trainer.schedule,
-        warmup_steps=trainer.warmup_steps,
-        total_steps=total,
-        final_factor=trainer.final_factor,
-    )
-    rate = trainer.learning_rate * factor
-    steps.optimizer_step(loss, model, optimizer, learning_rate=rate, clip_norm=trainer.clip_norm)
-
-
-@torch.no_grad()
-def validate(task: CaptionerTask, model: CaptioningModel, rows: list[Row], size: int) -> dict[str, float]:
-    """Greedy CIDEr and loss on the validation scenes."""
-    batches = (
-        task.collate(part, training=False, generator=steps.generator("validation"))
-        for part in loading.batched(rows, size, drop_last=False)
-    )
-    return {name: round(value, 3) for name, value in task.validate(model.eval(), batches).items()}
 
 
 def stored(uris: list[str]) -> list[Row]:
@@ -326,9 +285,8 @@ def speeds(config: Config) -> dict[str, Any]:
     """
     demo, paper = {}, {}
     for name in config.models:
-        job = parse(train_captioner.Config, ["--config", str(ROOT / f"configs/captioner/{name}_demo.yaml")])
         captioner = Captioner.load(str(config.folder / name / "best"), DecodingConfig(beam_size=BEAMS))
-        task = train_captioner.build_task(job)
+        task = train_captioner.build_task(job_of(config, name))
         images = test_images(config.test, task.predictor, task.words.attribute_count, config.limit)
         demo[name] = prepared(captioner, images)
         paper[name] = at_paper_size(name)
@@ -382,7 +340,7 @@ def collect(config: Config) -> dict[str, Any]:
     """The results of the models that are there."""
     found = {}
     for name in PAPER:
-        path = config.folder / name / "result.json"
+        path = config.folder / name / RESULT
         if path.exists():
             found[name] = json.loads(path.read_text())
     return {
@@ -409,7 +367,7 @@ def markdown(results: dict[str, Any]) -> str:
     lines = [
         *(lines if results["short"] else []),
         f"Demo world, {some['train_images']} train / {some['val_images']} val / {some['test_images']} test "
-        f"scenes, {some['epochs']} epochs of batch {some['batch']}, one seed. {results['machine']}, "
+        f"scenes, {some['epochs']:g} epochs of batch {some['batch']}, one seed. {results['machine']}, "
         f"{results['threads']} thread(s), {results['date']}. Minutes are CPU time of training, without "
         "validation; images/s from stored regions and attributes, beam 3, batch 50, at the demo's sizes and, "
         "with random weights and 20 words, at the paper's. The paper: COCO, one GTX 1080 Ti.",

@@ -113,6 +113,14 @@ class History:
             last = step
         return spent
 
+    def cpu_minutes(self, until: int) -> float:
+        """CPU time of training steps up to one, without validation and checkpoints."""
+        spent, last = 0.0, 0
+        for step, seconds in self.scalars(TRAIN)["cpu_s"]:
+            if step <= until:
+                spent, last = spent + (step - last) * seconds, step
+        return spent / 60
+
 
 def read_history(uri: str) -> History:
     """The run at `uri`, a folder on any storage.
