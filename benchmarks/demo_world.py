@@ -4,8 +4,9 @@ python jobs/make_scenes.py --out data/scenes/test --split test --count 500
 python benchmarks/demo_world.py --out results.json
 
 Regions: AP50 and the attribute head's accuracy. Attributes: mean average precision over content words that
-at least 20 test images have. Captions: text metrics of GLIED and Base, from predicted regions and attributes.
-The last line is one JSON object with all figures. Plain torch; about two minutes on two cores.
+at least 20 test images have. Captions of each captioner, from predicted regions and attributes: text metrics,
+CLIP-S, R@1 and p(grammatical) by the CLIP that ships (and that rewarded one of them), share that has a bigram
+twice. The last line is one JSON object with all figures. Plain torch; about three minutes on two cores.
 """
 
 import json
@@ -23,7 +24,10 @@ from glied.captioner.config import DecodingConfig
 from glied.captioner.vocabulary import tokenize
 from glied.config import parse, run
 from glied.datasets.coco import load_captions
+from glied.evaluation.clip_metrics import ClipMetrics
+from glied.evaluation.diversity import diversity
 from glied.evaluation.text_metrics import text_metrics
+from glied.rewards.config import ClipConfig
 from glied.training.attributes import average_precisions
 from glied.training.regions import RegionsData, RegionsTask
 from glied.vision.attributes import AttributePredictor, load_attributes
@@ -33,6 +37,8 @@ from glied.vision.images import decode
 from glied.vision.regions import RegionBatch, Regions, load_extractor
 
 BATCH = 16
+CAPTIONERS = ("base", "glied", "glied_cider", "glied_clip_s_grammar")
+CLIP_FIGURES = ("CLIP-S", "R@1", "p(grammatical)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +48,7 @@ class Config:
     scenes: str = "data/scenes/test"
     """Scene folder of jobs/make_scenes.py."""
     weights: str = "glied/weights/demo"
-    """Folder with regions, attributes, glied and base."""
+    """Folder with regions, attributes, grammar and the captioners."""
     beam_size: int = 3
     """Beam width of the captions."""
     minimum_positives: int = 20
@@ -65,8 +71,10 @@ def main() -> int:
         predictor = load_attributes(storage.join(config.weights, "attributes"))
         figures |= attribute_precision(config, predictor, regions, references)
         words = [word for batch in batches(regions) for word in predictor.top(RegionBatch.collate(batch), 49)]
-        for name in ("base", "glied"):
-            figures |= captions(config, name, regions, words, references)
+        clip = ClipConfig(checkpoint=storage.join(config.weights, "grammar"))
+        judge = ClipMetrics(clip, storage.join(config.scenes, "images"))
+        for name in CAPTIONERS:
+            figures |= captions(config, name, regions, words, references, judge)
     figures |= {"images": len(regions), "processor": platform.processor() or platform.machine()}
     report = json.dumps(
         {key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}
@@ -120,8 +128,9 @@ def captions(
     regions: list[Regions],
     words: list[list[tuple[str, float]]],
     references: dict[str, list[str]],
+    clip: ClipMetrics,
 ) -> dict[str, Any]:
-    """Text metrics of one captioner and its speed from given regions."""
+    """Text and CLIP metrics of one captioner and its speed from given regions."""
     captioner = Captioner.load(storage.join(config.weights, name), DecodingConfig(beam_size=config.beam_size))
     start = time.perf_counter()
     texts = [
@@ -130,7 +139,10 @@ def captions(
         for found in captioner.caption(part, attributes)
     ]
     seconds = time.perf_counter() - start
-    metrics = text_metrics(dict(zip(references, texts, strict=True)), references)
+    said = dict(zip(references, texts, strict=True))
+    seen = clip(said).values
+    metrics = text_metrics(said, references) | {metric: seen[metric] for metric in CLIP_FIGURES}
+    metrics["repeated bigrams"] = diversity(texts)["repeats-2"]
     figures: dict[str, Any] = {f"{name}_{metric}": value for metric, value in metrics.items()}
     parameters = sum(parameter.numel() for parameter in captioner.model.parameters())
     return figures | {f"{name}_captions_per_s": len(texts) / seconds, f"{name}_parameters": parameters}
