@@ -127,9 +127,11 @@ def read_cells(folder: Path) -> list[dict[str, Any]]:
 
 def page(config: Config, told: Mapping[str, Any]) -> str:
     """The report, where it came from above it."""
+    cells = config.cells
+    folder = cells.relative_to(ROOT) if cells.is_relative_to(ROOT) else cells
     if not told["rows"]:
-        return f"no cells in {config.cells}: --full trains and measures; nothing is shown or refuted\n"
-    lines = [f"From the cells in {config.cells}.", ""]
+        return f"no cells in {folder}: --full trains and measures; nothing is shown or refuted\n"
+    lines = [f"From the cells in {folder}.", ""]
     if config.short:
         lines = ["**The short form: it shows that the script works and says nothing about the claims.**", ""]
     return "\n".join(lines) + "\n" + claims_table.markdown(told)
