@@ -5,20 +5,18 @@ import json
 import time
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from benchmarks.decoding import machine
-from benchmarks.table2 import captions_of, test_images
+from benchmarks.table2 import captions_of, configured, test_images
 from glied import checkpoint, storage
 from glied.captioner.architectures import build_model
 from glied.captioner.captioner import Captioner
 from glied.captioner.config import DecodingConfig
 from glied.captioner.model import CaptionerConfig
 from glied.captioner.vocabulary import tokenize
-from glied.config import parse
 from glied.datasets import features
 from glied.datasets.captioned import CaptionedRegions
 from glied.datasets.finecapeval import load_annotations
@@ -40,7 +38,6 @@ from jobs import train_captioner, train_scst
 if TYPE_CHECKING:
     from benchmarks.claims import Config
 
-ROOT = Path(__file__).resolve().parent.parent
 REWARDS = ("cider", "clip_s", "ref_clip_s", "cider_clip_s", "clip_s_grammar")
 XE_EPOCHS, REWARD_STEPS = 8, 300
 """1,000 steps of XE, then 300 of a reward: 27 cells of at most 17 minutes, 15 of at most 12 on one core."""
@@ -140,26 +137,21 @@ def job(config: "Config", variant: str, seed: int) -> Any:
         options["start"] = str(config.folder / f"glied-{seed}" / "best")
         if variant != "cider":
             options["reward.clip.checkpoint"] = config.clip
-        return _parsed(train_scst.Config, f"scst/{variant}_{config.configs}.yaml", options)
+        return configured(train_scst.Config, f"scst/{variant}_{config.configs}.yaml", options)
     options |= {} if config.short else {"trainer.epochs": XE_EPOCHS, "trainer.validate_every_epochs": 1}
     if variant == "base_wide":
         options["model.width"] = wide_base(config.configs)
     elif variant not in ("base", "glied"):
         options[f"model.{variant}"] = "true"
     name = "base" if variant.startswith("base") else "glied"
-    return _parsed(train_captioner.Config, f"captioner/{name}_{config.configs}.yaml", options)
-
-
-def _parsed(kind: Any, name: str, options: Mapping[str, Any]) -> Any:
-    given = [f"--{key}={value}" for key, value in options.items()]
-    return parse(kind, ["--config", str(ROOT / "configs" / name), *given])
+    return configured(train_captioner.Config, f"captioner/{name}_{config.configs}.yaml", options)
 
 
 @cache
 def wide_base(configs: str) -> int:
     """The width at which Base comes nearest to GLIED's number of parameters, at the demo's sizes."""
     base, glied = (
-        _parsed(train_captioner.Config, f"captioner/{name}_{configs}.yaml", {}).model
+        configured(train_captioner.Config, f"captioner/{name}_{configs}.yaml", {}).model
         for name in ("base", "glied")
     )
     wanted, step = _size(glied), 2 * base.heads

@@ -6,7 +6,7 @@ python benchmarks/demo_world.py --out results.json
 Regions: AP50 and the attribute head's accuracy. Attributes: mean average precision over content words that
 at least 20 test images have. Captions of each captioner, from predicted regions and attributes: text metrics,
 CLIP-S, R@1 and p(grammatical) by the CLIP that ships (and that rewarded one of them), share that has a bigram
-twice. The last line is one JSON object with all figures. Plain torch; about three minutes on two cores.
+twice. The last line is one JSON object with all figures. Plain torch; minutes on two cores.
 """
 
 import json
@@ -72,9 +72,9 @@ def main() -> int:
         figures |= attribute_precision(config, predictor, regions, references)
         words = [word for batch in batches(regions) for word in predictor.top(RegionBatch.collate(batch), 49)]
         clip = ClipConfig(checkpoint=storage.join(config.weights, "grammar"))
-        judge = ClipMetrics(clip, storage.join(config.scenes, "images"))
+        scorer = ClipMetrics(clip, storage.join(config.scenes, "images"))
         for name in CAPTIONERS:
-            figures |= captions(config, name, regions, words, references, judge)
+            figures |= captions(config, name, regions, words, references, scorer)
     figures |= {"images": len(regions), "processor": platform.processor() or platform.machine()}
     report = json.dumps(
         {key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}
@@ -128,7 +128,7 @@ def captions(
     regions: list[Regions],
     words: list[list[tuple[str, float]]],
     references: dict[str, list[str]],
-    clip: ClipMetrics,
+    scorer: ClipMetrics,
 ) -> dict[str, Any]:
     """Text and CLIP metrics of one captioner and its speed from given regions."""
     captioner = Captioner.load(storage.join(config.weights, name), DecodingConfig(beam_size=config.beam_size))
@@ -140,7 +140,7 @@ def captions(
     ]
     seconds = time.perf_counter() - start
     said = dict(zip(references, texts, strict=True))
-    seen = clip(said).values
+    seen = scorer(said).values
     metrics = text_metrics(said, references) | {metric: seen[metric] for metric in CLIP_FIGURES}
     metrics["repeated bigrams"] = diversity(texts)["repeats-2"]
     figures: dict[str, Any] = {f"{name}_{metric}": value for metric, value in metrics.items()}

@@ -36,6 +36,7 @@ from glied.captioner.vocabulary import SPECIAL, Vocabulary
 from glied.config import parse, run
 from glied.datasets import features
 from glied.datasets.captioned import RewardedRegions
+from glied.datasets.coco import CaptionedImage, write_captions
 from glied.rewards.clip import load_clip
 from glied.rewards.config import ClipConfig, RewardConfig
 from glied.rewards.references import save_frequencies
@@ -152,7 +153,8 @@ def make_task(config: Config, folder: Path) -> ScstTask:
     write_store(folder / "regions", names, REGIONS, FEATURES, {"weights": "random"}, drawn)
     write_store(folder / "clip", names, 1, scorer.size, image_fingerprint(scorer), drawn)
     captions = {name: [sentence(vocabulary, drawn) for _ in range(REFERENCES)] for name in names}
-    write_captions(folder / "captions.json", captions)
+    images = [CaptionedImage(number, name, own) for number, (name, own) in enumerate(captions.items())]
+    (folder / "captions.json").write_bytes(write_captions(images))
     split = RewardedRegions(
         features=str(folder / "regions"),
         captions=str(folder / "captions.json"),
@@ -202,18 +204,6 @@ def write_store(
     ]
     table = features.write(stored, [f"images/{name}" for name in names], fingerprint=fingerprint)
     (folder / "part.parquet").write_bytes(features.parquet_bytes(table))
-
-
-def write_captions(path: Path, captions: dict[str, list[str]]) -> None:
-    """In the COCO form."""
-    images = [
-        {"id": number, "file_name": name, "width": 100, "height": 100} for number, name in enumerate(captions)
-    ]
-    annotations = [
-        {"image_id": number, "caption": text} for number, own in enumerate(captions.values()) for text in own
-    ]
-    annotations = [{"id": number, **one} for number, one in enumerate(annotations)]
-    path.write_text(json.dumps({"images": images, "annotations": annotations}))
 
 
 if __name__ == "__main__":

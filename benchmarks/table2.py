@@ -26,7 +26,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,21 +211,25 @@ def job_of(config: Config, name: str) -> train_captioner.Config:
         "trainer.threads_per_worker": config.threads,
         **({"trainer.max_steps": SHORT_STEPS} if config.short else {}),
     }
+    return configured(train_captioner.Config, f"captioner/{name}_demo.yaml", options)
+
+
+def configured(kind: Any, name: str, options: Mapping[str, Any]) -> Any:
+    """A config of configs/, `options` over it."""
     given = [f"--{key}={value}" for key, value in options.items()]
-    path = ROOT / "configs" / "captioner" / f"{name}_demo.yaml"
-    return parse(train_captioner.Config, ["--config", str(path), *given])
+    return parse(kind, ["--config", str(ROOT / "configs" / name), *given])
 
 
 def training(trainer: TrainerConfig) -> dict[str, Any]:
     """What a run tells of itself: its validations over CPU minutes, and the best of them."""
-    run_ = read_history(trainer.output)
+    history = read_history(trainer.output)
     curve = [
         {
-            "epoch": round(step / run_.epoch_steps, 2),
-            "minutes": round(run_.cpu_minutes(step), 2),
+            "epoch": round(step / history.epoch_steps, 2),
+            "minutes": round(history.cpu_minutes(step), 2),
             "cider": round(value, 3),
         }
-        for step, value in run_.scalars(VALIDATION)["cider"]
+        for step, value in history.scalars(VALIDATION)["cider"]
     ]
     best = max(curve, key=lambda point: point["cider"])
     return {
@@ -234,8 +238,8 @@ def training(trainer: TrainerConfig) -> dict[str, Any]:
         "minutes_to_best": best["minutes"],
         "minutes": curve[-1]["minutes"],
         "epochs": curve[-1]["epoch"],
-        "train_images": run_.config["rows"]["train"],
-        "val_images": run_.config["rows"]["validation"],
+        "train_images": history.config["rows"]["train"],
+        "val_images": history.config["rows"]["validation"],
         "batch": trainer.batch_size,
         "curve": curve,
     }

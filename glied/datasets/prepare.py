@@ -286,6 +286,7 @@ def unpack(archives: Collection[Path], splits: Splits, out: Path) -> dict[str, i
                     if name in missing and not member.is_dir():
                         _extract(opened, member, targets[name] / name)
                         missing.discard(name)
+        # The last two are zipfile's for a compression or an encryption that it does not know.
         except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
             raise JobError(
                 f"{archive} is broken: {error}; delete it, and the same command fetches it anew"
