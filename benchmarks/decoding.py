@@ -2,6 +2,7 @@
 
 taskset -c 0 python benchmarks/decoding.py
 python benchmarks/decoding.py --full --out decoding.json --table decoding.md
+python benchmarks/decoding.py --device cuda --out decoding_gpu.json
 
 The paper's sizes: D 512, 8 heads, 36 regions x 2048, 49 attributes, 9,487 words, random weights, 20 steps;
 the end token is suppressed, so that every caption has 20 words. Each cell runs in a process of its own:
@@ -12,7 +13,10 @@ The bounds are the same products of the same shapes in the same order, those of 
 anything between them, timed in turn with the decoding: `share` counts them as plain torch products,
 `packed_share` with the linear layers packed as the engine has them, which is the harder one. A share is the
 bound's time / the time taken; above 1 the engine is faster than plain products. The last line is one JSON
-object. About a minute on two cores; --full, 216 cells, about an hour.
+object. About a minute on two cores; --full, 216 cells, about an hour: with --out it goes on where it was
+stopped on the same machine; delete the file to measure anew.
+
+With --device cuda: GLIED with 3 beams and 256 to 4,096 images; graphs_per_s: replayed as CUDA graphs.
 """
 
 import functools
@@ -35,8 +39,12 @@ from glied.captioner.captioner import Captioner
 from glied.captioner.config import DecodingConfig
 from glied.captioner.decode import decode
 from glied.captioner.inference import PackedLinear, can_pack
+from glied.captioner.model import Memory
+from glied.captioner.recording import Recorder
+from glied.captioner.search import Hypothesis
 from glied.captioner.vocabulary import Vocabulary
 from glied.config import parse, run
+from glied.errors import UsageError
 from glied.vision.regions import RegionBatch
 
 HEADS, REGIONS, FEATURES, ATTRIBUTES, WORDS, STEPS = 8, 36, 2048, 49, 9487, 20
@@ -47,6 +55,10 @@ CONTRACT = {
     "beam5_b50_bf16": ("glied", 50, 5, "bfloat16", 1),
 }
 """The cells of the short form, by the names of their figures."""
+GPU: list["Cell"] = [
+    ("glied", batch, 3, dtype, 1) for dtype in ("bfloat16", "float32") for batch in (256, 1024, 4096)
+]
+"""The cells on a GPU."""
 
 Cell = tuple[str, int, int, str, int]
 """Architecture, batch, beams, dtype, threads."""
@@ -68,6 +80,8 @@ class Config:
     """With full: threads of torch."""
     dtypes: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
     """With full: precisions."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where to decode."""
     rounds: int = 8
     """Times that each cell is measured; the fastest counts."""
     out: str | None = None
@@ -77,71 +91,111 @@ class Config:
     cell: str | None = None
     """Used by the script itself: one cell as JSON, in this process."""
 
+    def __post_init__(self) -> None:
+        """Refuse a GPU where there is none."""
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UsageError("device: cuda, but there is no GPU here; --device cpu measures the processor")
+
 
 def main() -> int:
     """Measure each cell in a process of its own."""
     config = parse(Config, description=__doc__)
     if config.cell:
-        print(json.dumps(measure(json.loads(config.cell), config.rounds)))
+        print(json.dumps(measure(json.loads(config.cell), config.rounds, torch.device(config.device))))
         return 0
     every = itertools.product(
         config.architectures, config.batches, config.beams, config.dtypes, config.threads
     )
-    cells: list[Cell] = list(every) if config.full else list(CONTRACT.values())
-    rows = [in_a_process(cell, config.rounds) for cell in cells]
-    table = markdown(rows)
+    short = list(CONTRACT.values()) if config.device == "cpu" else GPU
+    cells: list[Cell] = list(every) if config.full else short
+    before = measured(config)
+    rows = []
+    for cell in cells:
+        rows.append(before.get(cell) or in_a_process(cell, config))
+        result = figures(rows) | {"machine": machine(config.device), "cells": rows}
+        if config.out and len(rows) >= len(before):  # never fewer than there were
+            Path(config.out).write_text(json.dumps(result, indent=1) + "\n")
+    table = f"{result['machine']}\n\n{markdown(rows)}"
     print(table)
     if config.table:
         Path(config.table).write_text(table)
-    result = figures(rows) | {"machine": machine(), "cells": rows}
-    if config.out:
-        Path(config.out).write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
     return 0
 
 
-def in_a_process(cell: Cell, rounds: int) -> dict[str, Any]:
+def measured(config: Config) -> dict[Cell, dict[str, Any]]:
+    """The cells of an earlier full run on this machine."""
+    if not (config.full and config.out and Path(config.out).exists()):
+        return {}
+    found = json.loads(Path(config.out).read_text())
+    here = found["machine"] == machine(config.device)
+    return {cell_of(row): row for row in found["cells"]} if here else {}
+
+
+def cell_of(row: dict[str, Any]) -> Cell:
+    """Which cell a row is of."""
+    return row["architecture"], row["batch"], row["beams"], row["dtype"], row["threads"]
+
+
+def in_a_process(cell: Cell, config: Config) -> dict[str, Any]:
     """`measure` in a new process."""
-    command = [sys.executable, __file__, "--rounds", str(rounds), "--cell", json.dumps(cell)]
+    options = ["--rounds", str(config.rounds), "--device", config.device]
+    command = [sys.executable, __file__, *options, "--cell", json.dumps(cell)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(cell: Cell, rounds: int) -> dict[str, Any]:
-    """Captions/s of a cell and its shares of the bounds; the three are timed in turn."""
-    architecture, batch, beams, dtype, threads = cell
+def measure(cell: Cell, rounds: int, device: torch.device) -> dict[str, Any]:
+    """Captions/s of a cell and its shares of the bounds; all are timed in turn."""
+    architecture, batch, beams, dtype_name, threads = cell
+    dtype = getattr(torch, dtype_name)
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     vocabulary = paper_vocabulary()
     model = build_model(PAPER_SIZES[architecture], feature_size=FEATURES, vocabulary_size=len(vocabulary))
-    captioner = Captioner(model.to(getattr(torch, dtype)), vocabulary)
+    captioner = Captioner(model.to(device, dtype), vocabulary)
     search = DecodingConfig(beam_size=beams, min_length=STEPS, max_length=STEPS)
-    caption = captioning(captioner, inputs(batch), search)
+    regions, attributes, mask = inputs(batch)
+    given = regions.to(device), attributes.to(device), mask.to(device)
+    caption = captioning(captioner, given, search)
     assert captioner.frozen.frozen  # its weights are packed now
-    loaded = megabytes("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    caption()  # warms up
-    peak = megabytes("VmHWM")
-    bounds = {
-        name: products(architecture, batch, beams, getattr(torch, dtype), packed=name == "packed")
-        for name in ("plain", "packed")
-    }
-    for bound in bounds.values():
-        bound()  # warms up
-    seconds = [[timed(caption), *(timed(bound) for bound in bounds.values())] for _ in range(rounds)]
-    taken, plain, packed = (min(column) for column in zip(*seconds, strict=True))
+    peak = peak_of(caption, device)  # warms up
+    calls = {"decoding": caption}
+    with torch.device(device):
+        for name in ("plain", "packed"):
+            calls[name] = products(architecture, batch, beams, dtype, packed=name == "packed")
+    if device.type == "cuda":
+        calls["graphs"] = captioning(captioner, given, search, Recorder(captioner.frozen, search).decode)
+        calls["graphs"]()  # before what is recorded
+    for call in calls.values():
+        call()  # warms up
+    seconds = [{name: timed(call) for name, call in calls.items()} for _ in range(rounds)]
+    least = {name: min(one[name] for one in seconds) for name in calls}
     return {
         "architecture": architecture,
         "batch": batch,
         "beams": beams,
-        "dtype": dtype,
+        "dtype": dtype_name,
         "threads": threads,
-        "captions_per_s": round(batch / taken, 2),
-        "share": round(plain / taken, 3),
-        "packed_share": round(packed / taken, 3),
-        "loaded_mb": loaded,
-        "peak_mb": peak - loaded,
+        "captions_per_s": round(batch / least["decoding"], 2),
+        "share": round(least["plain"] / least["decoding"], 3),
+        "packed_share": round(least["packed"] / least["decoding"], 3),
+        **peak,
+        **({"graphs_per_s": round(batch / least["graphs"], 2)} if "graphs" in calls else {}),
     }
+
+
+def peak_of(call: Callable[[], None], device: torch.device) -> dict[str, int]:
+    """What lies in memory before a call, and the most that it takes above that, in MB."""
+    if device.type == "cuda":
+        loaded = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        call()
+        return {"loaded_mb": loaded >> 20, "peak_mb": (torch.cuda.max_memory_allocated() - loaded) >> 20}
+    before = megabytes("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    call()
+    return {"loaded_mb": before, "peak_mb": megabytes("VmHWM") - before}
 
 
 def paper_vocabulary() -> Vocabulary:
@@ -163,13 +217,17 @@ def inputs(batch: int) -> tuple[RegionBatch, Tensor, Tensor]:
 
 
 def captioning(
-    captioner: Captioner, given: tuple[RegionBatch, Tensor, Tensor], search: DecodingConfig
+    captioner: Captioner,
+    given: tuple[RegionBatch, Tensor, Tensor],
+    search: DecodingConfig,
+    decoder: Callable[[Memory], list[list[Hypothesis]]] | None = None,
 ) -> Callable[[], None]:
-    """Encode and decode."""
+    """Encode and decode, plainly unless there is a `decoder`."""
+    decoder = decoder or (lambda memory: decode(captioner.frozen, memory, search))
 
     @torch.inference_mode()
     def caption() -> None:
-        found = decode(captioner.frozen, captioner.frozen.encode(*given), search)
+        found = decoder(captioner.frozen.encode(*given))
         assert all(len(one[0].tokens) == STEPS for one in found)
 
     return caption
@@ -233,12 +291,16 @@ def products_of(architecture: str) -> Products:
 def products(
     architecture: str, batch: int, beams: int, dtype: torch.dtype, *, packed: bool
 ) -> Callable[[], None]:
-    """All matrix products of encoding and of 20 steps, the first with one beam, on random numbers."""
+    """All matrix products of encoding and of 20 steps, the first with one beam, on random numbers.
+
+    They are on torch's default device.
+    """
     wanted, width = products_of(architecture), PAPER_SIZES[architecture].width
+    device = torch.get_default_device()
 
     @functools.cache
     def given(size: int) -> Tensor:
-        return torch.randn(batch * max(REGIONS, beams), size, dtype=dtype)
+        return torch.randn(batch * max(REGIONS, beams), size, dtype=dtype, device=device)
 
     def layer(size: int, out: int) -> Callable[[int], Tensor]:
         made = torch.nn.Linear(size, out, bias=False, dtype=dtype)
@@ -291,9 +353,11 @@ def attention(pairs: int, keys: int, size: int, dtype: torch.dtype) -> Callable[
 
 
 def timed(call: Callable[[], None], clock: Callable[[], float] = time.perf_counter) -> float:
-    """Seconds of a call."""
+    """Seconds of a call, with what it queued on a GPU."""
     start = clock()
     call()
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
     return clock() - start
 
 
@@ -306,24 +370,25 @@ def figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The figures by the names of the contract, as far as their cells were measured."""
     named: dict[str, Any] = {"peak_mb": max(row["peak_mb"] for row in rows)}
     for name, cell in CONTRACT.items():
-        keys = ("architecture", "batch", "beams", "dtype", "threads")
         for row in rows:
-            if tuple(row[key] for key in keys) == cell:
+            if cell_of(row) == cell:
                 named |= {name: row["captions_per_s"], f"{name}_share": row["share"]}
                 named[f"{name}_packed_share"] = row["packed_share"]
     return named
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """The table, the machine above it."""
+    """The table."""
     keys = list(rows[0])
     lines = [" | ".join(keys), " | ".join("---" for _ in keys)]
     lines += [" | ".join(str(row[key]) for key in keys) for row in rows]
-    return f"{machine()}\n\n" + "\n".join(f"| {line} |" for line in lines) + "\n"
+    return "\n".join(f"| {line} |" for line in lines) + "\n"
 
 
-def machine() -> str:
-    """Processor, cores and torch."""
+def machine(device: str = "cpu") -> str:
+    """Processor or GPU, cores and torch."""
+    if device == "cuda":
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     cpu = platform.processor() or platform.machine()
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

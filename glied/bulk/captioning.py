@@ -29,6 +29,15 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CaptionerSourceConfig(CheckpointConfig):
+    """The captioner, and how it runs."""
+
+    cuda_graphs: bool = False
+    """On a GPU: record decoding as CUDA graphs and replay them where a batch's sizes come again. Same
+    captions; each recording holds the memory of a batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CaptionDatasetConfig:
     """Captions of all images under a prefix."""
 
@@ -40,7 +49,7 @@ class CaptionDatasetConfig:
     """How regions are found; its device holds the other models too."""
     attributes: CheckpointConfig
     """The attribute predictor."""
-    captioner: CheckpointConfig
+    captioner: CaptionerSourceConfig
     """The captioner."""
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     """How captions are searched."""
@@ -57,6 +66,10 @@ class CaptionDatasetConfig:
     def __post_init__(self) -> None:
         """Refuse a budget that is no share, scores without the images, and regions from nowhere."""
         check_budget(self.error_budget)
+        if self.captioner.cuda_graphs and not self.regions.device.startswith("cuda"):
+            raise UsageError(
+                f"captioner.cuda_graphs needs a GPU in regions.device, which is {self.regions.device}"
+            )
         if self.clip is not None and self.resources.pools == "split":
             raise UsageError("clip needs resources.pools fused: the second pool does not see the images")
         if (self.input.form == "features") != (self.regions.kind == "precomputed"):
@@ -89,6 +102,7 @@ class CaptionFactory:
     clip: ClipConfig | None = None
     part: Literal["all", "regions", "captions"] = "all"
     store: str = ""
+    cuda_graphs: bool = False
 
     def build(self) -> Stage:
         """Load the models of the part; see `loading.caption_stage`."""
@@ -116,6 +130,7 @@ def caption_factory(config: CaptionDatasetConfig) -> CaptionFactory:
         clip=config.clip,
         part="captions" if stored else "all",
         store=absolute(config.input.uri) if stored else "",
+        cuda_graphs=config.captioner.cuda_graphs,
     )
 
 

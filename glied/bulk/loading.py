@@ -158,7 +158,8 @@ def _clip(config: ClipConfig | None, device: str) -> "ClipScorer | None":
 def _captions(factory: CaptionFactory) -> CaptionRegions:
     device = check_device(factory.regions.device)
     predictor = load_attributes(locate(factory.attributes)).to(device)
-    captioner = Captioner.load(locate(factory.captioner), factory.decoding, device)
+    graphs = factory.cuda_graphs and device.type == "cuda"
+    captioner = Captioner.load(locate(factory.captioner), factory.decoding, device, cuda_graphs=graphs)
     name = f"{captioner.model.config.architecture}-{captioner.digest[:12]}"
     return CaptionRegions(predictor, captioner, model=name)
 

@@ -42,6 +42,14 @@ class KeyValues:
         """The same in one piece, which attention would otherwise make of it at every step."""
         return KeyValues(self.keys.contiguous(), self.values.contiguous(), self.bias)
 
+    def padded(self, multiple: int) -> "KeyValues":
+        """A copy with padding, which nothing attends to, up to a multiple of `multiple` things."""
+        batch, _, size, _ = self.keys.shape
+        more = -size % multiple
+        bias = self.keys.new_zeros(batch, 1, 1, size) if self.bias is None else self.bias
+        keys, values = (F.pad(part, (0, 0, 0, more)).contiguous() for part in (self.keys, self.values))
+        return KeyValues(keys, values, F.pad(bias, (0, more), value=-math.inf))
+
 
 @dataclass
 class WordCache:

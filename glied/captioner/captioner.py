@@ -16,6 +16,7 @@ from glied.captioner.decode import decode
 from glied.captioner.explain import Explanation, explain
 from glied.captioner.inference import freeze
 from glied.captioner.model import CaptionerConfig, CaptioningModel
+from glied.captioner.recording import Recorder
 from glied.captioner.vocabulary import PAD, Vocabulary, tokenize
 from glied.errors import UsageError
 from glied.vision.regions import RegionBatch, Regions
@@ -42,6 +43,7 @@ class Captioner:
         attribute_count: int = 49,
         decoding: DecodingConfig | None = None,
         digest: str = "",
+        cuda_graphs: bool = False,
     ) -> None:
         """The weights must not change once captions were asked for.
 
@@ -51,6 +53,7 @@ class Captioner:
             attribute_count: N, the most attribute words of an image.
             decoding: how captions are searched.
             digest: names the weights.
+            cuda_graphs: replay decoding as CUDA graphs; the model is on a GPU then.
 
         Raises:
             UsageError: a word to suppress is not in the vocabulary.
@@ -60,6 +63,7 @@ class Captioner:
         self.attribute_count = attribute_count
         self.decoding = decoding or DecodingConfig()
         self.digest = digest
+        self.cuda_graphs = cuda_graphs
         unknown = [word for word in self.decoding.suppress if word not in vocabulary]
         if unknown:
             raise UsageError(f"suppress: the captioner has no word {unknown[0]!r}")
@@ -70,6 +74,10 @@ class Captioner:
         """The model made ready for inference, when it is first asked for."""
         return freeze(self.model)
 
+    @cached_property
+    def _recorder(self) -> Recorder:
+        return Recorder(self.frozen, self.decoding, self._suppressed)
+
     @classmethod
     def load(
         cls,
@@ -77,8 +85,10 @@ class Captioner:
         decoding: DecodingConfig | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
+        *,
+        cuda_graphs: bool = False,
     ) -> "Captioner":
-        """Load a checkpoint folder that `save` wrote; `dtype` is that of the computation.
+        """Load a checkpoint folder that `save` wrote; `dtype` is that of the computation, the rest as above.
 
         Raises:
             UsageError: there is no captioner in the folder.
@@ -100,6 +110,7 @@ class Captioner:
             attribute_count=metadata["attribute_count"],
             decoding=decoding,
             digest=loaded.digest,
+            cuda_graphs=cuda_graphs,
         )
 
     def save(self, uri: str, *, half: bool = False, **extra: Any) -> None:
@@ -140,7 +151,10 @@ class Captioner:
             memory = self.frozen.encode(
                 RegionBatch.collate(list(regions)).to(device), ids.to(device), mask.to(device)
             )
-        found = decode(self.frozen, memory, self.decoding, suppressed=self._suppressed, seeds=seeds)
+        if self.cuda_graphs:
+            found = self._recorder.decode(memory, seeds)
+        else:
+            found = decode(self.frozen, memory, self.decoding, suppressed=self._suppressed, seeds=seeds)
         return [
             [Caption(" ".join(self.vocabulary.decode(one.tokens)), one.log_probability) for one in hypotheses]
             for hypotheses in found

@@ -7,6 +7,7 @@ does not depend on the batch it was in.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
 
 import torch
@@ -56,27 +57,55 @@ def decode(
     Raises:
         UsageError: words to suppress without their ids.
     """
-    if config.suppress and suppressed is None:
-        raise UsageError("suppress: words are suppressed by Captioner, which knows their ids")
     model = model if model.frozen else freeze(model, tables=False)
     device = model.embedding.weight.device
-    forbidden = torch.tensor([PAD, BOS, UNK, *(suppressed or ())], device=device)
-    uniform = _uniform(config, memory.batch_size, seeds).to(device) if config.method == "sample" else None
-    search = _start(model, memory, config)
-    every = STEPS_PER_CHECK.get(device.type, 1)
-    for step in range(config.max_length):
-        logits = model.step(search.memory, search.words, search.cache)  # [B, K, V]
-        before = search.scores - log_normalizers(logits)  # plus a word's logit: the caption's log-probability
-        _forbid(logits, search, config, forbidden)
-        search.advance(_choose(logits, before, search, config, uniform))
-        if (step + 1) % every == 0 and not _compact(search):
+    given = Given.of(config, memory.batch_size, suppressed=suppressed, seeds=seeds, device=device)
+    search = start(model, memory, config, queued=device.type != "cpu")
+    for steps in stretches(config, STEPS_PER_CHECK.get(device.type, 1)):
+        walk(model, search, config, given, steps)
+        if steps.stop == config.max_length or not _compact(search):
             break
-    else:
-        search.cut()
-    return [_merge(groups, config) for groups in search.results()]
+    return merged(search, config)
 
 
-def _start(model: CaptioningModel, memory: Memory, config: DecodingConfig) -> Search:
+@dataclass(frozen=True)
+class Given:
+    """What a search reads, besides the memory of the images.
+
+    Attributes:
+        forbidden: ids of the words that never occur.
+        uniform: random numbers for sampling [B, samples, T], or None.
+    """
+
+    forbidden: Tensor
+    uniform: Tensor | None
+
+    @classmethod
+    def of(
+        cls,
+        config: DecodingConfig,
+        batch: int,
+        *,
+        suppressed: Sequence[int] | None,
+        seeds: Sequence[int] | torch.Generator | None,
+        device: torch.device,
+    ) -> "Given":
+        """From the arguments of `decode`."""
+        if config.suppress and suppressed is None:
+            raise UsageError("suppress: words are suppressed by Captioner, which knows their ids")
+        forbidden = torch.tensor([PAD, BOS, UNK, *(suppressed or ())], device=device)
+        uniform = _uniform(config, batch, seeds).to(device) if config.method == "sample" else None
+        return cls(forbidden, uniform)
+
+
+def stretches(config: DecodingConfig, every: int) -> list[range]:
+    """The steps of a search, in the parts between two looks at which images are done."""
+    longest = config.max_length
+    return [range(first, min(first + every, longest)) for first in range(0, longest, every)]
+
+
+def start(model: CaptioningModel, memory: Memory, config: DecodingConfig, *, queued: bool) -> Search:
+    """A search before its first step; `queued` as in `Search`."""
     groups = config.chains or config.groups
     beams = 1 if config.chains else config.beam_size // groups
     return Search(
@@ -88,7 +117,24 @@ def _start(model: CaptioningModel, memory: Memory, config: DecodingConfig) -> Se
         max_length=config.max_length,
         length_penalty=config.length_penalty,
         stop="full" if config.chains else config.stop,
+        queued=queued,
     )
+
+
+def walk(model: CaptioningModel, search: Search, config: DecodingConfig, given: Given, steps: range) -> None:
+    """Go on by `steps`; at the maximum length what is alive is cut. What is queued depends on no value."""
+    for _ in steps:
+        logits = model.step(search.memory, search.words, search.cache)  # [B, K, V]
+        before = search.scores - log_normalizers(logits)  # plus a word's logit: the caption's log-probability
+        _forbid(logits, search, config, given.forbidden)
+        search.advance(_choose(logits, before, search, config, given.uniform))
+    if steps.stop == config.max_length:
+        search.cut()
+
+
+def merged(search: Search, config: DecodingConfig) -> list[list[Hypothesis]]:
+    """What `decode` returns of a search."""
+    return [_merge(groups, config) for groups in search.results()]
 
 
 def _uniform(config: DecodingConfig, batch: int, seeds: Sequence[int] | torch.Generator | None) -> Tensor:

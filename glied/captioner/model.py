@@ -12,6 +12,7 @@ word embeddings, V vocabulary.
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
+from itertools import chain
 from typing import Generic, Literal, Protocol, TypeVar
 
 import torch
@@ -153,6 +154,16 @@ class Memory:
         """The same, each source in one piece."""
         sources = {name: source.contiguous() for name, source in self.sources.items()}
         return Memory(sources, self.batch_size, self.vector)
+
+    def padded(self, multiple: int) -> "Memory":
+        """A copy in which each source has a multiple of `multiple` things, padding among them."""
+        sources = {name: source.padded(multiple) for name, source in self.sources.items()}
+        return Memory(sources, self.batch_size, None if self.vector is None else self.vector.clone())
+
+    def tensors(self) -> list[Tensor]:
+        """All of it, in a fixed order."""
+        parts = chain.from_iterable(vars(source).values() for source in self.sources.values())
+        return [part for part in (*parts, self.vector) if part is not None]
 
 
 class Cache(Protocol):

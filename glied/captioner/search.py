@@ -4,13 +4,14 @@ A beam search is K beams in G groups of k = K / G, each group with its own pool 
 decoding is one group of one beam, sampling as many groups of one beam as there are samples: a beam that ends
 is then the group's result.
 
-On a GPU nothing here asks the device for a value, except `active` and `results`: the steps between two calls
-of `active` are queued without waiting.
+Where it is `queued`, nothing here asks the device for a value, except `active` and `results`: the steps
+between two calls of `active` are queued without waiting.
 
 Shapes: B images still searched, of the M that were given; G groups of k beams, K = G * k; C candidates;
 P captions; V vocabulary; T most words.
 """
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -157,11 +158,26 @@ class Search:
         max_length: int,
         length_penalty: float,
         stop: str,
+        queued: bool,
     ) -> None:
-        """`beams` is k; `n_best` of each group are wanted; `stop` is "full" or "exact", as in the config."""
+        """Before the first step.
+
+        Args:
+            model: that encoded `memory`.
+            memory: of M images.
+            groups: G.
+            beams: k.
+            n_best: captions wanted of each group.
+            max_length: most words.
+            length_penalty: as in the config.
+            stop: "full" or "exact", as in the config.
+            queued: never look at a value between two calls of `active`, as on a GPU, where to look costs more
+                than to do what the value says is not needed.
+        """
         device, batch = model.embedding.weight.device, memory.batch_size
         self.groups, self.beams, self.n_best = groups, beams, n_best
         self.max_length, self.length_penalty, self.stop = max_length, length_penalty, stop
+        self.queued = queued
         self.step = 0
         self.images = torch.arange(batch, device=device)
         self.memory = memory.contiguous()
@@ -211,7 +227,7 @@ class Search:
 
     def _pool(self, scores: Tensor, ended: Tensor, words: int, slots: Tensor) -> None:
         """Pool those hypotheses of `words` words that have `ended`; each is a product of `step` factors."""
-        if ended.is_cpu and not ended.any():  # on a GPU to look costs more than to go on
+        if not self.queued and not ended.any():
             return
         if self.stop == "full":
             ended = self.pool.room(ended)
@@ -234,6 +250,12 @@ class Search:
         self.images, self.memory = self.images[rows], self.memory.select(rows)
         self.cache, self.pool = self.cache.select(rows), self.pool.select(rows)
         self.scores, self.words = self.scores[rows], self.words[rows]
+
+    def snapshot(self) -> "Search":
+        """Itself as it is now, for `active` and `results` later, however the search goes on."""
+        now = copy.copy(self)
+        now.pool = copy.copy(self.pool)
+        return now
 
     def results(self) -> list[list[list[Hypothesis]]]:
         """The hypotheses of each of the M images and each group, the best first."""

@@ -113,6 +113,11 @@ def test_clip_scores_on_request(configure, tmp_path):
         configure(*clip, "--resources.pools=split")
 
 
+def test_cuda_graphs_without_a_gpu_are_refused(configure):
+    with pytest.raises(UsageError, match=r"captioner\.cuda_graphs needs a GPU in regions\.device"):
+        configure("--captioner.cuda_graphs")
+
+
 def test_a_finished_run_is_left_alone(configure, tmp_path):
     execute(configure())
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/c*/*")}
