@@ -1,10 +1,9 @@
 """Decoding as CUDA graphs: what a search queues on a GPU is recorded once and replayed for other images.
 
 A step of decoding is about a hundred short kernels, which Python may launch more slowly than the GPU runs
-them.
-Between two looks at which images are done a search depends on shapes alone (see `decode.walk`): each such
-stretch is recorded at the fixed addresses of a memory that every batch of its shapes is copied to. Finished
-images do not leave a recorded batch; the replay stops when all are done.
+them. Between two looks at which images are done a search depends on shapes alone (see `decode.walk`): each
+such stretch is recorded at the fixed addresses of a memory that every batch of its shapes is copied to.
+Finished images do not leave a recorded batch; the replay stops when all are done.
 """
 
 from collections.abc import Callable, Sequence
@@ -50,12 +49,14 @@ class Recording:
     """A search over images of certain shapes.
 
     Attributes:
-        inputs: what a replay reads, at the addresses that were recorded.
+        memory: of the images, at the addresses that were recorded.
+        given: what else the search reads, at its addresses.
         begin: queues the start of the search.
         stretches: what queues each stretch of steps, and the search after it.
     """
 
-    inputs: list[Tensor]
+    memory: Memory
+    given: Given
     begin: Queue
     stretches: list[tuple[Queue, Search]]
 
@@ -63,7 +64,7 @@ class Recording:
     def of(
         cls, model: CaptioningModel, memory: Memory, config: DecodingConfig, given: Given, record: Record
     ) -> "Recording":
-        """Record the search over `memory`, which is the recording's from now on, as is `given`."""
+        """Record the search over `memory`; it and `given` are the recording's from now on."""
         begin, search = record(lambda: start(model, memory, config, queued=True))
 
         def go_on(steps: range) -> Search:
@@ -71,11 +72,12 @@ class Recording:
             return search.snapshot()
 
         parts = stretches(config, STEPS_PER_CHECK["cuda"])
-        return cls(inputs_of(memory, given), begin, [record(partial(go_on, steps)) for steps in parts])
+        return cls(memory, given, begin, [record(partial(go_on, steps)) for steps in parts])
 
-    def replay(self, inputs: list[Tensor]) -> Search:
+    def replay(self, memory: Memory, given: Given) -> Search:
         """The search over other images of the same shapes, up to where all are done."""
-        for mine, theirs in zip(self.inputs, inputs, strict=True):
+        pairs = zip(inputs_of(self.memory, self.given), inputs_of(memory, given), strict=True)
+        for mine, theirs in pairs:
             mine.copy_(theirs)
         self.begin()
         for again, search in self.stretches:
@@ -111,8 +113,7 @@ class Recorder:
             self.config, memory.batch_size, suppressed=self.suppressed, seeds=seeds, device=device
         )
         memory = memory.padded(MULTIPLE)
-        inputs = inputs_of(memory, given)
-        shapes = tuple(part.shape for part in inputs)
+        shapes = tuple(part.shape for part in inputs_of(memory, given))
         if shapes not in self._met:  # the kernels are loaded and warm after this
             self._met.add(shapes)
             return decode(self.model, memory, self.config, suppressed=self.suppressed, seeds=seeds)
@@ -122,7 +123,7 @@ class Recorder:
                 del self._recordings[next(iter(self._recordings))]  # unused for longest
             recording = Recording.of(self.model, memory, self.config, given, self.new_record())
         self._recordings[shapes] = recording
-        return merged(recording.replay(inputs), self.config)
+        return merged(recording.replay(memory, given), self.config)
 
 
 def inputs_of(memory: Memory, given: Given) -> list[Tensor]:

@@ -1,16 +1,39 @@
 """What a CUDA graph does, on a CPU.
 
 It keeps the operations with the addresses that they read and write, computes nothing that lasts while it
-records, and repeats them without any Python between them.
+records, and repeats them without any Python between them. It owns what it made; whatever else it reads must
+be kept alive by someone else, as with a CUDA graph.
 """
 
+from dataclasses import dataclass
+
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
+
+
+@dataclass(frozen=True)
+class Address:
+    """A tensor of someone else's."""
+
+    storage: StorageWeakRef
+    dtype: torch.dtype
+    place: tuple
+
+    @classmethod
+    def of(cls, tensor):
+        place = tensor.storage_offset(), tensor.size(), tensor.stride()
+        return cls(StorageWeakRef(tensor.untyped_storage()), tensor.dtype, place)
+
+    def tensor(self):
+        assert not self.storage.expired(), "a replay reads memory that was given back"
+        storage = torch.UntypedStorage._new_with_weak_ptr(self.storage.cdata)
+        return torch.empty(0, dtype=self.dtype).set_(storage, *self.place)
 
 
 class Tape(TorchDispatchMode):
-    """Operations as they were called, and what they wrote."""
+    """Operations as they were called, and what they made."""
 
     def __init__(self):
         super().__init__()
@@ -19,40 +42,57 @@ class Tape(TorchDispatchMode):
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         assert operation is not torch.ops.aten._local_scalar_dense.default, "a recording knows no values"
         found = operation(*args, **(kwargs or {}))
-        given = {address(one) for one in tensors((args, kwargs))}
-        fresh = [one for one in tensors(found) if address(one) not in given]
-        if fresh or operation._schema.is_mutable:  # the others are views
-            self.calls.append((operation, args, kwargs or {}, found, fresh))
+        given = {storage(one) for one in tensors((args, kwargs))}
+        made = {i: one for i, one in enumerate(tensors(found)) if storage(one) not in given}
+        if made or operation._schema.is_mutable:  # the others are views
+            self.calls.append((operation, *tree_map(remember, (args, kwargs or {})), made))
         return found
 
     def forget(self):
         """What was computed is gone, as if it had never been."""
-        for *_, fresh in self.calls:
-            for one in fresh:
+        for *_, made in self.calls:
+            for one in made.values():
                 one.fill_(float("nan") if one.is_floating_point() else 0)
 
     def replay(self):
-        for operation, args, kwargs, found, fresh in self.calls:
-            again = operation(*args, **kwargs)
-            for old, new in zip(tensors(found), tensors(again), strict=True):
-                if any(old is one for one in fresh):
-                    old.copy_(new)
+        for operation, args, kwargs, made in self.calls:
+            args, kwargs = tree_map(recall, (args, kwargs))
+            found = tensors(operation(*args, **kwargs))
+            for i, one in made.items():
+                one.copy_(found[i])
+
+
+def tapes():
+    """Makes what records one search."""
+    made = []  # by all tapes of the search: their pool of memory
+
+    def record(work):
+        with Tape() as tape:
+            found = work()
+        tape.forget()
+        made.extend(one for *_, parts in tape.calls for one in parts.values())
+        pool = made
+        return lambda: (pool, tape.replay())[1], found
+
+    return record
 
 
 def tensors(tree):
     return [one for one in tree_leaves(tree) if isinstance(one, torch.Tensor)]
 
 
-def address(tensor):
-    opaque = tensor.layout is not torch.strided  # a packed weight
-    return id(tensor) if opaque else tensor.untyped_storage().data_ptr()
+def plain(value):
+    """Whether it is a tensor with an address; a packed weight has none."""
+    return isinstance(value, torch.Tensor) and value.layout is torch.strided
 
 
-def tapes():
-    def record(work):
-        with Tape() as tape:
-            found = work()
-        tape.forget()
-        return tape.replay, found
+def storage(tensor):
+    return tensor.untyped_storage().data_ptr() if plain(tensor) else id(tensor)
 
-    return record
+
+def remember(value):
+    return Address.of(value) if plain(value) else value
+
+
+def recall(value):
+    return value.tensor() if isinstance(value, Address) else value
