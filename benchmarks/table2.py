@@ -11,7 +11,7 @@ With --full: trains LSTM, SoftAtt, Up-Down, CT, Base and GLIED with configs/capt
 jobs/train_captioner.py does, but in this process (`glied.training.here`). Then captions the test scenes
 (beam 3) and measures images/s, all models in turn, at the demo's sizes and at the paper's. The same command
 goes on where it was stopped, within a model too; delete a model's folder in --runs to train it anew. Needs
-what the configs need, and the features of the test scenes; about two hours on one core. Training time is the
+what the configs need, and the features of the test scenes; 2 h 15 on one core. Training time is the
 CPU time of this process without validation, up to the best one: other work on the machine does not count. For
 Base and GLIED it includes the prediction of attributes. Writes table2.json and table2.md to --results after
 each model.
