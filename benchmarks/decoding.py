@@ -48,6 +48,9 @@ from glied.errors import UsageError
 from glied.vision.regions import RegionBatch
 
 HEADS, REGIONS, FEATURES, ATTRIBUTES, WORDS, STEPS = 8, 36, 2048, 49, 9487, 20
+Cell = tuple[str, int, int, str, int]
+"""Architecture, batch, beams, dtype, threads."""
+
 CONTRACT = {
     "beam5_b50_fp32": ("glied", 50, 5, "float32", 1),
     "beam5_b1_fp32": ("glied", 1, 5, "float32", 1),
@@ -55,13 +58,10 @@ CONTRACT = {
     "beam5_b50_bf16": ("glied", 50, 5, "bfloat16", 1),
 }
 """The cells of the short form, by the names of their figures."""
-GPU: list["Cell"] = [
+GPU: list[Cell] = [
     ("glied", batch, 3, dtype, 1) for dtype in ("bfloat16", "float32") for batch in (256, 1024, 4096)
 ]
 """The cells on a GPU."""
-
-Cell = tuple[str, int, int, str, int]
-"""Architecture, batch, beams, dtype, threads."""
 
 
 @dataclass(frozen=True, kw_only=True)

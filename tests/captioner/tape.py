@@ -6,6 +6,7 @@ be kept alive by someone else, as with a CUDA graph.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -64,17 +65,21 @@ class Tape(TorchDispatchMode):
 
 def tapes():
     """Makes what records one search."""
-    made = []  # by all tapes of the search: their pool of memory
+    pool = []  # all tapes of the search: each may read what another made
 
     def record(work):
         with Tape() as tape:
             found = work()
         tape.forget()
-        made.extend(one for *_, parts in tape.calls for one in parts.values())
-        pool = made
-        return lambda: (pool, tape.replay())[1], found
+        pool.append(tape)
+        return partial(replay, pool, tape), found
 
     return record
+
+
+def replay(pool, tape):
+    """What `pool` holds stays alive as long as this can be called."""
+    tape.replay()
 
 
 def tensors(tree):

@@ -154,3 +154,4 @@ def test_cuda_graphs_find_what_decoding_finds(make_model, make_inputs):
             memory = model.encode(regions.to("cuda"), *(part.to("cuda") for part in attributes))
             expected = decode(model, memory, config, seeds=range(seed, seed + 4))
             same(recorder.decode(memory, range(seed, seed + 4)), expected)
+        assert len(recorder._recordings) == 1  # those were replays
