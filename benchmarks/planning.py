@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from glied import storage
+from glied import s3
 from glied.bulk import manifest
 from glied.bulk.config import InputConfig
 from glied.bulk.ledger import Counts, Ledger
@@ -47,7 +47,7 @@ class PagedClient:
         """Nothing is held: a page is made when it is asked for."""
         self.images = images
 
-    def call_s3(self, _: str, ContinuationToken: str = "0", **__: str) -> dict[str, Any]:  # S3's name
+    def list_objects_v2(self, ContinuationToken: str = "0", **_: str) -> dict[str, Any]:  # S3's name
         """A page of a thousand keys."""
         first = int(ContinuationToken)
         last = min(first + 1000, self.images)
@@ -73,7 +73,7 @@ def measure(part: str, images: int, folder: Path) -> dict[str, float]:
         config = InputConfig(uri=str(folder / "table.csv"), form="table")
     elif part == "listing":
         client = PagedClient(images)
-        storage._filesystem = lambda _: (client, "")  # type: ignore[assignment,return-value]
+        s3._client_of = lambda _: client  # type: ignore[assignment]
         config = InputConfig(uri="s3://bucket/photos")
     else:
         return measure_status(folder)

@@ -1,22 +1,30 @@
-"""Files by URI: local paths, `s3://` through s3fs, `http(s)://` for reading, whatever else fsspec knows.
+"""Files by URI: local paths, `s3://`, `http(s)://` for reading, whatever else fsspec knows.
 
-Control files (configs, commit records, checkpoints) go through fsspec. The bulk path reads images through
-pyarrow's file systems (`arrow_filesystem`), which fetch small objects from S3 about twice as fast.
-S3 takes endpoint (AWS_ENDPOINT_URL), profile (AWS_PROFILE), region and credentials from the usual AWS_*
-environment variables; AWS_NO_SIGN_REQUEST=1 reads public buckets without any.
+Objects in S3 are listed and read by `glied.s3`, which changes no key and checks every answer; they are
+written through s3fs. S3 takes endpoint (AWS_ENDPOINT_URL), region and credentials from the usual AWS_*
+environment variables, or from the profile that AWS_PROFILE names; AWS_NO_SIGN_REQUEST=1 reads public buckets
+without credentials.
 """
 
+import errno
+import io
+import itertools
 import os
+import stat
 import tempfile
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import fsspec
+import pyarrow as pa
 import pyarrow.fs
 
+from glied import s3
 from glied.errors import StorageError, UsageError
+from glied.s3 import TooLarge
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,8 @@ class FileInfo:
 
     Attributes:
         uri: where to read it.
-        name: path below the listed prefix, "/"-separated.
+        name: path below the listed prefix, "/"-separated; bytes of a local name that are no UTF-8 stand
+            there as %XX.
         size: bytes.
     """
 
@@ -35,34 +44,160 @@ class FileInfo:
 
 
 def join(uri: str, *parts: str) -> str:
-    """`uri` with path parts appended."""
-    return "/".join([uri.rstrip("/") or "/", *(part.strip("/") for part in parts)])
+    """`uri` with path parts appended, as they are: a part that begins with a slash leaves an empty name."""
+    base = uri.rstrip("/") if is_local(uri) else uri.removesuffix("/")
+    return "/".join([base, *parts])
 
 
 def is_local(uri: str) -> bool:
     """Whether `uri` names a file of this machine."""
-    return "://" not in uri or uri.startswith("file://")
+    return "://" not in uri or _is_file_uri(uri)
 
 
 def local_path(uri: str) -> Path:
-    """The path of a local `uri`."""
-    return Path(uri.removeprefix("file://"))
+    """The path of a local `uri`: a `file://` URI may be percent-encoded, a plain path never is."""
+    if not _is_file_uri(uri):
+        return Path(uri)
+    text = uri[len("file://") :].removeprefix("localhost")
+    decoded = Path(urllib.parse.unquote(text, errors="surrogateescape"))
+    return Path(text) if not os.path.lexists(decoded) and os.path.lexists(text) else decoded
 
 
-def read_bytes(uri: str) -> bytes:
-    """The content of a file.
+def _is_file_uri(uri: str) -> bool:
+    return uri[: len("file://")].lower() == "file://"
+
+
+def local_uri(path: str) -> str:
+    """What names a local file in valid UTF-8: its path, or where that is none, a percent-encoded URI."""
+    return path if _is_utf8(path) else "file://" + urllib.parse.quote(os.fsencode(path))
+
+
+def escaped(name: str) -> str:
+    """A local name with bytes that are no UTF-8 as %XX; other names as they are."""
+    return "".join(f"%{ord(one) - 0xDC00:02X}" if "\udc80" <= one <= "\udcff" else one for one in name)
+
+
+def read_bytes(uri: str, *, listed: int | None = None, most: int | None = None) -> bytes:
+    """The content of a file, all of it.
+
+    Args:
+        uri: of the file.
+        listed: its length in bytes as far as known, which saves a request.
+        most: longer files are not read.
 
     Raises:
         FileNotFoundError: there is none.
-        StorageError: the storage or the credentials failed.
+        TooLarge: it has more than `most` bytes.
+        StorageError: the storage or the credentials failed, or not all bytes came.
     """
+    if is_local(uri):
+        return _read_local(uri, most)
+    if place := s3.parse(uri):
+        return s3.read(place, listed=listed, most=most)
     filesystem, path = _filesystem(uri)
     try:
-        return filesystem.cat_file(path)
+        size = filesystem.info(path)["size"] if most is not None or listed is None else listed
+        if most is not None and size is not None and size > most:
+            raise TooLarge(size)
+        data = filesystem.cat_file(path)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise FileNotFoundError(f"no such file: {uri}") from error
+    except TooLarge:
+        raise
+    except Exception as error:
+        raise StorageError(f"cannot read {uri}: {_reason(error)}") from error
+    if size is not None and len(data) != size:
+        raise StorageError(f"cannot read {uri}: {len(data)} of {size} bytes came")
+    return data
+
+
+def read_range(uri: str, start: int, stop: int) -> bytes:
+    """Bytes `start` to `stop` (exclusive) of a file; raises as `read_bytes`, also where it is shorter."""
+    if place := s3.parse(uri):
+        return s3.read_range(place, start, stop)
+    try:
+        if is_local(uri):
+            with _open_local(uri) as file:
+                file.seek(start)
+                data = file.read(stop - start)
+        else:
+            filesystem, path = _filesystem(uri)
+            data = filesystem.cat_file(path, start=start, end=stop)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise FileNotFoundError(f"no such file: {uri}") from error
     except Exception as error:
         raise StorageError(f"cannot read {uri}: {_reason(error)}") from error
+    if len(data) != stop - start:
+        raise StorageError(f"{uri} is shorter than {stop} bytes: {len(data)} of {stop - start} came")
+    return data
+
+
+def file_size(uri: str) -> int:
+    """The length of a file in bytes; raises as `read_bytes`."""
+    if place := s3.parse(uri):
+        return s3.size(place)
+    try:
+        if is_local(uri):
+            with _open_local(uri) as file:
+                return os.fstat(file.fileno()).st_size
+        filesystem, path = _filesystem(uri)
+        return int(filesystem.info(path)["size"])
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise FileNotFoundError(f"no such file: {uri}") from error
+    except Exception as error:
+        raise StorageError(f"cannot read {uri}: {_reason(error)}") from error
+
+
+class RangeReader(io.RawIOBase):
+    """A file read at any place by ranges; every range comes whole, or reading raises as `read_range`."""
+
+    def __init__(self, uri: str) -> None:
+        """Asks for the size; raises as `file_size`."""
+        self.uri = uri
+        self.size = file_size(uri)
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def tell(self) -> int:
+        """The place of the next byte."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place."""
+        self._position = (
+            offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
+        )
+        return self._position
+
+    def read(self, size: int | None = -1) -> bytes:
+        """The next bytes; fewer only at the end of the file."""
+        stop = self.size if size is None or size < 0 else min(self.size, self._position + size)
+        data = read_range(self.uri, self._position, stop) if stop > self._position else b""
+        self._position += len(data)
+        return data
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer; fewer bytes only at the end of the file."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def open_input(uri: str) -> pa.NativeFile:
+    """A file to read at any place, as Parquet is; raises as `read_bytes`, while reading too."""
+    if s3.parse(uri):
+        return pa.PythonFile(RangeReader(uri), mode="r")
+    if is_local(uri) and not _is_utf8(str(local_path(uri))):
+        return pa.PythonFile(_open_local(uri), mode="r")  # Arrow takes no such name
+    filesystem, path = arrow_filesystem(uri)
+    return filesystem.open_input_file(path)
 
 
 def write_bytes(uri: str, data: bytes) -> None:
@@ -129,131 +264,146 @@ def delete(uri: str) -> None:
         raise StorageError(f"cannot delete {uri}: {_reason(error)}") from error
 
 
-def list_files(uri: str, *, recursive: bool = True) -> Iterator[FileInfo]:
+def list_files(
+    uri: str, *, recursive: bool = True, skip: Callable[[str, str], None] | None = None
+) -> Iterator[FileInfo]:
     """All files below a prefix in the order of their names; nothing if the prefix does not exist.
 
     Local folders and S3 are walked as the caller consumes them, folder by folder and page by page: memory
     does not grow with the number of files.
 
+    Args:
+        uri: the prefix.
+        recursive: whether to go into folders.
+        skip: is called with the name of what lies there and is no file, and what it is: "dangling link",
+            "link loop" (a link to a folder that it lies in) or "special file".
+
     Raises:
         StorageError: the storage or the credentials failed.
     """
-    root = uri.rstrip("/")
     try:
         if is_local(uri):
-            listed = _walk(local_path(uri).absolute(), "", recursive)
-        elif uri.startswith("s3://"):
-            listed = _list_s3(root.removeprefix("s3://"), recursive)
+            root = local_path(uri).absolute()
+            for name, size in _walk(root, "", recursive, skip or (lambda name, kind: None), ()):
+                yield FileInfo(local_uri(f"{str(root).rstrip('/')}/{name}"), escaped(name), size)
+        elif place := s3.parse(uri):
+            root_uri = f"{uri.partition('://')[0]}://{place.bucket}/"
+            prefix = place.key and place.key.removesuffix("/") + "/"
+            for key, size in s3.list_keys(place.bucket, prefix, recursive=recursive):
+                if len(key) > len(prefix) and not key.endswith("/"):  # such keys stand for folders
+                    yield FileInfo(root_uri + key, key[len(prefix) :], size)
         else:
-            listed = _list_arrow(uri, recursive)
-        for name, size in listed:
-            yield FileInfo(join(root or "/", name), name, size)
+            for name, size in _list_arrow(uri, recursive):
+                yield FileInfo(join(uri, name), name, size)
     except OSError as error:
         raise StorageError(f"cannot list {uri}: {_reason(error)}") from error
-    except StorageError:
-        raise
-    except Exception as error:  # botocore's exceptions have no common base here
-        raise StorageError(f"cannot list {uri}: {_reason(error)}") from error
 
 
-def _walk(folder: Path, prefix: str, recursive: bool) -> Iterator[tuple[str, int]]:
-    """Names and sizes below a local folder, in the order of the whole names."""
+def _walk(
+    folder: Path, prefix: str, recursive: bool, skip: Callable[[str, str], None], above: tuple[object, ...]
+) -> Iterator[tuple[str, int]]:
+    """Names and sizes below a local folder in the order of their whole names; `above` are its parents."""
     try:
+        above = (*above, _identity(folder.stat()))
         entries = list(os.scandir(folder))
     except FileNotFoundError:
         return
-    # A folder sorts as its content does, with the slash: "a-b" comes before "a/x".
-    for entry in sorted(entries, key=lambda entry: entry.name + "/" * entry.is_dir()):
-        if entry.is_dir():
-            if recursive:
-                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", recursive)
-        elif entry.is_file():
-            try:
-                entry.name.encode()
-            except UnicodeEncodeError as error:
-                raise StorageError(f"{entry.path!r}: the name is no valid UTF-8") from error
-            yield prefix + entry.name, entry.stat().st_size
-
-
-def _list_s3(path: str, recursive: bool) -> Iterator[tuple[str, int]]:
-    """Names and sizes below bucket/prefix, in the order of the keys, a page of 1,000 at a time."""
-    bucket, _, prefix = path.partition("/")
-    prefix = prefix + "/" if prefix else ""
-    filesystem, _ = _filesystem(f"s3://{bucket}")
-    request: dict[str, str] = {"Bucket": bucket, "Prefix": prefix}
-    if not recursive:
-        request["Delimiter"] = "/"
-    while True:
+    found: list[tuple[str, os.stat_result]] = []
+    for entry in entries:
         try:
-            page = filesystem.call_s3("list_objects_v2", **request)
-        except FileNotFoundError:
-            return
-        for item in page.get("Contents", []):
-            name = item["Key"][len(prefix) :]
-            if name and not name.endswith("/"):  # such keys stand for folders
-                yield name, item["Size"]
-        if not page.get("IsTruncated"):
-            return
-        request["ContinuationToken"] = page["NextContinuationToken"]
+            found.append((entry.name, entry.stat()))
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
+            skip(escaped(prefix + entry.name), "dangling link")  # or a file that was deleted meanwhile
+    # A folder sorts as its content does, with the slash: "a-b" comes before "a/x".
+    for name, status in sorted(found, key=lambda pair: pair[0] + "/" * stat.S_ISDIR(pair[1].st_mode)):
+        if stat.S_ISREG(status.st_mode):
+            yield prefix + name, status.st_size
+        elif not stat.S_ISDIR(status.st_mode):
+            skip(escaped(prefix + name), "special file")
+        elif _identity(status) in above:
+            skip(escaped(prefix + name), "link loop")
+        elif recursive:
+            yield from _walk(folder / name, f"{prefix}{name}/", recursive, skip, above)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _list_arrow(uri: str, recursive: bool) -> Iterator[tuple[str, int]]:
-    filesystem, root = arrow_filesystem(uri)
-    selector = pyarrow.fs.FileSelector(root, recursive=recursive, allow_not_found=True)
+    try:
+        filesystem, root = arrow_filesystem(uri)
+        selector = pyarrow.fs.FileSelector(root, recursive=recursive, allow_not_found=True)
+        found = sorted(filesystem.get_file_info(selector), key=lambda info: info.path)
+    except (OSError, StorageError, UsageError):
+        raise
+    except Exception as error:  # those of fsspec's file systems have no common base
+        raise StorageError(f"cannot list {uri}: {_reason(error)}") from error
     prefix = root.rstrip("/") + "/"
-    for info in sorted(filesystem.get_file_info(selector), key=lambda info: info.path):
+    if repeated := [one.path for one, next_one in itertools.pairwise(found) if one.path == next_one.path]:
+        raise StorageError(f"cannot list {uri}: the storage lists {repeated[0]} twice")
+    for info in found:
         if info.type == pyarrow.fs.FileType.File:
             yield info.path.removeprefix(prefix), info.size
 
 
-def download_folder(uri: str) -> Path:
-    """A local folder with the files of `uri`: the folder itself where it is local, else a temporary copy."""
-    if is_local(uri):
-        return local_path(uri)
-    target = Path(tempfile.mkdtemp(prefix="glied-"))
-    for file in list_files(uri):
-        path = target / file.name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(read_bytes(file.uri))
-    return target
-
-
 def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    """pyarrow's file system for `uri` and the path inside it: the fast way to many small objects."""
+    """pyarrow's file system for `uri` and the path inside it, for libraries that want one; to read a file,
+    `open_input` is the way.
+    """
     if is_local(uri):
         return pyarrow.fs.LocalFileSystem(), str(local_path(uri).absolute())
-    if uri.startswith("s3://"):
-        return _arrow_s3(), uri.removeprefix("s3://").rstrip("/")
     filesystem, path = _filesystem(uri)
     return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem)), path  # type: ignore[abstract]  # the stubs omit its methods
 
 
-def _arrow_s3() -> pyarrow.fs.S3FileSystem:
-    endpoint = urllib.parse.urlsplit(
-        os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
-    )
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    anonymous = _anonymous()
-    if not endpoint.netloc:
-        return pyarrow.fs.S3FileSystem(region=region, anonymous=anonymous)
-    return pyarrow.fs.S3FileSystem(
-        anonymous=anonymous,
-        endpoint_override=endpoint.netloc,
-        scheme="http" if endpoint.scheme == "http" else "https",
-        region=region or "us-east-1",
-    )
+def _read_local(uri: str, most: int | None) -> bytes:
+    try:
+        with _open_local(uri) as file:
+            size = os.fstat(file.fileno()).st_size
+            if most is not None and size > most:
+                raise TooLarge(size)
+            return file.read()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no such file: {uri}") from error
+    except OSError as error:
+        raise StorageError(f"cannot read {uri}: {_reason(error)}") from error
 
 
-def _anonymous() -> bool:
-    return os.environ.get("AWS_NO_SIGN_REQUEST", "").upper() in ("1", "YES", "TRUE")
+def _open_local(uri: str) -> io.BufferedReader:
+    """A regular file, opened; raises FileNotFoundError where a folder, a pipe or a device stands."""
+    path = local_path(uri)
+    # Without waiting for the writer of a pipe.
+    try:
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    except (IsADirectoryError, NotADirectoryError) as error:
+        raise FileNotFoundError(f"{path} is no file") from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise FileNotFoundError(f"{path} is no regular file")
+    return file
 
 
 def _filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    options = {"anon": True} if uri.startswith("s3://") and _anonymous() else {}
+    # Neither a local path nor a key may be taken for a chain of file systems, "a::b".
+    if is_local(uri):
+        return fsspec.filesystem("file"), str(local_path(uri).absolute())
+    if place := s3.parse(uri):
+        options = {"anon": True} if s3.is_anonymous() else {}
+        filesystem = fsspec.filesystem("s3", use_listings_cache=False, **options)
+        return filesystem, f"{place.bucket}/{place.key}".rstrip("/")
     try:
-        filesystem, path = fsspec.core.url_to_fs(
-            uri if not is_local(uri) else str(local_path(uri).absolute()), **options
-        )
+        filesystem, path = fsspec.core.url_to_fs(uri)
     except (ValueError, ImportError) as error:
         raise UsageError(f"{uri}: {_reason(error)}") from error
     return filesystem, path

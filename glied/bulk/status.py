@@ -20,7 +20,7 @@ from glied.bulk import manifest
 from glied.bulk.ledger import Commit, Counts, Ledger
 from glied.bulk.manifest import Manifest, Unit
 from glied.bulk.parallel import in_order
-from glied.errors import StorageError, UsageError
+from glied.errors import UsageError
 
 IN_FLIGHT = 64
 """Files read at once."""
@@ -153,26 +153,6 @@ def committed_units(run: Run) -> dict[int, CommittedUnit]:
     }
 
 
-def reader(uri: str) -> Callable[[str], bytes]:
-    """A function that reads the files below `uri`; threads share its connections.
-
-    It raises FileNotFoundError, or StorageError for everything else.
-    """
-    filesystem, root = storage.arrow_filesystem(uri)
-    base = len(uri.rstrip("/"))
-
-    def read(file: str) -> bytes:
-        try:
-            with filesystem.open_input_file(root.rstrip("/") + file[base:]) as opened:
-                return opened.read()
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise StorageError(f"cannot read {file}: {' '.join(str(error).split())}") from error
-
-    return read
-
-
 def status(run: Run) -> Status:
     """How far the run has come; only the names in `commits/` and the journals are read.
 
@@ -222,7 +202,7 @@ def verify(run: Run) -> Iterator[str]:
     for unit in done:
         if unit >= run.plan.units:
             yield f"unit {unit}: committed, but the manifest has {run.plan.units} units"
-    check = _Check(run.plan, reader(run.uri), done)
+    check = _Check(run.plan, storage.read_bytes, done)
     for problems in in_order(check, run.plan.read_units(done.keys()), IN_FLIGHT):
         yield from problems
 

@@ -22,9 +22,8 @@ class Piece(NamedTuple):
 
 def open_file(uri: str, *, footer: pa.parquet.FileMetaData | None = None) -> pa.parquet.ParquetFile:
     """Opens a file, whose `footer` need not be read again; raises `UsageError` when it is no Parquet file."""
-    filesystem, path = storage.arrow_filesystem(uri)
     try:
-        return pa.parquet.ParquetFile(path, metadata=footer, filesystem=filesystem)
+        return pa.parquet.ParquetFile(storage.open_input(uri), metadata=footer)
     except (OSError, pa.ArrowInvalid) as error:
         raise UsageError(f"{uri} is not a readable Parquet file: {error}") from error
 

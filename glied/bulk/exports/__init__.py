@@ -28,7 +28,7 @@ from glied.bulk.exports.units import CAPTION_COLUMNS, put, read_output, read_tab
 from glied.bulk.manifest import Manifest
 from glied.bulk.parallel import in_order
 from glied.bulk.sinks import OK
-from glied.bulk.status import IN_FLIGHT, CommittedUnit, Run, committed_units, open_run, reader
+from glied.bulk.status import IN_FLIGHT, CommittedUnit, Run, committed_units, open_run
 from glied.errors import UsageError
 
 NAMED = 20
@@ -53,13 +53,14 @@ def export(config: ExportConfig) -> Report:
             "there with --partial"
         )
     if config.form == "coco":
-        return _export_coco(config, plan, run, units)
+        return _export_coco(config, plan, units)
     if config.columns:
-        _check_columns(run, units, config.columns)
+        _check_columns(units, config.columns)
     book = Book(config, plan)
     book.open()
-    export_units = _export_sidecars if config.form == "txt" else _export_files
-    return export_units(config, plan, run, book, units)
+    if config.form == "txt":
+        return _export_sidecars(config, plan, book, units)
+    return _export_files(config, plan, book, units, run.uri)
 
 
 def _exportable(config: ExportConfig, run: Run) -> Manifest:
@@ -75,39 +76,38 @@ def _exportable(config: ExportConfig, run: Run) -> Manifest:
 
 
 def _export_files(
-    config: ExportConfig, plan: Manifest, run: Run, book: Book, units: dict[int, CommittedUnit]
+    config: ExportConfig, plan: Manifest, book: Book, units: dict[int, CommittedUnit], run_uri: str
 ) -> Report:
-    files = UnitFiles(config, run, book)
+    files = UnitFiles(config, book)
     todo = files.pending(units)
     success = storage.join(config.out, SUCCESS)
     if todo:
         storage.delete(success)
     report = _sum(Report(config, plan.units, earlier=len(units) - len(todo)), files.run(todo))
     if len(units) == plan.units:
-        content = {"run": run.uri, "plan": plan.plan, "form": config.form, "units": plan.units}
+        content = {"run": run_uri, "plan": plan.plan, "form": config.form, "units": plan.units}
         write(success, json.dumps(content).encode())
     return report
 
 
 def _export_sidecars(
-    config: ExportConfig, plan: Manifest, run: Run, book: Book, units: dict[int, CommittedUnit]
+    config: ExportConfig, plan: Manifest, book: Book, units: dict[int, CommittedUnit]
 ) -> Report:
-    sidecars = Sidecars(config, plan, run, book)
+    sidecars = Sidecars(config, plan, book)
     todo = [unit for unit in units.values() if not book.is_done(unit)]
     report = _sum(Report(config, plan.units, earlier=len(units) - len(todo)), sidecars.run(todo))
     refusals = book.refusals(units)
     return replace(report, refused=len(refusals), refusals=refusals[:NAMED])
 
 
-def _export_coco(config: ExportConfig, plan: Manifest, run: Run, units: dict[int, CommittedUnit]) -> Report:
+def _export_coco(config: ExportConfig, plan: Manifest, units: dict[int, CommittedUnit]) -> Report:
     """One JSON list, whole or not at all."""
     if config.out.endswith("/") or (storage.is_local(config.out) and storage.local_path(config.out).is_dir()):
         raise UsageError(f"out {config.out} is a folder: form coco writes one JSON file")
-    read = reader(run.uri)
     owners: dict[int | str, str] = {}
     items: list[str] = []
     images = 0
-    for table in in_order(lambda unit: read_table(read, unit, CAPTION_COLUMNS), units.values(), IN_FLIGHT):
+    for table in in_order(lambda unit: read_table(unit, CAPTION_COLUMNS), units.values(), IN_FLIGHT):
         images += table.num_rows
         for row in table.to_pylist():
             if row["status"] != OK:
@@ -151,9 +151,9 @@ def _absolute(uri: str) -> str:
     return str(storage.local_path(uri).resolve()) if storage.is_local(uri) else uri.rstrip("/")
 
 
-def _check_columns(run: Run, units: dict[int, CommittedUnit], columns: list[str]) -> None:
+def _check_columns(units: dict[int, CommittedUnit], columns: list[str]) -> None:
     for unit in units.values():
-        known = pq.read_schema(pa.BufferReader(read_output(reader(run.uri), unit))).names
+        known = pq.read_schema(pa.BufferReader(read_output(unit))).names
         unknown = [name for name in columns if name not in known]
         if unknown:
             raise UsageError(f"columns {', '.join(unknown)}: the rows have {', '.join(known)}")

@@ -10,7 +10,7 @@ from glied.bulk.exports.config import ExportConfig, UnitReport
 from glied.bulk.exports.units import write
 from glied.bulk.manifest import Manifest
 from glied.bulk.parallel import in_order
-from glied.bulk.status import IN_FLIGHT, CommittedUnit, reader
+from glied.bulk.status import IN_FLIGHT, CommittedUnit
 from glied.errors import JobError, StorageError, UsageError
 
 SUCCESS = "_SUCCESS"
@@ -36,7 +36,6 @@ class Book:
             variant = config.existing
         self.name = f"{config.form}-{variant}-{plan.plan}"
         self.exported: dict[int, int] = {}
-        self._reader = reader(config.out)
 
     def open(self) -> None:
         """Read the markers; make sure of the destination.
@@ -111,7 +110,7 @@ class Book:
             return UnitReport()
         uri = self.uri(unit, self.exported[unit])
         try:
-            return UnitReport(**json.loads(self._reader(uri)))
+            return UnitReport(**json.loads(storage.read_bytes(uri)))
         except (ValueError, TypeError) as error:
             raise JobError(f"{uri} is not of this program: {error}") from error
 

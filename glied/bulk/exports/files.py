@@ -19,7 +19,7 @@ from glied.bulk.exports.config import ExportConfig, UnitReport
 from glied.bulk.exports.units import read_table, write
 from glied.bulk.parallel import in_order
 from glied.bulk.sinks import OK
-from glied.bulk.status import CommittedUnit, Run, reader
+from glied.bulk.status import CommittedUnit
 
 EXTENSIONS = {"jsonl": ".jsonl", "webdataset": ".tar", "parquet": ".parquet"}
 UNITS_IN_FLIGHT = 8
@@ -30,10 +30,9 @@ _KEY_ESCAPED = re.compile(r"[%.\\:\x00-\x1f\x7f]|^_(?=_)|^/|(?<=/)/|/$")
 class UnitFiles:
     """Forms with a file per unit."""
 
-    def __init__(self, config: ExportConfig, run: Run, book: Book) -> None:
+    def __init__(self, config: ExportConfig, book: Book) -> None:
         self.config = config
         self.book = book
-        self.read = reader(run.uri)
         self.extension = EXTENSIONS[config.form]
 
     def pending(self, units: dict[int, CommittedUnit]) -> list[CommittedUnit]:
@@ -51,7 +50,7 @@ class UnitFiles:
         return f"unit-{unit.unit:06d}{self.extension}"
 
     def _export(self, unit: CommittedUnit) -> UnitReport:
-        table = read_table(self.read, unit, self.config.columns)
+        table = read_table(unit, self.config.columns)
         encode = {"jsonl": encode_jsonl, "webdataset": encode_webdataset, "parquet": _encode_parquet}
         write(storage.join(self.config.out, self._name(unit)), encode[self.config.form](table))
         captionless = 0

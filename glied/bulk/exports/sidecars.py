@@ -16,7 +16,7 @@ from glied.bulk.exports.config import ExportConfig, UnitReport
 from glied.bulk.exports.units import CAPTION_COLUMNS, put, read_table, write
 from glied.bulk.manifest import Manifest
 from glied.bulk.sinks import OK
-from glied.bulk.status import CommittedUnit, Run, reader
+from glied.bulk.status import CommittedUnit
 
 SIDECARS_IN_FLIGHT = 32
 NAME_BYTES = 236
@@ -27,12 +27,10 @@ _SCHEME = re.compile("[A-Za-z][A-Za-z0-9+.-]+:/(/?)")
 class Sidecars:
     """Form txt: a file per image."""
 
-    def __init__(self, config: ExportConfig, plan: Manifest, run: Run, book: Book) -> None:
+    def __init__(self, config: ExportConfig, plan: Manifest, book: Book) -> None:
         self.config = config
         self.plan = plan
         self.book = book
-        self.read = reader(run.uri)
-        self.read_sidecar = reader(config.out)
 
     def run(self, units: list[CommittedUnit]) -> Iterator[UnitReport]:
         """Export them, one after the other."""
@@ -44,7 +42,7 @@ class Sidecars:
                 yield self._export(unit, names, pool)
 
     def _export(self, unit: CommittedUnit, names: "SidecarNames", pool: ThreadPoolExecutor) -> UnitReport:
-        rows = read_table(self.read, unit, CAPTION_COLUMNS).to_pylist()
+        rows = read_table(unit, CAPTION_COLUMNS).to_pylist()
         lines: dict[int, tuple[str, bytes]] = {}
         refusals = []
         for position, row in enumerate(rows):
@@ -101,7 +99,7 @@ class Sidecars:
     def _sizes_before(self, unit: CommittedUnit, sizes: dict[int, int]) -> dict[int, int]:
         uri = self._begun_uri(unit)
         try:
-            return {int(position): size for position, size in json.loads(self.read_sidecar(uri)).items()}
+            return {int(position): size for position, size in json.loads(storage.read_bytes(uri)).items()}
         except FileNotFoundError:
             write(uri, json.dumps(sizes).encode())
             return sizes
@@ -111,7 +109,7 @@ class Sidecars:
 
     def _content(self, uri: str) -> bytes:
         try:
-            return self.read_sidecar(uri)
+            return storage.read_bytes(uri)
         except FileNotFoundError:
             return b""
 

@@ -1,7 +1,5 @@
 """A run's committed units read for an export, and its files written."""
 
-from collections.abc import Callable
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -12,22 +10,20 @@ from glied.errors import JobError, StorageError
 CAPTION_COLUMNS = ["id", "caption", "status"]
 
 
-def read_output(read: Callable[[str], bytes], unit: CommittedUnit) -> bytes:
+def read_output(unit: CommittedUnit) -> bytes:
     """The bytes of a unit's output; raises `JobError` where it is missing."""
     try:
-        return read(unit.output)
+        return storage.read_bytes(unit.output)
     except FileNotFoundError as error:
         raise JobError(
             f"unit {unit.unit} is committed, but {unit.output} is missing; jobs/status.py --verify tells more"
         ) from error
 
 
-def read_table(
-    read: Callable[[str], bytes], unit: CommittedUnit, columns: list[str] | None = None
-) -> pa.Table:
+def read_table(unit: CommittedUnit, columns: list[str] | None = None) -> pa.Table:
     """A unit's rows; raises as `read_output`, and where they are no Parquet."""
     try:
-        table = pq.read_table(pa.BufferReader(read_output(read, unit)), columns=columns)
+        table = pq.read_table(pa.BufferReader(read_output(unit)), columns=columns)
     except pa.ArrowException as error:
         raise JobError(f"{unit.output} cannot be read as Parquet: {error}") from error
     return table.select(columns) if columns else table

@@ -6,6 +6,7 @@ asked for. Tars and Parquet files are shards that are indexed in parallel. A bro
 readable, and one input with a fault for the break.
 """
 
+import os
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -63,7 +64,7 @@ def open_source(config: InputConfig | PublishedConfig, exclude: str, index: InOr
         return PublishedSource(config, uri)
     if config.form == "features":
         return StoreSource(uri)
-    files = Files(config, uri, absolute(exclude).rstrip("/") + "/")
+    files = Files(config, uri, _name_below(uri, exclude))
     if config.form == "files":
         return FileSource(files)
     if config.form == "webdataset":
@@ -80,9 +81,9 @@ def inputs(source: Source, config: InputConfig | PublishedConfig) -> Iterator[pa
         UsageError: an id stands twice and `duplicates` is error.
     """
     left = config.limit
-    unique = Unique() if config.form in ("table", "parquet", "features") else None
+    unique = Unique()
     for table in source:
-        if unique is not None and isinstance(config, InputConfig):
+        if isinstance(config, InputConfig):
             table = _distinct(table, unique, config)
         if left is not None:
             table = table.slice(0, left)
@@ -105,6 +106,24 @@ def _distinct(table: pa.Table, unique: Unique, config: InputConfig) -> pa.Table:
             "or --input.duplicates keep_first"
         )
     return table.filter(pa.array(new))
+
+
+def _name_below(uri: str, folder: str) -> str | None:
+    """What the names of files in a run folder begin with in a listing of `uri`; None where it is elsewhere.
+
+    Raises:
+        UsageError: it is the folder of the inputs itself.
+    """
+    if storage.is_local(uri) and storage.is_local(folder):
+        root, path = (os.path.realpath(storage.local_path(one)) for one in (uri, folder))
+    else:
+        root, path = uri, absolute(folder)
+    if path == root:
+        raise UsageError(
+            f"output.uri {folder} is the folder of the inputs: choose another, such as {folder}/run"
+        )
+    below = root.rstrip("/") + "/"
+    return storage.escaped(path.removeprefix(below)) + "/" if path.startswith(below) else None
 
 
 def _check_local(config: InputConfig | PublishedConfig, uri: str) -> None:

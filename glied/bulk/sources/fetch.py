@@ -1,23 +1,24 @@
 """Fetching the bytes of a chunk of images.
 
-Files go through pyarrow's file systems with threads, http(s) through `web`. Only storage can fail here: such
-a failure is retried a bounded number of times and then becomes the row's error, never the image's fault.
+Files go through `storage` with threads, http(s) through `web`. Only storage can fail here: such a failure is
+retried a bounded number of times and then becomes the row's error, never the image's fault.
 """
 
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.fs
 
 from glied import storage
 from glied.bulk import tables
 from glied.bulk.manifest import INPUT
+from glied.bulk.sources import archives
+from glied.bulk.sources.archives import Place
 from glied.bulk.sources.listing import passed_name
 from glied.bulk.sources.web import WebReader
 from glied.datasets import parquet
@@ -133,26 +134,12 @@ class Fetch:
             return _failed(row, STORAGE, str(error))
 
     def _read_file(self, uri: str, listed: int | None) -> bytes:
-        """The whole file.
-
-        An answer that breaks off in its header passes for an empty file: a size that was not listed, or none
-        at all, must show twice.
-        """
-        data = self._read_once(uri)
-        surprising = not data if listed is None else len(data) != listed
-        if surprising and len(self._read_once(uri)) != len(data):
-            raise OSError(f"{uri} changes while it is read")
-        return data
-
-    def _read_once(self, uri: str) -> bytes:
-        with _open(uri) as file:
-            size = file.size()
-            if size > self.max_bytes:
-                raise ImageError(TOO_LARGE, f"{size} bytes are more than the {self.max_bytes} allowed")
-            data = file.read()
-        if len(data) != size:
-            raise OSError(f"{len(data)} of {size} bytes came")
-        return data
+        try:
+            return storage.read_bytes(uri, listed=listed, most=self.max_bytes)
+        except storage.TooLarge as error:
+            raise ImageError(
+                TOO_LARGE, f"{error.size} bytes are more than the {self.max_bytes} allowed"
+            ) from error
 
     def _oversized(self, row: Row, size: int) -> Row:
         return _failed(row, TOO_LARGE, f"{size} bytes are more than the {self.max_bytes} allowed")
@@ -180,19 +167,23 @@ class Fetch:
 
     def _tar_rows(self, uri: str, rows: list[Row]) -> list[Row]:
         """Images and sidecars; members close to each other take one request."""
-        fetched: list[Row] = []
-        for some in _neighbors(rows, self.max_bytes):
-            if some[0]["size"] > self.max_bytes:
-                fetched.append(self._oversized(some[0], some[0]["size"]))
-                continue
-            start, stop = _extent(some)
+        fetched = {
+            row["id"]: self._oversized(row, row["size"]) for row in rows if row["size"] > self.max_bytes
+        }
+        for some in _neighbors([row for row in rows if row["id"] not in fetched], self.max_bytes):
+            places = [place for row in some for place in _places(row).values()]
+            read = functools.partial(archives.read, uri, some[0].get("compressed"), places)
             try:
-                data = self.retried(functools.partial(read_range, uri, start, stop))
+                found = dict(zip(places, self.retried(read), strict=True))
             except (FileNotFoundError, Unreadable) as error:
-                fetched += [_failed(row, STORAGE, str(error)) for row in some]
+                fetched |= {row["id"]: _failed(row, STORAGE, str(error)) for row in some}
                 continue
-            fetched += [_read(row, _cut(data, start, row)) | _sidecars(row, data, start) for row in some]
-        return fetched
+            for row in some:
+                data = {name: found[place] for name, place in _places(row).items()}
+                fetched[row["id"]] = _read(row, data.pop("")) | {
+                    INPUT + passed_name(name): text.decode(errors="replace") for name, text in data.items()
+                }
+        return [fetched[row["id"]] for row in rows]
 
     def _parquet_rows(self, uri: str, rows: list[Row]) -> list[Row]:
         """The images and all other columns of rows of one file."""
@@ -215,7 +206,7 @@ class Fetch:
     def _delivers(self, uri: str) -> bool:
         """Whether the storage gives the file's bytes, so that what was wrong is in them."""
         try:
-            return bool(self.retried(functools.partial(read_range, uri, 0, 1)))
+            return bool(self.retried(functools.partial(storage.read_range, uri, 0, 1)))
         except (OSError, Unreadable):
             return False
 
@@ -238,67 +229,26 @@ def _read(row: Row, data: bytes) -> Row:
     return {"id": row["id"], "uri": row["uri"], "data": data, "kind": None, "error": None}
 
 
-def _places(row: Row) -> list[Row]:
-    """Byte ranges of an image and its sidecars; sidecars that are longer than text should be are left out."""
-    return [row, *(one for one in row["sidecars"] if one["size"] <= SIDECAR_BYTES)]
-
-
-def _extent(rows: Iterable[Row]) -> tuple[int, int]:
-    places = [place for row in rows for place in _places(row)]
-    return min(one["offset"] for one in places), max(one["offset"] + one["size"] for one in places)
+def _places(row: Row) -> dict[str, Place]:
+    """Places of an image, under "", and its sidecars; those longer than text should be are left out."""
+    sidecars = {one["name"]: Place(one["offset"], one["size"]) for one in row["sidecars"]}
+    small = {name: place for name, place in sidecars.items() if place.size <= SIDECAR_BYTES}
+    return {"": Place(row["offset"], row["size"])} | small
 
 
 def _neighbors(rows: list[Row], max_bytes: int) -> Iterator[list[Row]]:
-    """Runs of rows whose common extent is not much larger than what is wanted of it."""
+    """Runs of rows whose common extent is not much larger than what is wanted of it.
+
+    A compressed tar is read from one end to the other: its rows are one run.
+    """
     run: list[Row] = []
     for row in rows:
-        start, stop = _extent([*run, row])
-        wanted = sum(place["size"] + _TAR_PADDING for one in [*run, row] for place in _places(one))
-        if run and (stop - start > 2 * wanted or stop - start > max_bytes):
+        places = [place for one in [*run, row] for place in _places(one).values()]
+        extent = max(sum(place) for place in places) - min(place.offset for place in places)
+        wanted = sum(place.size + _TAR_PADDING for place in places)
+        if run and row.get("compressed") is None and extent > min(2 * wanted, max_bytes):
             yield run
             run = []
         run.append(row)
     if run:
         yield run
-
-
-def _cut(data: bytes, start: int, place: Row) -> bytes:
-    return data[place["offset"] - start :][: place["size"]]
-
-
-def _sidecars(row: Row, data: bytes, start: int) -> Row:
-    texts = {place["name"]: _cut(data, start, place) for place in _places(row)[1:]}
-    return {INPUT + passed_name(name): text.decode(errors="replace") for name, text in texts.items()}
-
-
-def read_range(uri: str, start: int, stop: int) -> bytes:
-    """Bytes `start` to `stop` of a file; raises OSError where it is shorter."""
-    with _open(uri) as file:
-        data = file.read_at(stop - start, start)  # type: ignore[call-arg]  # the stubs omit the offset
-    if len(data) < stop - start:
-        raise OSError(f"{uri} is shorter than it was when it was indexed")
-    return data
-
-
-def read_whole(uri: str) -> bytes:
-    """All bytes of a file; raises OSError where fewer come than it has."""
-    with _open(uri) as file:
-        data, size = file.read(), file.size()
-    if len(data) != size:
-        raise OSError(f"{len(data)} of {size} bytes came")
-    return data
-
-
-def _open(uri: str) -> pa.NativeFile:
-    scheme, separator, rest = uri.partition("://")
-    if not separator:
-        return pyarrow.fs.LocalFileSystem().open_input_file(uri)
-    bucket, _, key = rest.partition("/")
-    filesystem, root = _filesystem(f"{scheme}://{bucket}")
-    return filesystem.open_input_file(f"{root}/{key}")
-
-
-@functools.lru_cache(maxsize=32)
-def _filesystem(root: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    """One client per bucket and process: to make one costs more than to read an image."""
-    return storage.arrow_filesystem(root)

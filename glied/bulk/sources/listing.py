@@ -18,7 +18,9 @@ BROKEN_SHARD = "broken_shard"
 
 def absolute(uri: str) -> str:
     """A local path as an absolute one, so that workers with another working directory find it."""
-    return str(storage.local_path(uri).absolute()) if storage.is_local(uri) else uri.rstrip("/")
+    if storage.is_local(uri):
+        return storage.local_uri(str(storage.local_path(uri).absolute()))
+    return uri if uri.endswith("//") else uri.removesuffix("/")  # a key may hold an empty name
 
 
 def passed_name(name: str) -> str:
@@ -36,8 +38,8 @@ class Files:
         skipped: files that are no inputs, by extension.
     """
 
-    def __init__(self, config: InputConfig, uri: str, exclude: str) -> None:
-        """What begins with `exclude` is left out."""
+    def __init__(self, config: InputConfig, uri: str, exclude: str | None) -> None:
+        """Names that begin with `exclude` are left out."""
         self.config = config
         self.uri = uri
         self.exclude = exclude
@@ -45,7 +47,9 @@ class Files:
 
     def listed(self) -> Iterator[storage.FileInfo]:
         """All of them, in the order of their names."""
-        return (file for file in storage.list_files(self.uri) if not file.uri.startswith(self.exclude))
+        for file in storage.list_files(self.uri, skip=lambda _, kind: self._count(f"({kind})")):
+            if self.exclude is None or not file.name.startswith(self.exclude):
+                yield file
 
     def shards(self, *extensions: str) -> Iterator[storage.FileInfo]:
         """Those of the given extensions.
@@ -58,7 +62,7 @@ class Files:
             return
         found = False
         for file in self.listed():
-            if file.name.endswith(extensions):
+            if file.name.lower().endswith(extensions):
                 found = True
                 yield file
             else:
@@ -68,8 +72,15 @@ class Files:
 
     def skip(self, name: str) -> None:
         """Count a file that is no input."""
-        extension = PurePosixPath(name).suffix.lower() or "(none)"
-        self.skipped[extension] = self.skipped.get(extension, 0) + 1
+        self._count(extension_of(name))
+
+    def _count(self, kind: str) -> None:
+        self.skipped[kind] = self.skipped.get(kind, 0) + 1
+
+
+def extension_of(name: str) -> str:
+    """A file's extension as the count of skipped files names it."""
+    return PurePosixPath(name).suffix.lower() or "(none)"
 
 
 def with_break(table: pa.Table, shard: storage.FileInfo, fault: str | None) -> pa.Table:
@@ -90,9 +101,8 @@ def open_parquet(uri: str) -> pq.ParquetFile:
         StorageError: it cannot be read.
         pyarrow.ArrowInvalid: it is no Parquet file.
     """
-    filesystem, path = storage.arrow_filesystem(uri)
     try:
-        return pq.ParquetFile(path, filesystem=filesystem)
+        return pq.ParquetFile(storage.open_input(uri))
     except FileNotFoundError as error:
         raise UsageError(f"{uri}: no such file") from error
     except OSError as error:

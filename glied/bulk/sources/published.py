@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import PurePosixPath
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 
@@ -21,7 +21,7 @@ from glied.bulk import sinks, tables
 from glied.bulk.config import PublishedConfig
 from glied.bulk.manifest import PLANNED, planned
 from glied.bulk.sinks import FAILED, OK, REJECTED
-from glied.bulk.sources.fetch import STORAGE, Fetch, Unreadable, read_range, read_whole
+from glied.bulk.sources.fetch import STORAGE, Fetch, Unreadable
 from glied.datasets import coco, features, published
 from glied.errors import ImageError, StorageError, UsageError
 
@@ -148,9 +148,8 @@ def _tsv_rows(uri: str) -> Iterator[tuple[str, Row]]:
 
 def _lines(uri: str) -> Iterator[tuple[int, bytes]]:
     """Offset and bytes of each line, in bounded memory: a line of 100 regions has a megabyte."""
-    filesystem, path = storage.arrow_filesystem(uri)
     try:
-        with filesystem.open_input_stream(path, compression=None) as stream:
+        with storage.open_input(uri) as stream:
             offset, rest = 0, b""
             while block := stream.read(_BLOCK):
                 *lines, rest = (rest + block).split(b"\n")
@@ -173,9 +172,7 @@ def open_hdf5(uri: str) -> published.Hdf5:
     """A file, from wherever it is; raises as `published.Hdf5`."""
     if storage.is_local(uri):
         return published.Hdf5(str(storage.local_path(uri)), uri)
-    filesystem, path = storage.arrow_filesystem(uri)
-    file = cast(io.RawIOBase, filesystem.open_input_file(path))
-    return published.Hdf5(io.BufferedReader(file, _BLOCK), uri)
+    return published.Hdf5(io.BufferedReader(storage.RangeReader(uri), _BLOCK), uri)
 
 
 def _table(rows: list[Row]) -> pa.Table:
@@ -216,10 +213,11 @@ class ReadPublished:
 
     def _read(self, row: Row) -> published.Published:
         if self.form == "tsv":
-            line = self._delivered(read_range, row["file"], row["offset"], row["offset"] + row["size"])
+            stop = row["offset"] + row["size"]
+            line = self._delivered(storage.read_range, row["file"], row["offset"], stop)
             return published.parse_tsv(line)[1]
-        boxes = None if row["boxes"] is None else self._delivered(read_whole, row["boxes"])
-        return published.parse_npz(self._delivered(read_whole, row["uri"]), boxes)
+        boxes = None if row["boxes"] is None else self._delivered(storage.read_bytes, row["boxes"])
+        return published.parse_npz(self._delivered(storage.read_bytes, row["uri"]), boxes)
 
     def _delivered(self, read: Callable[..., bytes], *place: Any) -> bytes:
         return self.fetch.retried(functools.partial(read, *place))

@@ -1,8 +1,8 @@
 """Tars as WebDataset writes them: images, and beside them the .json and .txt of their samples."""
 
 import functools
-import io
-import tarfile
+import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,13 +12,20 @@ from glied import storage
 from glied.bulk import tables
 from glied.bulk.manifest import planned
 from glied.bulk.parallel import InOrder, in_order
-from glied.bulk.sources.listing import Files, passed_name, with_break
-from glied.errors import StorageError, UsageError
+from glied.bulk.sources import archives
+from glied.bulk.sources.archives import Member, Place
+from glied.bulk.sources.listing import Files, extension_of, passed_name, with_break
+from glied.errors import UsageError
 
 SIDECARS = ("json", "txt")
-SIDECAR_TYPE = tables.list_of(name=pa.string(), offset=pa.int64(), size=pa.int64())
-_BUFFER = 1 << 16
-"""Bytes read ahead between tar headers: small members come with them, large ones are skipped over."""
+UNSUPPORTED = "unsupported"
+"""Kind of error of a member that has no bytes of its own."""
+_EXTRA = tables.schema(
+    sidecars=tables.list_of(name=pa.string(), offset=pa.int64(), size=pa.int64()), compressed=pa.string()
+)
+"""What the plan of a tar has besides `PLANNED`; offsets are those in the decompressed tar."""
+_SKIPPED = b"skipped"
+"""Key of a table's metadata: how many members are no inputs, by extension."""
 
 
 class TarSource:
@@ -33,31 +40,79 @@ class TarSource:
 
     def __iter__(self) -> Iterator[pa.Table]:
         read = functools.partial(_index_tar, takes=self.files.config.takes)
-        return self.index(read, self.files.shards(".tar"))
+        for table in self.index(read, self.files.shards(*archives.ENDINGS)):
+            for extension, count in json.loads(table.schema.metadata[_SKIPPED]).items():
+                self.skipped[extension] = self.skipped.get(extension, 0) + count
+            yield table.replace_schema_metadata(None)
 
 
 def _index_tar(shard: storage.FileInfo, takes: Callable[[str], bool]) -> pa.Table:
-    """The images of a tar with the byte ranges of their sidecars, members in any order."""
-    members, fault = _tar_members(shard.uri)
-    sidecars: dict[str, list[dict[str, Any]]] = {}
-    for member in members:
-        key, extension = _sample_key(member.name)
-        if extension in SIDECARS:
-            place = {"name": extension, "offset": member.offset_data, "size": member.size}
-            sidecars.setdefault(key, []).append(place)
-    images = list({m.name: m for m in members if takes(m.name)}.values())  # of equal names the last counts
-    ids = [f"{shard.name}/{member.name}" for member in images]
-    table = planned(
-        id=ids,
-        uri=[f"{shard.uri}#{member.name}" for member in images],
-        file=[shard.uri] * len(images),
-        offset=[member.offset_data for member in images],
-        size=[member.size for member in images],
+    """The images of a tar with the places of their sidecars, members in any order."""
+    images: list[Member] = []
+    sidecars: dict[tuple[int, str], dict[str, Place]] = {}
+    skipped: Counter[str] = Counter()
+    fault = compressed = None
+    try:
+        compressed = archives.compression(shard.uri)
+        for member in archives.members(shard.uri, compressed):
+            key, extension = _sample_key(member.name)
+            if member.place is None and member.problem is None:
+                skipped["(special file)"] += 1
+            elif takes(member.name):
+                images.append(member)
+            elif extension not in SIDECARS:
+                skipped[extension_of(member.name)] += 1
+            elif member.place is not None:
+                sidecars.setdefault((member.part, key), {})[extension] = member.place
+    except archives.Broken as error:
+        fault = str(error)
+    except FileNotFoundError as error:
+        raise UsageError(f"{shard.uri}: no such file") from error
+    table = with_break(_planned(shard, images), shard, fault)
+    rows = [{"sidecars": _sidecars_of(image, sidecars), "compressed": compressed} for image in images]
+    extra = pa.Table.from_pylist(rows + [{}] * bool(fault), schema=_EXTRA)
+    for field, column in zip(_EXTRA, extra.columns, strict=True):
+        table = table.append_column(field, column)
+    return table.replace_schema_metadata({_SKIPPED: json.dumps(skipped)})
+
+
+def _planned(shard: storage.FileInfo, images: list[Member]) -> pa.Table:
+    names = _distinct([image.name for image in images])
+    places = [image.place if image.place is not None else Place(0, 0) for image in images]
+    return planned(
+        id=[f"{shard.name}/{name}" for name in names],
+        uri=[f"{shard.uri}#{name}" for name in names],
+        file=[shard.uri if image.place else None for image in images],
+        offset=[place.offset for place in places],
+        size=[place.size for place in places],
+        fault_kind=[UNSUPPORTED if image.problem else None for image in images],
+        fault=[image.problem for image in images],
     )
-    places = [sidecars.get(_sample_key(member.name)[0], []) for member in images]
-    return with_break(table, shard, fault).append_column(
-        pa.field("sidecars", SIDECAR_TYPE), pa.array([*places, *[[]] * bool(fault)], SIDECAR_TYPE)
-    )
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """The names, each once: the last of equal ones stays, as unpacking has it; the others end in #1, #2."""
+    left = Counter(names)
+    taken, numbers = set(names), Counter[str]()
+    distinct = []
+    for name in names:
+        left[name] -= 1
+        distinct.append(name if not left[name] else _numbered(name, numbers, taken))
+    return distinct
+
+
+def _numbered(name: str, numbers: Counter[str], taken: set[str]) -> str:
+    while True:
+        numbers[name] += 1
+        numbered = f"{name}#{numbers[name]}"
+        if numbered not in taken:
+            taken.add(numbered)
+            return numbered
+
+
+def _sidecars_of(image: Member, sidecars: dict[tuple[int, str], dict[str, Place]]) -> list[dict[str, Any]]:
+    found = sidecars.get((image.part, _sample_key(image.name)[0]), {})
+    return [{"name": name, "offset": place.offset, "size": place.size} for name, place in found.items()]
 
 
 def _sample_key(name: str) -> tuple[str, str]:
@@ -65,41 +120,3 @@ def _sample_key(name: str) -> tuple[str, str]:
     folder, slash, base = name.rpartition("/")
     stem, _, extensions = base.partition(".")
     return folder + slash + stem, extensions.rpartition(".")[2].lower()
-
-
-def _tar_members(uri: str) -> tuple[list[tarfile.TarInfo], str | None]:
-    """The regular files of a tar, and what is wrong with it, if anything."""
-    members: list[tarfile.TarInfo] = []
-    try:
-        with _open_seekable(uri) as file:
-            size = file.seek(0, io.SEEK_END)
-            file.seek(0)
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                for member in tar:
-                    if member.isreg() and member.offset_data + member.size > size:
-                        return members, f"cut off inside {member.name}"
-                    if member.isreg():
-                        members.append(member)
-                return members, _bad_end(file, tar.offset)
-    except tarfile.TarError as error:
-        return members, f"not readable as an uncompressed tar after {len(members)} members: {error}"
-    except FileNotFoundError as error:
-        raise UsageError(f"{uri}: no such file") from error
-    except OSError as error:
-        raise StorageError(f"cannot read {uri}: {error}") from error
-
-
-def _bad_end(file: io.BufferedReader, position: int) -> str | None:
-    """What is wrong where tarfile stopped: it ends at a damaged header as quietly as at the end marker."""
-    file.seek(position)
-    end = file.read(_BUFFER)
-    if len(end) < tarfile.BLOCKSIZE:
-        return f"cut off after byte {position}: the end marker is missing"
-    if any(end):
-        return f"damaged after byte {position}: neither a member nor the end marker"
-    return None
-
-
-def _open_seekable(uri: str) -> io.BufferedReader:
-    filesystem, path = storage.arrow_filesystem(uri)
-    return io.BufferedReader(filesystem.open_input_file(path), _BUFFER)  # type: ignore[arg-type]  # is raw IO

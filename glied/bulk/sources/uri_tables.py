@@ -176,9 +176,8 @@ def _text(value: Any) -> str | None:
 
 
 def _open_text(uri: str) -> io.TextIOWrapper:
-    filesystem, path = storage.arrow_filesystem(uri)
     try:
-        raw = filesystem.open_input_stream(path, compression=None)
+        raw = storage.open_input(uri)
     except FileNotFoundError as error:
         raise UsageError(f"{uri}: no such file") from error
     except OSError as error:

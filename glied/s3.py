@@ -1,0 +1,210 @@
+"""Objects in S3, listed and read through botocore: keys as they are, and answers that are checked.
+
+pyarrow's client is unsafe here: it takes `a//b` for `a/b`, and where fewer bytes come than it asked for, it
+returns what its memory held before. It is no faster either, since it asks for the size first.
+"""
+
+import functools
+import hashlib
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from glied.errors import StorageError
+
+_URI = re.compile(r"s3[an]?://([^/]+)(?:/(.*))?", re.IGNORECASE | re.DOTALL)
+_ABSENT = frozenset({"404", "NoSuchBucket", "NoSuchKey", "NotFound"})
+_MD5 = re.compile(r'"?([0-9a-f]{32})"?')
+_ATTEMPTS = 3
+"""How often an answer is asked for whose body breaks off; botocore itself repeats only what fails before."""
+_DIGEST_BUCKETS: set[tuple[str | None, str]] = set()
+"""Endpoint and bucket where the ETag of an object was seen to be the MD5 digest of its content."""
+
+
+class Place(NamedTuple):
+    """Where an object is; its key is never changed."""
+
+    bucket: str
+    key: str
+
+    def __str__(self) -> str:
+        """As people write it."""
+        return f"s3://{self.bucket}/{self.key}"
+
+
+class TooLarge(Exception):
+    """A file is longer than the caller takes; `size` is its length."""
+
+    def __init__(self, size: int) -> None:
+        """Name the length."""
+        super().__init__(f"{size} bytes")
+        self.size = size
+
+
+def parse(uri: str) -> Place | None:
+    """The place that an `s3://` URI names; None for any other URI."""
+    match = _URI.fullmatch(uri)
+    return Place(match[1], match[2] or "") if match else None
+
+
+def is_anonymous() -> bool:
+    """Whether requests go out unsigned, as public buckets allow."""
+    return os.environ.get("AWS_NO_SIGN_REQUEST", "").upper() in ("1", "YES", "TRUE")
+
+
+def list_keys(bucket: str, prefix: str, *, recursive: bool = True) -> Iterator[tuple[str, int]]:
+    """Keys that begin with `prefix` and the sizes of their objects, in ascending order, a page at a time.
+
+    Raises:
+        StorageError: the storage failed, or repeats what it has listed.
+    """
+    request = {"Bucket": bucket, "Prefix": prefix} | ({} if recursive else {"Delimiter": "/"})
+    ordered = not bucket.endswith("--x-s3")  # directory buckets list in no order
+    last, tokens = b"", set[str]()
+    while True:
+        try:
+            page = _call("list_objects_v2", Place(bucket, prefix), **request)
+        except FileNotFoundError:
+            return
+        for item in page.get("Contents", []):
+            key = item["Key"].encode()
+            if ordered and last and key <= last:
+                raise StorageError(
+                    f"cannot list s3://{bucket}/{prefix}: {item['Key']!r} comes after {last.decode()!r}; the "
+                    "storage repeats a page or does not sort its keys. The same command may succeed later"
+                )
+            last = key
+            yield item["Key"], item["Size"]
+        if not page.get("IsTruncated"):
+            return
+        token = page.get("NextContinuationToken")
+        if not token or token in tokens:
+            raise StorageError(
+                f"cannot list s3://{bucket}/{prefix}: the storage promises keys after {last.decode()!r} and "
+                "repeats or omits the token that asks for them. The same command may succeed later"
+            )
+        tokens = {token}
+        request["ContinuationToken"] = token
+
+
+def size(place: Place) -> int:
+    """The length of an object; raises as `read`."""
+    return int(_call("head_object", place, Bucket=place.bucket, Key=place.key)["ContentLength"])
+
+
+def read(place: Place, *, listed: int | None = None, most: int | None = None) -> bytes:
+    """The content of an object.
+
+    It is compared with its MD5 digest where the ETag is one, else with the length that was listed or that a
+    second request states.
+
+    Args:
+        place: of the object.
+        listed: its length as far as known.
+        most: longer objects are not read.
+
+    Raises:
+        FileNotFoundError: there is none.
+        TooLarge: it has more than `most` bytes.
+        StorageError: the storage or the credentials failed, or not all bytes came.
+    """
+    data, answer = _get(place, most)
+    bucket = _client_of(_environment()).meta.endpoint_url, place.bucket
+    digest = _digest(answer)
+    if digest is None:
+        _check_length(place, data, listed)
+    elif digest == hashlib.md5(data, usedforsecurity=False).hexdigest():
+        _DIGEST_BUCKETS.add(bucket)
+    elif bucket in _DIGEST_BUCKETS or _get(place, most)[0] != data:
+        raise StorageError(f"cannot read {place}: the bytes that came do not fit the object's ETag")
+    else:  # this storage has other ETags
+        _check_length(place, data, listed)
+    return data
+
+
+def read_range(place: Place, start: int, stop: int) -> bytes:
+    """Bytes `start` to `stop` (exclusive) of an object; raises as `read`, also where it is shorter."""
+    if stop <= start:
+        return b""
+    data, answer = _get(place, None, Range=f"bytes={start}-{stop - 1}")
+    came = answer.get("ContentRange", "")
+    if len(data) != stop - start or not came.startswith(f"bytes {start}-{stop - 1}/"):
+        raise StorageError(
+            f"cannot read {place}: {len(data)} of {stop - start} bytes came ({came or 'no range'} for bytes "
+            f"{start}-{stop - 1})"
+        )
+    return data
+
+
+def _check_length(place: Place, data: bytes, listed: int | None) -> None:
+    if len(data) != listed and len(data) != (stated := size(place)):
+        raise StorageError(f"cannot read {place}: {len(data)} of {stated} bytes came")
+
+
+def _digest(answer: Mapping[str, Any]) -> str | None:
+    """The MD5 digest that an answer states; encrypted objects and those uploaded in parts have none."""
+    encrypted = "aws:kms" in answer.get("ServerSideEncryption", "") or "SSECustomerAlgorithm" in answer
+    match = None if encrypted else _MD5.fullmatch(answer.get("ETag", ""))
+    return match[1] if match else None
+
+
+def _get(place: Place, most: int | None, **request: str) -> tuple[bytes, dict[str, Any]]:
+    for attempt in range(_ATTEMPTS):
+        answer = _call("get_object", place, Bucket=place.bucket, Key=place.key, **request)
+        try:
+            length = answer.get("ContentLength") or 0
+            if most is not None and length > most:
+                raise TooLarge(length)
+            return answer["Body"].read(), answer
+        except TooLarge:
+            raise
+        except Exception as error:  # botocore's, urllib3's and the socket's have no common base
+            if attempt == _ATTEMPTS - 1:
+                raise StorageError(f"cannot read {place}: {_reason(error)}") from error
+            time.sleep(0.1 * 2**attempt)
+        finally:
+            answer["Body"].close()
+    raise AssertionError
+
+
+def _call(operation: str, place: Place, **request: str) -> dict[str, Any]:
+    """A request; FileNotFoundError where the storage says that there is no such thing."""
+    from botocore.exceptions import ClientError
+
+    try:
+        return getattr(_client_of(_environment()), operation)(**request)
+    except ClientError as error:
+        if error.response.get("Error", {}).get("Code") in _ABSENT:
+            raise FileNotFoundError(f"no such file: {place}") from error
+        raise StorageError(f"cannot read {place}: {_reason(error)}") from error
+    except Exception as error:
+        raise StorageError(f"cannot read {place}: {_reason(error)}") from error
+
+
+def _environment() -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
+
+
+@functools.lru_cache(maxsize=4)
+def _client_of(environment: tuple[tuple[str, str], ...]) -> Any:
+    """The client of an environment: endpoint, region and credentials as botocore finds them there."""
+    import botocore.config
+    import botocore.session
+
+    config = botocore.config.Config(
+        signature_version=botocore.UNSIGNED if is_anonymous() else None,
+        max_pool_connections=64,
+        connect_timeout=10,
+        read_timeout=60,
+        retries={"mode": "standard", "total_max_attempts": 4},
+        user_agent_extra="glied",
+    )
+    session = botocore.session.get_session()
+    region = session.get_config_variable("region") or "us-east-1"
+    return session.create_client("s3", region_name=region, config=config)
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
