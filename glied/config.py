@@ -18,6 +18,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from glied.errors import GliedError, UsageError
+from glied.redaction import RedactingFormatter
 
 Config = TypeVar("Config")
 
@@ -179,10 +180,9 @@ def _valid_keys(parser: ArgumentParser) -> list[str]:
 
 def run(main: Callable[[], int]) -> NoReturn:
     """Run a job's `main` and exit: 0 done, 1 failed or incomplete, 2 bad usage or config."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
-    )
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it logs URLs with their signatures
+    handler = logging.StreamHandler()
+    handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         code = main()

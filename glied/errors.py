@@ -3,11 +3,20 @@
 Everything a user can cause is a `GliedError`; `glied.config.run` turns it into one line and an exit code.
 """
 
+from glied.redaction import redacted
+
 
 class GliedError(Exception):
-    """A failure whose message is meant for a person: what came, what is allowed, what to do."""
+    """A failure whose message is meant for a person: what came, what is allowed, what to do.
+
+    Queries and user info of the addresses in it are removed: they may be secret.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        """Keep the message without secrets."""
+        super().__init__(redacted(str(message)))
 
 
 class UsageError(GliedError, ValueError):
@@ -35,7 +44,7 @@ class ImageError(GliedError):
         """Name the kind of fault and describe it."""
         super().__init__(f"{kind}: {message}")
         self.kind = kind
-        self.message = message
+        self.message = redacted(message)
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
         """Travel between processes with both arguments."""

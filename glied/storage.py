@@ -24,6 +24,8 @@ import pyarrow.fs
 
 from glied import s3
 from glied.errors import StorageError, UsageError
+from glied.fsspec_files import StrictHandler, absence_told_from_failure
+from glied.redaction import redacted, shown
 from glied.s3 import TooLarge
 
 
@@ -96,12 +98,13 @@ def read_bytes(uri: str, *, listed: int | None = None, most: int | None = None) 
         return s3.read(place, listed=listed, most=most)
     filesystem, path = _filesystem(uri)
     try:
-        size = filesystem.info(path)["size"] if most is not None or listed is None else listed
-        if most is not None and size is not None and size > most:
-            raise TooLarge(size)
-        data = filesystem.cat_file(path)
+        with absence_told_from_failure():
+            size = filesystem.info(path)["size"] if most is not None or listed is None else listed
+            if most is not None and size is not None and size > most:
+                raise TooLarge(size)
+            data = filesystem.cat_file(path)
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise FileNotFoundError(f"no such file: {uri}") from error
+        raise FileNotFoundError(f"no such file: {shown(uri)}") from error
     except TooLarge:
         raise
     except Exception as error:
@@ -122,9 +125,10 @@ def read_range(uri: str, start: int, stop: int) -> bytes:
                 data = file.read(stop - start)
         else:
             filesystem, path = _filesystem(uri)
-            data = filesystem.cat_file(path, start=start, end=stop)
+            with absence_told_from_failure():
+                data = filesystem.cat_file(path, start=start, end=stop)
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise FileNotFoundError(f"no such file: {uri}") from error
+        raise FileNotFoundError(f"no such file: {shown(uri)}") from error
     except Exception as error:
         raise StorageError(f"cannot read {uri}: {_reason(error)}") from error
     if len(data) != stop - start:
@@ -141,9 +145,10 @@ def file_size(uri: str) -> int:
             with _open_local(uri) as file:
                 return os.fstat(file.fileno()).st_size
         filesystem, path = _filesystem(uri)
-        return int(filesystem.info(path)["size"])
+        with absence_told_from_failure():
+            return int(filesystem.info(path)["size"])
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise FileNotFoundError(f"no such file: {uri}") from error
+        raise FileNotFoundError(f"no such file: {shown(uri)}") from error
     except Exception as error:
         raise StorageError(f"cannot read {uri}: {_reason(error)}") from error
 
@@ -246,7 +251,8 @@ def exists(uri: str) -> bool:
     filesystem.invalidate_cache()
     try:
         # Not `isfile`, which takes every failure for a no.
-        return bool(filesystem.info(path)["type"] == "file")
+        with absence_told_from_failure():
+            return bool(filesystem.info(path)["type"] == "file")
     except (FileNotFoundError, NotADirectoryError):
         return False
     except Exception as error:
@@ -364,7 +370,7 @@ def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     if is_local(uri):
         return pyarrow.fs.LocalFileSystem(), str(local_path(uri).absolute())
     filesystem, path = _filesystem(uri)
-    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem)), path  # type: ignore[abstract]  # the stubs omit its methods
+    return pyarrow.fs.PyFileSystem(StrictHandler(filesystem)), path  # type: ignore[abstract]  # the stubs omit its methods
 
 
 def _read_local(uri: str, most: int | None) -> bytes:
@@ -375,7 +381,7 @@ def _read_local(uri: str, most: int | None) -> bytes:
                 raise TooLarge(size)
             return file.read()
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"no such file: {uri}") from error
+        raise FileNotFoundError(f"no such file: {shown(uri)}") from error
     except OSError as error:
         raise StorageError(f"cannot read {uri}: {_reason(error)}") from error
 
@@ -441,4 +447,4 @@ def _link_if_absent(path: Path, data: bytes) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return redacted(" ".join(str(error).split())) or type(error).__name__

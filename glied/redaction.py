@@ -1,0 +1,44 @@
+"""Removes secrets from addresses before they are shown.
+
+Signed URLs carry their signature in the query (`X-Amz-Signature`, SAS tokens), others a password before the
+host. Nothing that a person or a log gets to see may hold either: the messages of `GliedError`, the log of the
+jobs, the column `error` and summary.json all pass through this module.
+"""
+
+import logging
+import re
+
+MAX_SHOWN = 200
+"""Longest address that a message quotes."""
+
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.\-]*://"
+_USER_INFO = re.compile(rf"({_SCHEME})[^\s/?#'\"<>]*@")
+_QUERY = re.compile(rf"({_SCHEME}[^\s?'\"<>]*)\?[^\s'\"<>]*")
+_LOOSE_QUERY = re.compile(r"\?[\w.~%+\-]+=[^\s'\"<>)]*")
+"""A query without its host, as libraries quote it ("url: /a.png?sig=...")."""
+
+
+def redacted(text: str) -> str:
+    """A text with the query and the user info of each address in it removed."""
+    if "://" in text:
+        text = _QUERY.sub(r"\1", _USER_INFO.sub(r"\1", text))
+    return _LOOSE_QUERY.sub("", text) if "?" in text else text
+
+
+def shown(uri: str) -> str:
+    """A single address as messages show it: without query and user info, and not longer than `MAX_SHOWN`.
+
+    Unlike `redacted` it knows that all of the text is one address, whatever characters the query holds.
+    """
+    if "://" in uri:
+        uri = uri.partition("?")[0]
+    uri = redacted(uri)
+    return uri if len(uri) <= MAX_SHOWN else uri[: MAX_SHOWN - 3] + "..."
+
+
+class RedactingFormatter(logging.Formatter):
+    """Formats log records, tracebacks included, without secrets in addresses."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line as the base class makes it, redacted."""
+        return redacted(super().format(record))
