@@ -296,9 +296,9 @@ def _tiffs() -> Files:
         "tile.tif": _ok(_tiff(_tiff_tags() | {322: WIDTH, 323: HEIGHT, 325: WIDTH * HEIGHT}, pixels_tag=324)),
         "16-bit.tif": _ok(encode(sixteen, "TIFF")),
         "16-bit-lzw.tif": _ok(encode(sixteen, "TIFF", compression="tiff_lzw")),
-        "32-bit.tif": _ok(encode(Image.fromarray(gray.astype(np.int32) * 257), "TIFF")),
-        "float.tif": _ok(encode(Image.fromarray(gray.astype(np.float32) / 255), "TIFF")),
-        "float-255.tif": _ok(encode(Image.fromarray(gray.astype(np.float32)), "TIFF")),
+        "32-bit.tif": _bad("unsupported", encode(Image.fromarray(gray.astype(np.int32) * 257), "TIFF")),
+        "float.tif": _bad("unsupported", encode(Image.fromarray(gray.astype(np.float32) / 255), "TIFF")),
+        "float-255.tif": _bad("unsupported", encode(Image.fromarray(gray.astype(np.float32)), "TIFF")),
         "big.tif": _ok(encode(picture(), "TIFF", big_tiff=True)),
         "big-endian.tif": _ok(_tiff(_tiff_tags(), order=">")),
         "lab.tif": _ok(encode(lab, "TIFF")),
@@ -476,13 +476,17 @@ def _no_images() -> Files:
         "archive.jpg": b"PK\3\4" + bytes(26) + b"photo.jpg",
         "video.gif": b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41\0\0\0\x08free\0\0\0\0mdat" + bytes(200),
         "sound.webp": b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0" + bytes(100),
-        "photo.heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200),
-        "photoshop.jpg": b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 9, 9, 8, 3) + bytes(100),
         "line-break-before.jpg": b"\r\n" + jpeg,
         "font.png": b"\0\1\0\0\0\x0c\0\x80\0\3\0\x40OS/2" + bytes(100),
     }
     files = {name: _bad("not_an_image", data) for name, data in contents.items()}
-    return files | {"empty.jpg": _bad("empty", b"")}
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200)
+    photoshop = b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 9, 9, 8, 3) + bytes(100)
+    return files | {
+        "empty.jpg": _bad("empty", b""),
+        "photo.heic": _bad(None, heic),  # with pillow-heif it is corrupt, else unsupported
+        "photoshop.jpg": _bad("unsupported", photoshop),
+    }
 
 
 # Broken images
@@ -568,7 +572,7 @@ def _broken_others() -> Files:
         "width-missing.tif": _bad("corrupt", _tiff({tag: tiff[tag] for tag in tiff if tag != 256})),
         "directory-beyond-end.tif": _bad("corrupt", b"II*\0" + struct.pack("<I", 1 << 20) + bytes(50)),
         "directory-missing.tif": _bad("corrupt", b"II*\0" + bytes(4) + bytes(50)),
-        "compression-unknown.tif": _bad("corrupt", _tiff(tiff | {259: 54321})),
+        "compression-unknown.tif": _bad("unsupported", _tiff(tiff | {259: 54321})),
         "zero-width.tif": _bad("corrupt", _tiff(tiff | {256: 0})),
         "nonsense.ico": _bad(None, b"\0\0\1\0\2\0" + random),
         "no-pictures.ico": _bad(None, b"\0\0\1\0\0\0" + bytes(40)),
@@ -621,18 +625,35 @@ def _bombs() -> Files:
         "bomb-full.ico": _icon(full),
         "bomb-bitmap.ico": _icon(_bitmap(11_000, 22_000)),
         "bomb.jp2": _resized_jp2(60_000, 60_000),
+        "bomb-codestream.jp2": _resized_jp2(60_000, 60_000, box=False),
+        "bomb-scans.jpg": _many_scans(2_000, (10_000, 10_000)),
+        "bomb-layers.jp2": _many_layers(),
     }
     files = {name: _bad("too_large", data) for name, data in refused.items()}
-    files["bomb-codestream.jp2"] = _bad("corrupt", _resized_jp2(60_000, 60_000, box=False))
     text = zlib.compress(bytes(100_000_000), 9)
     for name, chunk in (
         ("ztxt", _chunk(b"zTXt", b"Comment\0\0" + text)),
         ("itxt", _chunk(b"iTXt", b"Comment\0\1\0\0\0" + text)),
         ("iccp", _chunk(b"iCCP", b"name\0\0" + text)),
     ):
-        files[f"bomb-{name}.png"] = _bad("corrupt", _png_with(chunk))
-    files["bomb-many-texts.png"] = _bad("corrupt", _png_with(_many_texts()))
+        files[f"inflated-{name}.png"] = _ok(_png_with(chunk))
+    files["inflated-texts.png"] = _ok(_png_with(_many_texts()))
     return files
+
+
+def _many_scans(count: int, size: tuple[int, int]) -> bytes:
+    """A progressive JPEG whose first scan comes so often, with a few bits each time."""
+    data = encode(picture(), "JPEG", progressive=True)
+    frame, scan = data.index(b"\xff\xc2"), data.index(b"\xff\xda")
+    (length,) = struct.unpack_from(">H", data, scan + 2)
+    data = _patched(data, frame + 5, struct.pack(">HH", *size[::-1]))
+    return data[:scan] + (data[scan : scan + 2 + length] + bytes(20)) * count + data[scan:]
+
+
+def _many_layers() -> bytes:
+    """A JPEG 2000 file of 15,625 tiles that says it has 65,535 layers of quality."""
+    data = encode(Image.new("L", (1000, 1000)), "JPEG2000", no_jp2=True, tile_size=(8, 8))
+    return _patched(data, data.index(b"\xff\x52") + 6, b"\xff\xff")
 
 
 def _many_texts() -> bytes:

@@ -103,6 +103,7 @@ class CaptionFactory:
     part: Literal["all", "regions", "captions"] = "all"
     store: str = ""
     cuda_graphs: bool = False
+    missing_rows: float = 0.0
 
     def build(self) -> Stage:
         """Load the models of the part; see `loading.caption_stage`."""
@@ -131,6 +132,7 @@ def caption_factory(config: CaptionDatasetConfig) -> CaptionFactory:
         part="captions" if stored else "all",
         store=absolute(config.input.uri) if stored else "",
         cuda_graphs=config.captioner.cuda_graphs,
+        missing_rows=config.input.max_missing_rows,
     )
 
 
@@ -203,6 +205,7 @@ def fetch_stage(source: InputConfig, resources: ResourcesConfig) -> FetchStage:
     )
 
 
-def preprocessing() -> dict[str, Any]:
-    """What decides the pixels, beside the region extractor's own settings."""
-    return {"max_pixels": images.MAX_PIXELS, "max_side": images.MAX_SIDE, "shrunk_above": images.LARGE}
+def preprocessing(missing_rows: float) -> dict[str, Any]:
+    """What decides the pixels, beside the region extractor's own settings; `missing_rows` where it is set."""
+    fixed = {"max_pixels": images.MAX_PIXELS, "max_side": images.MAX_SIDE, "shrunk_above": images.LARGE}
+    return fixed | ({"missing_rows": missing_rows} if missing_rows else {})

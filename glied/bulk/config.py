@@ -1,15 +1,27 @@
 """Config parts that every bulk job shares."""
 
-from dataclasses import dataclass, field
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 from glied.errors import UsageError
 
 IMAGE_EXTENSIONS = (
     "jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff",
-    "jp2", "ppm", "pgm", "pbm", "pnm", "tga", "ico", "avif", "heic", "heif",
+    "jp2", "ppm", "pgm", "pbm", "pnm", "ico", "avif",
 )  # fmt: skip
+"""Extensions of images that are always decoded."""
+HEIF_EXTENSIONS = ("heic", "heif", "hif")
+"""Those that are decoded where pillow-heif is installed."""
+_FORMER_DEFAULT = [*IMAGE_EXTENSIONS[:15], "tga", "ico", "avif", "heic", "heif"]
+
+
+def decoded_extensions() -> tuple[str, ...]:
+    """Extensions of the images that can be decoded here."""
+    has_heif = importlib.util.find_spec("pillow_heif") is not None
+    return IMAGE_EXTENSIONS + (HEIF_EXTENSIONS if has_heif else ())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,24 +51,31 @@ class InputConfig:
     """What to do with an id that stands twice."""
     limit: int | None = None
     """Take only the first images in the order of their names."""
-    extensions: list[str] = field(default_factory=lambda: list(IMAGE_EXTENSIONS))
-    """Extensions of images, without the dot, in any case; ["*"] takes every file."""
+    extensions: list[str] | None = None
+    """Extensions of images, without the dot, in any case; ["*"] takes every file. null: those of all images
+    that can be decoded here, HEIC among them where the extra heif is installed."""
     max_bytes: int = 1 << 28
     """Larger files are rejected without being read."""
+    max_missing_rows: float = 0.0
+    """Accept a JPEG that was cut off where at most this share of its rows has no data, for example 0.05.
+    These rows are gray, and the result's row says how many they are. 0 rejects all of them as truncated."""
     allow_private: bool = False
     """Let http(s) URIs lead to private, loopback and link-local addresses."""
 
     def __post_init__(self) -> None:
         """Refuse an empty prefix and limits that leave nothing."""
         _check_input(self.uri, self.limit)
-        if not self.extensions:
+        if self.extensions is not None and not self.extensions:
             raise UsageError('input.extensions is empty; ["*"] takes every file')
+        if not 0 <= self.max_missing_rows < 1:
+            raise UsageError(f"input.max_missing_rows: {self.max_missing_rows} is not in 0..1 and below 1")
 
     def takes(self, name: str) -> bool:
         """Whether the file of this name is an input."""
-        if "*" in self.extensions:
+        extensions = decoded_extensions() if self.extensions is None else self.extensions
+        if "*" in extensions:
             return True
-        wanted = {extension.lower().lstrip(".") for extension in self.extensions}
+        wanted = {extension.lower().lstrip(".") for extension in extensions}
         return PurePosixPath(name).suffix.lower().lstrip(".") in wanted
 
 
@@ -82,6 +101,14 @@ class PublishedConfig:
         _check_input(self.uri, self.limit)
         if self.boxes and self.form != "npz":
             raise UsageError(f"input.boxes belongs to input.form npz, not to {self.form}")
+
+
+def recorded_input(record: Mapping[str, Any], source: InputConfig | PublishedConfig) -> dict[str, Any]:
+    """What an earlier version recorded of an input, in the keys of `source`, to be compared with it."""
+    defaults = {one.name: one.default for one in fields(source) if one.default is not MISSING}
+    if record.get("extensions") == _FORMER_DEFAULT:
+        record = {**record, "extensions": None}
+    return defaults | dict(record)
 
 
 def _check_input(uri: str, limit: int | None) -> None:

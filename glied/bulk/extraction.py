@@ -44,6 +44,7 @@ class ExtractFactory:
     regions: RegionsConfig
     batch_size: int
     decoders: int
+    missing_rows: float = 0.0
 
     def build(self) -> Stage:
         """Load the detector; see `loading.extract_stage`."""
@@ -60,7 +61,12 @@ class ExtractFactory:
 
 def extract_factory(config: ExtractRegionsConfig) -> ExtractFactory:
     """The factory of a config."""
-    return ExtractFactory(config.regions, config.resources.batch_size, config.resources.decoders)
+    return ExtractFactory(
+        config.regions,
+        config.resources.batch_size,
+        config.resources.decoders,
+        missing_rows=config.input.max_missing_rows,
+    )
 
 
 def extract_pools(config: ExtractRegionsConfig) -> list[Pool]:
@@ -82,7 +88,7 @@ def extract_job(config: ExtractRegionsConfig, *, apart: bool = False) -> Job:
         config=dataclasses.asdict(config),
         fingerprint={
             "regions": fingerprint,
-            "preprocessing": preprocessing(),
+            "preprocessing": preprocessing(config.input.max_missing_rows),
             "schema": features.SCHEMA_VERSION,
         },
         source=config.input,

@@ -91,7 +91,7 @@ def caption_fingerprint(factory: CaptionFactory) -> tuple[str, dict[str, Any]]:
         "attributes": checkpoint.load(locate(here.attributes)).digest,
         "captioner": captioner.digest,
         "decoding": dataclasses.asdict(here.decoding),
-        "preprocessing": preprocessing(),
+        "preprocessing": preprocessing(here.missing_rows),
         "schema": sinks.SCHEMA_VERSION,
     }
 
@@ -123,7 +123,7 @@ def _decoder(factory: CaptionFactory | ExtractFactory, resolution: tuple[int, in
     device = factory.regions.device
     if factory.regions.jpeg == "gpu" and not device.startswith("cuda"):
         raise UsageError(f"regions.jpeg gpu needs a GPU in regions.device, which is {device}")
-    pool = DecoderPool(factory.decoders, resolution=resolution)
+    pool = DecoderPool(factory.decoders, resolution=resolution, missing_rows=factory.missing_rows)
     if factory.regions.jpeg == "cpu":
         return pool
     from glied.vision.gpu_decoding import GpuDecoder  # torchvision is slow to import

@@ -19,6 +19,7 @@ from typing import Any
 from glied import storage
 from glied.bulk import ledger, manifest
 from glied.bulk.chunks import Stream
+from glied.bulk.config import recorded_input
 from glied.bulk.driver import Driver
 from glied.bulk.job import Job
 from glied.bulk.ledger import Ledger
@@ -135,7 +136,7 @@ def _claim(job: Job, run_uri: str) -> None:
         return
     try:
         there = json.loads(storage.read_bytes(uri))
-        theirs = {"fingerprint": there["fingerprint"], "input": there["input"]}
+        theirs = {"fingerprint": there["fingerprint"], "input": recorded_input(there["input"], job.source)}
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{uri} is not a run of this program: {error}") from error
     differences = list(_differences(theirs, mine))

@@ -128,6 +128,8 @@ class ImageStage:
         for source, item in zip(fetched, decoded, strict=True):
             columns = next(described) if isinstance(item, Picture) else item
             base = {"id": source["id"], "uri": source["uri"], "status": OK, "model": self.describe.model}
+            if isinstance(item, Picture) and item.missing_rows:
+                base["error"] = f"the file was cut off: the last {item.missing_rows} rows are missing"
             rows.append(sinks.empty_row(self.describe.schema, **(base | columns)))
         return rows
 

@@ -75,7 +75,8 @@ def read_pictures(
         return
     fetch = fetch_stage(source, ResourcesConfig())
     planned = _first(plan, len(rows))
-    with DecoderPool(1, resolution=resolution or (THUMBNAIL_SIDE, THUMBNAIL_SIDE)) as decoder:
+    size = resolution or (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    with DecoderPool(1, resolution=size, missing_rows=source.max_missing_rows) as decoder:
         for start in range(0, len(rows), AT_ONCE):
             batch = rows[start : start + AT_ONCE]
             ok = pa.array([row["status"] == OK for row in batch])

@@ -92,6 +92,7 @@ class DecoderPool:
         max_pixels: int = images.MAX_PIXELS,
         max_side: int = images.MAX_SIDE,
         resolution: tuple[int, int] | None = None,
+        missing_rows: float = 0.0,
         function: str = "glied.vision.images:read",
     ) -> None:
         """Start the processes in the background; the first batch waits for them.
@@ -105,6 +106,7 @@ class DecoderPool:
             max_pixels: as in `images.read`; each process reserves (but does not use) 3 bytes for each.
             max_side: as in `images.read`.
             resolution: as in `images.read`.
+            missing_rows: as in `images.read`.
             function: "module:name" of what decodes, with the arguments and the result of `images.read`.
 
         Raises:
@@ -121,6 +123,7 @@ class DecoderPool:
             max_pixels=max_pixels,
             max_side=max_side,
             resolution=resolution,
+            missing_rows=missing_rows,
             memory_bytes=memory_bytes,
         )
         self._crew = _Crew(processes, job, timeout_s)
@@ -199,6 +202,7 @@ class _Job:
     max_pixels: int
     max_side: int
     resolution: tuple[int, int] | None
+    missing_rows: float
     memory_bytes: int | None
 
 
@@ -325,8 +329,12 @@ class _Child:
             _LostError: the child died or is late.
         """
         match self._exchange(data, timeout_s):
-            case {"pixels": [int(h), int(w)], "size": [int(width), int(height)]} if self._holds(h, w):
-                return Picture(self._pixels(h, w), width, height)
+            case {
+                "pixels": [int(h), int(w)],
+                "size": [int(width), int(height)],
+                "missing_rows": int(missing),
+            } if self._holds(h, w):
+                return Picture(self._pixels(h, w), width, height, missing)
             case {"image_error": [str(kind), str(message)]}:
                 return ImageError(kind, message)
             case {"decoder_error": [str(kind), str(message)]}:
@@ -465,13 +473,17 @@ def _limit(memory_bytes: int | None) -> None:
 
 def _answer(
     function: Callable[..., Picture], data: bytes, job: _Job, memory: NDArray[np.uint8]
-) -> dict[str, list]:
+) -> dict[str, Any]:
     """Decode into the shared memory and say what is there, or what went wrong."""
-    limits = {"max_pixels": job.max_pixels, "max_side": job.max_side, "resolution": job.resolution}
+    limits = {name: getattr(job, name) for name in ("max_pixels", "max_side", "resolution", "missing_rows")}
     try:
         picture = function(data, **limits)
         memory[: picture.pixels.size] = picture.pixels.ravel()
-        return {"pixels": list(picture.pixels.shape[:2]), "size": [picture.width, picture.height]}
+        return {
+            "pixels": list(picture.pixels.shape[:2]),
+            "size": [picture.width, picture.height],
+            "missing_rows": picture.missing_rows,
+        }
     except ImageError as error:
         return {"image_error": [error.kind, error.message]}
     except MemoryError:

@@ -14,8 +14,9 @@ import torch
 from PIL import ExifTags, Image
 from torchvision.io import ImageReadMode, decode_jpeg
 
+from glied.vision import jpeg
 from glied.vision.decoding import Decoded, DecoderPool, Pending
-from glied.vision.images import LARGE, Picture
+from glied.vision.images import LARGE, MOST_PASSES, Picture
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def _picture(pixels: torch.Tensor) -> Picture:
 
 
 def is_plain_jpeg(data: bytes) -> bool:
-    """Whether an image is a JPEG that every decoder reads alike: RGB or gray, upright, not large."""
+    """Whether an image is a JPEG that every decoder reads alike: whole, RGB or gray, upright, not large."""
     if not data.startswith(_START):
         return False
     place = len(_START)
@@ -92,7 +93,7 @@ def is_plain_jpeg(data: bytes) -> bool:
         marker, (length,) = data[place + 1], struct.unpack_from(">H", data, place + 2)
         segment = data[place + 4 : place + 2 + length]
         if marker in _FRAMES:
-            return _is_plain_frame(segment)
+            return _is_plain_frame(segment) and _is_whole(data) and jpeg.scans(data) <= MOST_PASSES
         turned = marker == _APP1 and segment.startswith(_EXIF) and not _is_upright(segment)
         # Adobe's segment tells that three components are RGB, or four CMYK; nearly all others are YCbCr.
         if turned or marker in (_APP14, _SCAN, *_OTHER_FRAMES):
@@ -106,6 +107,11 @@ def _is_plain_frame(segment: bytes) -> bool:
         return False
     precision, height, width, components = struct.unpack_from(">BHHB", segment)
     return precision == 8 and components in (1, 3) and 0 < height * width <= LARGE
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether there is an end after the last scan; an earlier one may be a thumbnail's."""
+    return data.rfind(jpeg.END) > data.rfind(jpeg.SCAN_MARKER)
 
 
 def _is_upright(segment: bytes) -> bool:

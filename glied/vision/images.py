@@ -2,22 +2,30 @@
 
 import io
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.IcoImagePlugin import IcoFile
+from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from glied.errors import ImageError
+from glied.vision import formats, jpeg, jpeg2000, png, tiff
 
 MAX_PIXELS = 100_000_000
 MAX_SIDE = 65_535
 """The longest side that a JPEG header can state."""
 LARGE = 4_000_000
 """Images of more pixels may be shrunk while they are decoded."""
+MOST_PASSES = 20
+"""Decoding may go over as many pixels as so many images of `max_pixels` have; usual are 1 to 12 passes."""
 
 # EPS and WMF are left out because reading them runs other programs, TGA because it has no signature.
 _FORMATS = (
@@ -34,7 +42,9 @@ _FORMATS = (
     "PPM",
     "ICO",
     "PCX",
+    "HEIF",
 )
+_TEXT_PASSES = 200
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*")
 # What Pillow's decoders raise on broken data: struct.error and SyntaxError among the more usual ones,
@@ -60,11 +70,13 @@ class Picture:
         pixels: [h, w, 3] uint8, upright RGB, contiguous and writable.
         width: of the upright image; w, unless it was shrunk.
         height: of the upright image; h, unless it was shrunk.
+        missing_rows: of the stored image, at its end, for which a file that was cut off has no data; gray.
     """
 
     pixels: NDArray[np.uint8]
     width: int
     height: int
+    missing_rows: int = 0
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SIDE) -> NDArray[np.uint8]:
@@ -78,31 +90,76 @@ def read(
     max_pixels: int = MAX_PIXELS,
     max_side: int = MAX_SIDE,
     resolution: tuple[int, int] | None = None,
+    missing_rows: float = 0.0,
 ) -> Picture:
     """Decode an encoded image into upright RGB.
 
     EXIF orientation is applied, alpha is put on white, 16 bits are scaled to 8, CMYK, gray and palettes are
-    converted; of an animation the first frame counts.
+    converted; of an animation the first frame counts. Metadata that is damaged or large is left out.
 
     Args:
         resolution: the short and the long side that the pixels are resized to fit into later. Images of more
             than `LARGE` pixels are shrunk to 1/2, 1/4 or 1/8, but to no less: JPEGs while they are decoded,
             which takes a fraction of time and memory, others by averaging blocks.
+        missing_rows: largest share of its rows that a JPEG may lack at its end; 0 refuses all that were cut.
 
     Raises:
         ImageError: kind "empty", "not_an_image", "too_large" (told by the header, before decoding),
-            "truncated", "corrupt" or "unsupported" (a color space that has no conversion).
+            "truncated", "corrupt" or "unsupported" (a format, or a kind of it, that is not decoded here).
     """
     if not data:
         raise ImageError("empty", "the file has no bytes")
+    limits = _Limits(max_pixels, max_side, resolution)
     if data.startswith(b"\0\0\1\0"):
-        _check_icon(data, max_pixels=max_pixels, max_side=max_side)
+        data = _icon_picture(data, limits)
+    try:
+        return _read(data, limits)
+    except ImageError as error:
+        if error.kind not in ("corrupt", "truncated"):
+            raise
+        fault = error
+    for simpler in _without_metadata(data):
+        try:
+            return _read(simpler, limits)
+        except ImageError as error:
+            if error.kind not in ("corrupt", "truncated"):
+                raise
+            fault = error
+    if missing_rows > 0 and fault.kind == "truncated" and jpeg.is_jpeg(data):
+        return _read_cut_jpeg(data, limits, missing_rows, fault)
+    raise fault
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """Which images are decoded, and how small they may become; see `read`."""
+
+    max_pixels: int
+    max_side: int
+    resolution: tuple[int, int] | None
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Refuse an image of this size."""
+        width, height = size
+        if width < 1 or height < 1:
+            raise ImageError("corrupt", f"the header says {width} x {height} pixels")
+        if width * height > self.max_pixels or max(size) > self.max_side:
+            allowed = f"{self.max_pixels:,} pixels and {self.max_side:,} a side are allowed"
+            raise ImageError("too_large", f"{width} x {height} pixels; {allowed}")
+
+    def check_work(self, passes: int, pixels: int, what: str) -> None:
+        """Refuse a file that makes its decoder go over too many pixels."""
+        if passes * pixels > MOST_PASSES * self.max_pixels:
+            allowed = f"{MOST_PASSES * self.max_pixels:,} in all are allowed"
+            raise ImageError("too_large", f"{passes:,} {what} of {pixels:,} pixels; {allowed}")
+
+
+def _read(data: bytes, limits: _Limits) -> Picture:
+    """`read` without a second try."""
     image = _open(data)
-    _check_size(image.size, max_pixels=max_pixels, max_side=max_side)
-    if isinstance(image, TiffImageFile):
-        _check_size(_tile_size(image), max_pixels=max_pixels, max_side=max_side)
+    _check(image, data, limits)
     width, height = image.size
-    factor = _factor(image.size, resolution)
+    factor = _factor(image.size, limits.resolution)
     if factor > 1 and isinstance(image, JpegImageFile):
         image.draft(None, (width // factor, height // factor))
     try:
@@ -111,13 +168,73 @@ def read(
         raise _broken(data, error) from error
     try:
         upright, turned = _upright(image)
-        rgb = _to_rgb(upright)
+        rgb = _to_rgb(upright, image, data)
         if factor > 1 and image.size == (width, height):
             rgb = rgb.reduce(factor)
         pixels = np.array(rgb)
     except _FAILURES as error:
         raise ImageError("unsupported", f"no way from mode {image.mode} to RGB: {error}") from error
     return Picture(pixels, height, width) if turned else Picture(pixels, width, height)
+
+
+def _check(image: Image.Image, data: bytes, limits: _Limits) -> None:
+    """Refuse, before it is decoded, an image that is too much work or would be decoded to wrong pixels."""
+    limits.check_size(image.size)
+    if isinstance(image, JpegImageFile):
+        limits.check_work(jpeg.scans(data), image.width * image.height, "scans")
+    elif isinstance(image, TiffImageFile):
+        _check_tiff(image, data, limits)
+    elif isinstance(image, Jpeg2KImageFile) and (header := jpeg2000.header(data)) is not None:
+        if (kind := jpeg2000.not_decodable(header)) is not None:
+            raise ImageError("unsupported", kind)
+        if header.packets > jpeg2000.MOST_PACKETS:
+            allowed = f"{jpeg2000.MOST_PACKETS:,} are allowed"
+            raise ImageError("too_large", f"{header.packets:,} packets in each resolution; {allowed}")
+    elif isinstance(image, PpmImageFile) and data[1:2] in b"123":  # decoded in Python, number by number
+        limits.check_work(_TEXT_PASSES, image.width * image.height, "passes, for numbers as text,")
+    if image.mode == "F":
+        raise ImageError("unsupported", f"{image.format} of float samples")
+
+
+def _check_tiff(image: TiffImageFile, data: bytes, limits: _Limits) -> None:
+    """A tile is decoded whole, however little of it the image shows; it may be a JPEG of many scans."""
+    if (kind := tiff.decoded_wrong(image)) is not None:
+        raise ImageError("unsupported", kind)
+    count, size = tiff.tiles(image)
+    limits.check_size(size)
+    tile = size[0] * size[1]
+    limits.check_work(count, tile, "tiles")
+    if tiff.is_jpeg(image):
+        largest = max(tile, image.width * image.height // max(count, 1))
+        limits.check_work(data.count(jpeg.SCAN_MARKER), largest, "scans")
+
+
+def _without_metadata(data: bytes) -> Iterator[bytes]:
+    """The same image with less metadata each time: without any but the orientation, and without that, too."""
+    for kind in (png, jpeg):
+        if (kind is png and png.is_png(data)) or (kind is jpeg and jpeg.is_jpeg(data)):
+            less = kind.without_metadata(data, exif=True)
+            least = kind.without_metadata(data, exif=False)
+            yield from (one for one in (less, least) if one != data)
+
+
+def _read_cut_jpeg(data: bytes, limits: _Limits, most_missing: float, error: ImageError) -> Picture:
+    """A JPEG that was cut off, if it lacks no more than `most_missing` of its rows; else its `error`."""
+    whole = jpeg.completed(jpeg.without_metadata(data, exif=True))
+
+    def decoded(candidate: bytes) -> NDArray[np.uint8]:
+        plain = jpeg.without_metadata(candidate, exif=False)  # its rows are those of the file, not upright
+        return _read(plain, limits).pixels
+
+    missing = jpeg.missing_share(data, decoded)
+    if missing > most_missing:
+        if missing < 1:
+            raise ImageError(error.kind, f"{error.message}; {missing:.1%} of its rows are missing") from error
+        raise error
+    picture = _read(whole, limits)
+    header = jpeg.frame(data)
+    assert header is not None, "it was decoded"
+    return replace(picture, missing_rows=round(missing * header.height))
 
 
 def _factor(size: tuple[int, int], resolution: tuple[int, int] | None) -> int:
@@ -128,16 +245,20 @@ def _factor(size: tuple[int, int], resolution: tuple[int, int] | None) -> int:
     return max(factor for factor in (1, 2, 4, 8) if factor <= max(spare, 1))
 
 
-def _open(data: bytes, formats: tuple[str, ...] = _FORMATS) -> Image.Image:
+def _open(data: bytes, names: tuple[str, ...] = _FORMATS) -> Image.Image:
     """Read the header only."""
     Image.init()
-    known = [name for name in formats if name in Image.OPEN]
+    if formats.is_heif(data):
+        formats.heif_is_read()
+    known = [name for name in names if name in Image.OPEN]
     try:
         return Image.open(io.BytesIO(data), formats=known)
     except Image.DecompressionBombError as error:
         raise ImageError("too_large", str(error)) from error
     except UnidentifiedImageError as error:
-        if data.startswith(_SIGNATURES) or _is_webp(data):
+        if (name := formats.unsupported(data) or tiff.not_decodable(data)) is not None:
+            raise ImageError("unsupported", name) from error
+        if data.startswith(_SIGNATURES) or _is_webp(data) or formats.is_heif(data):
             raise _broken(data, error) from error
         raise ImageError("not_an_image", f"the content is {_describe(data)}") from error
     except _FAILURES as error:
@@ -151,33 +272,25 @@ def _describe(data: bytes) -> str:
     return f"no known image format (it starts with {data[:12]!r})"
 
 
-def _check_size(size: tuple[int, int], *, max_pixels: int, max_side: int) -> None:
-    width, height = size
-    if width < 1 or height < 1:
-        raise ImageError("corrupt", f"the header says {width} x {height} pixels")
-    if width * height > max_pixels or max(size) > max_side:
-        allowed = f"{max_pixels:,} pixels and {max_side:,} a side are allowed"
-        raise ImageError("too_large", f"{width} x {height} pixels; {allowed}")
+def _icon_picture(data: bytes, limits: _Limits) -> bytes:
+    """What is to be decoded of an ICO: the PNG in it, or the whole file, whose picture is no PNG.
 
-
-def _check_icon(data: bytes, *, max_pixels: int, max_side: int) -> None:
-    """Check the picture in an ICO: Pillow decodes it on opening, and the directory may state another size."""
+    The size is that of the picture: Pillow decodes it on opening, and the directory may state another one.
+    """
     try:
         offset = IcoFile(io.BytesIO(data)).entry[0].offset
     except _FAILURES:  # opening says what is wrong
-        return
-    _check_size(_open(data[offset:], ("PNG", "DIB")).size, max_pixels=max_pixels, max_side=max_side)
-
-
-def _tile_size(image: TiffImageFile) -> tuple[int, int]:
-    """Of a TIFF's tiles, 1 x 1 without any: one is decoded whole, however little of it the image shows."""
-    width, height = image.tag_v2.get(TILEWIDTH, 1), image.tag_v2.get(TILELENGTH, 1)
-    if not isinstance(width, int) or not isinstance(height, int):
-        raise ImageError("corrupt", f"the header says {width!r} x {height!r} pixels a tile")
-    return width, height
+        return data
+    picture = data[offset:]
+    if png.is_png(picture):
+        return picture
+    limits.check_size(_open(picture, ("DIB",)).size)
+    return data
 
 
 def _broken(data: bytes, error: Exception) -> ImageError:
+    if (kind := formats.kind_not_decodable(data)) is not None:
+        return ImageError("unsupported", kind)
     message = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, UnidentifiedImageError):  # its message is an address in memory, new in each run
         message = "the header cannot be read"
@@ -206,9 +319,19 @@ def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
         return image, False
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_to_eight_bits(np.asarray(image))).convert("RGB")
+def _to_rgb(image: Image.Image, source: Image.Image, data: bytes) -> Image.Image:
+    """The upright image in RGB, on white.
+
+    Args:
+        source: the same image as it was read, which knows its file.
+    """
+    if isinstance(source, PngImageFile) and "transparency" in image.info and not png.has_transparency(data):
+        del image.info["transparency"]
+    transparent = _transparent_color(image, source, data)
+    if image.mode.startswith("I"):
+        return _sixteen_bits_to_rgb(image, source, transparent)
+    if transparent is not None:
+        image.info["transparency"] = transparent
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         colors = image.convert("RGBA")
         white = Image.new("RGBA", colors.size, "white")
@@ -216,14 +339,35 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _to_eight_bits(values: NDArray) -> NDArray[np.uint8]:
-    """Gray values of 16 bits, of 32 bits that hold 16, or of floats in 0..1 or 0..255, as 8 bits.
+def _transparent_color(image: Image.Image, source: Image.Image, data: bytes) -> Any:
+    """A PNG's transparent color in the samples that Pillow gives, where these are not the stored ones.
 
-    Pillow's own conversion clips at 255, which turns nearly every 16-bit image white.
+    Raises:
+        ImageError: "unsupported": 16-bit colors of which only the higher byte is left cannot be compared.
     """
-    scaled: NDArray = np.nan_to_num(values.astype(np.float32))
-    if values.dtype.kind == "f":
-        scaled = scaled * 255 if scaled.max() <= 1 else scaled
-    elif values.dtype.itemsize == 2 or scaled.max() > 255:
-        scaled = scaled / 257
-    return scaled.round().clip(0, 255).astype(np.uint8)
+    color = image.info.get("transparency")
+    if color is None or not isinstance(source, PngImageFile) or (header := png.header(data)) is None:
+        return None
+    bits, kind = header
+    if kind == png.GRAY and bits in (2, 4):
+        return (color & (2**bits - 1)) * (255 // (2**bits - 1))
+    if kind == png.GRAY and bits == 16:
+        return color
+    if kind == png.RGB and bits == 16:
+        high = [value >> 8 for value in color]
+        if (np.asarray(image) == high).all(axis=-1).any():
+            raise ImageError("unsupported", "16-bit RGB PNG with a transparent color")
+        return tuple(high)
+    return None
+
+
+def _sixteen_bits_to_rgb(image: Image.Image, source: Image.Image, transparent: int | None) -> Image.Image:
+    """Gray of 16 bits. Pillow's own conversion clips at 255, which turns nearly every such image white."""
+    values = np.asarray(image).astype(np.float32)
+    most = tiff.largest_sample(source) if isinstance(source, TiffImageFile) else 65535
+    if isinstance(source, TiffImageFile) and tiff.inverted(source):
+        values = most - values
+    gray = (values * (255 / most)).round().clip(0, 255).astype(np.uint8)
+    if transparent is not None:
+        gray[values == transparent] = 255
+    return Image.fromarray(gray).convert("RGB")

@@ -31,6 +31,8 @@ folder = Path(sys.argv[1])
 for path in folder.glob("rgb.*"):
     decode(path.read_bytes())
 before = peak_mb()
+for path in folder.glob("inflated*"):
+    decode(path.read_bytes())
 bombs = sorted(folder.glob("bomb*"))
 for path in bombs:
     try:

@@ -1,0 +1,107 @@
+"""The structure of TIFF files: which of them Pillow decodes right, and how much work they are."""
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
+
+from glied.errors import ImageError
+
+SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
+_PLANAR, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _FORMAT = 284, 322, 323, 324, 339
+_SEPARATE = 2
+_WHITE_IS_ZERO = 0
+_JPEG = (6, 7)
+_SAMPLE_FORMATS = {2: "signed", 3: "float", 4: "untyped", 5: "complex integer", 6: "complex float"}
+_PHOTOMETRICS = {
+    0: "gray (white is zero)",
+    1: "gray",
+    2: "RGB",
+    3: "palette",
+    4: "mask",
+    5: "CMYK",
+    6: "YCbCr",
+    8: "Lab",
+    9: "Lab",
+    10: "Lab",
+    32803: "raw sensor data",
+    32844: "LogL",
+    32845: "LogLuv",
+    34892: "raw sensor data",
+}
+
+
+def decoded_wrong(image: TiffImageFile) -> str | None:
+    """Description of a TIFF that Pillow opens, but whose pixels it gets wrong."""
+    tags = image.tag_v2
+    bits = max(_numbers(tags, _BITS), default=1)
+    in_planes = tags.get(_PLANAR, 1) == _SEPARATE and tags.get(_COMPRESSION, 1) == 1
+    # For signed, float and 32-bit samples there is no agreement on which values are black and white.
+    odd = any(number != 1 for number in _numbers(tags, _FORMAT)) or bits > 16 or (bits > 8 and in_planes)
+    return f"TIFF: {_describe(tags)}" if odd else None
+
+
+def not_decodable(data: bytes) -> str | None:
+    """Description of a TIFF whose header is whole but of a kind that Pillow does not open."""
+    if not data.startswith(SIGNATURES):
+        return None
+    try:
+        is_big = data[2:4] in (b"+\0", b"\0+")
+        tags = ImageFileDirectory_v2(data[: 16 if is_big else 8])
+        stream = io.BytesIO(data)
+        stream.seek(tags.next)
+        tags.load(stream)
+        sizes = [tags.get(tag) for tag in (_WIDTH, _HEIGHT)]
+        if not all(isinstance(size, int) and size > 0 for size in sizes):
+            return None
+        return f"TIFF: {_describe(tags)}"
+    except Exception:  # whatever a broken directory raises
+        return None
+
+
+def inverted(image: TiffImageFile) -> bool:
+    """Whether the samples are of 16 bits and count down from white, which Pillow does not undo."""
+    return image.mode.startswith("I;16") and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+
+
+def largest_sample(image: TiffImageFile) -> int:
+    """What stands for white, or for black."""
+    return int(2 ** max(_numbers(image.tag_v2, _BITS), default=8) - 1)
+
+
+def tiles(image: TiffImageFile) -> tuple[int, tuple[int, int]]:
+    """How many tiles there are, and their size; 1 x 1 without any.
+
+    Raises:
+        ImageError: "corrupt".
+    """
+    tags = image.tag_v2
+    width, height = tags.get(_TILE_WIDTH, 1), tags.get(_TILE_HEIGHT, 1)
+    if not isinstance(width, int) or not isinstance(height, int):
+        raise ImageError("corrupt", f"the header says {width!r} x {height!r} pixels a tile")
+    return len(_numbers(tags, _TILE_OFFSETS)), (width, height)
+
+
+def is_jpeg(image: TiffImageFile) -> bool:
+    """Whether JPEGs are what its strips or tiles are."""
+    return image.tag_v2.get(_COMPRESSION, 1) in _JPEG
+
+
+def _numbers(tags: Mapping[int, Any], tag: int) -> list[int]:
+    value = tags.get(tag, ())
+    return [one for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, int)]
+
+
+def _describe(tags: Mapping[int, Any]) -> str:
+    bits, formats = _numbers(tags, _BITS), _numbers(tags, _FORMAT)
+    kinds = " ".join(sorted({_SAMPLE_FORMATS[one] for one in formats if one in _SAMPLE_FORMATS}))
+    depth = "-".join(map(str, sorted(set(bits)))) or "1"
+    photometric = tags.get(_PHOTOMETRIC)
+    color = _PHOTOMETRICS.get(photometric, f"photometric {photometric}")  # type: ignore[arg-type]
+    planar = ", in planes" if tags.get(_PLANAR) == _SEPARATE else ""
+    compression = tags.get(_COMPRESSION, 1)
+    packed = f", compression {compression}" if compression != 1 else ""
+    return f"{' '.join(part for part in (f'{depth}-bit', kinds, 'samples,') if part)} {color}{planar}{packed}"
