@@ -15,6 +15,7 @@ IMAGE_EXTENSIONS = (
 """Extensions of images that are always decoded."""
 HEIF_EXTENSIONS = ("heic", "heif", "hif")
 """Those that are decoded where pillow-heif is installed."""
+_NAMED_KINDS = 8
 _FORMER_DEFAULT = [*IMAGE_EXTENSIONS[:15], "tga", "ico", "avif", "heic", "heif"]
 
 
@@ -22,6 +23,17 @@ def decoded_extensions() -> tuple[str, ...]:
     """Extensions of the images that can be decoded here."""
     has_heif = importlib.util.find_spec("pillow_heif") is not None
     return IMAGE_EXTENSIONS + (HEIF_EXTENSIONS if has_heif else ())
+
+
+def describe_skipped(kinds: Mapping[str, int]) -> str:
+    """How many files of which extensions were skipped, the most frequent first, and what would read HEIC."""
+    ranked = sorted(kinds.items(), key=lambda pair: (-pair[1], pair[0]))
+    parts = [f"{count} {kind}" for kind, count in ranked[:_NAMED_KINDS]]
+    if len(ranked) > _NAMED_KINDS:
+        parts.append(f"{sum(count for _, count in ranked[_NAMED_KINDS:])} others")
+    unread = {f".{extension}" for extension in HEIF_EXTENSIONS if extension not in decoded_extensions()}
+    hint = '; pip install -e ".[heif]" adds HEIC' if unread & kinds.keys() else ""
+    return ", ".join(parts) + hint
 
 
 @dataclass(frozen=True, kw_only=True)

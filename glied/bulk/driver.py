@@ -126,6 +126,7 @@ class Driver:
             statuses=totals.rows,
             errors=totals.errors,
             skipped_files=self.plan.skipped,
+            skipped_kinds=self.plan.skipped_kinds,
             stage_seconds={stage: round(value, 2) for stage, value in totals.seconds.items()},
             images_this_time=self.images,
             images_per_s=round(self._rate(), 2),

@@ -59,9 +59,20 @@ def caption_stage(factory: CaptionFactory) -> Stage:
     return ImageStage(describe, decoder, batch_size=factory.batch_size)
 
 
-def caption_models(factory: CaptionFactory) -> tuple[RegionExtractor, Captioner]:
-    """What finds the regions of a factory's images and what captions them; raises as `caption_stage`."""
-    return _extractor(factory.regions), _captions(factory).captioner
+def caption_models(factory: CaptionFactory) -> tuple[RegionExtractor | None, Captioner]:
+    """What finds the regions of a factory's images, None where they are stored, and what captions them.
+
+    Raises:
+        UsageError: as `caption_stage`.
+    """
+    return None if factory.store else _extractor(factory.regions), _captions(factory).captioner
+
+
+def regions_fingerprint(factory: CaptionFactory, extractor: RegionExtractor | None) -> dict[str, Any]:
+    """What the regions depend on, as a run records it; `extractor` as from `caption_models`."""
+    if extractor is None:
+        return features.fingerprint(factory.store)
+    return _fingerprint(extractor, factory.regions)
 
 
 def caption_fingerprint(factory: CaptionFactory) -> tuple[str, dict[str, Any]]:
@@ -76,18 +87,15 @@ def caption_fingerprint(factory: CaptionFactory) -> tuple[str, dict[str, Any]]:
     here = dataclasses.replace(factory, regions=dataclasses.replace(factory.regions, device="cpu"))
     captions = _captions(here)
     captioner = captions.captioner
-    if here.store:
-        feature_size, regions = features.feature_size(here.store), features.fingerprint(here.store)
-    else:
-        extractor = _extractor(here.regions)
-        feature_size, regions = extractor.feature_size, _fingerprint(extractor, here.regions)
+    extractor = None if here.store else _extractor(here.regions)
+    feature_size = features.feature_size(here.store) if extractor is None else extractor.feature_size
     sizes = (feature_size, captions.predictor.feature_size, captioner.model.feature_size)
     if len(set(sizes)) > 1:
         raise UsageError(f"regions, attributes and captioner do not fit: their features have {sizes} values")
     clip = _clip(here.clip, "cpu")
     return captions.model, {
         "clip": None if clip is None else dict(clip.fingerprint),
-        "regions": regions,
+        "regions": regions_fingerprint(here, extractor),
         "attributes": checkpoint.load(locate(here.attributes)).digest,
         "captioner": captioner.digest,
         "decoding": dataclasses.asdict(here.decoding),

@@ -14,7 +14,7 @@ import io
 import json
 import uuid
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -79,9 +79,10 @@ class Manifest:
         images: number of inputs.
         units: number of units.
         unit_size: images per unit; the last unit may hold fewer.
-        skipped: files under the prefix that are no inputs, by their extension.
+        skipped: number of files under the prefix that are no inputs.
         digest: SHA-256 over ids and URIs in order.
         columns: of the input, which pass through to the output.
+        skipped_kinds: the skipped files by extension; manifests of earlier versions lack it.
     """
 
     folder: str
@@ -93,6 +94,7 @@ class Manifest:
     skipped: int
     digest: str
     columns: pa.Schema
+    skipped_kinds: dict[str, int] = field(default_factory=dict)
 
     def read_units(self, wanted: Collection[int]) -> Iterator[Unit]:
         """The wanted units in order; parts without a wanted unit are not read."""
@@ -161,8 +163,11 @@ def create(
         parts.append(part)
         images, units = images + table.num_rows, last + 1
     columns = columns or pa.schema([])
-    count = sum((skipped or {}).values())
-    manifest = Manifest(folder, plan, parts, images, units, unit_size, count, digest.hexdigest(), columns)
+    kinds = dict(skipped or {})
+    count = sum(kinds.values())
+    manifest = Manifest(
+        folder, plan, parts, images, units, unit_size, count, digest.hexdigest(), columns, kinds
+    )
     if storage.put_if_absent(storage.join(folder, "manifest.json"), _to_json(manifest)):
         return manifest
     winner = load(run_uri)
@@ -197,6 +202,7 @@ def _rebatched(batches: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
 
 def _to_json(manifest: Manifest) -> bytes:
     record = {name: getattr(manifest, name) for name in ("plan", "images", "units", "unit_size", "skipped")}
+    record |= {"skipped_kinds": manifest.skipped_kinds} if manifest.skipped_kinds else {}
     record |= {"digest": manifest.digest, "columns": _pack_schema(manifest.columns)}
     return json.dumps(record | {"parts": [asdict(part) for part in manifest.parts]}, indent=1).encode()
 

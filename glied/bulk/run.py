@@ -19,7 +19,7 @@ from typing import Any
 from glied import storage
 from glied.bulk import ledger, manifest
 from glied.bulk.chunks import Stream
-from glied.bulk.config import recorded_input
+from glied.bulk.config import describe_skipped, recorded_input
 from glied.bulk.driver import Driver
 from glied.bulk.job import Job
 from glied.bulk.ledger import Ledger
@@ -101,7 +101,10 @@ def _first_input(job: Job) -> None:
 
 def _nothing(job: Job, source: Source) -> UsageError:
     skipped = sum(source.skipped.values())
-    others = f"; {skipped} files have other extensions than input.extensions lists" if skipped else ""
+    kinds = describe_skipped(source.skipped)
+    others = (
+        f"; {skipped} files have other extensions than input.extensions lists: {kinds}" if skipped else ""
+    )
     return UsageError(f"input.uri {job.source.uri}: no images there{others}")
 
 

@@ -3,6 +3,8 @@
 import json
 from dataclasses import asdict, dataclass
 
+from glied.bulk.config import describe_skipped
+
 
 @dataclass(frozen=True)
 class Example:
@@ -24,6 +26,7 @@ class Summary:
         units_missing: of this job's share of the units, not committed.
         statuses, errors: committed images by status, and those not ok by kind of error.
         skipped_files: files under the prefix whose extension is not an image's.
+        skipped_kinds: these by extension.
         stage_seconds: seconds in each stage over all attempts, summed over workers.
         images_this_time: images that this attempt described.
         images_per_s: of this attempt, from the moment when work on its first result began.
@@ -44,6 +47,7 @@ class Summary:
     statuses: dict[str, int]
     errors: dict[str, int]
     skipped_files: int
+    skipped_kinds: dict[str, int]
     stage_seconds: dict[str, float]
     images_this_time: int
     images_per_s: float
@@ -73,7 +77,9 @@ class Summary:
                 "errors: " + ", ".join(f"{count} {kind}" for kind, count in sorted(self.errors.items()))
             )
         if self.skipped_files:
-            lines.append(f"{self.skipped_files} files left out, their extensions are not in input.extensions")
+            kinds = describe_skipped(self.skipped_kinds)
+            reason = "their extensions are not in input.extensions"
+            lines.append(f"{self.skipped_files} files left out, {reason}{kinds and ': ' + kinds}")
         lines.append(
             f"{self.images_this_time} images this time, {self.images_per_s:.1f} images/s "
             f"after {self.startup_seconds:.0f} s of start-up, {self.seconds:.0f} s in all"

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any, Literal
 
 from glied import storage
@@ -13,10 +13,21 @@ from glied.bulk.sinks import OK
 from glied.errors import GliedError, UsageError
 from glied.evaluation import page
 from glied.evaluation.captions import base_name, read_references
-from glied.evaluation.pictures import Explainer, read_pictures, thumbnail
+from glied.evaluation.pictures import (
+    Explainer,
+    one_thread,
+    read_pictures,
+    read_regions,
+    sees_images,
+    thumbnail,
+)
 from glied.evaluation.text_metrics import cider_by_image
 
 Row = dict[str, Any]
+
+UNREADABLE = "The image can no longer be read."
+NOT_SEEN = "The run captioned stored features; --images shows its images."
+"""What stands in the place of an image that the page lacks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +46,9 @@ class GalleryConfig:
     """Most images on the page, the first of the run; each takes 13 kB (scenes) to 20 kB (photographs)."""
     explain: int = 200
     """Most images whose words show what they looked at; each costs about 50 ms on a core. 0 for none."""
+    images: str | None = None
+    """Folder or prefix below which the run's ids name its images, where they are no longer where the run read
+    them, or where the run captioned published features."""
     explain_order: Literal["first", "worst", "best"] = "first"
     """Which ones: the first of the run, or those that score worst or best (CIDEr; without references the
     caption's log-probability)."""
@@ -81,12 +95,18 @@ def make_gallery(config: GalleryConfig) -> Report:
     references = _references(config.references, rows)
     scores = _cider(rows, references)
     entries = []
-    for row, (picture, explained) in zip(rows, _seen(config, rows, scores, report), strict=True):
-        known = references.get(row["id"], ())
-        score = scores.get(row["id"])
-        entries.append(page.entry(row, references=known, cider=score, picture=picture, explained=explained))
+    with one_thread():
+        for row, (picture, explained) in zip(rows, _seen(config, rows, scores, report), strict=True):
+            known = references.get(row["id"], ())
+            score = scores.get(row["id"])
+            entries.append(
+                page.entry(row, references=known, cider=score, picture=picture, explained=explained)
+            )
     models = sorted({row["model"] for row in rows})
-    html = page.render(entries, title=config.title, total=report.total, model=", ".join(models)).encode()
+    missing = UNREADABLE if sees_images(config.run, config.images) else NOT_SEEN
+    html = page.render(
+        entries, title=config.title, total=report.total, model=", ".join(models), missing=missing
+    ).encode()
     storage.write_bytes(config.out, html)
     report.size = len(html)
     return report
@@ -99,18 +119,24 @@ def _seen(
     explainer = _explainer(config, report)
     chosen = _chosen(config, rows, scores) if explainer else set()
     ok = 0
-    pictures = read_pictures(config.run, rows, explainer.extractor.resolution if explainer else None)
-    for row, picture in zip(rows, pictures, strict=True):
+    extractor = explainer.extractor if explainer else None
+    resolution = extractor.resolution if extractor else None
+    pictures = read_pictures(config.run, rows, resolution, images=config.images)
+    stored = read_regions(config.run, rows) if explainer and extractor is None else repeat(None, len(rows))
+    for row, picture, regions in zip(rows, pictures, stored, strict=True):
         ok += row["status"] == OK
         explained = None
         if picture is not None:
             report.pictures += 1
             if explainer and row["id"] in chosen:
-                explained = explainer(row, picture)
+                explained = explainer(row, picture, regions)
                 report.explained += 1
         yield None if picture is None else thumbnail(picture), explained
-    if report.pictures < ok:
-        report.notes.append(f"{ok - report.pictures} of {ok} images can no longer be read")
+    if not sees_images(config.run, config.images):
+        report.notes.append("the run captioned stored features: --images FOLDER shows its images")
+    elif report.pictures < ok:
+        where = f" below {config.images}" if config.images else ""
+        report.notes.append(f"{ok - report.pictures} of {ok} images can no longer be read{where}")
 
 
 def _explainer(config: GalleryConfig, report: Report) -> Explainer | None:

@@ -57,7 +57,9 @@ def log_probability(row: Mapping[str, Any]) -> float | None:
     return row["captions"][0]["log_probability"] if row["captions"] else None
 
 
-def render(entries: Sequence[Mapping[str, Any]], *, title: str, total: int, model: str) -> str:
+def render(
+    entries: Sequence[Mapping[str, Any]], *, title: str, total: int, model: str, missing: str = ""
+) -> str:
     """The page.
 
     Args:
@@ -65,11 +67,12 @@ def render(entries: Sequence[Mapping[str, Any]], *, title: str, total: int, mode
         title: its heading.
         total: images of the run, of which the entries may be the first.
         model: names the weights.
+        missing: what stands in the place of a good image that has no picture.
     """
     used = {
         name: label for name, label in SCORES.items() if any(e["scores"][name] is not None for e in entries)
     }
-    data = {"entries": entries, "scores": used, "total": total, "model": model}
+    data = {"entries": entries, "scores": used, "total": total, "model": model, "missing": missing}
     return render_template("gallery", title=title, data=data)
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -15,12 +16,15 @@ from glied import storage
 from glied.bulk import manifest
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, fetch_stage
 from glied.bulk.config import InputConfig, ResourcesConfig
-from glied.bulk.loading import caption_models
+from glied.bulk.loading import caption_models, regions_fingerprint
 from glied.bulk.manifest import Manifest
 from glied.bulk.sinks import OK
+from glied.bulk.sources.listing import absolute
+from glied.bulk.sources.stored import ReadStore
 from glied.captioner.captioner import Captioner
 from glied.captioner.explain import Explanation
 from glied.config import build
+from glied.datasets import features
 from glied.errors import UsageError
 from glied.vision.decoding import DecoderPool
 from glied.vision.images import Picture
@@ -30,6 +34,7 @@ Row = dict[str, Any]
 
 THUMBNAIL_SIDE = 480
 THUMBNAIL_QUALITY = 78
+IMAGE_FORMS = ("files", "webdataset", "parquet", "table")
 AT_ONCE = 16
 """Images whose bytes and pixels are in memory together."""
 
@@ -51,7 +56,11 @@ def read_record(run_uri: str) -> dict[str, Any]:
 
 
 def read_pictures(
-    run_uri: str, rows: Sequence[Row], resolution: tuple[int, int] | None = None
+    run_uri: str,
+    rows: Sequence[Row],
+    resolution: tuple[int, int] | None = None,
+    *,
+    images: str | None = None,
 ) -> Iterator[Picture | None]:
     """A run's first images once more, through the code that captioned them.
 
@@ -59,6 +68,8 @@ def read_pictures(
         run_uri: the run folder.
         rows: the first rows of `glied.bulk.results.read_rows`.
         resolution: as in `glied.vision.images.read`; by default what thumbnails need.
+        images: folder or prefix below which the ids name the images; by default they are where the run read
+            them, or where the run read them that made its feature store.
 
     Yields:
         Per row its picture; None where the row is not ok or the image cannot be read any more.
@@ -66,27 +77,67 @@ def read_pictures(
     Raises:
         UsageError: the folder holds no run.
     """
-    plan = manifest.load(run_uri)
-    if plan is None:
-        raise UsageError(f"{run_uri} is no run of jobs/caption_dataset.py: it has no manifest")
-    source = build(InputConfig, read_record(run_uri)["input"])
-    if source.form == "features":  # a run over stored regions has not seen the images
-        yield from (None for _ in rows)
-        return
+    source, planned = _images(run_uri, rows, images)
     fetch = fetch_stage(source, ResourcesConfig())
-    planned = _first(plan, len(rows))
     size = resolution or (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
     with DecoderPool(1, resolution=size, missing_rows=source.max_missing_rows) as decoder:
         for start in range(0, len(rows), AT_ONCE):
             batch = rows[start : start + AT_ONCE]
-            ok = pa.array([row["status"] == OK for row in batch])
-            fetched = fetch(planned.slice(start, AT_ONCE).filter(ok)).to_pylist()
-            good = [one["data"] is not None for one in fetched]
-            decoded = iter(decoder.decode([one["data"] for one in fetched if one["data"] is not None]))
-            found = iter([next(decoded) if there else None for there in good])
+            wanted = [row["id"] for row in batch if row["status"] == OK and row["id"] in planned]
+            fetched = (
+                fetch(pa.concat_tables([planned[name] for name in wanted])).to_pylist() if wanted else []
+            )
+            there = [one for one in fetched if one["data"] is not None]
+            decoded = decoder.decode([one["data"] for one in there])
+            found = {one["id"]: item for one, item in zip(there, decoded, strict=True)}
             for row in batch:
-                item = next(found) if row["status"] == OK else None
+                item = found.get(row["id"])
                 yield item if isinstance(item, Picture) else None
+
+
+def sees_images(run_uri: str, images: str | None = None) -> bool:
+    """Whether it is known where a run's images are; a feature store may be all that is left of them."""
+    return _images(run_uri, (), images)[0].form != "features"
+
+
+def _images(run_uri: str, rows: Sequence[Row], images: str | None) -> tuple[InputConfig, dict[str, pa.Table]]:
+    """How the images of a run are read, and one planned row of each by its id."""
+    plan = _plan(run_uri)
+    source = build(InputConfig, read_record(run_uri)["input"])
+    if images is not None:
+        root = absolute(images)
+        uris = {row["id"]: storage.join(root, row["id"]) for row in rows}
+        source = InputConfig(uri=root, max_bytes=source.max_bytes, max_missing_rows=source.max_missing_rows)
+        return source, {name: manifest.planned(id=[name], uri=[uri]) for name, uri in uris.items()}
+    if source.form != "features":
+        return source, _by_id(_first(plan, len(rows)))
+    folder = source.uri.rstrip("/").removesuffix("/features")
+    store = manifest.load(folder)
+    made_from = read_record(folder)["input"] if store is not None else {}
+    if store is None or made_from.get("form") not in IMAGE_FORMS:  # features from elsewhere
+        return source, {}
+    return build(InputConfig, made_from), _search(store, {row["id"] for row in rows})
+
+
+def _plan(run_uri: str) -> Manifest:
+    plan = manifest.load(run_uri)
+    if plan is None:
+        raise UsageError(f"{run_uri} is no run of jobs/caption_dataset.py: it has no manifest")
+    return plan
+
+
+def _by_id(table: pa.Table) -> dict[str, pa.Table]:
+    return {str(name): table.slice(place, 1) for place, name in enumerate(table["id"].to_pylist())}
+
+
+def _search(plan: Manifest, wanted: set[str]) -> dict[str, pa.Table]:
+    """The planned rows of some ids, which may stand anywhere."""
+    found: dict[str, pa.Table] = {}
+    for unit in plan.read_units(range(plan.units)):
+        if len(found) == len(wanted):
+            break
+        found |= {name: row for name, row in _by_id(unit.table).items() if name in wanted}
+    return found
 
 
 def _first(plan: Manifest, count: int) -> pa.Table:
@@ -105,11 +156,31 @@ def thumbnail(picture: Picture) -> str:
     return base64.b64encode(sink.getvalue()).decode()
 
 
+def read_regions(run_uri: str, rows: Sequence[Row]) -> Iterator[Regions | None]:
+    """The stored regions of the first rows of a run over a feature store; None where there are none."""
+    planned, read = _by_id(_first(_plan(run_uri), len(rows))), ReadStore()
+    for row in rows:
+        there = row["status"] == OK and row["id"] in planned
+        stored = read(planned[row["id"]]).to_pylist()[0] if there else None
+        yield features.read(stored) if stored is not None and stored["status"] == OK else None
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread meanwhile: explaining is many small operations, which only wait on more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class Explainer:
     """The models of a run, loaded again to say what each word of its captions looked at."""
 
-    def __init__(self, extractor: RegionExtractor, captioner: Captioner) -> None:
-        """Both on one device."""
+    def __init__(self, extractor: RegionExtractor | None, captioner: Captioner) -> None:
+        """Both on one device; without an extractor, of a run over a feature store."""
         self.extractor = extractor
         self.captioner = captioner
 
@@ -121,19 +192,30 @@ class Explainer:
             UsageError: a checkpoint is missing or is not the one that captioned the run.
         """
         record = read_record(run_uri)
-        config = build(CaptionDatasetConfig, record["config"])
-        if not torch.cuda.is_available():
-            config = dataclasses.replace(config, regions=dataclasses.replace(config.regions, device="cpu"))
-        extractor, captioner = caption_models(caption_factory(config))
-        mine = {"regions": dict(extractor.fingerprint), "captioner": captioner.digest}
+        factory = caption_factory(_runnable(build(CaptionDatasetConfig, record["config"])))
+        extractor, captioner = caption_models(factory)
+        mine = {"regions": regions_fingerprint(factory, extractor), "captioner": captioner.digest}
         for name, value in json.loads(json.dumps(mine)).items():
             if record["fingerprint"].get(name) != value:
                 raise UsageError(f"{name}: the weights or settings are no longer those of the run")
         return cls(extractor, captioner)
 
-    def __call__(self, row: Row, picture: Picture) -> tuple[Regions, Explanation]:
-        """The regions of an image, found once more, and the explanation of its caption over them."""
-        (found,) = self.extractor([picture.pixels])
-        regions = found.scaled(picture.width, picture.height)
+    def __call__(self, row: Row, picture: Picture, stored: Regions | None) -> tuple[Regions, Explanation]:
+        """The explanation of a caption over the regions of its image: `stored`, or found once more."""
+        regions = stored
+        if regions is None:
+            assert self.extractor is not None, "a run over a feature store has stored regions"
+            (found,) = self.extractor([picture.pixels])
+            regions = found.scaled(picture.width, picture.height)
         attributes = [(one["word"], one["probability"]) for one in row["attributes"] or []]
         return regions, self.captioner.explain(regions, attributes, row["caption"])
+
+
+def _runnable(config: CaptionDatasetConfig) -> CaptionDatasetConfig:
+    """A run's config without what only pays for many images, and on the CPU where there is no GPU."""
+    device = config.regions.device if torch.cuda.is_available() else "cpu"
+    return dataclasses.replace(
+        config,
+        regions=dataclasses.replace(config.regions, device=device, compile=False),
+        captioner=dataclasses.replace(config.captioner, cuda_graphs=False),
+    )

@@ -11,11 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job, fetch_stage
+from glied.bulk.chunks import run_here
+from glied.bulk.extraction import ExtractRegionsConfig, extract_factory, extract_job
 from glied.bulk.results import read_rows
+from glied.bulk.run import execute
+from glied.bulk.sources.fetch import Fetch
 from glied.captioner.explain import Explanation, Weights
-from glied.config import run
+from glied.config import parse, run
 from glied.evaluation import page
 from glied.evaluation.gallery import GalleryConfig, Report, make_gallery
 from glied.evaluation.pictures import THUMBNAIL_SIDE, Explainer, read_pictures, thumbnail
@@ -85,7 +91,7 @@ def test_words_have_the_strongest_weights_of_their_explanation(captioned: Path, 
     _, entries, _ = made(captioned, tmp_path / "g.html", explain=1)
     row = next(read_rows(str(captioned / "run")))
     (picture,) = read_pictures(str(captioned / "run"), [row])
-    regions, expected = Explainer.load(str(captioned / "run"))(row, picture)
+    regions, expected = Explainer.load(str(captioned / "run"))(row, picture, None)
     one = entries[row["id"]]
     assert [name for name, other in entries.items() if other["attention"]] == [row["id"]]
     attention = one["attention"]
@@ -169,6 +175,88 @@ def test_words_are_not_explained_by_other_weights(captioned: Path, tmp_path: Pat
     assert len(report.notes) == 1
     assert report.notes[0].startswith("words cannot show what they looked at: ")
     assert entries["0.png"]["attention"] is None
+
+
+def test_a_run_that_used_a_gpu_is_explained_without_one(captioned: Path, tmp_path: Path) -> None:
+    shutil.copytree(captioned / "run", tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    record["config"]["regions"] |= {"device": "cuda", "jpeg": "gpu", "compile": True}
+    record["config"]["captioner"]["cuda_graphs"] = True
+    record["fingerprint"]["regions"]["jpeg"] = "gpu"
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    report, _, _ = made(tmp_path, tmp_path / "g.html")
+    assert (report.explained, report.notes) == (6, [])
+
+
+def test_words_are_explained_on_one_thread(
+    captioned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, threads = torch.get_num_threads(), []
+    explain = Explainer.__call__
+
+    def spied(self: Explainer, *arguments: Any) -> Any:
+        threads.append(torch.get_num_threads())
+        return explain(self, *arguments)
+
+    monkeypatch.setattr(Explainer, "__call__", spied)
+    torch.set_num_threads(2)
+    try:
+        made(captioned, tmp_path / "g.html", explain=2)
+        after = torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+    assert (threads, after) == ([1, 1], 2)
+
+
+@pytest.fixture(scope="module")
+def stored(captioned: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with store/, the regions of the captioned images, and run/, which captions them."""
+    folder = tmp_path_factory.mktemp("stored")
+    options = ["--config=configs/extract/demo.yaml", f"--regions.checkpoint={models / 'regions'}"]
+    options += [f"--input.uri={captioned / 'in'}", f"--output.uri={folder / 'store'}", "--output.unit_size=3"]
+    extraction = parse(ExtractRegionsConfig, options)
+    execute(extract_job(extraction), run_here(Fetch(pause=0.0), extract_factory(extraction).build()))
+    caption_stored(folder / "store", folder / "run", models)
+    return folder
+
+
+def caption_stored(store: Path, out: Path, models: Path) -> None:
+    parts = [f"--{name}.checkpoint={models / name}" for name in ("attributes", "captioner")]
+    options = [*parts, "--input.form=features", f"--input.uri={store}", "--regions.kind=precomputed"]
+    config = parse(CaptionDatasetConfig, [*options, f"--output.uri={out}"])
+    stage = caption_factory(config).build()
+    execute(caption_job(config), run_here(fetch_stage(config.input, config.resources), stage))
+
+
+def test_a_run_over_a_feature_store_shows_and_explains_its_images(stored: Path, tmp_path: Path) -> None:
+    report, entries, read = made(stored, tmp_path / "g.html")
+    assert (report.pictures, report.explained, report.notes) == (6, 6, [])
+    for name in NAMES:
+        assert Image.open(io.BytesIO(base64.b64decode(entries[name]["picture"]))).size == (160, 120)
+        assert entries[name]["attention"]["words"] == entries[name]["caption"].split()
+    assert read.data["missing"] == "The image can no longer be read."
+
+
+def test_images_of_published_features_are_shown_where_they_are_named(
+    captioned: Path, stored: Path, models: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(stored / "store" / "features", tmp_path / "published")  # without the run that made them
+    caption_stored(tmp_path / "published", tmp_path / "run", models)
+    report, entries, read = made(tmp_path, tmp_path / "g.html")
+    assert (report.pictures, report.explained) == (0, 0)
+    assert report.notes == ["the run captioned stored features: --images FOLDER shows its images"]
+    assert "--images" in read.data["missing"]
+    assert entries["0.png"]["caption"]
+    report, entries, _ = made(tmp_path, tmp_path / "g.html", images=str(captioned / "in"))
+    assert (report.pictures, report.explained, report.notes) == (6, 6, [])
+
+
+def test_images_that_were_moved_are_shown_where_they_are_now(captioned: Path, tmp_path: Path) -> None:
+    shutil.copytree(captioned / "in", tmp_path / "moved")
+    (tmp_path / "moved" / "0.png").unlink()
+    report, _, _ = made(captioned, tmp_path / "g.html", images=str(tmp_path / "moved"))
+    assert report.pictures == 5
+    assert report.notes == [f"1 of 6 images can no longer be read below {tmp_path / 'moved'}"]
 
 
 def job(monkeypatch: pytest.MonkeyPatch, *options: str) -> int:

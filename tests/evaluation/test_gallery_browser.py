@@ -349,3 +349,35 @@ def test_the_picture_of_the_large_view(driver: webdriver.Chrome, gallery: Path, 
         photograph(driver, PictureConfig(word="unsaid", **options))
     with pytest.raises(UsageError, match="has no image other"):
         photograph(driver, PictureConfig(word="a", **(options | {"image": "other"})))
+
+
+@pytest.fixture(scope="module")
+def plain_gallery(captioned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Without references and explanations, so that other controls stand side by side."""
+    out = tmp_path_factory.mktemp("plain") / "gallery.html"
+    make_gallery(GalleryConfig(run=str(captioned / "run"), out=str(out), explain=0))
+    return out
+
+
+@pytest.mark.parametrize("kind", ["gallery", "plain_gallery"])
+@pytest.mark.parametrize("width", [320, 360, 390, 430, 700, 1200])
+def test_no_control_is_clipped_on_a_phone(
+    browser: Browser, request: pytest.FixtureRequest, kind: str, width: int
+) -> None:
+    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        browser.open(request.getfixturevalue(kind))
+        clipped = """return [...document.querySelectorAll('header .switch span, header label, header button')]
+            .filter((one) => one.offsetParent).filter((one) => {
+                const own = one.getBoundingClientRect();
+                const around = (one.closest('.switch') || one.parentElement).getBoundingClientRect();
+                return one.scrollWidth > one.clientWidth + 1 && getComputedStyle(one).display !== 'inline'
+                    || own.right > around.right + 1 || own.left < around.left - 1
+                    || own.right > window.innerWidth || own.left < 0;
+            }).map((one) => one.textContent)"""
+        assert "references" in browser.texts("header .switch span")
+        assert browser.driver.execute_script(clipped) == []
+        assert browser.driver.execute_script("return document.documentElement.scrollWidth") <= width
+    finally:
+        browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

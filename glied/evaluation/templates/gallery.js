@@ -310,7 +310,7 @@ function placeholder(entry) {
   return make(
     "span",
     { className: "none" },
-    entry.status === "ok" ? "The image can no longer be read." : "No picture",
+    (entry.status === "ok" && DATA.missing) || "No picture",
   );
 }
 
