@@ -118,8 +118,9 @@ class PublishedConfig:
 def recorded_input(record: Mapping[str, Any], source: InputConfig | PublishedConfig) -> dict[str, Any]:
     """What an earlier version recorded of an input, in the keys of `source`, to be compared with it."""
     defaults = {one.name: one.default for one in fields(source) if one.default is not MISSING}
-    if record.get("extensions") == _FORMER_DEFAULT:
-        record = {**record, "extensions": None}
+    was_default = record.get("extensions") == _FORMER_DEFAULT
+    if was_default and isinstance(source, InputConfig) and source.extensions is None:
+        return defaults | dict(record) | {"extensions": None}
     return defaults | dict(record)
 
 

@@ -14,6 +14,7 @@ from glied.vision.config import RegionsConfig
 from glied.vision.decoding import DecoderPool
 from glied.vision.gpu_decoding import GpuDecoder, is_plain_jpeg
 from glied.vision.images import Picture, decode
+from tests.vision.test_odd_images import many_scans
 
 
 def smooth(mode: str = "RGB", width: int = 48, height: int = 32) -> Image.Image:
@@ -46,6 +47,9 @@ def with_orientation(value: int) -> bytes:
         (encoded(smooth(), "PNG"), False),
         (encoded(smooth(width=2500, height=2000)), False),
         (encoded(smooth())[:20], False),
+        (encoded(smooth())[:-2], False),
+        (encoded(smooth())[:-100], False),
+        (many_scans(encoded(smooth(), progressive=True), 100), False),
         (b"\xff\xd8\xff\xe1\x00\x0cExif\0\0bad!" + encoded(smooth())[2:], False),
         (b"", False),
         (b"\xff\xd8\xff", False),
@@ -60,6 +64,9 @@ def with_orientation(value: int) -> bytes:
         "png",
         "large",
         "cut",
+        "without its end",
+        "cut in its pixels",
+        "many scans",
         "exif",
         "0",
         "3",
@@ -96,7 +103,7 @@ def test_a_batch_comes_back_in_order_from_both(pool):
 
 def test_what_the_gpu_cannot_decode_the_processes_try(pool):
     whole = encoded(smooth())
-    broken = whole[:200] + bytes(50)  # the header is fine
+    broken = whole[:200] + whole[whole.index(b"\xff\xda") :]  # without its tables
     assert is_plain_jpeg(broken)
     found = GpuDecoder(pool, "cpu").decode([broken, whole])
     expected = pool.decode([broken, whole])
