@@ -23,12 +23,13 @@ from glied.bulk.manifest import INPUT
 from glied.bulk.sources import inputs, open_source
 from glied.bulk.sources.columns import distinct, escaped, passed_name
 from glied.bulk.sources.fetch import Fetch
+from glied.bulk.sources.uri_tables import open_table
 from glied.bulk.tables import conform, from_ipc, to_ipc
-from glied.errors import UsageError
+from glied.errors import JobError, StorageError, UsageError
 
 
 def run(
-    uri: Path, form: str = "table", **options: Any
+    uri: Path | str, form: str = "table", **options: Any
 ) -> tuple[list[dict[str, Any]], pa.Schema, dict[str, int]]:
     """What a run of units of two makes of an input: rows as they are written, columns, files left out."""
     config = InputConfig(uri=str(uri), form=form, **options)
@@ -756,3 +757,63 @@ def test_names():
         "alt", "input_caption", "input_input_caption", "input_alt",
     ]  # fmt: skip
     assert escaped("a\ud83d b\udce9 \U0001f600") == r"a\ud83d b\xe9 " + "\U0001f600"
+
+
+def test_an_error_that_nobody_foresaw_is_one_line(images):
+    class Failing:
+        def __init__(self):
+            self.columns, self.skipped = pa.schema([]), {}
+
+        def __iter__(self):
+            yield manifest.planned(id=["a"], uri=["a"])
+            raise RuntimeError("two\nlines")
+
+    config = InputConfig(uri=str(images))
+    tables = inputs(Failing(), config)
+    assert next(tables)["id"].to_pylist() == ["a"]
+    with pytest.raises(
+        JobError, match=rf"input\.uri {images}: it cannot be planned, RuntimeError: two lines$"
+    ):
+        next(tables)
+
+
+def test_tables_in_object_storage(s3, monkeypatch):
+    filesystem, variables = s3
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    paths = [None, "../a//b.png", "c.png"]
+    cells = [{"bytes": PNG if path is None else None, "path": path} for path in paths]
+    file = io.BytesIO()
+    pq.write_table(pa.table({"image": pa.array(cells, STRUCT), "uri": [*paths[1:], None]}), file)
+    objects = {
+        "t/0.csv.gz": gzip.compress(b"uri\n../a//b.png\n"),
+        "t/1.jsonl": b'{"uri": "c.png"}\n',
+        "t/2.parquet": b"",
+        "t/3.parquet": file.getvalue(),
+        "t/_temporary/4.csv": b"x",
+        "a//b.png": b"b",
+        "t/c.png": b"c",
+    }
+    for key, data in objects.items():
+        filesystem.pipe_file(f"photos/tables/{key}", data)
+    try:
+        rows, _, skipped = run("s3://photos/tables/t", duplicates="keep_first")
+        assert kinds(rows) == [
+            ("../a//b.png", "not_found"),  # no part of a key is ever resolved
+            ("c.png", b"c"),
+            ("2.parquet#break", "broken_shard"),
+            ("3.parquet#2", "bad_row"),
+        ]
+        assert skipped == {"(hidden)": 1, ".png": 1}
+        rows, _, _ = run("s3://photos/tables/t", "parquet")
+        assert [row["kind"] or row["data"] for row in rows] == ["broken_shard", PNG, "not_found", b"c"]
+    finally:
+        filesystem.rm("photos/tables", recursive=True)
+
+
+def test_a_failing_storage_breaks_no_shard(monkeypatch):
+    for name, value in {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "x"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("t.csv", "t.jsonl.gz", "t.parquet"):
+        with pytest.raises(StorageError):
+            open_table(f"s3://photos/{name}", "uri")
