@@ -1,27 +1,52 @@
-"""Work in a process of its own, for libraries that would stay in this one for good."""
+"""Work in a process of its own, for libraries that would stay in this one for good, or that may end it."""
 
 import multiprocessing
+import pickle
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from multiprocessing.connection import Connection
+from typing import TypeVar, cast
 
 from glied.errors import JobError
 
 T = TypeVar("T")
 
 
-def in_child(function: Callable[[], T]) -> T:
+def in_child(function: Callable[[], T], *, purpose: str, longest_s: float | None = None) -> T:
     """What a function returns, or raises, when a new process calls it; all of it must be picklable.
 
     torch takes 450 MB of the process that imports it, and the driver of a run needs it only to look at the
     models once.
 
+    Args:
+        function: to be called.
+        purpose: what the process does, for the error.
+        longest_s: seconds that it may take; None for any number.
+
     Raises:
-        JobError: the process died.
+        JobError: the process died, or took too long.
     """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            return pool.submit(function).result()
-        except BrokenProcessPool as error:
-            raise JobError("the process that looks at the models died, maybe for lack of memory") from error
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_call, args=(function, sender))
+    process.start()
+    sender.close()
+    try:
+        if not receiver.poll(longest_s):
+            raise JobError(f"the process that {purpose} took longer than {longest_s:.0f} s")
+        value, error = pickle.loads(receiver.recv_bytes())
+    except EOFError as ended:
+        raise JobError(f"the process that {purpose} died, maybe for lack of memory") from ended
+    finally:
+        process.kill()
+        process.join()
+    if error is not None:
+        raise error
+    return cast(T, value)
+
+
+def _call(function: Callable[[], object], sender: Connection) -> None:
+    try:
+        outcome: tuple[object, Exception | None] = function(), None
+    except Exception as error:
+        outcome = None, error
+    sender.send_bytes(pickle.dumps(outcome))

@@ -175,7 +175,9 @@ def caption_job(config: CaptionDatasetConfig, *, apart: bool = False) -> Job:
         UsageError: a checkpoint is missing or of another kind, or the models do not fit together.
     """
     factory = caption_factory(config)
-    model, fingerprint = in_child(factory.inspect) if apart else factory.inspect()
+    model, fingerprint = (
+        in_child(factory.inspect, purpose="looks at the models") if apart else factory.inspect()
+    )
     return Job(
         results="captions",
         schema=sinks.CAPTIONS,

@@ -19,6 +19,7 @@ from glied.bulk import chunks, sinks
 from glied.bulk.chunks import Chunk, Result, Stream, StreamBroken
 from glied.bulk.job import Job
 from glied.bulk.ledger import Counts, Ledger
+from glied.bulk.lost import lost_rows
 from glied.bulk.manifest import INPUT, Manifest, Unit
 from glied.bulk.progress import Progress
 from glied.bulk.sinks import FAILED, OK
@@ -39,8 +40,6 @@ IN_FLIGHT_UNITS = 2_000
 IN_FLIGHT_IMAGES = 1 << 20
 """Units, and images, whose chunks are planned at a time; both bound the driver's memory."""
 EXAMPLES = 10
-LOST = "lost"
-"""Kind of error of an image whose worker died or hung in every round."""
 
 
 @dataclass
@@ -244,19 +243,11 @@ class Driver:
     def _give_up(self) -> None:
         """Finish units whose missing images were lost in every round although the stream went on."""
         for work in list(self.open.values()):
-            for row in work.missing():
-                entry = work.unit.table.slice(row, 1).to_pylist()[0]
-                log.error("%s was lost in %d rounds", entry["uri"], self.job.resources.rounds)
-                columns = {
-                    "id": entry["id"],
-                    "uri": entry["uri"],
-                    "status": FAILED,
-                    "error_kind": LOST,
-                    "error": "its worker died or hung each time",
-                    "model": self.job.model,
-                }
-                fields = [f for f in self.job.schema if f.name in columns]
-                work.arrived[row] = pa.Table.from_pylist([columns], schema=pa.schema(fields))
+            missing = work.missing()
+            rows = lost_rows(self.job, work.unit.table.take(missing), self.plan.columns)
+            for position, row in enumerate(missing):
+                work.arrived[row] = rows.slice(position, 1)
+                log.error("%s was lost in %d rounds", rows["uri"][position], self.job.resources.rounds)
             self._finish(work)
 
     def _finish(self, work: _Work) -> None:
@@ -323,7 +314,7 @@ class Driver:
     def _collect_examples(self, table: pa.Table) -> None:
         if self.job.example is None or len(self.examples) >= EXAMPLES:
             return
-        for row in table.to_pylist():
+        for row in table.select(self.job.schema.names).to_pylist():
             text = self.job.example(row) if row["status"] == OK else None
             if text is not None and len(self.examples) < EXAMPLES:
                 self.examples.append(Example(row["id"], text))

@@ -77,7 +77,9 @@ def extract_pools(config: ExtractRegionsConfig) -> list[Pool]:
 def extract_job(config: ExtractRegionsConfig, *, apart: bool = False) -> Job:
     """The bulk job of a config; `apart` as for `caption_job`."""
     factory = extract_factory(config)
-    model, fingerprint = in_child(factory.inspect) if apart else factory.inspect()
+    model, fingerprint = (
+        in_child(factory.inspect, purpose="looks at the models") if apart else factory.inspect()
+    )
     # An empty table of the store, for the metadata that its files carry.
     metadata = features.write([], [], fingerprint=fingerprint).schema.metadata
     return Job(

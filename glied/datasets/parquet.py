@@ -9,7 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from glied import storage
-from glied.errors import UsageError
+from glied.errors import StorageError, UsageError
+
+_MAGIC = b"PAR1"
+_TAIL = 1 << 16
+"""Bytes read at the end of a file: most footers are shorter."""
+
+
+class NotParquet(UsageError):
+    """What the storage gave is no Parquet file, or a damaged one."""
 
 
 class Piece(NamedTuple):
@@ -21,11 +29,47 @@ class Piece(NamedTuple):
 
 
 def open_file(uri: str, *, footer: pa.parquet.FileMetaData | None = None) -> pa.parquet.ParquetFile:
-    """Opens a file, whose `footer` need not be read again; raises `UsageError` when it is no Parquet file."""
+    """Opens a file, whose `footer` need not be read again.
+
+    Raises:
+        NotParquet: it is no Parquet file.
+        UsageError: there is no such file.
+        StorageError: it cannot be read.
+    """
     try:
-        return pa.parquet.ParquetFile(storage.open_input(uri), metadata=footer)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UsageError(f"{uri} is not a readable Parquet file: {error}") from error
+        file = storage.open_input(uri)
+        return pa.parquet.ParquetFile(file, metadata=footer or _footer(file, uri))
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise UsageError(f"{uri}: no such file") from error
+    except OSError as error:
+        raise StorageError(f"cannot read {uri}: {error}") from error
+
+
+def _footer(file: pa.NativeFile, uri: str) -> pa.parquet.FileMetaData:
+    """Reads the footer by itself: what parsing it raises may be an OSError, as a failing storage does."""
+    size = file.size()
+    tail = _last(file, min(size, _TAIL), size)
+    if tail[-4:] != _MAGIC:
+        reason = "it is encrypted" if tail[-4:] == b"PARE" else "it does not end like one"
+        raise NotParquet(f"{uri} is not a readable Parquet file: {reason if size else 'it is empty'}")
+    length = int.from_bytes(tail[-8:-4], "little") + 8
+    if length > size - len(_MAGIC):
+        raise NotParquet(f"{uri} is not a readable Parquet file: it is shorter than its footer")
+    if length > len(tail):
+        tail = _last(file, length, size)
+    try:
+        footer = pa.parquet.read_metadata(pa.BufferReader(_MAGIC + tail[-length:]))
+        footer.schema.to_arrow_schema().names  # noqa: B018  # names that are no text show here
+        return footer
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise NotParquet(f"{uri} is not a readable Parquet file: {error}") from error
+
+
+def _last(file: pa.NativeFile, count: int, size: int) -> bytes:
+    data = file.read_at(count, size - count)  # type: ignore[call-arg]  # the stubs omit the offset
+    if len(data) != count:
+        raise OSError(f"{len(data)} of {count} bytes came")
+    return data
 
 
 def count_rows(uri: str) -> int:
@@ -48,11 +92,17 @@ class RowReader:
         self._kept: tuple[str, int, pa.Table] | None = None
 
     def read(self, piece: Piece) -> pa.Table:
-        """Returns the rows of a piece; reads the row groups that hold them and no others."""
+        """Returns the rows of a piece, as many as the file has of them.
+
+        Reads the row groups that hold them and no others.
+        """
         with open_file(piece.uri) as file:
             sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
             ends = list(accumulate(sizes))
-            groups = range(bisect_right(ends, piece.first), bisect_left(ends, piece.last) + 1)
+            last = min(bisect_left(ends, piece.last) + 1, len(ends))
+            groups = range(bisect_right(ends, piece.first), last)
+            if not groups:
+                return file.schema_arrow.empty_table()
             rows = pa.concat_tables([self._group(file, piece.uri, group) for group in groups])
         skipped = ends[groups[0] - 1] if groups[0] else 0
         return rows.slice(piece.first - skipped, piece.last - piece.first)

@@ -80,6 +80,21 @@ def stream(ray_session):
     return RayStream(Fetch(), [pool], ResourcesConfig())
 
 
+def test_many_parquet_files_are_read_by_tasks(stream, tmp_path):
+    for number in range(FEW_SHARDS + 4):
+        ids = [f"{number}-{row}" for row in range(3)]
+        table = pa.table({"image": [b"x"] * 3, "key": ids, f"c{number}": [1] * 3})
+        pq.write_table(table, tmp_path / f"{number}.parquet")
+    for options in ({}, {"id_column": "key"}):
+        config = InputConfig(uri=str(tmp_path), form="parquet", **options)
+        sources = [open_source(config, "/nowhere", *index) for index in ((stream.in_order,), ())]
+        by_tasks, here = (pa.concat_tables(inputs(source, config)) for source in sources)
+        assert by_tasks.equals(here)
+        assert by_tasks.num_rows == 3 * (FEW_SHARDS + 4)
+        assert sources[0].columns == sources[1].columns
+        assert len(sources[0].columns) == FEW_SHARDS + 4 + (not options)
+
+
 def test_many_shards_are_read_by_tasks(stream, tmp_path):
     for number in range(FEW_SHARDS + 4):
         with tarfile.open(tmp_path / f"{number:02d}.tar", "w") as tar:

@@ -6,6 +6,7 @@ asked for. Tars and Parquet files are shards that are indexed in parallel. A bro
 readable, and one input with a fault for the break.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from typing import Protocol
@@ -24,7 +25,9 @@ from glied.bulk.sources.stored import StoreSource
 from glied.bulk.sources.tars import TarSource
 from glied.bulk.sources.unique import Unique
 from glied.bulk.sources.uri_tables import UriTableSource
-from glied.errors import UsageError
+from glied.errors import GliedError, JobError, UsageError
+
+log = logging.getLogger(__name__)
 
 _BATCH_ROWS = 65_536
 
@@ -82,7 +85,7 @@ def inputs(source: Source, config: InputConfig | PublishedConfig) -> Iterator[pa
     """
     left = config.limit
     unique = Unique()
-    for table in source:
+    for table in _planned(source, config.uri):
         if isinstance(config, InputConfig):
             table = _distinct(table, unique, config)
         if left is not None:
@@ -92,6 +95,22 @@ def inputs(source: Source, config: InputConfig | PublishedConfig) -> Iterator[pa
             yield table
         if left == 0:
             return
+
+
+def _planned(source: Source, uri: str) -> Iterator[pa.Table]:
+    """The tables of a source; what reading an input brings out and nobody foresaw is one line too.
+
+    Raises:
+        JobError: there was such an error.
+    """
+    try:
+        yield from source
+    except GliedError:
+        raise
+    except Exception as error:
+        log.debug("planning failed", exc_info=True)
+        reason = " ".join(str(error).split())
+        raise JobError(f"input.uri {uri}: it cannot be planned, {type(error).__name__}: {reason}") from error
 
 
 def _distinct(table: pa.Table, unique: Unique, config: InputConfig) -> pa.Table:

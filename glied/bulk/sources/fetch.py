@@ -19,7 +19,9 @@ from glied.bulk import tables
 from glied.bulk.manifest import INPUT
 from glied.bulk.sources import archives
 from glied.bulk.sources.archives import Place
-from glied.bulk.sources.listing import passed_name
+from glied.bulk.sources.cells import BAD_ROW, image_in
+from glied.bulk.sources.columns import distinct, passed, passed_name
+from glied.bulk.sources.uri_tables import resolve
 from glied.bulk.sources.web import WebReader
 from glied.datasets import parquet
 from glied.errors import GliedError, ImageError
@@ -74,22 +76,19 @@ class Fetch:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Rows of the manifest to `FETCHED` and what passes through; one row out per row in, in order."""
-        rows = table.to_pylist()
+        columns = [name for name in table.column_names if name.startswith(INPUT)]
+        rows = table.drop_columns(columns).to_pylist()
+        passing = table.select(columns).rename_columns([name.removeprefix(INPUT) for name in columns])
         if self.form == "webdataset":
             fetched = self._by_file(rows, self._tar_rows)
+            passing = _with_sidecars(passing, fetched)
         elif self.form == "parquet":
-            fetched = self._by_file(rows, self._parquet_rows)
+            fetched, passing = self._from_parquet(rows, passing)
         else:
             fetched = self._from_files(rows)
         result = pa.Table.from_pylist(fetched, schema=FETCHED)
-        for column in table.schema:
-            if column.name.startswith(INPUT):
-                name = column.name.removeprefix(INPUT)
-                values = [
-                    row.get(column.name, source[column.name])
-                    for row, source in zip(fetched, rows, strict=True)
-                ]
-                result = result.append_column(name, pa.array(values, column.type))
+        for name in passing.column_names:  # never as Python values, which hold less than Arrow's
+            result = result.append_column(passing.schema.field(name), passing[name])
         return result
 
     @property
@@ -128,7 +127,8 @@ class Fetch:
         except ImageError as error:
             return _failed(row, error.kind, error.message)
         except FileNotFoundError:
-            missing = "not_found" if self.form == "table" else STORAGE  # a listed file has vanished
+            # What was listed has a size: it has vanished.
+            missing = "not_found" if row["size"] is None else STORAGE
             return _failed(row, missing, "there is no such file")
         except Unreadable as error:
             return _failed(row, STORAGE, str(error))
@@ -185,23 +185,48 @@ class Fetch:
                 }
         return [fetched[row["id"]] for row in rows]
 
-    def _parquet_rows(self, uri: str, rows: list[Row]) -> list[Row]:
+    def _from_parquet(self, rows: list[Row], passing: pa.Table) -> tuple[list[Row], pa.Table]:
+        """The images of rows of Parquet files, and what passes through of them, as `passing` has it."""
+        fetched: list[Row] = []
+        columns: list[pa.Table] = []
+        for uri, group in groupby(rows, key=lambda row: row["file"]):
+            some = list(group)
+            if uri is None:
+                more, values = [_fault(row) for row in some], _nulls(passing.schema, len(some))
+            else:
+                more, values = self._parquet_rows(uri, some, passing.schema)
+            fetched += more
+            columns.append(values)
+        return fetched, pa.concat_tables(columns)
+
+    def _parquet_rows(self, uri: str, rows: list[Row], columns: pa.Schema) -> tuple[list[Row], pa.Table]:
         """The images and all other columns of rows of one file."""
         offsets = [row["offset"] for row in rows]
         piece = parquet.Piece(uri, min(offsets), max(offsets) + 1)
         try:
-            found = self.retried(functools.partial(self.rows.read, piece)).to_pylist()
-        except (pa.ArrowInvalid, FileNotFoundError, Unreadable) as error:
-            kind = "corrupt" if self._delivers(uri) else STORAGE
-            return [_failed(row, kind, " ".join(str(error).split())) for row in rows]
-        fetched = []
-        for row in rows:
-            values = found[row["offset"] - piece.first]
-            image = values.pop(self.image_column)
-            fetched.append(
-                self._cell(row, image) | {INPUT + passed_name(name): v for name, v in values.items()}
-            )
-        return fetched
+            found = self.retried(functools.partial(self.rows.read, piece))
+        except (pa.ArrowException, FileNotFoundError, Unreadable) as error:
+            kind, message = "corrupt" if self._delivers(uri) else STORAGE, " ".join(str(error).split())
+            return [_failed(row, kind, message) for row in rows], _nulls(columns, len(rows))
+        found = found.rename_columns(distinct(found.column_names))
+        if found.num_rows < piece.last - piece.first or self.image_column not in found.column_names:
+            message = f"{uri} has changed since it was planned"
+            return [_failed(row, STORAGE, message) for row in rows], _nulls(columns, len(rows))
+        places = [offset - piece.first for offset in offsets]
+        images = found[self.image_column]
+        values, faults = passed(found.drop_columns([self.image_column]), columns)
+        fetched = [
+            _failed(row, BAD_ROW, faults[place]) if place in faults else self._cell(row, images[place])
+            for row, place in zip(rows, places, strict=True)
+        ]
+        return self._by_path(uri, fetched), pa.table(dict(values), schema=columns).take(places)
+
+    def _by_path(self, uri: str, rows: list[Row]) -> list[Row]:
+        """The rows, after the images that cells of the file only name by their paths were read."""
+        folder = uri.rsplit("/", 1)[0]
+        named = [row | {"uri": resolve(row["path"], folder)} for row in rows if "path" in row]
+        read = iter(self._from_files(named))
+        return [next(read) | {"uri": row["uri"]} if "path" in row else row for row in rows]
 
     def _delivers(self, uri: str) -> bool:
         """Whether the storage gives the file's bytes, so that what was wrong is in them."""
@@ -210,11 +235,17 @@ class Fetch:
         except (OSError, Unreadable):
             return False
 
-    def _cell(self, row: Row, value: Any) -> Row:
-        data = value.get("bytes") if isinstance(value, dict) else value
-        if data is None:
+    def _cell(self, row: Row, cell: pa.Scalar) -> Row:
+        """The image in a cell; or the row with the "path" that the cell has instead."""
+        try:
+            image = image_in(cell)
+        except ImageError as error:
+            return _failed(row, error.kind, error.message)
+        if image is None:
             return _failed(row, "empty", "the row holds no image")
-        return self._oversized(row, len(data)) if len(data) > self.max_bytes else _read(row, data)
+        if isinstance(image, str):
+            return row | {"path": image, "size": None}
+        return self._oversized(row, len(image)) if len(image) > self.max_bytes else _read(row, image)
 
 
 def _fault(row: Row) -> Row:
@@ -227,6 +258,18 @@ def _failed(row: Row, kind: str, error: str) -> Row:
 
 def _read(row: Row, data: bytes) -> Row:
     return {"id": row["id"], "uri": row["uri"], "data": data, "kind": None, "error": None}
+
+
+def _nulls(schema: pa.Schema, count: int) -> pa.Table:
+    return pa.table([pa.nulls(count, field.type) for field in schema], schema=schema)
+
+
+def _with_sidecars(passing: pa.Table, rows: list[Row]) -> pa.Table:
+    """The columns that pass through of tars, filled with what was read."""
+    columns = [
+        pa.array([row.get(INPUT + field.name) for row in rows], field.type) for field in passing.schema
+    ]
+    return pa.table(columns, schema=passing.schema)
 
 
 def _places(row: Row) -> dict[str, Place]:

@@ -1,23 +1,45 @@
 """Parquet files that hold encoded images, plain or as Hugging Face writes them."""
 
 from collections.abc import Iterator
-from itertools import chain
+from contextlib import suppress
+from functools import partial
+from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from glied import storage
 from glied.bulk.config import InputConfig
-from glied.bulk.manifest import PLANNED, planned
+from glied.bulk.manifest import planned
 from glied.bulk.parallel import InOrder, in_order
-from glied.bulk.sources.listing import (
-    Files,
-    open_parquet,
-    parquet_schema,
-    passing_schema,
-    with_break,
+from glied.bulk.sources import cells
+from glied.bulk.sources.columns import (
+    check_id_column,
+    first_line,
+    id_values,
+    is_text,
+    named_once,
+    passing,
+    unified,
 )
-from glied.errors import UsageError
+from glied.bulk.sources.listing import Files, delivers, with_break
+from glied.datasets import parquet
+from glied.errors import ImageError, StorageError, UsageError
+
+
+class _Shard(NamedTuple):
+    """What the footer of a file says.
+
+    Attributes:
+        file: the file.
+        schema: its columns, each under a name of its own.
+        groups: rows and bytes of its row groups.
+        fault: why it cannot be read, or None.
+    """
+
+    file: storage.FileInfo
+    schema: pa.Schema
+    groups: list[tuple[int, int]]
+    fault: str | None = None
 
 
 class ImageTableSource:
@@ -31,75 +53,95 @@ class ImageTableSource:
         self.columns = pa.schema([])
 
     def __iter__(self) -> Iterator[pa.Table]:
-        shards = self.files.shards(".parquet")
-        first = next(shards)
-        self.columns = self._passing(first)
-        yield from self.index(self._read, chain([first], shards))
-
-    def _check(self, schema: pa.Schema, uri: str) -> None:
         config = self.files.config
-        _check_image_column(schema, config, uri)
-        columns = passing_schema(schema, {config.image_column, config.id_column})
-        if not columns.equals(self.columns):
-            raise UsageError(
-                f"{uri}: its columns or their types are not those of the first file: "
-                f"{_names(columns)} and not {_names(self.columns)}"
-            )
-
-    def _passing(self, shard: storage.FileInfo) -> pa.Schema:
-        config = self.files.config
-        schema = parquet_schema(shard.uri)
-        _check_image_column(schema, config, shard.uri)
-        return passing_schema(schema, {config.image_column, config.id_column})
-
-    def _read(self, shard: storage.FileInfo) -> pa.Table:
-        config = self.files.config
-        try:
-            with open_parquet(shard.uri) as file:
-                self._check(file.schema_arrow, shard.uri)
-                rows = file.metadata.num_rows
-                sizes = _row_sizes(file.metadata)
-                ids = _row_ids(file, config.id_column, shard)
-        except pa.ArrowInvalid as error:
-            return with_break(PLANNED.empty_table(), shard, f"no readable Parquet file: {error}")
-        return planned(
-            id=ids,
-            uri=[f"{shard.uri}#{row}" for row in range(rows)],
-            file=[shard.uri] * rows,
-            offset=list(range(rows)),
-            size=sizes,
-        )
+        shards = list(self.index(partial(_read_footer, config=config), self.files.shards(".parquet")))
+        readable = [shard for shard in shards if shard.fault is None]
+        if not readable:
+            raise UsageError(f"input.uri {config.uri}: no file there can be read: {shards[0].fault}")
+        for shard in readable:
+            _check_columns(shard.schema, config, shard.file.uri)
+        _check_text(readable[0], config)
+        schema = unified((shard.file.uri, shard.schema) for shard in readable)
+        self.columns = passing(schema, config.image_column, config.id_column)
+        if config.id_column is None:
+            yield from map(_plan_shard, shards)
+        else:
+            yield from self.index(partial(_plan_named, column=config.id_column), shards)
 
 
-def _names(schema: pa.Schema) -> str:
-    return ", ".join(f"{field.name} ({field.type})" for field in schema) or "none"
+def _read_footer(file: storage.FileInfo, config: InputConfig) -> _Shard:
+    try:
+        with parquet.open_file(file.uri) as opened:
+            schema = named_once(opened.schema_arrow, file.uri, config.image_column, config.id_column)
+            groups = map(opened.metadata.row_group, range(opened.num_row_groups))
+            sizes = [(group.num_rows, group.total_byte_size) for group in groups]
+    except parquet.NotParquet as error:
+        return _Shard(file, pa.schema([]), [], first_line(error))
+    return _Shard(file, schema, sizes)
 
 
-def _check_image_column(schema: pa.Schema, config: InputConfig, uri: str) -> None:
+def _check_columns(schema: pa.Schema, config: InputConfig, uri: str) -> None:
+    columns = ", ".join(schema.names)
     name = config.image_column
-    kind = schema.field(name).type if name in schema.names else None
-    if kind is not None and pa.types.is_struct(kind):
-        kind = kind.field("bytes").type if kind.get_field_index("bytes") >= 0 else None
-    if kind is None or not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+    if name not in schema.names:
+        raise UsageError(f"{uri}: no input.image_column {name!r}; the columns are {columns}")
+    kind = schema.field(name).type
+    if not cells.holds_images(kind):
         raise UsageError(
-            f"{uri}: input.image_column {name!r} holds no images (binary, or a struct with a binary field "
-            f"bytes); the columns are {', '.join(schema.names)}"
+            f"{uri}: input.image_column {name!r} holds no images but {kind}; what is read is binary, base64, "
+            f"lists of bytes, and structs with bytes or a path; the columns are {columns}"
         )
-    if config.id_column is not None and config.id_column not in schema.names:
-        raise UsageError(
-            f"{uri}: no input.id_column {config.id_column!r}; the columns are {', '.join(schema.names)}"
-        )
+    if config.id_column is None:
+        return
+    if config.id_column not in schema.names:
+        raise UsageError(f"{uri}: no input.id_column {config.id_column!r}; the columns are {columns}")
+    check_id_column(schema, config.id_column, uri)
 
 
-def _row_sizes(metadata: pq.FileMetaData) -> list[int]:
-    """About how many bytes each row has: its share of its row group."""
-    sizes: list[int] = []
-    for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        sizes += [group.total_byte_size // max(group.num_rows, 1)] * group.num_rows
-    return sizes
+def _plan_shard(shard: _Shard, ids: list[str | None] | None = None) -> pa.Table:
+    """The inputs of a file; those without an id are named by file and row number."""
+    count = sum(rows for rows, _ in shard.groups)
+    names = ids or [None] * count
+    table = planned(
+        id=[name or f"{shard.file.name}#{row}" for row, name in enumerate(names)],
+        uri=[f"{shard.file.uri}#{row}" for row in range(count)],
+        file=[shard.file.uri] * count,
+        offset=list(range(count)),
+        size=[
+            size // max(rows, 1) for rows, size in shard.groups for _ in range(rows)
+        ],  # about: a share of its group
+    )
+    return with_break(table, shard.file, shard.fault)
 
 
-def _row_ids(file: pq.ParquetFile, column: str | None, shard: storage.FileInfo) -> list[str]:
-    if column is None:
-        return [f"{shard.name}#{row}" for row in range(file.metadata.num_rows)]
-    return [str(value) for value in file.read(columns=[column])[column].to_pylist()]
+def _plan_named(shard: _Shard, column: str) -> pa.Table:
+    """The inputs of a file, named by a column; where that cannot be read, by file and row number."""
+    if shard.fault is not None:
+        return _plan_shard(shard)
+    ids: list[str | None] = []
+    with parquet.open_file(shard.file.uri) as file:
+        for group, (rows, _) in enumerate(shard.groups):
+            try:
+                ids += id_values(file.read_row_group(group, columns=[column]), column)
+            except (OSError, pa.ArrowException) as error:
+                if not delivers(shard.file.uri):
+                    raise StorageError(f"cannot read {shard.file.uri}: {error}") from error
+                ids += [None] * rows
+    return _plan_shard(shard, ids)
+
+
+def _check_text(shard: _Shard, config: InputConfig) -> None:
+    """Refuse a column of text that is not base64, going by its first value: it may hold paths or links."""
+    name = config.image_column
+    if not is_text(shard.schema.field(name).type):
+        return
+    with parquet.open_file(shard.file.uri) as file, suppress(OSError, pa.ArrowException, StopIteration):
+        values = (batch.column(0)[0] for batch in file.iter_batches(1, columns=[name]))
+        try:
+            cells.image_in(next(value for value in values if value.is_valid))
+        except ImageError as error:
+            raise UsageError(
+                f"{shard.file.uri}: input.image_column {name!r} is text, and its first value is no image in "
+                f"base64; of images that it names by path or link take --input.form table "
+                f"--input.uri_column {name}"
+            ) from error

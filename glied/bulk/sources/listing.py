@@ -1,17 +1,16 @@
-"""What every source needs: the files under the input's URI, names of columns, shards."""
+"""What every source needs: the files under the input's URI, and the shards among them."""
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from glied import storage
-from glied.bulk import sinks
 from glied.bulk.config import InputConfig
-from glied.bulk.manifest import PLANNED, planned
+from glied.bulk.manifest import planned
 from glied.errors import StorageError, UsageError
 
+_HIDDEN = "(hidden)"
 BROKEN_SHARD = "broken_shard"
 """Kind of error of the row that stands for what of a shard could not be read."""
 
@@ -23,19 +22,15 @@ def absolute(uri: str) -> str:
     return uri if uri.endswith("//") else uri.removesuffix("/")  # a key may hold an empty name
 
 
-def passed_name(name: str) -> str:
-    """The output's name for an input column; those that the output has itself get a prefix."""
-    return f"input_{name}" if name in _RESERVED else name
-
-
-_RESERVED = frozenset([*sinks.CAPTIONS.names, *sinks.FEATURES.names, *PLANNED.names, "data", "kind", "unit"])
+class BrokenShard(Exception):
+    """A file of the input cannot be read, or not to its end, and the storage is not to blame."""
 
 
 class Files:
     """The files under the input's URI, or the one that it names.
 
     Attributes:
-        skipped: files that are no inputs, by extension.
+        skipped: files that are no inputs, by extension; hidden ones together.
     """
 
     def __init__(self, config: InputConfig, uri: str, exclude: str | None) -> None:
@@ -52,7 +47,7 @@ class Files:
                 yield file
 
     def shards(self, *extensions: str) -> Iterator[storage.FileInfo]:
-        """Those of the given extensions.
+        """Those of the given extensions, in any case, but no hidden ones; or the one file that the input is.
 
         Raises:
             UsageError: there is none.
@@ -62,13 +57,19 @@ class Files:
             return
         found = False
         for file in self.listed():
-            if file.name.lower().endswith(extensions):
+            if is_hidden(file.name):
+                self._count(_HIDDEN)
+            elif file.name.lower().endswith(extensions):
                 found = True
                 yield file
             else:
                 self.skip(file.name)
         if not found:
-            raise UsageError(f"input.uri {self.config.uri}: no {' or '.join(extensions)} file there")
+            there = ", ".join(f"{count} {extension}" for extension, count in sorted(self.skipped.items()))
+            raise UsageError(
+                f"input.uri {self.config.uri}: no {' or '.join(extensions)} file there"
+                + (f"; of other files there are {there}" if there else "")
+            )
 
     def skip(self, name: str) -> None:
         """Count a file that is no input."""
@@ -83,6 +84,15 @@ def extension_of(name: str) -> str:
     return PurePosixPath(name).suffix.lower() or "(none)"
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a shard is what Spark and Hadoop leave out: a part of its path begins with "." or "_".
+
+    Such are `_temporary/`, `_SUCCESS` and `.part-0.parquet.crc`; a folder `_day=1` is a partition and is not.
+    """
+    parts = name.split("/")
+    return any(part.startswith(".") or (part.startswith("_") and "=" not in part) for part in parts)
+
+
 def with_break(table: pa.Table, shard: storage.FileInfo, fault: str | None) -> pa.Table:
     """The table and, where a shard broke off, one input that says so."""
     if fault is None:
@@ -93,31 +103,9 @@ def with_break(table: pa.Table, shard: storage.FileInfo, fault: str | None) -> p
     return pa.concat_tables([table, row])
 
 
-def open_parquet(uri: str) -> pq.ParquetFile:
-    """An open file.
-
-    Raises:
-        UsageError: there is none.
-        StorageError: it cannot be read.
-        pyarrow.ArrowInvalid: it is no Parquet file.
-    """
+def delivers(uri: str) -> bool:
+    """Whether the storage gives a file's first byte, so that what was wrong is in the file."""
     try:
-        return pq.ParquetFile(storage.open_input(uri))
-    except FileNotFoundError as error:
-        raise UsageError(f"{uri}: no such file") from error
-    except OSError as error:
-        raise StorageError(f"cannot read {uri}: {error}") from error
-
-
-def parquet_schema(uri: str) -> pa.Schema:
-    """The columns of a file; raises `UsageError` where it is missing or no Parquet file."""
-    try:
-        with open_parquet(uri) as file:
-            return file.schema_arrow
-    except pa.ArrowInvalid as error:
-        raise UsageError(f"{uri} is no readable Parquet file: {error}") from error
-
-
-def passing_schema(schema: pa.Schema, used: set[str | None]) -> pa.Schema:
-    """The columns that pass through, all but the used ones, with their names in the output."""
-    return pa.schema([(passed_name(field.name), field.type) for field in schema if field.name not in used])
+        return bool(storage.read_range(uri, 0, 1))
+    except (OSError, StorageError):
+        return False

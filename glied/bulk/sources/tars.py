@@ -14,7 +14,8 @@ from glied.bulk.manifest import planned
 from glied.bulk.parallel import InOrder, in_order
 from glied.bulk.sources import archives
 from glied.bulk.sources.archives import Member, Place
-from glied.bulk.sources.listing import Files, extension_of, passed_name, with_break
+from glied.bulk.sources.columns import passed_name
+from glied.bulk.sources.listing import Files, extension_of, with_break
 from glied.errors import UsageError
 
 SIDECARS = ("json", "txt")

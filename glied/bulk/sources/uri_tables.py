@@ -1,22 +1,74 @@
 """Tables that name images by URI: Parquet, CSV, JSON lines."""
 
-import csv
-import io
-import json
+import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import NamedTuple, Protocol
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 
 from glied import storage
 from glied.bulk.config import InputConfig
-from glied.bulk.manifest import INPUT, planned
-from glied.bulk.sources.listing import Files, open_parquet, parquet_schema, passed_name, passing_schema
+from glied.bulk.manifest import INPUT, PLANNED, planned
+from glied.bulk.parallel import in_order
+from glied.bulk.sources import text_tables
+from glied.bulk.sources.cells import BAD_ROW
+from glied.bulk.sources.columns import (
+    check_id_column,
+    escaped,
+    first_line,
+    id_values,
+    is_text,
+    named_once,
+    passed,
+    passing,
+    text_values,
+    unified,
+)
+from glied.bulk.sources.listing import BrokenShard, Files, delivers, with_break
+from glied.bulk.sources.text_tables import TextRow, TextTable
+from glied.datasets import parquet
 from glied.errors import StorageError, UsageError
 
-BAD_ROW = "bad_row"
-"""Kind of error of a row that names no image."""
 _BATCH_ROWS = 65_536
+_BATCH_CHARACTERS = 1 << 26
+_PARQUET = ".parquet"
+
+
+class Batch(NamedTuple):
+    """Rows of a file from number `first` on.
+
+    Attributes:
+        table: all columns of the file.
+        uris: of the images; what is not valid UTF-8 stands as Python's "surrogateescape" has it.
+        faults: what is wrong with a row, or None.
+    """
+
+    table: pa.Table
+    uris: list[str | None]
+    faults: list[str | None]
+    first: int
+
+
+class Table(Protocol):
+    """A file that is a table.
+
+    Attributes:
+        uri: where it is.
+        schema: its columns; none where no row of it can be read.
+    """
+
+    uri: str
+    schema: pa.Schema
+
+    def batches(self) -> Iterator[Batch]:
+        """Its rows in order.
+
+        Raises:
+            BrokenShard: some rows cannot be read; all others were yielded.
+            StorageError: it cannot be read.
+        """
+        ...
 
 
 class UriTableSource:
@@ -29,157 +81,215 @@ class UriTableSource:
 
     def __iter__(self) -> Iterator[pa.Table]:
         config = self.files.config
-        shards = list(self.files.shards(".parquet", ".csv", ".jsonl", ".ndjson"))
-        schemas = [_table_schema(shard.uri) for shard in shards]
-        used = {config.uri_column, config.id_column}
-        for shard, schema in zip(shards, schemas, strict=True):
-            _check_table_columns(schema, config, shard.uri)
-        try:
-            merged = pa.unify_schemas(schemas, promote_options="permissive")
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise UsageError(f"input.uri {config.uri}: its tables do not fit together: {error}") from error
-        self.columns = passing_schema(merged, used)
-        passing = pa.schema([field for field in merged if field.name not in used])
-        for shard in shards:
-            for table in _read_table(shard.uri, passing.names, config):
-                yield self._planned(shard, table, passing)
+        shards = list(self.files.shards(_PARQUET, *text_tables.FOLDER_ENDINGS))
+        tables = list(in_order(self._open, shards))
+        self.columns = passing(_schema(tables, config), config.uri_column, config.id_column)
+        for shard, table in zip(shards, tables, strict=True):
+            try:
+                if isinstance(table, BrokenShard):
+                    raise table
+                for batch in table.batches():
+                    yield self._planned(shard, batch)
+            except BrokenShard as error:
+                row = with_break(PLANNED.empty_table(), shard, str(error))
+                for field in self.columns:
+                    row = row.append_column(INPUT + field.name, pa.nulls(1, field.type))
+                yield row
 
-    def _planned(self, shard: storage.FileInfo, table: pa.Table, passing: pa.Schema) -> pa.Table:
+    def _open(self, shard: storage.FileInfo) -> Table | BrokenShard:
+        try:
+            return open_table(shard.uri, self.files.config.uri_column)
+        except BrokenShard as error:
+            return error
+
+    def _planned(self, shard: storage.FileInfo, batch: Batch) -> pa.Table:
         config = self.files.config
         folder = shard.uri.rsplit("/", 1)[0]
-        texts = [None if uri is None else str(uri).strip() for uri in table[config.uri_column].to_pylist()]
-        faults = table[_FAULT].to_pylist()
-        numbers = table[_NUMBER].to_pylist()
-        places = [f"{shard.uri}#{number}" for number in numbers]
-        uris = [_resolve(text, folder) if text else place for text, place in zip(texts, places, strict=True)]
-        names = table[config.id_column].to_pylist() if config.id_column else texts
-        ids = [
-            str(name) if name else f"{shard.name}#{number}"
-            for name, number in zip(names, numbers, strict=True)
-        ]
+        texts = [text and escaped(text.strip()) for text in batch.uris]
+        columns, misfits = passed(batch.table, self.columns)
         problems = [
-            fault or (None if text else f"column {config.uri_column} is empty")
-            for fault, text in zip(faults, texts, strict=True)
+            fault or _problem(raw, config.uri_column) or misfits.get(row)
+            for row, (fault, raw) in enumerate(zip(batch.faults, batch.uris, strict=True))
         ]
+        names = texts
+        if config.id_column is not None:
+            names = id_values(batch.table, config.id_column)
+        numbers = range(batch.first, batch.first + len(texts))
         result = planned(
-            id=ids,
-            uri=uris,
+            id=[name or f"{shard.name}#{number}" for name, number in zip(names, numbers, strict=True)],
+            uri=[
+                resolve(text, folder) if text else f"{shard.uri}#{number}"
+                for text, number in zip(texts, numbers, strict=True)
+            ],
             fault_kind=[BAD_ROW if problem else None for problem in problems],
             fault=problems,
         )
-        for field in passing:
-            column = table[field.name].cast(field.type)
-            result = result.append_column(INPUT + passed_name(field.name), column)
+        for name, column in columns:
+            result = result.append_column(INPUT + name, column)
         return result
 
 
-_FAULT, _NUMBER = "\0fault", "\0number"
-"""Columns that reading a table adds: what is wrong with a row, and its number in the file."""
+def open_table(uri: str, uri_column: str) -> Table:
+    """The table in a file, by the ending of its name.
+
+    Raises:
+        BrokenShard: no row of it can be read.
+        UsageError: it is missing, or no table.
+        StorageError: it cannot be read.
+    """
+    name = (urlsplit(uri).path if "://" in uri else uri).lower()
+    if name.endswith(_PARQUET):
+        return ParquetTable(uri, uri_column)
+    if name.endswith(text_tables.ENDINGS):
+        return TextFile(uri, name, uri_column)
+    endings = ", ".join([_PARQUET, *text_tables.ENDINGS])
+    raise UsageError(f"{uri} has not the ending of a table that can be read: {endings}")
 
 
-def _resolve(uri: str, folder: str) -> str:
+class ParquetTable:
+    """A Parquet file whose rows name images."""
+
+    def __init__(self, uri: str, uri_column: str) -> None:
+        """Reads the footer; raises as `open_table`."""
+        self.uri = uri
+        self.uri_column = uri_column
+        try:
+            with parquet.open_file(uri) as file:
+                self.schema = named_once(file.schema_arrow, uri, uri_column)
+        except parquet.NotParquet as error:
+            raise BrokenShard(str(error)) from error
+
+    def batches(self) -> Iterator[Batch]:
+        """Its rows in order; what is wrong with one row group leaves the others."""
+        with parquet.open_file(self.uri) as file:
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            lost, reason = 0, ""
+            for group, first in enumerate(itertools.accumulate(sizes[:-1], initial=0) if sizes else ()):
+                done = 0
+                try:
+                    for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group]):
+                        yield self._batch(batch, first + done)
+                        done += batch.num_rows
+                except (OSError, pa.ArrowException) as error:
+                    if not delivers(self.uri):
+                        raise StorageError(f"cannot read {self.uri}: {error}") from error
+                    lost, reason = lost + sizes[group] - done, reason or first_line(error)
+        if lost:
+            raise BrokenShard(f"{lost} of {sum(sizes)} rows are not readable: {reason}")
+
+    def _batch(self, batch: pa.RecordBatch, first: int) -> Batch:
+        table = pa.Table.from_batches([batch]).rename_columns(self.schema.names)
+        return Batch(table, text_values(table[self.uri_column]), [None] * table.num_rows, first)
+
+
+class TextFile:
+    """A CSV or JSON file whose rows name images."""
+
+    def __init__(self, uri: str, name: str, uri_column: str) -> None:
+        """Finds the columns; raises as `open_table`."""
+        self.uri = uri
+        self.uri_column = uri_column
+        self.text = TextTable(uri, name, uri_column)
+        self.schema = pa.schema([(name, pa.string()) for name in self.text.columns])
+
+    def batches(self) -> Iterator[Batch]:
+        """Its rows in order."""
+        rows = self.text.rows()
+        first = 0
+        while True:
+            some, broken = _take(rows)
+            if some:
+                yield self._batch(some, first)
+            if broken is not None:
+                raise broken
+            if not some:
+                return
+            first += len(some)
+
+    def _batch(self, rows: list[TextRow], first: int) -> Batch:
+        columns = {
+            name: pa.chunked_array([[_valid(row.values.get(name)) for row in rows]], pa.string())
+            for name in self.schema.names or [self.uri_column]  # a table without columns has no rows
+        }
+        uris = [row.values.get(self.uri_column) for row in rows]
+        return Batch(pa.table(columns), uris, [_valid(row.fault) for row in rows], first)
+
+
+def _take(rows: Iterator[TextRow]) -> tuple[list[TextRow], BrokenShard | None]:
+    """The next rows, and why no more can be read."""
+    some: list[TextRow] = []
+    characters = 0
+    try:
+        for row in rows:
+            some.append(row)
+            characters += sum(len(value or "") for value in row.values.values())
+            if len(some) == _BATCH_ROWS or characters > _BATCH_CHARACTERS:
+                break
+    except BrokenShard as error:
+        return some, error
+    return some, None
+
+
+def _valid(text: str | None) -> str | None:
+    return text and escaped(text)
+
+
+def _problem(raw: str | None, uri_column: str) -> str | None:
+    """Why a row names no image, if it does not."""
+    if raw is None or not raw.strip():
+        return f"column {uri_column} is empty"
+    return None if raw == escaped(raw) else f"column {uri_column} is not valid UTF-8"
+
+
+def resolve(uri: str, folder: str) -> str:
     """A relative path is meant from the table's folder."""
     if "://" in uri or uri.startswith("/"):
         return uri
     return storage.join(folder, uri)
 
 
-def _check_table_columns(schema: pa.Schema, config: InputConfig, uri: str) -> None:
+def _schema(tables: list[Table | BrokenShard], config: InputConfig) -> pa.Schema:
+    """The columns of all tables.
+
+    Raises:
+        UsageError: a table lacks a column that the config names, or none can be read.
+    """
+    readable = [one for one in tables if not isinstance(one, BrokenShard)]
+    if not readable:
+        raise UsageError(f"input.uri {config.uri}: no table there can be read: {tables[0]}")
+    for one in readable:
+        _check_columns(one, config)
+    schema = unified((one.uri, one.schema) for one in readable)
+    if not schema.names:
+        for one in readable:
+            _refuse_rows(one)
+    return schema
+
+
+def _refuse_rows(table: Table) -> None:
+    """Raise what is wrong with the first row of a table without columns, if it has a row."""
+    try:
+        for batch in table.batches():
+            raise UsageError(f"{table.uri}: no row of it can be read: {batch.faults[0]}")
+    except BrokenShard as error:
+        raise UsageError(f"{table.uri}: no row of it can be read: {error}") from error
+
+
+def _check_columns(table: Table, config: InputConfig) -> None:
+    schema = table.schema
+    if not schema.names:
+        return
     for key, name in (("uri_column", config.uri_column), ("id_column", config.id_column)):
         if name is not None and name not in schema.names:
-            raise UsageError(f"{uri}: no input.{key} {name!r}; the columns are {', '.join(schema.names)}")
-
-
-def _table_schema(uri: str) -> pa.Schema:
-    """The columns of a table: Parquet's own types; text for CSV; text, or JSON as text, for JSON lines."""
-    if uri.endswith(".parquet"):
-        return parquet_schema(uri)
-    with _open_text(uri) as file:
-        if uri.endswith(".csv"):
-            return pa.schema([(name, pa.string()) for name in next(csv.reader(file), [])])
-        names: dict[str, None] = {}
-        for line in file:
-            row, _ = _parse_json(line)
-            names |= dict.fromkeys(row)
-    return pa.schema([(name, pa.string()) for name in names])
-
-
-def _read_table(uri: str, passing: list[str], config: InputConfig) -> Iterator[pa.Table]:
-    """Batches with the URI, the id, the passing columns (null where the file lacks one), fault and number."""
-    wanted = list(dict.fromkeys([config.uri_column, *filter(None, [config.id_column]), *passing]))
-    if uri.endswith(".parquet"):
-        yield from _read_parquet_table(uri, wanted)
-        return
-    with _open_text(uri) as file:
-        rows = _csv_rows(file) if uri.endswith(".csv") else map(_parse_json, file)
-        batch: list[tuple[dict[str, Any], str | None]] = []
-        first = 0
-        for row in rows:
-            batch.append(row)
-            if len(batch) == _BATCH_ROWS:
-                yield _text_table(batch, wanted, first)
-                first, batch = first + len(batch), []
-        if batch:
-            yield _text_table(batch, wanted, first)
-
-
-def _read_parquet_table(uri: str, wanted: list[str]) -> Iterator[pa.Table]:
-    first = 0
-    with open_parquet(uri) as file:
-        there = [name for name in wanted if name in file.schema_arrow.names]
-        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=there):
-            table = pa.Table.from_batches([batch])
-            for name in wanted:
-                if name not in there:
-                    table = table.append_column(name, pa.nulls(table.num_rows))
-            yield _with_numbers(table, [None] * table.num_rows, first)
-            first += table.num_rows
-
-
-def _text_table(batch: list[tuple[dict[str, Any], str | None]], wanted: list[str], first: int) -> pa.Table:
-    columns = {name: pa.array([row.get(name) for row, _ in batch], pa.string()) for name in wanted}
-    return _with_numbers(pa.table(columns), [fault for _, fault in batch], first)
-
-
-def _with_numbers(table: pa.Table, faults: list[str | None], first: int) -> pa.Table:
-    numbers = pa.array(range(first, first + table.num_rows), pa.int64())
-    return table.append_column(_FAULT, pa.array(faults, pa.string())).append_column(_NUMBER, numbers)
-
-
-def _csv_rows(file: io.TextIOBase) -> Iterator[tuple[dict[str, Any], str | None]]:
-    reader = csv.reader(file)
-    header = next(reader, [])
-    for values in reader:
-        if not values:
-            continue
-        fault = None
-        if len(values) != len(header):
-            fault = f"line {reader.line_num} has {len(values)} fields, the header has {len(header)}"
-        yield dict(zip(header, values, strict=False)), fault
-
-
-def _parse_json(line: str) -> tuple[dict[str, Any], str | None]:
-    """The values of a line as text, and what is wrong with it."""
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        return {}, f"no JSON: {error}"
-    if not isinstance(row, dict):
-        return {}, "no JSON object"
-    return {name: _text(value) for name, value in row.items()}, None
-
-
-def _text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _open_text(uri: str) -> io.TextIOWrapper:
-    try:
-        raw = storage.open_input(uri)
-    except FileNotFoundError as error:
-        raise UsageError(f"{uri}: no such file") from error
-    except OSError as error:
-        raise StorageError(f"cannot read {uri}: {error}") from error
-    return io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="")  # type: ignore[arg-type]  # the stubs
+            raise UsageError(
+                f"{table.uri}: no input.{key} {name!r}; the columns are {', '.join(schema.names)}; "
+                "if it is no table of images, name the others by input.uri or move it away"
+            )
+    kind = schema.field(config.uri_column).type
+    if not (is_text(kind) or pa.types.is_null(kind)):
+        raise UsageError(
+            f"{table.uri}: input.uri_column {config.uri_column!r} is {kind} and not text; where the table "
+            f"holds the images themselves, use --input.form parquet --input.image_column {config.uri_column}"
+        )
+    if config.id_column is not None:
+        check_id_column(schema, config.id_column, table.uri)
