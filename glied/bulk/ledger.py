@@ -241,7 +241,7 @@ def clear(run_uri: str, results: str) -> None:
     for folder in ("commits", results, "attempts", "manifest"):
         own: list[str] = []
         for file in storage.list_files(storage.join(run_uri, folder)):
-            if _is_own(folder, file.name):
+            if is_own(folder, file.name):
                 own.append(file.uri)
             else:
                 foreign.append(f"{folder}/{file.name}")
@@ -253,7 +253,7 @@ def clear(run_uri: str, results: str) -> None:
         log.warning("%s: %d files are not of the run and stay: %s", run_uri, len(foreign), named)
 
 
-def _is_own(folder: str, name: str) -> bool:
+def is_own(folder: str, name: str) -> bool:
     """Whether a file is the run's by its name; a write that was cut off leaves it in a dot file."""
     path, _, last = name.rpartition("/")
     partial = re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}\.tmp", last)

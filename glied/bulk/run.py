@@ -99,7 +99,7 @@ def _refuse_lost_manifest(run_uri: str, run: str) -> None:
     Records of a run that this one has overwritten do not count; a job of it may still write some.
     """
     files = storage.list_files(storage.join(run_uri, "commits"), recursive=False)
-    records = [file.uri for file in files if file.name.endswith(".json")]
+    records = [file.uri for file in files if ledger.is_own("commits", file.name)]
     if any(in_order(lambda uri: _is_of(uri, run), records, ledger.REQUESTS)):
         raise UsageError(
             f"{run_uri}/manifest/manifest.json is missing, but {len(records)} units are committed: put it "
