@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glied.bulk.driver import IN_FLIGHT_IMAGES, IN_FLIGHT_UNITS
-from glied.bulk.ledger import SEGMENT_UNITS
 from glied.bulk.manifest import PART_ROWS
 from glied.config import parse, run
 from glied.errors import UsageError
@@ -69,7 +68,6 @@ class Measured:
     images_per_chunk: float
     row_bytes: float
     record_bytes: float
-    journal_bytes: float
     summed_bytes: float
     puts: float
     driver_image_s: float
@@ -87,7 +85,6 @@ class Measured:
             images_per_chunk=footprint["images_per_chunk"],
             row_bytes=footprint["row_bytes_per_image"],
             record_bytes=footprint["record_bytes_per_unit"],
-            journal_bytes=footprint["journal_bytes_per_unit"],
             summed_bytes=footprint["summed_bytes_per_unit"],
             puts=footprint["puts_per_unit"],
             driver_image_s=footprint["driver_ms_per_image"] / 1000,
@@ -106,7 +103,7 @@ class Run:
 
     @property
     def units(self) -> int:
-        """Units, each with an output, a journal entry and a commit record."""
+        """Units, each with an output and a commit record."""
         return math.ceil(self.images / self.config.unit_size)
 
     @property
@@ -116,7 +113,7 @@ class Run:
 
     @property
     def puts(self) -> float:
-        """Requests that write: three for a unit, one for a part of the manifest."""
+        """Requests that write: two for a unit, one for a part of the manifest."""
         return self.measured.puts * self.units + self.images / PART_ROWS
 
     @property
@@ -152,7 +149,7 @@ class Run:
 
     @property
     def summing_bytes(self) -> float:
-        """The journals of all units, which the summary at the end adds up."""
+        """What the driver knows of all units when it adds them up at the end."""
         return self.units * self.measured.summed_bytes
 
     @property
@@ -164,17 +161,16 @@ class Run:
 
     @property
     def stored_bytes(self) -> float:
-        """What stays: rows, manifest, commit records, journals."""
+        """What stays: rows, manifest, commit records."""
         measured = self.measured
-        return self.images * (measured.row_bytes + measured.manifest_bytes) + self.units * (
-            measured.record_bytes + measured.journal_bytes
+        return (
+            self.images * (measured.row_bytes + measured.manifest_bytes) + self.units * measured.record_bytes
         )
 
 
 def driver_images_per_s(config: Config, measured: Measured) -> float:
     """Images that one driver gathers, writes and commits in a second, if it does nothing else."""
-    journal = SEGMENT_UNITS / 2 * measured.journal_bytes / 50e6  # its mean size at 50 MB/s
-    unit = measured.driver_unit_s + measured.puts * config.request_s + journal
+    unit = measured.driver_unit_s + measured.puts * config.request_s
     return config.unit_size / (unit + config.unit_size * measured.driver_image_s)
 
 
@@ -194,7 +190,6 @@ def inputs_table(config: Config, measured: Measured) -> str:
         ("caption row, bytes an image", f"{measured.row_bytes:.0f}", footprint),
         ("planned chunk in the driver, bytes an image", f"{measured.planned_bytes:.0f}", footprint),
         ("commit record, bytes a unit", f"{measured.record_bytes:.0f}", footprint),
-        ("journal entry, bytes a unit", f"{measured.journal_bytes:.0f}", footprint),
         ("finished unit in the driver's summary, bytes", f"{measured.summed_bytes:.0f}", footprint),
         ("PUTs a unit", f"{measured.puts:g}", footprint),
         ("driver, CPU ms an image", f"{1000 * measured.driver_image_s:.3f}", footprint),
@@ -225,8 +220,7 @@ def runs_table(runs: list[Run]) -> str:
         ("LISTs", lambda run: f"{run.lists:,.0f}"),
         ("manifest", lambda run: size(run.images * run.measured.manifest_bytes)),
         ("caption rows", lambda run: size(run.images * run.measured.row_bytes)),
-        ("commit records and journals", lambda run: size(
-            run.units * (run.measured.record_bytes + run.measured.journal_bytes))),
+        ("commit records", lambda run: size(run.units * run.measured.record_bytes)),
         ("driver: planned chunks", lambda run: size(run.window_bytes)),
         ("driver: summary of all units", lambda run: size(run.summing_bytes)),
         ("planning, before the first image", lambda run: hours(run.planning_s)),

@@ -29,12 +29,12 @@ from glied.bulk import chunks, manifest
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job
 from glied.bulk.chunks import Chunk, Result, Stream, run_here
 from glied.bulk.job import Job
-from glied.bulk.ledger import Commit, Counts
 from glied.bulk.run import execute
 from glied.bulk.sinks import CAPTIONS, encode
 from glied.bulk.sources.fetch import Fetch
 from glied.bulk.tables import to_ipc
 from glied.config import parse, run
+from glied.run_folder import CommittedUnit, output_name, record_name
 from glied.scenes.dataset import write_split
 
 KEY = "s3://photographs/2026/{:03d}/{}.jpg"
@@ -173,22 +173,18 @@ def counted() -> Iterator[Counter[str]]:
             setattr(storage, name, function)
 
 
-def journal_bytes() -> float:
+def summed_bytes() -> float:
     """Memory of a finished unit in the driver that sums up a run."""
     tracemalloc.start()
-    kept = [
-        Commit.from_dict(json.loads(json.dumps(Commit(number, 0, counts(), "2026-11-21T12:00:00").to_dict())))
-        for number in range(5_000)
-    ]
+    folder, plan = "s3://photographs-captions/2026-11", "0123456789ab"
+    kept = []
+    for unit in range(5_000):
+        output = f"{folder}/captions/{output_name(unit, 0, plan)}"
+        record = f"{folder}/commits/{record_name(unit, 0, plan, 600_000)}"
+        kept.append(CommittedUnit(unit, 0, output, record, 600_000, 600_000))
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return size / len(kept)
-
-
-def counts() -> Counts:
-    """Those of a typical unit."""
-    stages = {"fetch": 1.25, "decode": 2.5, "regions": 30.125, "attributes": 0.5, "captions": 9.75}
-    return Counts({"ok": 1020, "rejected": 4}, {"truncated": 3, "empty": 1}, stages)
 
 
 def measure(config: Config, folder: Path) -> dict[str, Any]:
@@ -207,10 +203,7 @@ def measure(config: Config, folder: Path) -> dict[str, Any]:
         **measure_plan(folder / "plan", 10 * config.images, defaults),
         "row_bytes_per_image": round(row_bytes(rows)),
         "record_bytes_per_unit": round(large["record_bytes"]),
-        "journal_bytes_per_unit": len(
-            json.dumps(Commit(9_999_999, 0, counts(), "2026-11-21T12:00:00.000+00:00").to_dict())
-        ),
-        "summed_bytes_per_unit": round(journal_bytes()),
+        "summed_bytes_per_unit": round(summed_bytes()),
         "puts_per_unit": round((more["put_if_absent"] + more["write_bytes"]) / extra, 2),
         "driver_ms_per_image": round(1000 * per_image, 4),
         "driver_ms_per_unit": round(1000 * per_unit, 3),

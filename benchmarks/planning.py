@@ -90,9 +90,10 @@ def measure_status(folder: Path) -> dict[str, float]:
         id=[f"{i}.jpg" for i in range(UNITS * 10)], uri=[f"/in/{i}.jpg" for i in range(UNITS * 10)]
     )
     made = manifest.create(str(folder), [table], 10)
-    ledger = Ledger(str(folder), made.plan, "captions")
+    ledger = Ledger(str(folder), made.plan, "captions", "r")
     for unit in range(UNITS):
-        ledger.commit(unit, 0, b"", Counts({"ok": 9, "failed": 1}, {"lost": 1}, {"decode": 0.1}))
+        ledger.put_output(unit, 0, b"rows")
+        ledger.commit(unit, 0, b"rows", Counts({"ok": 9, "failed": 1}, {"lost": 1}, {"decode": 0.1}))
     (folder / "run.json").write_text(json.dumps({"run": "r", "results": "captions", "fingerprint": {}}))
     start = time.perf_counter()
     subprocess.run([sys.executable, "jobs/status.py", str(folder)], check=True)

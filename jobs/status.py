@@ -7,7 +7,7 @@ python jobs/status.py runs/photos --verify
 --verify opens every committed unit: its rows are there, with the digest and the count of the commit record
 and the ids of the manifest.
 
-Exit code 0: the run could be read, also one that is incomplete. 1: --verify found something, a line each.
+Exit code 0: every image has its row. 1: the run is incomplete, or --verify found something, a line each.
 2: bad usage, or the folder holds no run.
 """
 
@@ -42,14 +42,16 @@ def main() -> int:
     found = status.open_run(config.run)
     state = status.status(found)
     violations = list(status.verify(found)) if config.verify else []
+    code = 0 if state.complete and not violations else 1
     if config.json:
         extra = {"violations": violations} if config.verify else {}
         print(json.dumps(state.to_dict() | extra, indent=1))
-        return 1 if violations else 0
+        return code
     print("\n".join([*state.lines(datetime.now(timezone.utc)), *violations]))
     if config.verify:
-        print(f"verified {state.units_done} units, violations: {len(violations)}")
-    return 1 if violations else 0
+        units = state.units_done + state.units_damaged
+        print(f"verified {units} units, violations: {len(violations)}")
+    return code
 
 
 if __name__ == "__main__":

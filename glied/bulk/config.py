@@ -141,9 +141,10 @@ class OutputConfig:
     """The run folder, a path or s3://bucket/prefix; the same command with the same folder resumes the run."""
     unit_size: int = 256
     """Images that are written and committed together; a kill costs at most the units in flight."""
-    mode: Literal["resume", "retry_failed", "error", "overwrite"] = "resume"
+    mode: Literal["resume", "retry_failed", "repair", "error", "overwrite"] = "resume"
     """resume goes on with the run that the folder holds; retry_failed then also does its failed rows again;
-    error refuses a folder that holds a run; overwrite deletes that run and starts another."""
+    repair opens all its files first and does again what is damaged; error refuses a folder that holds a run;
+    overwrite deletes that run and starts another."""
 
     shard: str = "0/1"
     """i/n: of n jobs that share the run, this one does every n-th unit from number i on."""

@@ -11,14 +11,15 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 
 import pyarrow as pa
 
 from glied import storage
-from glied.bulk import chunks, sinks
+from glied.bulk import chunks, sinks, verification
 from glied.bulk.chunks import Chunk, Result, Stream, StreamBroken
 from glied.bulk.job import Job
-from glied.bulk.ledger import Counts, Ledger
+from glied.bulk.ledger import Counts, Ledger, read_commits, sum_counts
 from glied.bulk.lost import lost_rows
 from glied.bulk.manifest import INPUT, Manifest, Unit
 from glied.bulk.progress import Progress
@@ -27,6 +28,7 @@ from glied.bulk.sources.fetch import STORAGE
 from glied.bulk.summary import Example, Summary
 from glied.bulk.tables import conform, seconds_of
 from glied.errors import JobError
+from glied.run_folder import CommittedUnit, Listing
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,8 @@ IN_FLIGHT_UNITS = 2_000
 IN_FLIGHT_IMAGES = 1 << 20
 """Units, and images, whose chunks are planned at a time; both bound the driver's memory."""
 EXAMPLES = 10
+CONFIRM_S = 10.0
+"""So often a driver looks whether the folder still holds its run."""
 
 
 @dataclass
@@ -79,14 +83,29 @@ class Driver:
     """Does what is missing of one run."""
 
     def __init__(self, job: Job, plan: Manifest, ledger: Ledger, stream: Stream) -> None:
-        """The plan is complete; the ledger is that of the plan."""
+        """The plan is complete; the ledger is that of the plan.
+
+        Attributes:
+            earlier: whole units that were committed before.
+            generations: the highest generation of each unit that has a commit record, whole or not.
+            mended: units to do again, because what was committed is missing or damaged.
+            done: generation of the units that this attempt committed; `counts` are theirs.
+            whole: all that is committed at the end.
+            broken: units that are not committed because of their storage, and why.
+            open: units under way.
+        """
         self.job = job
         self.plan = plan
         self.ledger = ledger
         self.stream = stream
         self.schema = pa.schema([*job.schema, *plan.columns]).with_metadata(job.schema.metadata or {})
-        self.committed: dict[int, int] = {}
-        self.earlier = 0
+        self.earlier: dict[int, CommittedUnit] = {}
+        self.generations: dict[int, int] = {}
+        self.mended: set[int] = set()
+        self.done: dict[int, int] = {}
+        self.counts = Counts()
+        self.whole: dict[int, CommittedUnit] = {}
+        self.confirmed_at = time.monotonic()
         self.broken: dict[int, str] = {}
         self.open: dict[int, _Work] = {}
         self.images = 0
@@ -96,32 +115,61 @@ class Driver:
 
     def run(self) -> None:
         """Commit what is missing, then retry what earlier attempts failed at if the mode says so."""
-        self.committed = self.ledger.committed()
-        self.earlier = len(self.committed)
-        finished = dict(self.committed)
+        files = self._look()
         mine = [unit for unit in range(self.plan.units) if self.job.takes(unit)]
-        self._adopt()
-        with Progress(self._count(mine), self._count(set(mine) & self.committed.keys())) as progress:
-            pending = [unit for unit in mine if unit not in self.committed]
+        self._adopt(files)
+        with Progress(self._count(mine), self._count([unit for unit in mine if self._has(unit)])) as progress:
+            finished = [self.earlier[unit] for unit in mine if unit in self.earlier and unit not in self.done]
+            pending = [unit for unit in mine if not self._has(unit)]
             self._do(map(self._first, self.plan.read_units(pending)), progress)
             if self.job.output.mode == "retry_failed":
-                self._do(self._failed(mine, finished), progress)
-        for unit, generation in self.ledger.superseded():
-            self.ledger.delete(unit, generation)
+                self._do(self._failed(finished), progress)
+        self.whole = {unit.unit: unit for unit in self.ledger.clean_up() if unit.unit < self.plan.units}
+
+    def _look(self) -> Listing:
+        """Find out what is committed and whole; the files that are there."""
+        files = self.ledger.list_files()
+        self.generations = files.generations
+        units = [unit for unit in files.units() if unit.unit < self.plan.units]
+        self.earlier = {unit.unit: unit for unit in units}
+        for unit in units:
+            if unit.damage:
+                self._redo(unit.unit, unit.damage)
+        if self.job.output.mode == "repair":
+            self._verify()
+        return files
+
+    def _verify(self) -> None:
+        """Have units done again whose files are not what was committed."""
+        mine = [unit for unit in self.earlier.values() if self.job.takes(unit.unit)]
+        for problem in verification.verify(self.plan, mine):
+            if not problem.mendable:
+                raise JobError(f"output.mode repair cannot mend {problem}")
+            self._redo(problem.unit, problem.text)
+
+    def _redo(self, unit: int, damage: str) -> None:
+        self.earlier.pop(unit, None)
+        if self.job.takes(unit) and unit not in self.mended:
+            log.warning("unit %d is done again: %s", unit, damage)
+            self.mended.add(unit)
+
+    def _has(self, unit: int) -> bool:
+        return unit in self.earlier or unit in self.done
 
     def summarize(self, seconds: float) -> Summary:
         """Totals over the whole run."""
-        totals = self.ledger.totals(self.committed)
+        totals = self._totals()
         return Summary(
             run=self.ledger.run_uri,
             results=self.job.results,
             images=self.plan.images,
             units=self.plan.units,
-            units_done=len(self.committed),
-            units_done_earlier=self.earlier,
+            units_done=len(self.whole),
+            units_done_earlier=len(self.earlier),
             units_missing=sum(
-                unit not in self.committed for unit in range(self.plan.units) if self.job.takes(unit)
+                unit not in self.whole for unit in range(self.plan.units) if self.job.takes(unit)
             ),
+            units_mended=len(self.mended & self.done.keys()),
             statuses=totals.rows,
             errors=totals.errors,
             skipped_files=self.plan.skipped,
@@ -131,10 +179,22 @@ class Driver:
             images_per_s=round(self._rate(), 2),
             startup_seconds=round(self.startup_seconds, 2),
             seconds=round(seconds, 2),
+            ended_at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
             error_budget=self.job.error_budget,
             problems=[self.broken[unit] for unit in sorted(self.broken)],
             examples=self.examples,
         )
+
+    def _totals(self) -> Counts:
+        """Over all that is committed; only the records of others and of earlier attempts are read."""
+        ours = {unit.unit for unit in self.whole.values() if self.done.get(unit.unit) == unit.generation}
+        if len(ours) < len(self.done):  # another job has done some of them again
+            ours = set()
+        others = [unit for unit in self.whole.values() if unit.unit not in ours]
+        totals = sum_counts(read_commits(others))
+        if ours:
+            totals.add(self.counts)
+        return totals
 
     def _rate(self) -> float:
         """Images/s from the moment when work on the first result began."""
@@ -144,28 +204,36 @@ class Driver:
         return sum(map(self.plan.rows_of, units))
 
     def _first(self, unit: Unit) -> _Work:
-        return _Work(unit, 0, None, frozenset(range(unit.table.num_rows)))
+        generation = self.generations.get(unit.index, -1) + 1
+        return _Work(unit, generation, None, frozenset(range(unit.table.num_rows)))
 
-    def _adopt(self) -> None:
+    def _adopt(self, files: Listing) -> None:
         """Commit outputs that a killed attempt wrote without their commit record."""
-        found = self.ledger.outputs()
         present = {
             unit: generation
-            for unit, generation in found.items()
-            if generation > self.committed.get(unit, -1) and self.job.takes(unit)
+            for unit, generation in files.written.items()
+            if generation > self.generations.get(unit, -1) and self.job.takes(unit)
         }
         for unit in self.plan.read_units(present):
             generation = present[unit.index]
-            data = storage.read_bytes(self.ledger.output_uri(unit.index, generation))
-            self._commit(unit, generation, data, self._verified(unit, generation, data), adopted=True)
+            data = self._read(unit, generation)
+            try:
+                counts = self._verified(unit, generation, data)
+            except JobError as error:
+                if self.job.output.mode != "repair":
+                    raise
+                self.generations[unit.index] = generation
+                self._redo(unit.index, str(error))
+            else:
+                self._commit(unit, generation, data, counts, adopted=True)
 
-    def _failed(self, mine: list[int], finished: dict[int, int]) -> Iterator[_Work]:
+    def _failed(self, finished: list[CommittedUnit]) -> Iterator[_Work]:
         """The next generation of units that earlier attempts finished with failed rows."""
-        commits = self.ledger.commits({unit: finished[unit] for unit in mine if unit in finished})
-        wanted = {one.unit: one for one in commits if one.counts.rows.get(FAILED)}
+        commits = read_commits(finished)
+        wanted = {one.unit: one.generation for one in commits if one.counts.rows.get(FAILED)}
         for unit in self.plan.read_units(wanted):
-            generation = wanted[unit.index].generation
-            data = storage.read_bytes(self.ledger.output_uri(unit.index, generation))
+            generation = wanted[unit.index]
+            data = self._read(unit, generation)
             rows = self._decoded(unit, generation, data)
             statuses = rows["status"].to_pylist()
             todo = frozenset(row for row, status in enumerate(statuses) if status == FAILED)
@@ -265,9 +333,10 @@ class Driver:
         if self._storage_failed(unit, table, counts):
             return
         data = self.job.encode(table)
+        self._confirm()
         if not self.ledger.put_output(unit.index, generation, data):
             # Another attempt, or this one before a kill, wrote the unit; captions may differ in the last bit.
-            data = storage.read_bytes(self.ledger.output_uri(unit.index, generation))
+            data = self._read(unit, generation)
             counts = self._verified(unit, generation, data)
         self._commit(unit, generation, data, counts)
         self._collect_examples(table)
@@ -277,7 +346,21 @@ class Driver:
     ) -> None:
         if not self.ledger.commit(unit.index, generation, data, counts, adopted=adopted):
             log.info("unit %d was committed by another attempt", unit.index)
-        self.committed[unit.index] = generation
+        self.done[unit.index] = generation
+        self.counts.add(counts)
+
+    def _confirm(self) -> None:
+        """Stop, now and then, where another job has overwritten the run; raises `JobError`."""
+        if time.monotonic() - self.confirmed_at > CONFIRM_S:
+            self.ledger.confirm()
+            self.confirmed_at = time.monotonic()
+
+    def _read(self, unit: Unit, generation: int) -> bytes:
+        uri = self.ledger.output_uri(unit.index, generation)
+        try:
+            return storage.read_bytes(uri)
+        except FileNotFoundError as error:
+            raise JobError(f"{uri} was removed meanwhile; the same command goes on") from error
 
     def _verified(self, unit: Unit, generation: int, data: bytes) -> Counts:
         """Counts of an output that was found, after a look whether it is the unit's."""
@@ -287,13 +370,16 @@ class Driver:
         uri = self.ledger.output_uri(unit.index, generation)
         try:
             table = sinks.decode(data)
-        except pa.ArrowInvalid as error:
+            same = table.schema.equals(self.schema)
+            _check_ids(unit, table)
+            _count(table, Counter())  # reads what must be text
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())
             raise JobError(
-                f"{uri} is in the way and is no Parquet file: {error}; delete it and run again"
+                f"{uri} is in the way and is no Parquet file of this run: {reason}; delete it and run again"
             ) from error
-        if not table.schema.equals(self.schema):
+        if not same:
             raise JobError(f"{uri} is in the way and has other columns; delete it and run again")
-        _check_ids(unit, table)
         return table
 
     def _storage_failed(self, unit: Unit, table: pa.Table, counts: Counts) -> bool:

@@ -1,35 +1,43 @@
-"""Which units of a run are done: outputs, commit records, and the journal of the attempts.
+"""Which units of a run are done: their rows and commit records. The names are those of `glied.run_folder`.
 
-    <run>/<results>/unit-000012-<plan>.g0.parquet   a unit's rows; final when its commit record exists
-    <run>/commits/unit-000012-<plan>.g0.json        the commit record; written last, put-if-absent
-    <run>/attempts/<plan>-<attempt>-0000.json       what an attempt was about to commit, with its counts
+The rows are written first, the commit record last, both by a conditional write (put-if-absent). A run that is
+started again lists both folders once: it sees which units are committed, and whether their rows are still
+there in full, and opens neither. The totals are read from the commit records, many at a time.
 
-The order is output, journal, commit record. A run that is started again lists `commits/` once; the totals of
-finished units come from the few journal files, so no finished unit's record or output is opened again.
-
-`g1` and so on are the generations in which failed rows were done again; the highest committed one counts.
-`<plan>` are the first digits of the plan's id: a driver of a run that was overwritten in the meantime leaves
-files of another name, which nobody reads.
+`g1` and so on are generations: units that were done again because rows had failed, or because the rows of
+the generation before are missing or damaged. The highest committed one counts. A file is never replaced.
 """
 
 import hashlib
 import json
+import logging
 import re
 import uuid
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from glied import storage
+from glied import run_folder, storage
+from glied.bulk.parallel import in_order
 from glied.errors import JobError
+from glied.run_folder import CommittedUnit, Key, Listing
 
-PLAN_DIGITS = 8
-SEGMENT_UNITS = 512
-"""Units per journal file: it is rewritten before each commit, so it must stay small."""
+log = logging.getLogger(__name__)
+
 REQUESTS = 64
-"""Requests in flight where many small files are read."""
+"""Requests in flight where many small files are read or deleted."""
+NAMED = 5
+"""So many files stand in a message; their number always does."""
+_UNIT = r"unit-\d{6,}(-[0-9a-f]{8})?"
+_OWN_FILES = {
+    "commits": rf"{_UNIT}(-\d+)?\.g\d+\.json",
+    "captions": rf"{_UNIT}\.g\d+\.parquet",
+    "features": rf"{_UNIT}\.g\d+\.parquet",
+    "attempts": r"[0-9a-f]{8}-[0-9a-f]{12}-\d{4}\.json",  # journals of older versions
+    "manifest": r"manifest(-[0-9a-f]{12})?\.json|[0-9a-f]{12}/part-\d{6}\.parquet",
+}
+"""Names of a run's files by folder."""
 
 
 @dataclass
@@ -56,69 +64,78 @@ class Counts:
 
 @dataclass(frozen=True)
 class Commit:
-    """What a journal says of a unit's generation: its counts, and when it was committed (UTC, ISO 8601)."""
+    """What a commit record says of a unit's generation.
+
+    Attributes:
+        unit, generation: which they are.
+        counts: of its rows.
+        committed_at: when it was committed, in UTC.
+        plan: id of the plan that it belongs to.
+        run: id of the run; None in records of older versions.
+        rows, sha256: number of the rows, and digest of the file that holds them.
+    """
 
     unit: int
     generation: int
     counts: Counts
-    committed_at: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        counts = {"rows": self.counts.rows, "errors": self.counts.errors, "seconds": self.counts.seconds}
-        place = {"unit": self.unit, "generation": self.generation, "committed_at": self.committed_at}
-        return place | counts
+    committed_at: datetime
+    plan: str = ""
+    run: str | None = None
+    rows: int = 0
+    sha256: str = ""
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "Commit":
-        """From JSON."""
-        counts = Counts(data["rows"], data["errors"], data["seconds"])
-        return cls(data["unit"], data["generation"], counts, data["committed_at"])
+    def from_json(cls, data: bytes) -> "Commit":
+        """From the content of a commit record.
+
+        Raises:
+            ValueError: it is none.
+        """
+        try:
+            record = json.loads(data)
+            time = datetime.fromisoformat(record["committed_at"])
+            return cls(
+                unit=int(record["unit"]),
+                generation=int(record["generation"]),
+                counts=Counts(
+                    {str(status): int(count) for status, count in record["statuses"].items()},
+                    {str(kind): int(count) for kind, count in record["errors"].items()},
+                    {str(stage): float(seconds) for stage, seconds in record["seconds"].items()},
+                ),
+                committed_at=time if time.tzinfo else time.replace(tzinfo=timezone.utc),
+                plan=str(record["plan"]),
+                run=record.get("run"),
+                rows=int(record["rows"]),
+                sha256=str(record["sha256"]),
+            )
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            reason = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+            raise ValueError(reason) from error
 
 
 class Ledger:
     """Reads and writes the state of one run; the driver is its only writer."""
 
-    def __init__(self, run_uri: str, plan: str, results: str) -> None:
-        """`results` is the folder of the outputs, "captions" or "features"."""
+    def __init__(self, run_uri: str, plan: str, results: str, run: str) -> None:
+        """`results` is the folder of the outputs, "captions" or "features"; `run` is the id of the run."""
         self.run_uri = run_uri
         self.plan = plan
         self.results = results
+        self.run = run
         self.attempt = uuid.uuid4().hex[:12]
-        self._file = re.compile(rf"unit-(\d{{6,}})-{plan[:PLAN_DIGITS]}\.g(\d+)\.(?:parquet|json)")
-        self._segment = 0
-        self._journal: list[Commit] = []
-
-    def name(self, unit: int, generation: int) -> str:
-        """Name of a unit's files without extension."""
-        return f"unit-{unit:06d}-{self.plan[:PLAN_DIGITS]}.g{generation}"
 
     def output_uri(self, unit: int, generation: int) -> str:
         """Where a unit's rows are."""
-        return storage.join(self.run_uri, self.results, self.name(unit, generation) + ".parquet")
+        name = run_folder.output_name(unit, generation, self.plan)
+        return storage.join(self.run_uri, self.results, name)
 
-    def record_uri(self, unit: int, generation: int) -> str:
-        """Where a unit's commit record is."""
-        return storage.join(self.run_uri, "commits", self.name(unit, generation) + ".json")
+    def list_files(self) -> Listing:
+        """The records and outputs that are there: a listing of each folder."""
+        return run_folder.list_files(self.run_uri, self.results, self.plan)
 
-    def committed(self) -> dict[int, int]:
-        """Units with a commit record and their highest generation: one listing, nothing opened."""
-        return _highest(self._list("commits"))
-
-    def superseded(self) -> list[tuple[int, int]]:
-        """(unit, generation) of outputs and records below the highest committed generation."""
-        highest = self.committed()
-        files = {*self._list("commits"), *self._list(self.results)}
-        return sorted((unit, number) for unit, number in files if number < highest.get(unit, 0))
-
-    def outputs(self) -> dict[int, int]:
-        """Units whose output is there, committed or not, and its highest generation: one listing."""
-        return _highest(self._list(self.results))
-
-    def _list(self, folder: str) -> Iterable[tuple[int, int]]:
-        files = storage.list_files(storage.join(self.run_uri, folder), recursive=False)
-        matches = (self._file.fullmatch(file.name) for file in files)
-        return [(int(match[1]), int(match[2])) for match in matches if match]
+    def confirm(self) -> None:
+        """Make sure that the folder still holds this run; raises as the function `confirm`."""
+        confirm(self.run_uri, self.run)
 
     def put_output(self, unit: int, generation: int, data: bytes) -> bool:
         """Write a unit's rows unless something else stands there; True if `data` is what stands there."""
@@ -132,82 +149,123 @@ class Ledger:
         Returns:
             False if another attempt committed the unit first.
         """
-        commit = Commit(
-            unit, generation, counts, datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        )
-        self._write_journal(commit)
-        record = commit.to_dict() | {
+        now = datetime.now(timezone.utc)
+        record: dict[str, Any] = {
+            "unit": unit,
+            "generation": generation,
+            "committed_at": now.isoformat(timespec="milliseconds"),
+            "run": self.run,
             "plan": self.plan,
             "attempt": self.attempt,
             "adopted": adopted,
-            "output": f"{self.results}/{self.name(unit, generation)}.parquet",
+            "output": f"{self.results}/{run_folder.output_name(unit, generation, self.plan)}",
+            "bytes": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
             "rows": sum(counts.rows.values()),
             "statuses": counts.rows,
-            "sha256": hashlib.sha256(data).hexdigest(),
+            "errors": counts.errors,
+            "seconds": counts.seconds,
         }
-        return storage.put_if_absent(self.record_uri(unit, generation), json.dumps(record, indent=1).encode())
+        name = run_folder.record_name(unit, generation, self.plan, len(data))
+        uri = storage.join(self.run_uri, "commits", name)
+        return storage.put_if_absent(uri, json.dumps(record, indent=1).encode())
 
-    def delete(self, unit: int, generation: int) -> None:
-        """Remove a superseded generation, its record first: a record always has its output."""
-        storage.delete(self.record_uri(unit, generation))
-        storage.delete(self.output_uri(unit, generation))
+    def clean_up(self) -> list[CommittedUnit]:
+        """Delete what a later generation replaces, and what is of a run that this one has overwritten.
 
-    def commits(self, committed: Mapping[int, int]) -> list[Commit]:
-        """What the journals of all attempts say of the committed units, in the order of the units.
+        Returns:
+            The committed units whose rows are whole.
 
         Raises:
-            JobError: a committed unit is in no journal.
+            JobError: as `confirm`, and nothing was deleted.
         """
-        folder = storage.join(self.run_uri, "attempts")
-        files = [file.uri for file in storage.list_files(folder, recursive=False)]
-        mine = [uri for uri in files if uri.rsplit("/", 1)[-1].startswith(self.plan[:PLAN_DIGITS] + "-")]
-        found: dict[int, Commit] = {}
-        with ThreadPoolExecutor(REQUESTS) as pool:
-            for commits in pool.map(_read_journal, mine):
-                for commit in commits:
-                    if committed.get(commit.unit) == commit.generation:
-                        found.setdefault(commit.unit, commit)
-        missing = len(committed) - len(found)
-        if missing:
-            raise JobError(f"{folder} lacks the journal of {missing} committed units")
-        return [found[unit] for unit in sorted(found)]
+        files = self.list_files()
+        self.confirm()  # after the listing: a job that overwrites the run from now on has nothing in it
+        units = [unit for unit in files.units() if unit.damage is None]
+        whole = {unit.unit: unit.generation for unit in units}
+        # A record goes before its rows, so that a record always has its rows.
+        for uris in (_superseded(files.records, whole), _superseded(files.outputs, whole), files.others):
+            _delete(uris)
+        return units
 
-    def totals(self, committed: Mapping[int, int]) -> Counts:
-        """Counts over committed units; raises as `commits`."""
-        total = Counts()
-        for commit in self.commits(committed):
-            total.add(commit.counts)
-        return total
 
-    def _write_journal(self, commit: Commit) -> None:
-        if len(self._journal) >= SEGMENT_UNITS:
-            self._segment, self._journal = self._segment + 1, []
-        self._journal.append(commit)
-        content = [one.to_dict() for one in self._journal]
-        name = f"{self.plan[:PLAN_DIGITS]}-{self.attempt}-{self._segment:04d}.json"
-        storage.write_bytes(storage.join(self.run_uri, "attempts", name), json.dumps(content).encode())
+def read_commits(units: Iterable[CommittedUnit]) -> Iterator[Commit]:
+    """What the commit records of units say, in the same order.
+
+    Raises:
+        JobError: a record is damaged.
+    """
+
+    def one(unit: CommittedUnit) -> Commit:
+        try:
+            return Commit.from_json(storage.read_bytes(unit.record))
+        except FileNotFoundError as error:
+            raise JobError(f"{unit.record} is gone: another job is replacing it; try again") from error
+        except ValueError as error:
+            raise JobError(
+                f"{unit.record} is damaged: {error}; the command that made the run mends it with "
+                "--output.mode repair"
+            ) from error
+
+    return in_order(one, units, REQUESTS)
+
+
+def sum_counts(commits: Iterable[Commit]) -> Counts:
+    """The counts of all of them."""
+    total = Counts()
+    for commit in commits:
+        total.add(commit.counts)
+    return total
+
+
+def confirm(run_uri: str, run: str) -> None:
+    """Make sure that a folder still holds the run with an id.
+
+    Raises:
+        JobError: another job has overwritten it.
+    """
+    record = run_folder.read_record(run_uri)
+    if record is None or record["run"] != run:
+        raise JobError(
+            f"{run_uri} was overwritten by another job meanwhile; the rows of this one do not count"
+        )
 
 
 def clear(run_uri: str, results: str) -> None:
-    """Delete a run's files, and only those, the commit records first: a cut-off clearing only loses work."""
+    """Delete the files of the run in a folder, and only those; what else is in its folders is logged.
+
+    The commit records go first and run.json last: a clearing that is cut off only loses work, and the next
+    one goes on with it.
+    """
+    foreign: list[str] = []
     for folder in ("commits", results, "attempts", "manifest"):
-        for file in list(storage.list_files(storage.join(run_uri, folder))):
-            storage.delete(file.uri)
+        own: list[str] = []
+        for file in storage.list_files(storage.join(run_uri, folder)):
+            if is_own(folder, file.name):
+                own.append(file.uri)
+            else:
+                foreign.append(f"{folder}/{file.name}")
+        _delete(own)
     for name in ("summary.json", "run.json"):
         storage.delete(storage.join(run_uri, name))
+    if foreign:
+        named = ", ".join(foreign[:NAMED]) + (", ..." if len(foreign) > NAMED else "")
+        log.warning("%s: %d files are not of the run and stay: %s", run_uri, len(foreign), named)
 
 
-def _highest(files: Iterable[tuple[int, int]]) -> dict[int, int]:
-    highest: dict[int, int] = {}
-    for unit, generation in files:
-        highest[unit] = max(generation, highest.get(unit, 0))
-    return highest
+def is_own(folder: str, name: str) -> bool:
+    """Whether a file is the run's by its name; a write that was cut off leaves it in a dot file."""
+    path, _, last = name.rpartition("/")
+    partial = re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}\.tmp", last)
+    if partial:
+        name = f"{path}/{partial[1]}".lstrip("/")
+    return re.fullmatch(_OWN_FILES[folder], name) is not None
 
 
-def _read_journal(uri: str) -> list[Commit]:
-    if not uri.endswith(".json"):
-        return []  # a temporary file of a write that was cut off
-    try:
-        return [Commit.from_dict(one) for one in json.loads(storage.read_bytes(uri))]
-    except (FileNotFoundError, ValueError, TypeError, KeyError) as error:
-        raise JobError(f"{uri} is not a journal of this program: {error}") from error
+def _superseded(files: dict[Key, Any], whole: dict[int, int]) -> Iterator[str]:
+    return (file.uri for (unit, generation), file in files.items() if generation < whole.get(unit, 0))
+
+
+def _delete(uris: Iterable[str]) -> None:
+    for _ in in_order(storage.delete, uris, REQUESTS):
+        pass

@@ -1,11 +1,12 @@
 """The manifest: every input exactly once, listed in one go and divided into units.
 
     <run>/manifest/<plan id>/part-000000.parquet   the columns of PLANNED, unit, and what the source adds
-    <run>/manifest/manifest.json                   names the plan that won; put-if-absent, written last
+    <run>/manifest/manifest.json                   names run and plan; put-if-absent, written last
 
 A run that is started again reads the manifest and never lists its inputs a second time. A plan that was cut
-off, or lost a race, leaves parts that nothing refers to. Inputs pass through as Arrow tables, a part at a
-time, so that memory does not grow with their number.
+off, or lost a race, leaves parts that nothing refers to. A manifest belongs to the run that it names: a job
+that plans while another one overwrites its run does not plan for the new run. Inputs pass through as Arrow
+tables, a part at a time, so that memory does not grow with their number.
 """
 
 import base64
@@ -13,7 +14,7 @@ import hashlib
 import io
 import json
 import uuid
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -21,9 +22,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from glied import storage
+from glied import run_folder, storage
 from glied.bulk import tables
-from glied.errors import StorageError, UsageError
+from glied.errors import JobError, StorageError, UsageError
 
 PLANNED = tables.schema(
     id=pa.string(),
@@ -60,12 +61,16 @@ class Unit:
 
 @dataclass(frozen=True)
 class Part:
-    """One Parquet file of the manifest; units `first_unit` to `last_unit`, both included."""
+    """One Parquet file of the manifest; units `first_unit` to `last_unit`, both included.
+
+    `sha256` is the digest of the file, empty in manifests of older versions.
+    """
 
     name: str
     rows: int
     first_unit: int
     last_unit: int
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ class Manifest:
             units = [unit for unit in range(part.first_unit, part.last_unit + 1) if unit in wanted]
             if not units:
                 continue
-            table = _read_part(storage.join(self.folder, self.plan, part.name))
+            table = _read_part(storage.join(self.folder, self.plan, part.name), part.sha256)
             for unit in units:
                 yield Unit(unit, table.slice((unit - part.first_unit) * self.unit_size, self.unit_size))
 
@@ -112,22 +117,43 @@ class Manifest:
         return min(self.unit_size, self.images - unit * self.unit_size)
 
 
-def load(run_uri: str) -> Manifest | None:
+def load(run_uri: str, run: str | None = None) -> Manifest | None:
     """The manifest of a run, or None where no plan was finished.
 
+    Args:
+        run_uri: the run folder.
+        run: id of the run; by default the one that run.json names.
+
     Raises:
-        UsageError: the manifest is there but not readable.
+        UsageError: the manifest or run.json is damaged.
     """
+    if run is None:
+        record = run_folder.read_record(run_uri)
+        run = None if record is None else record["run"]
+    data = run_folder.read_manifest(run_uri, run)
+    if data is None:
+        return None
     folder = storage.join(run_uri, "manifest")
     try:
-        data = json.loads(storage.read_bytes(storage.join(folder, "manifest.json")))
         parts = [Part(**part) for part in data.pop("parts")]
         columns = _unpack_schema(data.pop("columns"))
-        return Manifest(folder=folder, parts=parts, columns=columns, **data)
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UsageError(f"{folder}/manifest.json is not a manifest of this program: {error}") from error
+        manifest = Manifest(folder=folder, parts=parts, columns=columns, **data)
+        _check(manifest)
+        return manifest
+    except (ValueError, TypeError, KeyError, AttributeError, OSError, pa.ArrowException) as error:
+        raise UsageError(f"{folder}/manifest.json is damaged: {' '.join(str(error).split())}") from error
+
+
+def _check(manifest: Manifest) -> None:
+    """Raise `ValueError` where the numbers of a manifest contradict each other."""
+    next_unit = 0
+    for part in manifest.parts:
+        units = -(-part.rows // manifest.unit_size)
+        if (part.first_unit, part.last_unit) != (next_unit, next_unit + units - 1):
+            raise ValueError(f"the units of {part.name} are not those after the part before it")
+        next_unit = part.last_unit + 1
+    if next_unit != manifest.units or sum(part.rows for part in manifest.parts) != manifest.images:
+        raise ValueError("its parts hold another number of images than it says")
 
 
 def create(
@@ -137,6 +163,8 @@ def create(
     *,
     columns: pa.Schema | None = None,
     skipped: dict[str, int] | None = None,
+    run: str | None = None,
+    confirm: Callable[[], None] = lambda: None,
 ) -> Manifest:
     """Write the inputs as a plan and return the plan that won, which may be another process's.
 
@@ -147,6 +175,8 @@ def create(
         columns: of the input, which pass through to the output.
         skipped: files that are no inputs, by extension; read after `batches` is exhausted, so that a
             listing may fill it on the way.
+        run: id of the run that the plan is for.
+        confirm: called before the plan is made known; raises `JobError` where the folder holds another run.
     """
     folder = storage.join(run_uri, "manifest")
     plan = uuid.uuid4().hex[:12]
@@ -154,13 +184,13 @@ def create(
     digest = hashlib.sha256()
     images = units = 0
     for table in _rebatched(batches, unit_size * max(1, PART_ROWS // unit_size)):
-        for name in ("id", "uri"):
-            digest.update("\n".join(tables.texts(table, name)).encode(errors="surrogateescape"))
+        for column in ("id", "uri"):
+            digest.update("\n".join(tables.texts(table, column)).encode(errors="surrogateescape"))
         last = units + (table.num_rows - 1) // unit_size
-        part = Part(f"part-{len(parts):06d}.parquet", table.num_rows, units, last)
+        name = f"part-{len(parts):06d}.parquet"
         numbers = pa.array(units + np.arange(table.num_rows) // unit_size, pa.int32())
-        _write_part(storage.join(folder, plan, part.name), table.append_column("unit", numbers))
-        parts.append(part)
+        sha256 = _write_part(storage.join(folder, plan, name), table.append_column("unit", numbers))
+        parts.append(Part(name, table.num_rows, units, last, sha256))
         images, units = images + table.num_rows, last + 1
     columns = columns or pa.schema([])
     kinds = dict(skipped or {})
@@ -168,14 +198,34 @@ def create(
     manifest = Manifest(
         folder, plan, parts, images, units, unit_size, count, digest.hexdigest(), columns, kinds
     )
-    if storage.put_if_absent(storage.join(folder, "manifest.json"), _to_json(manifest)):
-        return manifest
-    winner = load(run_uri)
-    if winner is None:
-        raise StorageError(f"{folder}/manifest.json was refused, yet it cannot be read")
-    for part in parts:
-        storage.delete(storage.join(folder, plan, part.name))
+    try:
+        confirm()
+        winner = _publish(run_uri, manifest, run)
+    except JobError:
+        _delete_parts(manifest)
+        raise
+    if winner.plan != plan:
+        _delete_parts(manifest)
     return winner
+
+
+def _publish(run_uri: str, manifest: Manifest, run: str | None) -> Manifest:
+    """Make a plan that of its run, unless there is one; the plan of the run."""
+    data = _to_json(manifest, run)
+    # What stands in manifest.json may be of a run that this one has overwritten; it is not in the way then.
+    names = ["manifest.json", *([run_folder.manifest_name(run)] if run else [])]
+    for name in names:
+        if storage.put_if_absent(storage.join(manifest.folder, name), data):
+            return manifest
+        winner = load(run_uri, run)
+        if winner is not None:
+            return winner
+    raise StorageError(f"{manifest.folder}/{names[-1]} was refused, yet it cannot be read")
+
+
+def _delete_parts(manifest: Manifest) -> None:
+    for part in manifest.parts:
+        storage.delete(storage.join(manifest.folder, manifest.plan, part.name))
 
 
 def planned(**values: Any) -> pa.Table:
@@ -200,11 +250,13 @@ def _rebatched(batches: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting).combine_chunks()
 
 
-def _to_json(manifest: Manifest) -> bytes:
-    record = {name: getattr(manifest, name) for name in ("plan", "images", "units", "unit_size", "skipped")}
+def _to_json(manifest: Manifest, run: str | None) -> bytes:
+    names = ("plan", "images", "units", "unit_size", "skipped", "digest")
+    record: dict[str, Any] = {"run": run} | {name: getattr(manifest, name) for name in names}
     record |= {"skipped_kinds": manifest.skipped_kinds} if manifest.skipped_kinds else {}
-    record |= {"digest": manifest.digest, "columns": _pack_schema(manifest.columns)}
-    return json.dumps(record | {"parts": [asdict(part) for part in manifest.parts]}, indent=1).encode()
+    record |= {"columns": _pack_schema(manifest.columns)}
+    record |= {"parts": [asdict(part) for part in manifest.parts]}
+    return json.dumps(record | {run_folder.CHECKSUM: run_folder.digest(record)}, indent=1).encode()
 
 
 def _pack_schema(schema: pa.Schema) -> str:
@@ -215,14 +267,21 @@ def _unpack_schema(text: str) -> pa.Schema:
     return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
 
 
-def _write_part(uri: str, table: pa.Table) -> None:
+def _write_part(uri: str, table: pa.Table) -> str:
+    """Write a part; the digest of its file."""
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     storage.write_bytes(uri, sink.getvalue())
+    return hashlib.sha256(sink.getvalue()).hexdigest()
 
 
-def _read_part(uri: str) -> pa.Table:
+def _read_part(uri: str, sha256: str) -> pa.Table:
     try:
-        return pq.read_table(pa.BufferReader(storage.read_bytes(uri))).drop_columns(["unit"])
-    except (FileNotFoundError, pa.ArrowInvalid) as error:
-        raise StorageError(f"the manifest is damaged, {uri}: {error}") from error
+        data = storage.read_bytes(uri)
+        if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+            raise StorageError(
+                f"{uri} of the manifest is damaged: it has another digest than manifest.json says"
+            )
+        return pq.read_table(pa.BufferReader(data)).drop_columns(["unit"])
+    except (FileNotFoundError, OSError, KeyError, pa.ArrowException) as error:
+        raise StorageError(f"{uri} of the manifest is damaged: {' '.join(str(error).split())}") from error

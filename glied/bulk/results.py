@@ -1,26 +1,51 @@
-"""Reading a caption run: the rows of its committed units."""
+"""Reading a run: the rows of its committed units.
+
+A run folder may also hold files that are not committed, or that a later generation replaces; a listing of
+captions/*.parquet does not tell them from the run's own.
+"""
 
 from collections.abc import Iterator
 from typing import Any
 
-from glied import storage
-from glied.bulk import manifest, sinks
-from glied.bulk.ledger import Ledger
-from glied.errors import UsageError
+import pyarrow as pa
+
+from glied import run_folder, storage
+from glied.bulk import sinks
+from glied.bulk.parallel import in_order
+from glied.errors import JobError, UsageError
+
+
+def files(run_uri: str, results: str = "captions") -> list[str]:
+    """The Parquet files of a finished run in the order of its manifest, for any program that reads Parquet.
+
+    Raises:
+        UsageError: the folder holds no such run, units are missing (a part of a run must not pass as the
+            whole), or rows are missing or truncated.
+    """
+    run = run_folder.committed(run_uri)
+    if run is None or run.results != results:
+        raise UsageError(f"{run_uri} holds no run whose rows are {results}")
+    if run.planned is None:
+        raise UsageError(f"{run_uri}: its inputs are still being listed; finish the run first")
+    if not run.complete:
+        raise UsageError(f"{run_uri}: {len(run.units)} of {run.planned} units are done; finish the run first")
+    run.check()
+    return [unit.output for unit in run.units]
 
 
 def read_rows(run_uri: str) -> Iterator[dict[str, Any]]:
-    """The rows of a caption run in the order of its manifest, one per input image.
+    """The rows of a finished caption run in the order of its manifest, one per input image.
 
     Raises:
-        UsageError: the folder holds no run, or units are missing: a part of a run must not pass as the whole.
+        UsageError: as `files`.
+        JobError: a file cannot be read.
     """
-    plan = manifest.load(run_uri)
-    if plan is None:
-        raise UsageError(f"{run_uri} is no run of jobs/caption_dataset.py: it has no manifest")
-    ledger = Ledger(run_uri, plan.plan, "captions")
-    committed = ledger.committed()
-    if len(committed) < plan.units:
-        raise UsageError(f"{run_uri}: {len(committed)} of {plan.units} units are done; finish the run first")
-    for unit, generation in sorted(committed.items()):
-        yield from sinks.decode(storage.read_bytes(ledger.output_uri(unit, generation))).to_pylist()
+    uris = files(run_uri)
+    for uri, data in zip(uris, in_order(storage.read_bytes, uris, in_flight=4), strict=True):
+        try:
+            rows = sinks.decode(data).to_pylist()
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise JobError(
+                f"{uri} is damaged: {' '.join(str(error).split())}; --output.mode repair mends the run"
+            ) from error
+        yield from rows

@@ -1,10 +1,9 @@
 """A bulk run from start to end: claim the run folder, plan, stream what is missing, commit unit by unit.
 
-<output>/run.json          resolved config and fingerprint; put-if-absent
+<output>/run.json          id, resolved config and fingerprint; put-if-absent
 <output>/manifest/         every input once (manifest.py)
 <output>/captions/         a Parquet file per unit (ledger.py)
 <output>/commits/          a commit record per finished unit, written last
-<output>/attempts/         journals of the attempts, for the totals
 <output>/summary.json      totals
 """
 
@@ -13,23 +12,25 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
-from glied import storage
+from glied import run_folder, storage
 from glied.bulk import ledger, manifest
 from glied.bulk.chunks import Stream
 from glied.bulk.config import describe_skipped, recorded_input
 from glied.bulk.driver import Driver
 from glied.bulk.job import Job
-from glied.bulk.ledger import Ledger
+from glied.bulk.ledger import Commit, Ledger
 from glied.bulk.manifest import Manifest
 from glied.bulk.parallel import InOrder, in_order
 from glied.bulk.sinks import FAILED
 from glied.bulk.sources import Source, inputs, open_source
 from glied.bulk.sources.listing import absolute
 from glied.bulk.summary import Summary
-from glied.errors import GliedError, JobError, StorageError, UsageError
+from glied.errors import StorageError, UsageError
 
 
 def execute(job: Job, stream: Stream, index: InOrder = in_order) -> Summary:
@@ -37,50 +38,87 @@ def execute(job: Job, stream: Stream, index: InOrder = in_order) -> Summary:
 
     Raises:
         UsageError: input, output or fingerprint do not fit; nothing was started.
+        StorageError: storage fails; the same call goes on later.
         JobError: storage keeps failing, or another job has overwritten the run.
     """
     started = time.perf_counter()
     run_uri = absolute(job.output.uri)
-    plan = _open(job, run_uri, index)
-    driver = Driver(job, plan, Ledger(run_uri, plan.plan, job.results), stream)
+    run, plan = _open(job, run_uri, index)
+    driver = Driver(job, plan, Ledger(run_uri, plan.plan, job.results, run), stream)
     driver.run()
-    _check_current(job, plan, run_uri)
     summary = driver.summarize(time.perf_counter() - started)
     storage.write_bytes(storage.join(run_uri, "summary.json"), summary.to_json())
     return summary
 
 
-def _check_current(job: Job, plan: Manifest, run_uri: str) -> None:
-    """Refuse to sum up a run that another job has overwritten; what this one wrote since is not read."""
-    current = manifest.load(run_uri)
-    if current is None or current.plan != plan.plan:
-        raise JobError(f"output.uri {job.output.uri} was overwritten by another job meanwhile")
-
-
-def _open(job: Job, run_uri: str, index: InOrder) -> Manifest:
-    """Claim the run folder, or join the run that it holds; its manifest."""
-    probe(job.output.uri)
-    try:
-        plan = None
-        if job.output.mode == "error" and storage.exists(storage.join(run_uri, "run.json")):
+def _open(job: Job, run_uri: str, index: InOrder) -> tuple[str, Manifest]:
+    """Claim the run folder, or join the run that it holds; the id of the run and its manifest."""
+    with _mistakes_named(f"output.uri {job.output.uri}"):
+        probe(job.output.uri)
+    with _mistakes_named():
+        existing = run_folder.read_record(run_uri)
+        if existing is None:
+            _first_input(job)
+        elif job.output.mode == "error":
             raise UsageError(
                 f"output.uri {job.output.uri} holds a run, and output.mode is error: resume goes on with it, "
                 "overwrite deletes it"
             )
-        if job.output.mode == "overwrite":
+        elif job.output.mode == "overwrite":
             _first_input(job)
-            ledger.clear(run_uri, job.results)
-        else:
-            plan = manifest.load(run_uri)
+            ledger.clear(run_uri, existing["results"])
+        run = _claim(job, run_uri)
+        plan = manifest.load(run_uri, run)
         if plan is None:
-            _first_input(job)
-        _claim(job, run_uri)
-        return plan or _plan(job, run_uri, index)
-    except StorageError as error:
-        raise UsageError(str(error)) from error
+            _refuse_lost_manifest(run_uri, run)
+            plan = _plan(job, run_uri, run, index)
+            ledger.confirm(run_uri, run)
+    return run, plan
 
 
-def _plan(job: Job, run_uri: str, index: InOrder) -> Manifest:
+@contextmanager
+def _mistakes_named(where: str = "") -> Iterator[None]:
+    """Storage that refuses what is asked of it is a mistake of the caller; one that fails may do it later."""
+    try:
+        yield
+    except (StorageError, OSError) as error:
+        cause = error.__cause__ if isinstance(error, StorageError) else error
+        message = f"{where} is not usable: {error}" if where else str(error)
+        if isinstance(cause, _MISTAKES) or type(cause).__name__ in _CREDENTIALS:
+            raise UsageError(message) from error
+        raise StorageError(message) from error
+
+
+_MISTAKES = (PermissionError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
+_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound")
+"""Names of botocore's exceptions, which is there only where S3 is."""
+
+
+def _refuse_lost_manifest(run_uri: str, run: str) -> None:
+    """Refuse to plan a run anew that has commit records: its manifest was deleted.
+
+    Records of a run that this one has overwritten do not count; a job of it may still write some.
+    """
+    files = storage.list_files(storage.join(run_uri, "commits"), recursive=False)
+    records = [file.uri for file in files if ledger.is_own("commits", file.name)]
+    if any(in_order(lambda uri: _is_of(uri, run), records, ledger.REQUESTS)):
+        raise UsageError(
+            f"{run_uri}/manifest/manifest.json is missing, but {len(records)} units are committed: put it "
+            "back, or start again with --output.mode overwrite"
+        )
+
+
+def _is_of(record: str, run: str) -> bool:
+    """Whether a commit record is of a run, or does not say."""
+    try:
+        return Commit.from_json(storage.read_bytes(record)).run in (None, run)
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        return True
+
+
+def _plan(job: Job, run_uri: str, run: str, index: InOrder) -> Manifest:
     source = open_source(job.source, run_uri, index)
     batches = inputs(source, job.source)
     first = next(batches, None)  # reading has begun: the source knows its columns
@@ -88,7 +126,13 @@ def _plan(job: Job, run_uri: str, index: InOrder) -> Manifest:
         raise _nothing(job, source)
     every = itertools.chain([first], batches)
     return manifest.create(
-        run_uri, every, job.output.unit_size, columns=source.columns, skipped=source.skipped
+        run_uri,
+        every,
+        job.output.unit_size,
+        columns=source.columns,
+        skipped=source.skipped,
+        run=run,
+        confirm=partial(ledger.confirm, run_uri, run),
     )
 
 
@@ -113,41 +157,40 @@ def probe(uri: str) -> None:
 
     Raises:
         UsageError: the storage does not do it.
+        StorageError: it fails.
     """
     name = storage.join(absolute(uri), f".probe-{uuid.uuid4().hex}")
-    try:
-        created = storage.put_if_absent(name, b"first")
-        refused = not storage.put_if_absent(name, b"second")
-        intact = storage.read_bytes(name) == b"first"
-        storage.delete(name)
-    except (GliedError, OSError) as error:
-        raise UsageError(f"output.uri {uri} is not usable: {error}") from error
+    created = storage.put_if_absent(name, b"first")
+    refused = not storage.put_if_absent(name, b"second")
+    intact = storage.read_bytes(name) == b"first"
+    storage.delete(name)
     if not (created and refused and intact):
         raise UsageError(
             f"output.uri {uri} is not usable: its storage overwrites where it must refuse (put-if-absent)"
         )
 
 
-def _claim(job: Job, run_uri: str) -> None:
-    """Write run.json, or compare with the one that is there."""
+def _claim(job: Job, run_uri: str) -> str:
+    """Write run.json, or compare with the one that is there; the id of the run."""
     uri = storage.join(run_uri, "run.json")
     source = asdict(job.source) | {"uri": absolute(job.source.uri)}
     # Through JSON, so that both sides of the comparison have been through it.
     mine = json.loads(json.dumps({"fingerprint": job.fingerprint, "input": source}))
-    record = {"run": uuid.uuid4().hex[:12], "results": job.results} | mine | {"config": job.config}
+    run = uuid.uuid4().hex[:12]
+    record = {"run": run, "results": job.results} | mine | {"config": job.config}
     if storage.put_if_absent(uri, json.dumps(record, indent=1).encode()):
-        return
-    try:
-        there = json.loads(storage.read_bytes(uri))
-        theirs = {"fingerprint": there["fingerprint"], "input": recorded_input(there["input"], job.source)}
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{uri} is not a run of this program: {error}") from error
+        return run
+    there = run_folder.read_record(run_uri)
+    if there is None or not isinstance(there.get("input"), dict):
+        raise UsageError(f"{uri} is damaged: it has no input")
+    theirs = {"fingerprint": there["fingerprint"], "input": recorded_input(there["input"], job.source)}
     differences = list(_differences(theirs, mine))
     if differences:
         raise UsageError(
             f"output.uri {job.output.uri} holds a run with another fingerprint: {'; '.join(differences)}. "
             "Choose another output.uri, or --output.mode overwrite to delete that run"
         )
+    return str(there["run"])
 
 
 def _differences(theirs: Any, mine: Any, path: str = "") -> Iterator[str]:
@@ -164,6 +207,7 @@ def _short(value: Any) -> str:
 
 
 def exit_code(summary: Summary) -> int:
-    """0 when every unit is committed and failed rows are within the budget, else 1."""
+    """0 when every unit is committed, failed rows are within the budget and some row is ok, else 1."""
     failed = summary.statuses.get(FAILED, 0)
-    return 0 if not summary.units_missing and failed <= summary.error_budget * summary.images else 1
+    within_budget = failed <= summary.error_budget * summary.images
+    return 0 if not summary.units_missing and within_budget and not summary.delivers_nothing else 1

@@ -1,33 +1,31 @@
 """How far a run has come, and whether what it holds is whole; read from its folder alone.
 
-Totals come from one listing of `commits/` and the few journals; no record and no output is opened. `verify`
-opens all of them.
+What is done comes from a listing of the commit records and one of the rows; the totals are read from the
+records. No file of rows is opened, except by `verify`.
 """
 
-import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from glied import storage
-from glied.bulk import manifest
-from glied.bulk.ledger import Commit, Counts, Ledger
-from glied.bulk.manifest import Manifest, Unit
-from glied.bulk.parallel import in_order
+from glied import run_folder, storage
+from glied.bulk import manifest, verification
+from glied.bulk.ledger import Commit, read_commits, sum_counts
+from glied.bulk.manifest import Manifest
 from glied.errors import UsageError
+from glied.run_folder import CommittedUnit
 
-IN_FLIGHT = 64
-"""Files read at once."""
 WINDOW = timedelta(minutes=5)
 """The speed is that of the last so many minutes before the last commit."""
 PAUSE_S = 60.0
 """A longer gap between commits, if it is also ten times the mean of the others, is a pause and no work."""
+QUIET_S = 30.0
+QUIET_GAPS = 3.0
+"""A run is taken to be running until so many seconds, and so many times the longest gap between its last
+commits, have passed since the last one."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +35,6 @@ class Run:
     uri: str
     results: str
     plan: Manifest | None
-
-
-@dataclass(frozen=True)
-class CommittedUnit:
-    """A unit's highest committed generation and where its two files are."""
-
-    unit: int
-    generation: int
-    output: str
-    record: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +48,15 @@ class Status:
         images, units: planned.
         images_done, units_done: committed.
         images_missing, units_missing: the rest.
+        units_damaged: of the missing ones, those whose rows were committed but are gone or truncated.
         units_retried: done units of which failed images were tried again.
         statuses, errors: committed images by status, and those not ok by kind of error.
         stage_seconds: seconds in each stage over all attempts, summed over workers.
         images_per_s: over the last `window_s` seconds before the last commit; None where one commit, or
             none, tells nothing.
         window_s: see images_per_s.
-        seconds_left: for what is missing, at that speed.
+        running: whether a job seems to be at work: the last commit is recent, and no job has ended since.
+        seconds_left: for what is missing, at that speed; None where nothing seems to be running.
         last_commit: UTC, ISO 8601.
     """
 
@@ -79,14 +69,21 @@ class Status:
     units_done: int = 0
     images_missing: int = 0
     units_missing: int = 0
+    units_damaged: int = 0
     units_retried: int = 0
     statuses: dict[str, int]
     errors: dict[str, int]
     stage_seconds: dict[str, float]
     images_per_s: float | None = None
     window_s: float = 0.0
+    running: bool = False
     seconds_left: float | None = None
     last_commit: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image of the plan has its row."""
+        return self.planned and not self.units_missing
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -102,8 +99,13 @@ class Status:
         ]
         if self.units_missing:
             lines.append(f"missing: {self.images_missing} images in {self.units_missing} units")
+        if self.units_damaged:
+            lines.append(
+                f"damaged: the rows of {self.units_damaged} committed units are missing or truncated; the "
+                "command that made the run does them again"
+            )
         if self.units_retried:
-            lines.append(f"tried again: {self.units_retried} units with failed images")
+            lines.append(f"done again: {self.units_retried} units")
         if self.errors:
             lines.append("errors: " + _counted(self.errors))
         if self.last_commit:
@@ -117,63 +119,56 @@ class Status:
         assert self.last_commit
         ago = (now - datetime.fromisoformat(self.last_commit)).total_seconds()
         line = f"last commit {self.last_commit}, {duration(max(0.0, ago))} ago"
-        if self.images_per_s is None:
-            return line
-        line = f"{self.images_per_s:.1f} images/s over {duration(self.window_s)} before the {line}"
-        return (
-            line if self.seconds_left is None else f"{line}; {duration(self.seconds_left)} left at that speed"
-        )
+        if self.images_per_s is not None:
+            line = f"{self.images_per_s:.1f} images/s over {duration(self.window_s)} before the {line}"
+        if self.seconds_left is not None:
+            line += f"; {duration(self.seconds_left)} left at that speed"
+        elif self.units_missing and not self.running:
+            line += "; nothing seems to be running, the same command resumes"
+        return line
 
 
 def open_run(uri: str) -> Run:
     """The run that a folder holds.
 
     Raises:
-        UsageError: it holds none.
+        UsageError: it holds none, or run.json or the manifest is damaged.
     """
     if storage.is_local(uri) and not storage.local_path(uri).is_dir():
         raise UsageError(f"{uri}: no such folder")
-    try:
-        record = json.loads(storage.read_bytes(storage.join(uri, "run.json")))
-        results = str(record["results"])
-    except FileNotFoundError as error:
-        raise UsageError(f"{uri} holds no run: it has no run.json") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{uri}/run.json is not of this program: {error}") from error
-    return Run(uri.rstrip("/"), results, manifest.load(uri))
+    record = run_folder.read_record(uri)
+    if record is None:
+        raise UsageError(f"{uri} holds no run: it has no run.json")
+    return Run(uri.rstrip("/"), record["results"], manifest.load(uri, record["run"]))
 
 
 def committed_units(run: Run) -> dict[int, CommittedUnit]:
-    """The committed units in order: one listing, nothing opened."""
+    """The committed units in order, whole or damaged: two listings, nothing opened."""
     assert run.plan is not None
-    book = Ledger(run.uri, run.plan.plan, run.results)
-    return {
-        unit: CommittedUnit(unit, number, book.output_uri(unit, number), book.record_uri(unit, number))
-        for unit, number in sorted(book.committed().items())
-    }
+    units = run_folder.list_files(run.uri, run.results, run.plan.plan).units()
+    return {unit.unit: unit for unit in units}
 
 
-def status(run: Run) -> Status:
-    """How far the run has come; only the names in `commits/` and the journals are read.
+def status(run: Run, now: datetime | None = None) -> Status:
+    """How far the run has come at a time, by default now.
 
     Raises:
-        JobError: the journals are damaged, or lack a committed unit.
+        JobError: a commit record is damaged.
     """
     plan = run.plan
     if plan is None:
         return Status(
             run=run.uri, results=run.results, planned=False, statuses={}, errors={}, stage_seconds={}
         )
-    done = {unit: found for unit, found in committed_units(run).items() if unit < plan.units}
-    book = Ledger(run.uri, plan.plan, run.results)
-    commits = book.commits({unit: found.generation for unit, found in done.items()})
-    totals = Counts()
-    for commit in commits:
-        totals.add(commit.counts)
-    images_done = sum(plan.rows_of(unit) for unit in done)
-    missing = plan.images - images_done
+    units = [unit for unit in committed_units(run).values() if unit.unit < plan.units]
+    done = [unit for unit in units if unit.damage is None]
+    commits = list(read_commits(done))
+    totals = sum_counts(commits)
+    images_done = sum(plan.rows_of(unit.unit) for unit in done)
     rate, window = _pace(commits)
-    last = max((_time(commit) for commit in commits), default=None)
+    missing = plan.images - images_done
+    last = max((commit.committed_at for commit in commits), default=None)
+    running = bool(last and missing) and _is_running(run, commits, now or datetime.now(timezone.utc))
     return Status(
         run=run.uri,
         results=run.results,
@@ -183,75 +178,43 @@ def status(run: Run) -> Status:
         units_done=len(done),
         images_missing=missing,
         units_missing=plan.units - len(done),
-        units_retried=sum(found.generation > 0 for found in done.values()),
+        units_damaged=len(units) - len(done),
+        units_retried=sum(unit.generation > 0 for unit in done),
         statuses=totals.rows,
         errors=totals.errors,
         stage_seconds={stage: round(value, 2) for stage, value in totals.seconds.items()},
         images_per_s=None if rate is None else round(rate, 2),
         window_s=round(window, 1),
-        seconds_left=round(missing / rate, 1) if rate and missing else None,
+        running=running,
+        seconds_left=round(missing / rate, 1) if rate and running else None,
         last_commit=last.isoformat() if last else None,
     )
 
 
+def _is_running(run: Run, commits: list[Commit], now: datetime) -> bool:
+    times = sorted(commit.committed_at for commit in commits)
+    recent = [time for time in times if time >= times[-1] - WINDOW]
+    longest = max(((later - earlier).total_seconds() for earlier, later in pairwise(recent)), default=0.0)
+    if (now - times[-1]).total_seconds() > max(QUIET_S, QUIET_GAPS * longest):
+        return False
+    ended = _ended_at(run)
+    return ended is None or ended < times[-1]
+
+
+def _ended_at(run: Run) -> datetime | None:
+    """When the last job that ended by itself wrote summary.json; None where none has, or it does not say."""
+    try:
+        summary = json.loads(storage.read_bytes(storage.join(run.uri, "summary.json")))
+        ended = datetime.fromisoformat(summary["ended_at"])
+        return ended if ended.tzinfo else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
 def verify(run: Run) -> Iterator[str]:
     """What is wrong with the committed units, a line each: files, digests, counts, ids."""
-    if run.plan is None:
-        return
-    done = committed_units(run)
-    for unit in done:
-        if unit >= run.plan.units:
-            yield f"unit {unit}: committed, but the manifest has {run.plan.units} units"
-    check = _Check(run.plan, storage.read_bytes, done)
-    for problems in in_order(check, run.plan.read_units(done.keys()), IN_FLIGHT):
-        yield from problems
-
-
-class _Check:
-    """Compares a unit's record, output and part of the manifest."""
-
-    def __init__(self, plan: Manifest, read: Callable[[str], bytes], done: dict[int, CommittedUnit]) -> None:
-        self.plan = plan
-        self.read = read
-        self.done = done
-
-    def __call__(self, unit: Unit) -> list[str]:
-        """What is wrong, a line each."""
-        files = self.done[unit.index]
-        return [f"unit {unit.index}: {problem}" for problem in self._problems(unit, files)]
-
-    def _problems(self, unit: Unit, files: CommittedUnit) -> Iterator[str]:
-        try:
-            record = json.loads(self.read(files.record))
-            plan, rows, digest = record["plan"], record["rows"], record["sha256"]
-        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-            yield f"{files.record} is no commit record: {' '.join(str(error).split())}"
-            return
-        if plan != self.plan.plan:
-            yield f"committed for plan {plan}, the manifest is plan {self.plan.plan}"
-        try:
-            data = self.read(files.output)
-        except FileNotFoundError:
-            yield f"committed, but {files.output} is missing"
-            return
-        if hashlib.sha256(data).hexdigest() != digest:
-            yield f"{files.output} has another digest than its commit record"
-        try:
-            ids = pq.read_table(pa.BufferReader(data), columns=["id"])["id"].to_pylist()
-        except (pa.ArrowException, OSError, KeyError) as error:
-            yield f"{files.output} cannot be read as Parquet: {' '.join(str(error).split())}"
-            return
-        if len(ids) != rows:
-            yield f"{files.output} has {len(ids)} rows, its commit record says {rows}"
-        if ids != unit.ids:
-            yield f"{files.output}: {_difference(ids, unit.ids)}"
-
-
-def _difference(found: list[Any], planned: list[str]) -> str:
-    lacking, foreign = set(planned) - set(found), set(found) - set(planned)
-    if not lacking and not foreign:
-        return "the ids are those of the manifest, but doubled or in another order"
-    return f"{len(lacking)} ids of the manifest are missing, {len(foreign)} are not in it"
+    if run.plan is not None:
+        yield from map(str, verification.verify(run.plan, committed_units(run).values()))
 
 
 def _pace(commits: list[Commit]) -> tuple[float | None, float]:
@@ -259,7 +222,7 @@ def _pace(commits: list[Commit]) -> tuple[float | None, float]:
 
     The images of the commit from which the time is counted do not count: they were done before.
     """
-    timed = sorted(((_time(commit), commit) for commit in commits), key=lambda pair: pair[0])
+    timed = sorted(((commit.committed_at, commit) for commit in commits), key=lambda pair: pair[0])
     if len(timed) < 2:
         return None, 0.0
     end = timed[-1][0]
@@ -280,10 +243,6 @@ def _after_pause(times: list[datetime]) -> int:
     if len(gaps) < 2 or longest <= PAUSE_S or longest * (len(gaps) - 1) <= 10 * others:
         return 0
     return gaps.index(longest) + 1
-
-
-def _time(commit: Commit) -> datetime:
-    return datetime.fromisoformat(commit.committed_at)
 
 
 def _counted(counts: dict[str, int]) -> str:

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from glied.bulk.config import describe_skipped
+from glied.bulk.sinks import OK
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Summary:
         images, units: planned.
         units_done: committed, of which units_done_earlier by earlier attempts.
         units_missing: of this job's share of the units, not committed.
+        units_mended: done again because the rows that were committed are missing or damaged.
         statuses, errors: committed images by status, and those not ok by kind of error.
         skipped_files: files under the prefix whose extension is not an image's.
         skipped_kinds: these by extension.
@@ -32,6 +34,7 @@ class Summary:
         images_per_s: of this attempt, from the moment when work on its first result began.
         startup_seconds: until then; Ray and the workers start, the models are loaded.
         seconds: of this attempt, from start to end.
+        ended_at: UTC, ISO 8601.
         error_budget: share of failed images that is allowed.
         problems: units that were not committed, and why.
         examples: a few captions of this attempt.
@@ -44,6 +47,7 @@ class Summary:
     units_done: int
     units_done_earlier: int
     units_missing: int
+    units_mended: int
     statuses: dict[str, int]
     errors: dict[str, int]
     skipped_files: int
@@ -53,6 +57,7 @@ class Summary:
     images_per_s: float
     startup_seconds: float
     seconds: float
+    ended_at: str
     error_budget: float
     problems: list[str]
     examples: list[Example]
@@ -61,6 +66,11 @@ class Summary:
     def slowest_stage(self) -> str | None:
         """Name of the stage that took most of the workers' time."""
         return max(self.stage_seconds, key=self.stage_seconds.__getitem__, default=None)
+
+    @property
+    def delivers_nothing(self) -> bool:
+        """Whether there are rows, and none of them is ok."""
+        return any(self.statuses.values()) and not self.statuses.get(OK)
 
     def to_json(self) -> bytes:
         """As summary.json."""
@@ -90,5 +100,11 @@ class Summary:
             lines.append(f"seconds of all workers: {parts}")
         if self.units_missing:
             lines.append(f"{self.units_missing} of {self.units} units are missing; the same command resumes")
-        lines.append(f"rows: {self.run}/{self.results}/*.parquet   totals: {self.run}/summary.json")
+        if self.units_mended:
+            lines.append(f"{self.units_mended} units were done again: their rows were missing or damaged")
+        if self.delivers_nothing:
+            lines.append(
+                "error: nothing was delivered: none of the rows is ok; see the kinds of errors above"
+            )
+        lines.append(f"rows: {self.run}/{self.results}   totals: {self.run}/summary.json")
         return lines

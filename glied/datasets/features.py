@@ -16,10 +16,11 @@ COCO's 123,287 images 18 GB. `stored_size` says what a store takes.
 
 import io
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -27,12 +28,14 @@ import pyarrow as pa
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from glied import storage
+from glied import run_folder, storage
 from glied.datasets import parquet
 from glied.errors import UsageError
 
 if TYPE_CHECKING:
     from glied.vision.regions import Regions
+
+log = logging.getLogger(__name__)
 
 _COLUMNS: list[tuple[str, pa.DataType]] = [
     ("id", pa.string()),
@@ -186,10 +189,12 @@ def image_names(uri: str) -> list[str]:
 def paths(uri: str) -> list[str]:
     """Returns the URIs of the Parquet files of the store at `uri`, sorted.
 
-    `uri` is the run folder of jobs/extract_regions.py, a folder of Parquet files, or one file.
+    `uri` is the run folder of jobs/extract_regions.py or the folder features/ in it, of which the files are
+    taken that are committed; or a folder of Parquet files that is no run, or one file.
 
     Raises:
-        UsageError: there is none, one is no part of a feature store, or extractors are mixed.
+        UsageError: there is none, one is no part of a feature store, extractors are mixed, or the run is
+            damaged.
     """
     return _files(uri)[0]
 
@@ -248,16 +253,40 @@ class StoredSize:
 
 
 def stored_size(uri: str, images: int) -> StoredSize:
-    """How much the store at `uri` takes, whose `images` are known: one listing, nothing is opened."""
+    """How much the store at `uri` takes, whose `images` are known; of its files none is opened."""
     return StoredSize(images, sum(file.size for file in _listed(uri)))
 
 
 def _listed(uri: str) -> list[storage.FileInfo]:
-    """The Parquet files of a store by name."""
+    """The Parquet files of a store by name: of a run those that are committed, else all in the folder.
+
+    Raises:
+        UsageError: the run is damaged, or has no committed file of a feature store.
+    """
+    run = run_folder.committed(uri)
+    if run is not None:
+        return _committed(uri, run)
     listed = [file for file in storage.list_files(uri) if file.name.endswith(".parquet")]
-    # The run folder of jobs/extract_regions.py holds the store in features/, beside its manifest.
     inside = [file for file in listed if file.name.startswith("features/")]
     return sorted(inside or listed, key=lambda file: file.uri)
+
+
+def _committed(uri: str, run: run_folder.Committed) -> list[storage.FileInfo]:
+    if run.results != "features":
+        raise UsageError(f"{uri} holds {run.results}, no feature store: run jobs/extract_regions.py first")
+    run.check()
+    if not run.units:
+        raise UsageError(f"{uri} holds no feature store yet: nothing in it is committed")
+    if not run.complete:
+        _warn_once(f"{uri}: {len(run.units)} of {run.planned} units are done; only their images are used")
+    return [
+        storage.FileInfo(unit.output, unit.output.rsplit("/", 1)[-1], unit.found or 0) for unit in run.units
+    ]
+
+
+@cache
+def _warn_once(message: str) -> None:
+    log.warning(message)
 
 
 def _files(uri: str) -> tuple[list[str], dict[str, Any]]:

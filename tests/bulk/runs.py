@@ -12,14 +12,16 @@ from glied.bulk import manifest, sinks
 from glied.bulk.ledger import Counts, Ledger
 from glied.bulk.manifest import Manifest
 
+RUN = "0123456789ab"
+
 
 def plan_run(folder: Path, ids: Sequence[str], unit_size: int, *, results: str = "captions") -> Manifest:
     """A run folder with a manifest and nothing done."""
     folder.mkdir(parents=True, exist_ok=True)
-    record = {"run": "r", "results": results, "fingerprint": {}, "input": {}, "config": {}}
+    record = {"run": RUN, "results": results, "fingerprint": {}, "input": {}, "config": {}}
     (folder / "run.json").write_text(json.dumps(record))
     planned = manifest.planned(id=list(ids), uri=[f"/in/{image_id}" for image_id in ids])
-    return manifest.create(str(folder), [planned], unit_size)
+    return manifest.create(str(folder), [planned], unit_size, run=RUN)
 
 
 def row(image_id: str, status: str = "ok", **values: Any) -> dict[str, Any]:
@@ -39,7 +41,7 @@ def table(rows: Sequence[dict[str, Any]], **extra: pa.Array) -> pa.Table:
 
 def commit(folder: Path, plan: Manifest, unit: int, rows: pa.Table, generation: int = 0) -> None:
     """Write and commit a unit as the driver does."""
-    book = Ledger(str(folder), plan.plan, "captions")
+    book = Ledger(str(folder), plan.plan, "captions", RUN)
     data = sinks.encode(rows)
     statuses = Counter(rows["status"].to_pylist())
     errors = Counter(kind for kind in rows["error_kind"].to_pylist() if kind)
@@ -59,9 +61,10 @@ def make_run(
 
 def output(folder: Path, plan: Manifest, unit: int, generation: int = 0) -> Path:
     """The Parquet file of a unit."""
-    return Path(Ledger(str(folder), plan.plan, "captions").output_uri(unit, generation))
+    return Path(Ledger(str(folder), plan.plan, "captions", RUN).output_uri(unit, generation))
 
 
-def record(folder: Path, plan: Manifest, unit: int, generation: int = 0) -> Path:
+def record(folder: Path, unit: int, generation: int = 0) -> Path:
     """The commit record of a unit."""
-    return Path(Ledger(str(folder), plan.plan, "captions").record_uri(unit, generation))
+    (found,) = folder.glob(f"commits/unit-{unit:06d}-*.g{generation}.json")
+    return found

@@ -1,7 +1,13 @@
+import json
+import random
+from collections import Counter
+
 import pyarrow as pa
+import pytest
 
 from glied.bulk import manifest
 from glied.bulk.manifest import planned
+from glied.errors import GliedError, JobError
 
 
 def inputs(count: int, *, batch: int = 7) -> list[pa.Table]:
@@ -55,3 +61,64 @@ def test_what_was_skipped_is_counted(tmp_path):
         skipped[".txt"] = 4
 
     assert manifest.create(str(tmp_path), listing(), 2, skipped=skipped).skipped == 4
+
+
+def claim(folder, run: str) -> None:
+    content = {"run": run, "results": "captions", "fingerprint": {}}
+    (folder / "run.json").write_text(json.dumps(content))
+
+
+def test_a_manifest_belongs_to_its_run(tmp_path):
+    old = manifest.create(str(tmp_path), inputs(5), 2, run="aaaaaaaaaaaa")
+    claim(tmp_path, "bbbbbbbbbbbb")
+    assert manifest.load(str(tmp_path)) is None
+    first = manifest.create(str(tmp_path), inputs(9), 2, run="bbbbbbbbbbbb")
+    second = manifest.create(str(tmp_path), inputs(7), 2, run="bbbbbbbbbbbb")
+    assert first == second == manifest.load(str(tmp_path))
+    assert (first.images, old.images) == (9, 5)
+    assert len(list(tmp_path.glob("manifest/*/*.parquet"))) == 2
+
+
+def test_a_run_that_was_overwritten_while_it_was_planned_leaves_no_manifest(tmp_path):
+    def confirm():
+        raise JobError("was overwritten")
+
+    with pytest.raises(JobError):
+        manifest.create(str(tmp_path), inputs(5), 2, run="aaaaaaaaaaaa", confirm=confirm)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_manifest_of_an_older_version_is_that_of_any_run(tmp_path):
+    plan = manifest.create(str(tmp_path), inputs(5), 2)
+    path = tmp_path / "manifest" / "manifest.json"
+    content = json.loads(path.read_text())
+    del content["run"], content["checksum"]
+    path.write_text(json.dumps(content))
+    claim(tmp_path, "bbbbbbbbbbbb")
+    assert manifest.load(str(tmp_path)) == plan
+
+
+def test_any_flipped_byte_is_one_line(tmp_path):
+    """Of manifest.json and of a part: an error of ours, or nothing has changed."""
+    plan = manifest.create(str(tmp_path), inputs(40), 8, run="aaaaaaaaaaaa")
+    whole = pa.concat_tables(unit.table for unit in plan.read_units(range(5)))
+    claim(tmp_path, "aaaaaaaaaaaa")
+    generator = random.Random(0)
+    part = tmp_path / "manifest" / plan.plan / "part-000000.parquet"
+    refused: Counter[str] = Counter()
+    for path in (tmp_path / "manifest" / "manifest.json", part):
+        data = path.read_bytes()
+        for _ in range(150):
+            damaged = bytearray(data)
+            damaged[generator.randrange(len(data))] ^= 1 << generator.randrange(8)
+            path.write_bytes(damaged)
+            try:
+                found = manifest.load(str(tmp_path))
+                rows = found and pa.concat_tables(unit.table for unit in found.read_units(range(5)))
+                assert found is None or (found == plan and rows.equals(whole))
+                refused[path.name] += found is None
+            except GliedError:
+                refused[path.name] += 1
+        path.write_bytes(data)
+    assert refused["manifest.json"] > 130, "a flipped space may mean the same"
+    assert refused["part-000000.parquet"] == 150

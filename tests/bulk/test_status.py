@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from glied.bulk import ledger, manifest, status
-from glied.bulk.ledger import Commit, Counts, Ledger
+from glied import run_folder, storage
+from glied.bulk import manifest, status
+from glied.bulk.ledger import Commit, Counts
 from glied.errors import JobError, UsageError
 from tests.bulk import runs
 
@@ -33,7 +34,7 @@ def job(*options: str) -> subprocess.CompletedProcess:
 
 def commits(*seconds: float, images: int = 10) -> list[Commit]:
     """Commits so many seconds after noon."""
-    times = [(NOON + timedelta(seconds=second)).isoformat() for second in seconds]
+    times = [NOON + timedelta(seconds=second) for second in seconds]
     return [Commit(unit, 0, Counts({"ok": images}), time) for unit, time in enumerate(times)]
 
 
@@ -65,28 +66,27 @@ def test_the_last_unit_is_smaller(tmp_path):
     assert (state.images_done, state.images_missing) == (1, 4)
 
 
-def test_ten_thousand_units_without_opening_a_record_or_an_output(tmp_path, monkeypatch):
+def test_ten_thousand_units_without_opening_an_output(tmp_path, monkeypatch):
     monkeypatch.setattr(manifest, "PART_ROWS", 4_000)
     count = 10_000
     plan = runs.plan_run(tmp_path, [f"{i:06d}.jpg" for i in range(count)], 1)
-    book = Ledger(str(tmp_path), plan.plan, "captions")
-    for folder in ("commits", "attempts", "captions"):
+    for folder in ("commits", "captions"):
         (tmp_path / folder).mkdir()
+    content = {"generation": 0, "committed_at": NOON.isoformat(), "errors": {}, "seconds": {}}
+    content |= {"plan": plan.plan, "rows": 1, "statuses": {"ok": 1}, "sha256": ""}
     for unit in range(count):
-        Path(book.record_uri(unit, 0)).touch()
-    Path(book.output_uri(0, 0)).write_text("not to be opened")
-    for start in range(0, count, ledger.SEGMENT_UNITS):
-        units = range(start, min(count, start + ledger.SEGMENT_UNITS))
-        entries = [Commit(unit, 0, Counts({"ok": 1}), NOON.isoformat()).to_dict() for unit in units]
-        path = tmp_path / "attempts" / f"{plan.plan[: ledger.PLAN_DIGITS]}-a-{start:04d}.json"
-        path.write_text(json.dumps(entries))
+        name = run_folder.record_name(unit, 0, plan.plan, 4)
+        (tmp_path / "commits" / name).write_text(json.dumps(content | {"unit": unit}))
+        (tmp_path / "captions" / run_folder.output_name(unit, 0, plan.plan)).write_text("none")
     for part in plan.parts:
-        (tmp_path / "manifest" / plan.plan / part.name).write_text("nor this")
+        (tmp_path / "manifest" / plan.plan / part.name).write_text("not to be opened")
     opened: list[str] = []
-    monkeypatch.setattr(status, "reader", lambda uri: opened.append)
-    state = status.status(status.open_run(str(tmp_path)))
+    read = storage.read_bytes
+    run = status.open_run(str(tmp_path))
+    monkeypatch.setattr(storage, "read_bytes", lambda uri: opened.append(uri) or read(uri))
+    state = status.status(run)
     assert (state.units_done, state.statuses) == (count, {"ok": count})
-    assert opened == []
+    assert {Path(file).parent.name for file in opened if not file.endswith("summary.json")} == {"commits"}
 
 
 def test_a_higher_generation_replaces_the_lower(unfinished):
@@ -120,13 +120,36 @@ def test_speed(seconds, rate, window):
 
 def test_time_left(unfinished, monkeypatch):
     folder, _ = unfinished
-    monkeypatch.setattr(Ledger, "commits", lambda self, committed: commits(0, 10, 20, images=4))
-    state = status.status(status.open_run(str(folder)))
-    assert (state.images_per_s, state.seconds_left) == (0.4, 15.0)
+    monkeypatch.setattr(status, "read_commits", lambda units: commits(0, 10, 20, images=4))
+    now = NOON + timedelta(seconds=40)
+    state = status.status(status.open_run(str(folder)), now)
+    assert (state.images_per_s, state.seconds_left, state.running) == (0.4, 15.0, True)
     assert state.last_commit == "2026-01-01T12:00:20+00:00"
-    text = "\n".join(state.lines(NOON + timedelta(hours=3)))
-    assert "0.4 images/s over 20 s before the last commit 2026-01-01T12:00:20+00:00, 3 h 0 min ago" in text
+    text = "\n".join(state.lines(now))
+    assert "0.4 images/s over 20 s before the last commit 2026-01-01T12:00:20+00:00, 20 s ago" in text
     assert "15 s left at that speed" in text
+
+
+@pytest.mark.parametrize(("ended", "after"), [(None, 51), (21, 22)], ids=["long_ago", "a_job_has_ended"])
+def test_no_time_is_left_where_nothing_runs(unfinished, monkeypatch, ended, after):
+    folder, _ = unfinished
+    monkeypatch.setattr(status, "read_commits", lambda units: commits(0, 10, 20, images=4))
+    if ended is not None:
+        content = {"ended_at": (NOON + timedelta(seconds=ended)).isoformat()}
+        (folder / "summary.json").write_text(json.dumps(content))
+    now = NOON + timedelta(seconds=after)
+    state = status.status(status.open_run(str(folder)), now)
+    assert (state.seconds_left, state.running) == (None, False)
+    text = "\n".join(state.lines(now))
+    assert "left at that speed" not in text
+    assert "nothing seems to be running" in text
+
+
+def test_a_summary_of_an_earlier_job_does_not_stop_the_clock(unfinished, monkeypatch):
+    folder, _ = unfinished
+    monkeypatch.setattr(status, "read_commits", lambda units: commits(0, 10, 20, images=4))
+    (folder / "summary.json").write_text(json.dumps({"ended_at": (NOON + timedelta(seconds=5)).isoformat()}))
+    assert status.status(status.open_run(str(folder)), NOON + timedelta(seconds=25)).seconds_left == 15.0
 
 
 @pytest.mark.parametrize(
@@ -149,7 +172,7 @@ def rewrite(path: Path, **values: object) -> None:
 def test_every_violation_is_a_line(unfinished):
     folder, plan = unfinished
     runs.output(folder, plan, 0).unlink()
-    rewrite(runs.record(folder, plan, 1), rows=7, plan="other")
+    rewrite(runs.record(folder, 1), rows=7, plan="other")
     path = runs.output(folder, plan, 2)
     path.write_bytes(path.read_bytes()[:-9])
     problems = list(status.verify(status.open_run(str(folder))))
@@ -169,7 +192,7 @@ def test_rows_must_be_those_of_the_manifest(unfinished):
     rows = [runs.row(f"{i:02d}.jpg") for i in (12, 13, 14, 99)]
     runs.commit(folder, plan, 3, runs.table(rows))
     runs.commit(folder, plan, 4, runs.table([runs.row("17.jpg"), runs.row("16.jpg")]))
-    runs.record(folder, plan, 0).write_text("{}")
+    runs.record(folder, 0).write_text("{}")
     problems = list(status.verify(status.open_run(str(folder))))
     assert len(problems) == 3
     assert "is no commit record" in problems[0]
@@ -185,12 +208,35 @@ def test_a_unit_beyond_the_manifest(unfinished):
     assert list(status.verify(found)) == ["unit 9: committed, but the manifest has 5 units"]
 
 
-def test_damaged_journals_are_one_line(unfinished):
+def test_rows_that_are_gone_or_truncated_are_missing(unfinished):
+    folder, plan = unfinished
+    runs.output(folder, plan, 0).unlink()
+    runs.output(folder, plan, 1).write_bytes(runs.output(folder, plan, 1).read_bytes()[:-1])
+    state = status.status(status.open_run(str(folder)))
+    assert (state.units_done, state.units_missing, state.units_damaged) == (1, 4, 2)
+    assert state.statuses == {"ok": 4} or sum(state.statuses.values()) == 4
+    assert any("damaged: the rows of 2 committed units" in line for line in state.lines(NOON))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[", b"\xff", b"{}", b'{"unit": 0, "generation": 0, "committed_at": "yesterday"}'],
+    ids=["cut", "no_text", "empty", "time"],
+)
+def test_damaged_records_are_one_line(unfinished, content):
     folder, _ = unfinished
-    for path in folder.glob("attempts/*"):
-        path.write_text("[")
-    with pytest.raises(JobError, match="not a journal"):
+    runs.record(folder, 1).write_bytes(content)
+    with pytest.raises(JobError, match=r"unit-000001.* is damaged: .*--output\.mode repair"):
         status.status(status.open_run(str(folder)))
+
+
+def test_ids_that_several_units_have_are_found(tmp_path):
+    rows = [runs.row(name) for name in ("a", "b", "c", "a", "d", "b")]
+    runs.make_run(tmp_path, rows, 2)
+    problems = list(status.verify(status.open_run(str(tmp_path))))
+    assert [problem.split(":")[0] for problem in problems] == ["unit 1", "unit 2"]
+    assert "1 ids of the manifest stand twice in it, first 'a'" in problems[0]
+    assert "first 'b'" in problems[1]
 
 
 def test_a_run_that_still_lists_its_inputs(tmp_path):
@@ -209,17 +255,17 @@ def test_no_run(tmp_path):
     with pytest.raises(UsageError, match="holds no run"):
         status.open_run(str(tmp_path))
     (tmp_path / "run.json").write_text("[]")
-    with pytest.raises(UsageError, match="not of this program"):
+    with pytest.raises(UsageError, match="not of a bulk run of this program"):
         status.open_run(str(tmp_path))
 
 
 def test_the_job(unfinished):
     folder, plan = unfinished
     plain = job(str(folder))
-    assert (plain.returncode, plain.stderr) == (0, "")
+    assert (plain.returncode, plain.stderr) == (1, "")
     assert plain.stdout.startswith("12 of 18 images done")
     as_json = job("--json", "true", str(folder), "--verify")
-    assert as_json.returncode == 0
+    assert as_json.returncode == 1, "it is not complete"
     assert json.loads(as_json.stdout)["violations"] == []
     assert json.loads(as_json.stdout)["images_missing"] == 6
     runs.output(folder, plan, 0).unlink()
@@ -227,6 +273,13 @@ def test_the_job(unfinished):
     assert found.returncode == 1
     assert found.stdout.splitlines()[-2].startswith("unit 0: committed, but ")
     assert found.stdout.splitlines()[-1] == "verified 3 units, violations: 1"
+
+
+def test_the_job_on_a_complete_run(tmp_path):
+    runs.make_run(tmp_path, [runs.row("a.jpg"), runs.row("b.jpg")], 1)
+    done = job(str(tmp_path), "--verify")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "left at that speed" not in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,10 @@ from glied.bulk.exports.units import CAPTION_COLUMNS, put, read_output, read_tab
 from glied.bulk.manifest import Manifest
 from glied.bulk.parallel import in_order
 from glied.bulk.sinks import OK
-from glied.bulk.status import IN_FLIGHT, CommittedUnit, Run, committed_units, open_run
+from glied.bulk.status import Run, committed_units, open_run
+from glied.bulk.verification import IN_FLIGHT
 from glied.errors import UsageError
+from glied.run_folder import CommittedUnit
 
 NAMED = 20
 """Refused ids that a report names before it only counts them."""

@@ -10,8 +10,9 @@ from glied.bulk.exports.config import ExportConfig, UnitReport
 from glied.bulk.exports.units import write
 from glied.bulk.manifest import Manifest
 from glied.bulk.parallel import in_order
-from glied.bulk.status import IN_FLIGHT, CommittedUnit
+from glied.bulk.verification import IN_FLIGHT
 from glied.errors import JobError, StorageError, UsageError
+from glied.run_folder import CommittedUnit
 
 SUCCESS = "_SUCCESS"
 STATE = ".export"

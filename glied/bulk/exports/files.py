@@ -19,7 +19,7 @@ from glied.bulk.exports.config import ExportConfig, UnitReport
 from glied.bulk.exports.units import read_table, write
 from glied.bulk.parallel import in_order
 from glied.bulk.sinks import OK
-from glied.bulk.status import CommittedUnit
+from glied.run_folder import CommittedUnit
 
 EXTENSIONS = {"jsonl": ".jsonl", "webdataset": ".tar", "parquet": ".parquet"}
 UNITS_IN_FLIGHT = 8

@@ -16,7 +16,7 @@ from glied.bulk.exports.config import ExportConfig, UnitReport
 from glied.bulk.exports.units import CAPTION_COLUMNS, put, read_table, write
 from glied.bulk.manifest import Manifest
 from glied.bulk.sinks import OK
-from glied.bulk.status import CommittedUnit
+from glied.run_folder import CommittedUnit
 
 SIDECARS_IN_FLIGHT = 32
 NAME_BYTES = 236

@@ -4,28 +4,34 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from glied import storage
-from glied.bulk.status import CommittedUnit
 from glied.errors import JobError, StorageError
+from glied.run_folder import CommittedUnit
 
 CAPTION_COLUMNS = ["id", "caption", "status"]
 
 
 def read_output(unit: CommittedUnit) -> bytes:
-    """The bytes of a unit's output; raises `JobError` where it is missing."""
-    try:
-        return storage.read_bytes(unit.output)
-    except FileNotFoundError as error:
-        raise JobError(
-            f"unit {unit.unit} is committed, but {unit.output} is missing; jobs/status.py --verify tells more"
-        ) from error
+    """The bytes of a unit's output; raises `JobError` where it is missing or truncated."""
+    damage = unit.damage
+    if damage is None:
+        try:
+            return storage.read_bytes(unit.output)
+        except FileNotFoundError:
+            damage = f"{unit.output} is missing"
+    raise JobError(
+        f"unit {unit.unit} is committed, but {damage}; the command that made the run does it again"
+    )
 
 
 def read_table(unit: CommittedUnit, columns: list[str] | None = None) -> pa.Table:
     """A unit's rows; raises as `read_output`, and where they are no Parquet."""
     try:
         table = pq.read_table(pa.BufferReader(read_output(unit)), columns=columns)
-    except pa.ArrowException as error:
-        raise JobError(f"{unit.output} cannot be read as Parquet: {error}") from error
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise JobError(
+            f"{unit.output} cannot be read as Parquet: {reason}; --output.mode repair mends the run"
+        ) from error
     return table.select(columns) if columns else table
 
 

@@ -1,0 +1,289 @@
+"""The files of a run folder: what their names say, and which of them are committed.
+
+    <run>/run.json                                    the run's id, config and fingerprint
+    <run>/manifest/manifest.json                      the plan of the run: every input once
+    <run>/captions/unit-000012-<plan>.g0.parquet      a unit's rows; in features/ for a feature store
+    <run>/commits/unit-000012-<plan>-<size>.g0.json   its commit record; `size` is that of the rows in bytes
+
+Whatever reads a run or a feature store takes its files from `committed`, never from a listing of the folder:
+a folder also holds files that were never committed, that a later generation replaces, or that a run left
+which was overwritten since. Because the records' names carry the sizes, two listings show which rows are
+missing or truncated.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from glied import storage
+from glied.errors import StorageError, UsageError
+
+PLAN_DIGITS = 8
+"""So many digits of the plan's id are in the names of its files."""
+RESULTS = ("captions", "features")
+"""Folders of rows; a run has one of them."""
+CHECKSUM = "checksum"
+"""Key of manifest.json: SHA-256 of all the others."""
+_OUTPUT = re.compile(r"unit-(\d{6,})-([0-9a-f]{8})\.g(\d+)\.parquet")
+_RECORD = re.compile(r"unit-(\d{6,})-([0-9a-f]{8})(?:-(\d+))?\.g(\d+)\.json")
+
+Key = tuple[int, int]
+"""Unit and generation."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A commit record as a listing shows it; `size` is that of its output, None in runs of older versions."""
+
+    uri: str
+    size: int | None
+
+
+@dataclass(frozen=True)
+class CommittedUnit:
+    """A unit's highest committed generation and where its two files are.
+
+    Attributes:
+        unit, generation: which they are.
+        output: its rows.
+        record: its commit record.
+        size: bytes of the rows that were committed; None in runs of older versions.
+        found: bytes of the rows that are there; None where they are missing.
+    """
+
+    unit: int
+    generation: int
+    output: str
+    record: str
+    size: int | None
+    found: int | None
+
+    @property
+    def damage(self) -> str | None:
+        """What is wrong with the rows as far as a listing shows it; None if nothing is."""
+        if self.found is None:
+            return f"{self.output} is missing"
+        if self.found != self.size and (self.size is not None or not self.found):
+            return f"{self.output} has {self.found} bytes, not {self.size or 'those that were committed'}"
+        return None
+
+
+@dataclass(frozen=True)
+class Committed:
+    """The committed rows of a run.
+
+    Attributes:
+        run: the run folder.
+        results: the folder in it that holds the rows.
+        planned: number of units in the plan; None while the inputs are listed.
+        units: committed ones, in order.
+    """
+
+    run: str
+    results: str
+    planned: int | None
+    units: list[CommittedUnit]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every unit of the plan is committed."""
+        return len(self.units) == self.planned
+
+    def check(self) -> None:
+        """Refuse rows that are missing or truncated.
+
+        Raises:
+            UsageError: naming the first of them, and how to have them done again.
+        """
+        damages = [unit.damage for unit in self.units if unit.damage]
+        if damages:
+            raise UsageError(
+                f"{self.run}: {len(damages)} committed units are damaged, first {damages[0]}; the command "
+                "that made the run does them again"
+            )
+
+
+def read_record(run_uri: str) -> dict[str, Any] | None:
+    """What run.json says; None where there is none.
+
+    Raises:
+        UsageError: it is damaged, or is not of a bulk run of this program.
+    """
+    uri = storage.join(run_uri, "run.json")
+    record = _read_json(uri)
+    if record is not None and not _is_run(record):
+        raise UsageError(f"{uri} is not of a bulk run of this program")
+    return record
+
+
+def _is_run(record: Any) -> bool:
+    """Whether the content of a run.json is that of a bulk run; trainings have a run.json of their own."""
+    if not isinstance(record, dict) or record.get("results") not in RESULTS:
+        return False
+    return isinstance(record.get("run"), str) and isinstance(record.get("fingerprint"), dict)
+
+
+def read_manifest(run_uri: str, run: str | None) -> dict[str, Any] | None:
+    """The content of the manifest of run `run`, whose checksum is right; None where there is none.
+
+    A job that is still planning while another one overwrites its run may leave its manifest in
+    manifest.json; then the manifest of the run stands in `manifest_name(run)`.
+
+    Raises:
+        UsageError: it is damaged.
+    """
+    for name in ("manifest.json", manifest_name(run)) if run else ("manifest.json",):
+        uri = storage.join(run_uri, "manifest", name)
+        content = _read_json(uri)
+        if content is None:
+            continue
+        if not isinstance(content, dict):
+            raise UsageError(f"{uri} is damaged: it is no manifest of this program")
+        checksum = content.pop(CHECKSUM, None)  # older versions have none, and do not name the run
+        if checksum not in (None, digest(content)):
+            raise UsageError(f"{uri} is damaged: its checksum is wrong")
+        if content.pop("run", None) in (None, run) or run is None:
+            return content
+    return None
+
+
+def manifest_name(run: str | None) -> str:
+    """Where the manifest of a run stands if manifest.json is that of another one."""
+    return f"manifest-{run}.json"
+
+
+def digest(content: dict[str, Any]) -> str:
+    """SHA-256 of a JSON value."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def output_name(unit: int, generation: int, plan: str) -> str:
+    """Name of a unit's rows."""
+    return f"unit-{unit:06d}-{plan[:PLAN_DIGITS]}.g{generation}.parquet"
+
+
+def record_name(unit: int, generation: int, plan: str, size: int) -> str:
+    """Name of the commit record of rows of `size` bytes."""
+    return f"unit-{unit:06d}-{plan[:PLAN_DIGITS]}-{size}.g{generation}.json"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a plan as one listing of each folder shows them; nothing is opened.
+
+    Attributes:
+        records: commit records.
+        outputs: files of rows, committed or not.
+        others: URIs of the files of other plans, which a run left that was overwritten.
+    """
+
+    run: str
+    results: str
+    plan: str
+    records: dict[Key, Record]
+    outputs: dict[Key, storage.FileInfo]
+    others: list[str]
+
+    @property
+    def generations(self) -> dict[int, int]:
+        """The highest generation of each unit that has a commit record."""
+        return _highest(self.records)
+
+    @property
+    def written(self) -> dict[int, int]:
+        """The highest generation of each unit that has rows, committed or not."""
+        return _highest(self.outputs)
+
+    def units(self) -> list[CommittedUnit]:
+        """The committed units in order, at their highest generation."""
+        units = []
+        for unit, generation in sorted(self.generations.items()):
+            record, output = self.records[unit, generation], self.outputs.get((unit, generation))
+            uri = storage.join(self.run, self.results, output_name(unit, generation, self.plan))
+            found = None if output is None else output.size
+            units.append(CommittedUnit(unit, generation, uri, record.uri, record.size, found))
+        return units
+
+
+def list_files(run_uri: str, results: str, plan: str) -> Listing:
+    """List a run's files of one plan."""
+    found = Listing(run_uri, results, plan, {}, {}, [])
+    # The records first: rows are written before their record, so that none is taken to be missing.
+    for file in storage.list_files(storage.join(run_uri, "commits"), recursive=False):
+        if match := _RECORD.fullmatch(file.name):
+            if match[2] == plan[:PLAN_DIGITS]:
+                size = None if match[3] is None else int(match[3])
+                found.records[int(match[1]), int(match[4])] = Record(file.uri, size)
+            else:
+                found.others.append(file.uri)
+    for file in storage.list_files(storage.join(run_uri, results), recursive=False):
+        if match := _OUTPUT.fullmatch(file.name):
+            if match[2] == plan[:PLAN_DIGITS]:
+                found.outputs[int(match[1]), int(match[3])] = file
+            else:
+                found.others.append(file.uri)
+    return found
+
+
+def _highest(keys: Iterable[Key]) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for unit, generation in keys:
+        found[unit] = max(generation, found.get(unit, 0))
+    return found
+
+
+def committed(run_uri: str) -> Committed | None:
+    """The committed rows of the run in a folder; None where the folder holds no run.
+
+    `run_uri` may also be the folder of the rows inside the run folder, such as features/.
+
+    Raises:
+        UsageError: run.json or the manifest is damaged, or the manifest is there without run.json.
+        StorageError: storage failed.
+    """
+    root = _root(run_uri)
+    if root is None:
+        return None
+    run, record = root
+    results = record["results"]
+    manifest = read_manifest(run, record["run"])
+    if manifest is None:
+        return Committed(run, results, None, [])
+    try:
+        plan, planned = str(manifest["plan"]), int(manifest["units"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise UsageError(f"{run}/manifest/manifest.json is not a manifest of this program") from error
+    units = [unit for unit in list_files(run, results, plan).units() if unit.unit < planned]
+    return Committed(run, results, planned, units)
+
+
+def _root(uri: str) -> tuple[str, dict[str, Any]] | None:
+    """The run folder that `uri` is, or whose rows it holds, and its run.json."""
+    folder = str(storage.local_path(uri).absolute()) if storage.is_local(uri) else uri.rstrip("/")
+    parent, _, name = folder.rpartition("/")
+    runs = [folder] if parent.endswith(("/", ":")) or not parent else [folder, parent]  # a bucket has none
+    for run in runs:
+        try:
+            record = _read_json(storage.join(run, "run.json"))
+            if _is_run(record) and (run == folder or record["results"] == name):
+                return run, record
+            unknown = not _is_run(record) and (run == folder or name in RESULTS)
+            if unknown and storage.exists(storage.join(run, "manifest", "manifest.json")):
+                raise UsageError(f"{run} holds a run whose run.json is missing or damaged")
+        except StorageError:
+            if run == folder:  # what lies above it need not be readable
+                raise
+    return None
+
+
+def _read_json(uri: str) -> Any:
+    """The content of a file; None where there is none."""
+    try:
+        return json.loads(storage.read_bytes(uri))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UsageError(f"{uri} is damaged: {' '.join(str(error).split())}") from error
