@@ -6,8 +6,8 @@ python benchmarks/chaos.py --full --out chaos.json
 The short form makes 3 kills over 1,000 scenes, --full 50 kills over 5,000 scenes in 79 units, with the
 shipped weights. Victims are the whole job (driver, Ray and workers at once), a worker with the models while
 it works on a chunk, and the raylet. After each kill the same command is started again, except after a
-worker's, which the job has to survive. Files of finished units are swapped for empty ones meanwhile: whoever
-opens them fails.
+worker's, which the job has to survive. The rows of finished units are swapped for as many zeros meanwhile:
+whoever opens them fails.
 
 Exit code 1 when a row is lost or doubled, a finished unit was touched, or a job did not do what it should.
 """
@@ -200,20 +200,19 @@ class Chaos:
         return -(-self.images // self.config.unit_size)
 
     def _set_aside(self) -> None:
-        """Swap the files of finished units for empty ones."""
+        """Swap the rows of finished units for zeros; their size is looked at, their content must not be."""
         for record in self.run.glob("commits/*.json"):
-            output = self.run / "captions" / (record.stem + ".parquet")
-            for path in (record, output):
-                kept = self.aside / path.name
-                if not kept.exists():
-                    shutil.copy2(path, kept)
-                    os.truncate(path, 0)
+            if not (self.aside / record.name).exists():
+                output = self.run / json.loads(record.read_text())["output"]
+                shutil.copy2(output, self.aside / output.name)
+                shutil.copy2(record, self.aside / record.name)
+                output.write_bytes(bytes(output.stat().st_size))
 
     def _restore(self) -> None:
         for kept in self.aside.iterdir():
-            folder = "commits" if kept.suffix == ".json" else "captions"
-            path = self.run / folder / kept.name
-            if path.stat().st_size:
+            path = self.run / ("commits" if kept.suffix == ".json" else "captions") / kept.name
+            left = kept.read_bytes() if kept.suffix == ".json" else bytes(kept.stat().st_size)
+            if path.read_bytes() != left:
                 raise JobError(f"a finished unit was written again: {path}")
             shutil.copy2(kept, path)
 

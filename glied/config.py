@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -178,8 +179,17 @@ def _valid_keys(parser: ArgumentParser) -> list[str]:
     return sorted(action.dest for action in parser._actions if action.dest not in hidden)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: whoever sent it wants the process to end as after Ctrl-C."""
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    raise Terminated
+
+
 def run(main: Callable[[], int]) -> NoReturn:
-    """Run a job's `main` and exit: 0 done, 1 failed or incomplete, 2 bad usage or config."""
+    """Run a job's `main` and exit: 0 done, 1 failed or incomplete, 2 bad usage or config, 143 on SIGTERM."""
+    signal.signal(signal.SIGTERM, _terminate)
     handler = logging.StreamHandler()
     handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
@@ -189,6 +199,9 @@ def run(main: Callable[[], int]) -> NoReturn:
     except GliedError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         code = error.exit_code
+    except Terminated:
+        print("error: terminated by a signal; the same command resumes", file=sys.stderr)
+        code = 128 + signal.SIGTERM
     except KeyboardInterrupt:
         print("error: interrupted; the same command resumes", file=sys.stderr)
         code = 1

@@ -2,12 +2,19 @@
 
 import logging
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 log = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 512 << 20
+_died = threading.Event()
+"""Set once the node has died, which cannot be seen any more when Ray has been shut down."""
 START_ATTEMPTS = 3
 """Ray gives a node 30 seconds, which a busy machine may need more than once."""
 
@@ -34,6 +41,15 @@ def start(
 
     if ray.is_initialized():
         return
+    _died.clear()
+    with _own_sigterm():
+        _connect(local, cpus or max(os.cpu_count() or 1, workers + 2), gpus, object_store_bytes)
+    _print_nothing_of_the_dead()
+
+
+def _connect(local: bool, cpus: int, gpus: int | None, object_store_bytes: int) -> None:
+    import ray
+
     if not local:
         ray.init(logging_level=logging.WARNING)
         return
@@ -44,7 +60,7 @@ def start(
         try:
             ray.init(
                 address="local",  # never a cluster that somebody else left running on this machine
-                num_cpus=cpus or max(os.cpu_count() or 1, workers + 2),
+                num_cpus=cpus,
                 num_gpus=gpus,
                 object_store_memory=object_store_bytes,
                 include_dashboard=False,
@@ -55,6 +71,45 @@ def start(
             if "timed out during startup" not in str(error) or attempt == START_ATTEMPTS:
                 raise
             log.warning("Ray did not start within its 30 seconds, attempt %d of %d", attempt, START_ATTEMPTS)
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep this process's handler of SIGTERM, if it has one: Ray's prints a stack of C++ and aborts."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(handler) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
+
+
+def _print_nothing_of_the_dead() -> None:
+    """Have Ray not print what a dying node leaves: the end of its raylet's log, stacks of its workers.
+
+    The job says in one line that the node died. Ray (2.60) has no switch for it.
+    """
+    import ray
+
+    print_lines = ray._private.worker.print_worker_logs
+
+    def print_living(*arguments: Any) -> None:
+        if not node_is_dead():
+            print_lines(*arguments)
+
+    ray._private.worker.print_worker_logs = print_living
+
+
+def node_is_dead() -> bool:
+    """Whether the raylet or the GCS of the local cluster that this process has started has died.
+
+    Ray (2.60) has no public call for it. It notices itself, after many errors, and then ends this process.
+    """
+    import ray
+
+    node = ray._private.worker._global_node
+    dead = [] if node is None else [kind for kind, _ in node.dead_processes()]
+    if not {"raylet", "gcs_server"}.isdisjoint(dead):
+        _died.set()
+    return _died.is_set()
 
 
 def _prepare_local_environment() -> None:

@@ -55,6 +55,8 @@ STDERR = 2
 """Its number; Ray keeps what a worker writes there."""
 STORE_CHUNKS = 8
 """So many chunks must fit into a node's object store: some fetched, some waiting, some at a worker."""
+CHECK_S = 0.5
+"""While nothing comes, so often a stream looks whether Ray still runs."""
 FEW_SHARDS = 16
 """Fewer are read by the driver."""
 TASKS_AHEAD = 64
@@ -104,7 +106,7 @@ class RayStream:
         try:
             dataset = self._dataset(chunks, workers, actors, alone=alone)
             batches = dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=4)
-            for batch in watched(batches, self.resources.stall_s):
+            for batch in watched(batches, self.resources.stall_s, _check_node):
                 row = batch.to_pylist()[0]
                 table = from_ipc(row["table"])
                 self.metrics.count(table)
@@ -113,7 +115,8 @@ class RayStream:
             raise StreamBroken(_first_line(error)) from error
         finally:
             _end(dataset)
-            actors.kill()
+            if not ray_runtime.node_is_dead():  # else they have died with it
+                actors.kill()
 
     def in_order(self, function: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[Answer]:
         """Answers in the order of the items, by tasks all over the cluster where the items are many.
@@ -288,8 +291,24 @@ def _end(dataset: Dataset | None) -> None:
         executor.shutdown(force=True)
 
 
-def watched(batches: Iterable[T], stall_s: float) -> Iterator[T]:
+def _check_node() -> None:
+    """Stop at once where Ray's own processes have died: every call of it would fail, in many words.
+
+    Raises:
+        JobError: they have.
+    """
+    if ray_runtime.node_is_dead():
+        for name in ("ray", "ray.data"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        raise JobError(
+            "Ray's raylet or GCS on this machine died, maybe for lack of memory; the same command goes on"
+        )
+
+
+def watched(batches: Iterable[T], stall_s: float, check: Callable[[], None] = lambda: None) -> Iterator[T]:
     """The same, unless nothing comes for `stall_s`: a worker hangs, and the next round tries without it.
+
+    `check` is called every `CHECK_S` while nothing comes.
 
     Raises:
         StreamBroken: nothing came.
@@ -315,13 +334,21 @@ def watched(batches: Iterable[T], stall_s: float) -> Iterator[T]:
 
     threading.Thread(target=draw, name="stream", daemon=True).start()
     try:
+        deadline = time.monotonic() + stall_s
         while True:
-            item = arrived.get(timeout=stall_s)
+            try:
+                item = arrived.get(timeout=min(CHECK_S, max(0.0, deadline - time.monotonic())))
+            except queue.Empty:
+                check()
+                if time.monotonic() < deadline:
+                    continue
+                raise
             if item is None:
                 return
             if isinstance(item, BaseException):
                 raise item
             yield item
+            deadline = time.monotonic() + stall_s
     except queue.Empty:
         raise StreamBroken(f"no chunk was done for {stall_s:.0f} s (resources.stall_s)") from None
     finally:

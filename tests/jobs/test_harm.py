@@ -71,6 +71,47 @@ def test_two_drivers_share_a_run(environment, models, photos, tmp_path):
     assert list(status.verify(status.open_run(str(out)))) == []
 
 
+def kill_raylet(job: subprocess.Popen) -> None:
+    for process in chaos._processes(job.pid):
+        if process.name() == "raylet":
+            process.kill()
+
+
+ENDS: dict[str, tuple[Callable[[subprocess.Popen], None], int, str]] = {
+    "sigterm": (lambda job: job.send_signal(signal.SIGTERM), 143, "terminated by a signal"),
+    "sigint": (lambda job: job.send_signal(signal.SIGINT), 1, "interrupted"),
+    "raylet": (kill_raylet, 1, "Ray's raylet or GCS on this machine died"),
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("end", ENDS)
+def test_a_job_that_is_ended_says_so_in_one_line(environment, models, photos, tmp_path, end):
+    out = tmp_path / "out"
+    options = [CONFIG, f"--input.uri={photos}", f"--output.uri={out}", *model_options(models)]
+    options += ["--output.unit_size=1", "--resources.chunk_images=1"]
+    command = [sys.executable, "jobs/caption_dataset.py", *options]
+    harm, code, words = ENDS[end]
+    with (tmp_path / "log").open("w") as log:
+        job = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            wait_for(lambda: len(list(out.glob("commits/*"))) > 0, job)
+            before = (tmp_path / "log").read_text()
+            harm(job)
+            assert job.wait(timeout=120) == code
+        finally:
+            chaos._end_group(job.pid)
+    after = (tmp_path / "log").read_text().removeprefix(before)
+    # Ray's C++ may log a line before the raylet's death is seen.
+    said = [line for line in after.splitlines() if line.strip() and "task_manager.cc" not in line]
+    assert len(said) == 1, after
+    assert said[0].startswith("error: ")
+    assert words in said[0]
+    assert list(status.verify(status.open_run(str(out)))) == []
+
+
 @pytest.mark.timeout(400)
 def test_a_storage_that_fails_now_and_then_gives_the_same_rows(run_job, s3, models, photos):
     filesystem, variables = s3
