@@ -2,6 +2,7 @@
 
 import multiprocessing
 import pickle
+import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import TypeVar, cast
@@ -45,6 +46,7 @@ def in_child(function: Callable[[], T], *, purpose: str, longest_s: float | None
 
 
 def _call(function: Callable[[], object], sender: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches this process too; the other one ends it
     try:
         outcome: tuple[object, Exception | None] = function(), None
     except Exception as error:

@@ -84,14 +84,25 @@ def _mistakes_named(where: str = "") -> Iterator[None]:
     except (StorageError, OSError) as error:
         cause = error.__cause__ if isinstance(error, StorageError) else error
         message = f"{where} is not usable: {error}" if where else str(error)
-        if isinstance(cause, _MISTAKES) or type(cause).__name__ in _CREDENTIALS:
+        if isinstance(cause, _MISTAKES) or _refused_by_s3(cause):
             raise UsageError(message) from error
         raise StorageError(message) from error
 
 
 _MISTAKES = (PermissionError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
-_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound")
-"""Names of botocore's exceptions, which is there only where S3 is."""
+_NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound")
+"""Names of botocore's exceptions, which is imported only where S3 is."""
+_REFUSALS = ("ExpiredToken", "InvalidToken", "InvalidBucketName", "NoSuchBucket", "PermanentRedirect")
+"""Codes of S3's answers that come with other status codes than those below."""
+
+
+def _refused_by_s3(error: BaseException | None) -> bool:
+    """Whether there are no credentials, or S3 does not accept them or knows no such bucket."""
+    if type(error).__name__ in _NO_CREDENTIALS:
+        return True
+    answer: dict[str, Any] = getattr(error, "response", None) or {}
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return status in (401, 403, 404) or answer.get("Error", {}).get("Code") in _REFUSALS
 
 
 def _refuse_lost_manifest(run_uri: str, run: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from botocore.exceptions import ClientError, NoCredentialsError
 
 from glied import storage
 from glied.bulk import ledger, manifest, results, run, sinks, status
@@ -410,13 +411,35 @@ def test_a_storage_that_fails_while_planning_is_no_mistake_of_the_user(source, t
     assert caught.value.exit_code == 1
 
 
-def test_storage_that_refuses_is_a_mistake_of_the_user(source, tmp_path, monkeypatch):
-    def refuses(*arguments, **options):
-        raise StorageError("cannot write: access denied") from PermissionError("access denied")
+def s3_error(code: str, status_code: int) -> ClientError:
+    answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status_code}}
+    return ClientError(answer, "GetObject")  # type: ignore[arg-type]
 
-    monkeypatch.setattr(storage, "put_if_absent", refuses)
-    with pytest.raises(UsageError, match="access denied"):
+
+@pytest.mark.parametrize(
+    ("cause", "code"),
+    [
+        (PermissionError("access denied"), 2),
+        (NoCredentialsError(), 2),
+        (s3_error("AccessDenied", 403), 2),
+        (s3_error("ExpiredToken", 400), 2),
+        (s3_error("SlowDown", 503), 1),
+        (s3_error("RequestTimeout", 400), 1),
+        (ConnectionResetError("reset"), 1),
+        (OSError(28, "no space left"), 1),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_storage_that_refuses_is_a_mistake_and_one_that_fails_is_none(
+    source, tmp_path, monkeypatch, cause, code
+):
+    def fails(*arguments, **options):
+        raise StorageError("cannot write") from cause
+
+    monkeypatch.setattr(storage, "put_if_absent", fails)
+    with pytest.raises(GliedError, match="cannot write") as caught:
         execute(source, tmp_path / "out")
+    assert caught.value.exit_code == code
 
 
 @pytest.mark.parametrize(("kind", "status_"), [("not_found", "rejected"), ("empty", "rejected")])
