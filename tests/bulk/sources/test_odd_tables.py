@@ -233,6 +233,8 @@ REFUSED = {
     ("t.xlsx", "PK"): r"t\.xlsx has not the ending of a table that can be read: \.parquet, \.csv",
     ("t.csv.zst", "uri\na.png\n"): r"t\.csv\.zst has not the ending",
     ("table", "uri\na.png\n"): r"table has not the ending",
+    ("t.csv", f"<html>{LONG}{100 * chr(44)}\n"): r"columns are <html>x{74}, Unnamed: 1, .* and 61 more; if",
+    ("t.jsonl", '{"\\n a\\n b": 1}\n'): r"no input\.uri_column 'uri'; the columns are a b; if",
 }  # fmt: skip
 
 
@@ -817,3 +819,11 @@ def test_a_failing_storage_breaks_no_shard(monkeypatch):
     for name in ("t.csv", "t.jsonl.gz", "t.parquet"):
         with pytest.raises(StorageError):
             open_table(f"s3://photos/{name}", "uri")
+
+
+def test_a_limit_spares_the_files_that_it_does_not_need(images):
+    for number in range(3):
+        pq.write_table(pa.table({"image": [b"a", b"b"], f"c{number}": [1, 2]}), images / f"{number}.parquet")
+    rows, columns, _ = run(images, "parquet", limit=3)
+    assert [row["id"] for row in rows] == ["0.parquet#0", "0.parquet#1", "1.parquet#0"]
+    assert columns.names == ["c0", "c1"]
