@@ -54,7 +54,7 @@ class InputConfig:
     that hold the encoded images. table: Parquet, CSV or JSON lines that name the images by URI. features: a
     feature store, whose regions are captioned with regions.kind precomputed."""
     image_column: str = "image"
-    """Of form parquet: the encoded images, as binary or as a struct with a binary field `bytes`."""
+    """Of form parquet: the encoded images, as binary, base64, or a struct with a field `bytes` or `path`."""
     uri_column: str = "uri"
     """Of form table: where the images are; a relative one is meant from the table's folder."""
     id_column: str | None = None

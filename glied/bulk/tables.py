@@ -1,7 +1,7 @@
 """Small helpers around Arrow tables: schemas, one table as one value, seconds by stage as metadata."""
 
 import json
-from typing import cast
+from typing import Any, cast
 
 import pyarrow as pa
 
@@ -19,6 +19,22 @@ def list_of(**types: pa.DataType) -> pa.DataType:
 def texts(table: pa.Table, name: str) -> list[str]:
     """A column of text without nulls as a list."""
     return cast(list[str], table[name].to_pylist())
+
+
+def to_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """The rows as Python values; what those cannot hold, such as a date in the year 10,000, as text."""
+    try:
+        return table.to_pylist()
+    except (OverflowError, ValueError):
+        columns = [[_python(value) for value in column] for column in table.columns]
+        return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _python(value: "pa.Scalar[Any]") -> Any:
+    try:
+        return value.as_py()
+    except (OverflowError, ValueError):
+        return pa.array([value]).to_string(indent=0, skip_new_lines=True)[1:-1]
 
 
 def to_ipc(table: pa.Table) -> bytes:

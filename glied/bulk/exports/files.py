@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from glied import storage
+from glied.bulk import tables
 from glied.bulk.exports.book import Book
 from glied.bulk.exports.config import ExportConfig, UnitReport
 from glied.bulk.exports.units import read_table, write
@@ -67,14 +68,14 @@ def _encode_parquet(table: pa.Table) -> bytes:
 
 def encode_jsonl(table: pa.Table) -> bytes:
     """Rows as JSON, a line each; values that JSON lacks as `to_json` says."""
-    return "".join(to_json(row) + "\n" for row in table.to_pylist()).encode()
+    return "".join(to_json(row) + "\n" for row in tables.to_rows(table)).encode()
 
 
 def encode_webdataset(table: pa.Table) -> bytes:
     """A tar with <key>.json, all columns, and <key>.txt, the caption where there is one."""
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for row in table.to_pylist():
+        for row in tables.to_rows(table):
             members = {"json": to_json(row)}
             if row["status"] == OK:
                 members["txt"] = row["caption"] or ""

@@ -11,6 +11,8 @@ from glied.errors import UsageError
 
 _RESERVED = frozenset([*sinks.CAPTIONS.names, *sinks.FEATURES.names, *PLANNED.names, "data", "kind", "unit"])
 _PREFIX = "input_"
+_NAMES, _NAME_CHARACTERS = 40, 80
+"""Most names of columns, and characters of each, that a message holds."""
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -240,6 +242,13 @@ def _number(value: float | None) -> str | None:
     if value is None or value != value:
         return None
     return str(int(value)) if value.is_integer() else str(value)
+
+
+def named(schema: pa.Schema) -> str:
+    """The names of columns for a message, not all of very many or very long ones."""
+    names = [" ".join(name.split())[:_NAME_CHARACTERS] for name in schema.names[:_NAMES]]
+    more = len(schema.names) - len(names)
+    return ", ".join(names) + (f" and {more} more" if more else "")
 
 
 def first_line(error: Exception) -> str:

@@ -17,6 +17,7 @@ from glied.bulk.sources.columns import (
     first_line,
     id_values,
     is_text,
+    named,
     named_once,
     passing,
     unified,
@@ -54,7 +55,7 @@ class ImageTableSource:
 
     def __iter__(self) -> Iterator[pa.Table]:
         config = self.files.config
-        shards = list(self.index(partial(_read_footer, config=config), self.files.shards(".parquet")))
+        shards = list(self._footers())
         readable = [shard for shard in shards if shard.fault is None]
         if not readable:
             raise UsageError(f"input.uri {config.uri}: no file there can be read: {shards[0].fault}")
@@ -67,6 +68,16 @@ class ImageTableSource:
             yield from map(_plan_shard, shards)
         else:
             yield from self.index(partial(_plan_named, column=config.id_column), shards)
+
+    def _footers(self) -> Iterator[_Shard]:
+        """Those of all files; with a limit only of as many as have so many rows."""
+        config = self.files.config
+        rows = 0
+        for shard in self.index(partial(_read_footer, config=config), self.files.shards(".parquet")):
+            yield shard
+            rows += sum(count for count, _ in shard.groups)
+            if config.limit is not None and rows >= config.limit and config.duplicates == "error":
+                return
 
 
 def _read_footer(file: storage.FileInfo, config: InputConfig) -> _Shard:
@@ -81,7 +92,7 @@ def _read_footer(file: storage.FileInfo, config: InputConfig) -> _Shard:
 
 
 def _check_columns(schema: pa.Schema, config: InputConfig, uri: str) -> None:
-    columns = ", ".join(schema.names)
+    columns = named(schema)
     name = config.image_column
     if name not in schema.names:
         raise UsageError(f"{uri}: no input.image_column {name!r}; the columns are {columns}")

@@ -170,26 +170,33 @@ def _records(lines: Iterable[str], delimiter: str) -> Iterator[_Record]:
         if '"' not in line:
             yield _Record(number, line.rstrip("\r\n").split(delimiter))
             continue
+        values = _well_formed(source, line, delimiter)
+        yield _single(line, number, delimiter) if values is None else _Record(number, values)
+
+
+def _well_formed(source: "_Lines", line: str, delimiter: str) -> list[str] | None:
+    """The fields of a record from this line on; None, and no further line taken, where it is malformed."""
+    # Spark and MySQL write a quote within quotes as \" and not as "".
+    for escape in (None, "\\") if '\\"' in line else (None,):
         taken = [line]
         try:
             with _long_fields():
-                values = next(csv.reader(source.record(taken), delimiter=delimiter, strict=True))
-        except csv.Error as error:
+                lines = source.record(taken)
+                return next(csv.reader(lines, delimiter=delimiter, strict=True, escapechar=escape))
+        except csv.Error:
             source.push_back(taken[1:])
-            yield _single(line, number, delimiter, error)
-        else:
-            yield _Record(number, values)
+    return None
 
 
-def _single(line: str, number: int, delimiter: str, error: csv.Error) -> _Record:
-    """A line that is malformed, but may be readable if it stands alone, such as `a.png,"5" screen`."""
+def _single(line: str, number: int, delimiter: str) -> _Record:
+    """A malformed line, which is readable if its quotes are in pairs, as in `a.png,"5" screen`."""
     reader = csv.reader([line, ""], delimiter=delimiter)
     try:
         with _long_fields():
             values = next(reader)
-    except csv.Error:
+    except csv.Error as error:
         return _Record(number, [], f"line {number}: {error}")
-    if reader.line_num > 1:
+    if line.count('"') % 2 or reader.line_num > 1:
         return _Record(number, [], f"line {number}: a quote opens that is not closed")
     return _Record(number, values)
 

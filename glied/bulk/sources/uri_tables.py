@@ -19,6 +19,7 @@ from glied.bulk.sources.columns import (
     first_line,
     id_values,
     is_text,
+    named,
     named_once,
     passed,
     passing,
@@ -157,7 +158,7 @@ class ParquetTable:
             with parquet.open_file(uri) as file:
                 self.schema = named_once(file.schema_arrow, uri, uri_column)
         except parquet.NotParquet as error:
-            raise BrokenShard(str(error)) from error
+            raise BrokenShard(first_line(error)) from error
 
     def batches(self) -> Iterator[Batch]:
         """Its rows in order; what is wrong with one row group leaves the others."""
@@ -282,7 +283,7 @@ def _check_columns(table: Table, config: InputConfig) -> None:
     for key, name in (("uri_column", config.uri_column), ("id_column", config.id_column)):
         if name is not None and name not in schema.names:
             raise UsageError(
-                f"{table.uri}: no input.{key} {name!r}; the columns are {', '.join(schema.names)}; "
+                f"{table.uri}: no input.{key} {name!r}; the columns are {named(schema)}; "
                 "if it is no table of images, name the others by input.uri or move it away"
             )
     kind = schema.field(config.uri_column).type

@@ -1,6 +1,7 @@
 """Odd tables: what becomes of each row, from planning by way of fetching to the unit's file."""
 
 import base64
+import csv
 import datetime
 import decimal
 import gzip
@@ -165,6 +166,8 @@ VALUES = {
     'uri,alt\na.png,"one\ntwo, ""three"""\n': {"alt": 'one\ntwo, "three"'},
     f"uri,alt\na.png,{LONG}\n": {"alt": LONG},
     'uri,alt\na.png,"5" wide\n': {"alt": "5 wide"},
+    'uri,alt\na.png,"say \\"hi\\", or \\\\"\n': {"alt": 'say "hi", or \\'},
+    'uri,alt\na.png,"C:\\dir\\"\n': {"alt": "C:\\dir\\"},
     "uri;alt\na.png;x, y\n": {"alt": "x, y"},
     " uri , alt\na.png, x \n": {"alt": " x "},
     ",uri,alt,\n0,a.png,x,y\n": {"Unnamed: 0": "0", "alt": "x", "Unnamed: 3": "y"},
@@ -183,6 +186,45 @@ def test_columns_of_csv_files(images, content):
     ((row,), columns, _) = run(images / "t.csv")
     assert {name: row[name] for name in columns.names} == VALUES[content]
     assert row["data"] == b"a"
+
+
+@pytest.mark.parametrize("dialect", ["excel", "excel-tab", "unix"])
+def test_what_a_writer_wrote_is_read_as_it_was(images, dialect):
+    draw = random.Random(dialect)
+    texts = ["".join(draw.choices("ab,;\t|\" \\\n\r'é", k=draw.randrange(12))) for _ in range(2_000)]
+    name = "t.tsv" if dialect == "excel-tab" else "t.csv"
+    with (images / name).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, dialect)
+        writer.writerow(["uri", "key", "alt"])
+        writer.writerows(["a.png", number, text] for number, text in enumerate(texts))
+    rows, _, _ = run(images / name, id_column="key")
+    assert [(row["id"], row["alt"]) for row in rows] == [(str(n), text) for n, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize("dialect", ["excel", "unix"])
+def test_a_quote_too_many_or_too_few_harms_no_other_row(images, dialect):
+    draw = random.Random(dialect)
+    texts = [draw.choice(["text", "a, b", 'say ""hi""', ""]) for _ in range(20)]
+    file = io.StringIO()
+    writer = csv.writer(file, dialect)
+    writer.writerows([["uri", "key", "alt"], *(["a.png", number, text] for number, text in enumerate(texts))])
+    bad = 0
+    for _ in range(40):
+        lines = file.getvalue().splitlines()
+        broken = draw.randrange(1, 21)
+        line = lines[broken]
+        places = [place for place, one in enumerate(line) if one == '"']
+        place = draw.choice(places) if places and draw.random() < 0.5 else draw.randrange(len(line))
+        lines[broken] = (
+            line[:place] + line[place + 1 :] if place in places else line[:place] + '"' + line[place:]
+        )
+        (images / "t.csv").write_text("\n".join(lines))
+        rows, _, _ = run(images / "t.csv", id_column="key")
+        assert len(rows) == 20, lines[broken]
+        others = [(row["id"], row["alt"]) for number, row in enumerate(rows) if number != broken - 1]
+        assert others == [(str(n), text) for n, text in enumerate(texts) if n != broken - 1], lines[broken]
+        bad += rows[broken - 1]["kind"] == "bad_row"
+    assert bad > 10  # the others are quotes within text
 
 
 def test_text_that_is_not_utf8_is_escaped(images):
@@ -233,6 +275,8 @@ REFUSED = {
     ("t.xlsx", "PK"): r"t\.xlsx has not the ending of a table that can be read: \.parquet, \.csv",
     ("t.csv.zst", "uri\na.png\n"): r"t\.csv\.zst has not the ending",
     ("table", "uri\na.png\n"): r"table has not the ending",
+    ("t.csv", f"<html>{LONG}{100 * chr(44)}\n"): r"columns are <html>x{74}, Unnamed: 1, .* and 61 more; if",
+    ("t.jsonl", '{"\\n a\\n b": 1}\n'): r"no input\.uri_column 'uri'; the columns are a b; if",
 }  # fmt: skip
 
 
@@ -407,6 +451,17 @@ def test_the_image_in_a_cell(images, name):
     assert first["data"] == PNG
     assert (second["data"] or None, second["kind"]) in [(None, "empty"), (None, None)]  # none, or of no bytes
     assert (columns.names, [row["n"] for row in rows]) == (["n"], [1, 2])
+
+
+def test_files_that_hold_their_images_in_several_ways(images):
+    for number, name in enumerate(CELLS):
+        pq.write_table(
+            pa.table({"image": CELLS[name], "n": [number, None]}), images / f"{number:02d}.parquet"
+        )
+    pq.write_table(pa.table({"image": pa.nulls(1)}), images / "nulls.parquet")
+    rows, _, _ = run(images, "parquet")
+    assert [row["data"] for row in rows if row["n"] is not None] == [PNG] * len(CELLS)
+    assert rows[-1]["kind"] == "empty"
 
 
 BAD_CELLS = {
@@ -817,3 +872,11 @@ def test_a_failing_storage_breaks_no_shard(monkeypatch):
     for name in ("t.csv", "t.jsonl.gz", "t.parquet"):
         with pytest.raises(StorageError):
             open_table(f"s3://photos/{name}", "uri")
+
+
+def test_a_limit_spares_the_files_that_it_does_not_need(images):
+    for number in range(3):
+        pq.write_table(pa.table({"image": [b"a", b"b"], f"c{number}": [1, 2]}), images / f"{number}.parquet")
+    rows, columns, _ = run(images, "parquet", limit=3)
+    assert [row["id"] for row in rows] == ["0.parquet#0", "0.parquet#1", "1.parquet#0"]
+    assert columns.names == ["c0", "c1"]
