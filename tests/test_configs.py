@@ -25,7 +25,7 @@ CONFIGS = {
 
 
 def test_all_files_are_covered() -> None:
-    assert len(FILES) == 73
+    assert len(FILES) == 75
     assert {file.parent.name for file in FILES} == set(CONFIGS)
 
 
