@@ -87,6 +87,8 @@ class CaptionerTask:
     label_smoothing: float = 0.1
     scheduled_sampling: float = 0.0
     """Where the share of words that the model reads from itself has risen to at the end of training."""
+    region_dropout: float = 0.0
+    """Share of an image's regions that a training step does not see."""
     decoding: DecodingConfig = field(default_factory=lambda: DecodingConfig(beam_size=1))
     name: str = "captioner"
 
@@ -117,13 +119,16 @@ class CaptionerTask:
         pairs = (self.train if training else self.validation).pair(rows)
         references = [captions for _, captions in pairs]
         count = self.words.attribute_count if self.model.reads_attributes else 0
-        images = read_images([row for row, _ in pairs], self.predictor, self.vocabulary, count)
+        stored = [row for row, _ in pairs]
+        regions, attributes, mask = read_images(stored, self.predictor, self.vocabulary, count)
+        if training and self.region_dropout:
+            regions = thin_out(regions, self.region_dropout, generator)
         encoded = [
             [self.vocabulary.encode(tokenize(text)[: self.words.max_length]) for text in one]
             for one in references
         ]
         inputs, targets = caption_tensors(encoded)
-        return CaptionBatch(*images, inputs, targets, references)
+        return CaptionBatch(regions, attributes, mask, inputs, targets, references)
 
     def loss(self, model: nn.Module, batch: CaptionBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
         """`loss_at` the start of training."""
@@ -197,6 +202,22 @@ def read_images(
         top = predictor.top(regions, count) if count else [[]] * len(rows)
     ids, mask = attribute_ids([[word for word, _ in one] for one in top], vocabulary, count)
     return regions, ids, mask
+
+
+def thin_out(batch: RegionBatch, share: float, generator: torch.Generator) -> RegionBatch:
+    """Leave out a random `share` of each image's regions; at least one stays.
+
+    With a grid of cells, neighbors say much the same, and captioners learn the training images by heart.
+    """
+    counts = batch.mask.sum(dim=1)
+    kept = (counts * (1 - share)).ceil().clamp(min=1).long()
+    drawn = torch.rand(batch.mask.shape, generator=generator).masked_fill(~batch.mask, -1.0)
+    chosen = drawn.topk(int(kept.max()), dim=1).indices  # [B, R']
+    mask = torch.arange(chosen.shape[1]) < kept[:, None]
+    rows = torch.arange(len(chosen))[:, None]
+    hidden = ~mask[..., None]
+    features = batch.features[rows, chosen].masked_fill(hidden, 0.0)
+    return RegionBatch(features, batch.boxes[rows, chosen].masked_fill(hidden, 0.0), mask, batch.sizes)
 
 
 def mix_inputs(inputs: Tensor, logits: Tensor, mask: Tensor, share: float) -> Tensor:
