@@ -29,6 +29,8 @@ from glied.training.task import WEIGHT, Row, Split
 from glied.vision.attributes import AttributePredictor, load_attributes
 from glied.vision.regions import RegionBatch
 
+TopWords = dict[str, list[str]]
+"""The likeliest attribute words of images, by the image's id."""
 SHOWN = 8
 """Captions of a validation that the run's log keeps."""
 
@@ -105,6 +107,11 @@ class CaptionerTask:
         """The attribute predictor, frozen."""
         return load_attributes(self.words.attributes).eval().requires_grad_(False)
 
+    @cached_property
+    def _known_words(self) -> dict[bool, TopWords]:
+        """Of training and validation images; the predictor is frozen, so each image is looked at once."""
+        return {True: {}, False: {}}
+
     def build(self) -> CaptioningModel:
         """The untrained model; the attribute predictor, which reads the same features, knows their size."""
         feature_size = self.predictor.feature_size
@@ -120,7 +127,9 @@ class CaptionerTask:
         references = [captions for _, captions in pairs]
         count = self.words.attribute_count if self.model.reads_attributes else 0
         stored = [row for row, _ in pairs]
-        regions, attributes, mask = read_images(stored, self.predictor, self.vocabulary, count)
+        regions, attributes, mask = read_images(
+            stored, self.predictor, self.vocabulary, count, self._known_words[training]
+        )
         if training and self.region_dropout:
             regions = thin_out(regions, self.region_dropout, generator)
         encoded = [
@@ -191,16 +200,27 @@ class CaptionerTask:
 
 
 def read_images(
-    rows: Sequence[Row], predictor: AttributePredictor, vocabulary: Vocabulary, count: int
+    rows: Sequence[Row],
+    predictor: AttributePredictor,
+    vocabulary: Vocabulary,
+    count: int,
+    known: TopWords,
 ) -> tuple[RegionBatch, Tensor, Tensor]:
     """What the captioner sees of images: their regions, and ids [B, N] and mask of N attribute words.
 
-    N is `count`; 0 for a model that does not look at attributes.
+    N is `count`; 0 for a model that does not look at attributes. `known` has the words of images that were
+    read before, and gets those of the others.
     """
-    regions = RegionBatch.collate([features.read(row) for row in rows])
-    with torch.inference_mode():
-        top = predictor.top(regions, count) if count else [[]] * len(rows)
-    ids, mask = attribute_ids([[word for word, _ in one] for one in top], vocabulary, count)
+    found = [features.read(row) for row in rows]
+    regions = RegionBatch.collate(found)
+    new = [index for index, row in enumerate(rows) if row["id"] not in known] if count else []
+    if new:
+        with torch.inference_mode():
+            top = predictor.top(RegionBatch.collate([found[index] for index in new]), count)
+        known.update(
+            (rows[index]["id"], [word for word, _ in one]) for index, one in zip(new, top, strict=True)
+        )
+    ids, mask = attribute_ids([known[row["id"]] if count else [] for row in rows], vocabulary, count)
     return regions, ids, mask
 
 

@@ -61,7 +61,7 @@ class RegionsConfig:
     levels: tuple[Level, ...] = ("final",)
     """Kind timm: feature levels whose channels a region's feature joins. final is what the model classifies
     by; numbers are timm's feature levels, 0 the finest, -1 the last. The first sets the number of cells, to
-    which the others are averaged."""
+    which the others are averaged; of several, each is brought to the same scale in each cell."""
     cells: int = 0
     """Kind timm: averages the levels to this many cells on each side of the square instead; 0: all cells of
     the first level."""

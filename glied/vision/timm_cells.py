@@ -128,7 +128,8 @@ class TimmCells:
         if self.cells:
             square = self.resize_mode == "squash"
             shape = (self.cells, self.cells) if square else _proportional(np.empty(size), self.cells)
-        return torch.cat([_pooled(level, shape) for level in levels], dim=1)
+        pooled = [_pooled(level, shape) for level in levels]
+        return pooled[0] if len(pooled) == 1 else torch.cat([_leveled(one) for one in pooled], dim=1)
 
     def _resize(self, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
         if image.shape[:2] == size:
@@ -147,6 +148,14 @@ def _proportional(image: NDArray, side: float) -> tuple[int, int]:
 def _pooled(level: Tensor, shape: tuple[int, int]) -> Tensor:
     """[B, C, h, w] -> [B, C, n, m]: averages over the pixels of each cell."""
     return level if tuple(level.shape[2:]) == shape else F.adaptive_avg_pool2d(level, shape)
+
+
+def _leveled(level: Tensor) -> Tensor:
+    """[B, C, n, m], each cell divided by its root mean square.
+
+    A level before its activation has several times the scale of the final one, and would drown it.
+    """
+    return level / level.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-6)
 
 
 def _regions(image: NDArray[np.uint8], features: NDArray[np.float32]) -> Regions:

@@ -142,6 +142,21 @@ def test_regions_are_thinned_out():
     )
 
 
+def test_each_image_is_shown_to_the_attribute_predictor_once(task, rows, monkeypatch):
+    shown = []
+    top = AttributePredictor.top
+    monkeypatch.setattr(
+        AttributePredictor, "top", lambda self, batch, n: shown.append(len(batch.mask)) or top(self, batch, n)
+    )
+    first = task.collate(rows[:3], training=True, generator=GENERATOR)
+    later = task.collate(rows[4:0:-1], training=True, generator=GENERATOR)
+    assert shown == [3, 2]
+    again = dataclasses.replace(task).collate(rows[4:0:-1], training=True, generator=GENERATOR)
+    assert later.attributes.equal(again.attributes)
+    assert later.attributes[-1].equal(first.attributes[1])
+    assert later.attribute_mask.equal(again.attribute_mask)
+
+
 def test_only_training_steps_miss_regions(task, rows):
     thin = dataclasses.replace(task, region_dropout=0.5)
     wide = [row | {"count": 4, "features": row["features"] * 4, "boxes": [*row["boxes"]] * 4} for row in rows]
