@@ -87,3 +87,15 @@ def test_logits_of_the_wheels_own_model(tmp_path):
     pixels = torch.randn(2, 3, 260, 260, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(ours(pixels), theirs(pixels), atol=1e-4, rtol=1e-4)
+
+
+def test_the_shipped_backbone_tells_images_apart():
+    config = RegionsConfig(kind="timm", checkpoint="glied/weights/photographs/backbone", short_side=96)
+    extractor = load_extractor(config)
+    assert extractor.feature_size == 1280
+    plain, noise = extractor([np.full((50, 50, 3), 200, np.uint8), photo(50, 50)])
+    assert plain.features.shape == (10, 1280)
+    assert np.isfinite(noise.features).all()
+    assert 0.02 < noise.features.std() < 5
+    one, other = plain.features[0], noise.features[0]
+    assert one @ other / np.linalg.norm(one) / np.linalg.norm(other) < 0.9
