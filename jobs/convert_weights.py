@@ -1,14 +1,17 @@
-"""Turn published weights of a detectron2 detector into a checkpoint: safetensors and JSON, nothing pickled.
+"""Turn published weights of a detectron2 detector or a timm backbone into a checkpoint: safetensors and JSON.
 
     python jobs/convert_weights.py --weights bua-caffe-frcn-r101-k10-100.pth --model bottom-up-attention \\
         --classes objects_vocab.txt --attributes attributes_vocab.txt --out weights/bottom_up
+    python jobs/convert_weights.py --kind timm --weights efficientnet-lite2-9656183e.pth \\
+        --model tf_efficientnet_lite2 --out weights/lite2
 
-Reads .pth, .pkl (numpy arrays) and .safetensors; the first two in a process of its own, which admits arrays
-only. detectron2 need not be installed. docs/regions.md says where published weights are. Exit code 2: the
-file is missing, or not what was said.
+Reads .pth, .safetensors and, of detectors, .pkl (numpy arrays); nothing but arrays is ever unpickled.
+detectron2 need not be installed. docs/regions.md says where published weights are. Exit code 2: the file is
+missing, or not what was said.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from glied.config import parse, run
 
@@ -20,19 +23,27 @@ class Config:
     weights: str
     """Local file with the weights."""
     model: str
-    """bottom-up-attention, or the model zoo's config of the weights, such as
-    COCO-Detection/faster_rcnn_R_101_C4_3x.yaml."""
+    """Kind detectron2: bottom-up-attention, or the model zoo's config of the weights, such as
+    COCO-Detection/faster_rcnn_R_101_C4_3x.yaml. Kind timm: name of a timm model."""
     out: str
-    """Folder (path or URI) of the checkpoint: regions.checkpoint of jobs with regions.kind detectron2."""
+    """Folder (path or URI) of the checkpoint: regions.checkpoint of jobs with this regions.kind."""
+    kind: Literal["detectron2", "timm"] = "detectron2"
+    """What the weights are of: a detector, or a backbone whose cells are regions."""
     classes: str = ""
-    """File with the names of the classes, one a line; empty for the 80 of COCO."""
+    """Of detectors: file with the names of the classes, one a line; empty for the 80 of COCO."""
     attributes: str = ""
-    """File with the names of the attributes, one a line; empty where the model has none."""
+    """Of detectors: file with the names of the attributes, one a line; empty where the model has none."""
 
 
 def main() -> int:
     """Convert, report."""
     config = parse(Config, description=__doc__)
+    if config.kind == "timm":
+        from glied.vision.backbone_conversion import convert_backbone  # torch is slow to import
+
+        backbone = convert_backbone(config.weights, config.out, model=config.model)
+        print(f"{config.out}: {sum(one.numel() for one in backbone.parameters()):,} parameters")
+        return 0
 
     from glied.vision.conversion import convert_file, read_words  # torch is slow to import
 

@@ -42,9 +42,12 @@ class Config:
     scheduled_sampling: float = 0.0
     """Share of words that the captioner reads from itself; rises evenly from 0 to this over the training."""
 
+    region_dropout: float = 0.0
+    """Share of an image's regions that a training step does not see, against learning by heart."""
+
     def __post_init__(self) -> None:
         """Refuse values without meaning."""
-        for name in ("label_smoothing", "scheduled_sampling"):
+        for name in ("label_smoothing", "scheduled_sampling", "region_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name}: {getattr(self, name)} is not in [0, 1)")
 
@@ -63,6 +66,7 @@ def build_task(config: Config) -> CaptionerTask:
         model=config.model,
         label_smoothing=config.label_smoothing,
         scheduled_sampling=config.scheduled_sampling,
+        region_dropout=config.region_dropout,
         decoding=config.decoding,
     )
 

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "configs").rglob("*.yaml"))
 CONFIGS = {
     "regions": ("jobs.train_regions", "Config"),
+    "backbone": ("jobs.train_backbone", "Config"),
     "attributes": ("jobs.train_attributes", "Config"),
     "captioner": ("jobs.train_captioner", "Config"),
     "scst": ("jobs.train_scst", "Config"),
@@ -25,7 +26,7 @@ CONFIGS = {
 
 
 def test_all_files_are_covered() -> None:
-    assert len(FILES) == 73
+    assert len(FILES) == 79
     assert {file.parent.name for file in FILES} == set(CONFIGS)
 
 

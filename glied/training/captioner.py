@@ -29,6 +29,8 @@ from glied.training.task import WEIGHT, Row, Split
 from glied.vision.attributes import AttributePredictor, load_attributes
 from glied.vision.regions import RegionBatch
 
+TopWords = dict[str, list[str]]
+"""The likeliest attribute words of images, by the image's id."""
 SHOWN = 8
 """Captions of a validation that the run's log keeps."""
 
@@ -87,6 +89,8 @@ class CaptionerTask:
     label_smoothing: float = 0.1
     scheduled_sampling: float = 0.0
     """Where the share of words that the model reads from itself has risen to at the end of training."""
+    region_dropout: float = 0.0
+    """Share of an image's regions that a training step does not see."""
     decoding: DecodingConfig = field(default_factory=lambda: DecodingConfig(beam_size=1))
     name: str = "captioner"
 
@@ -103,6 +107,11 @@ class CaptionerTask:
         """The attribute predictor, frozen."""
         return load_attributes(self.words.attributes).eval().requires_grad_(False)
 
+    @cached_property
+    def _known_words(self) -> dict[bool, TopWords]:
+        """Of training and validation images; the predictor is frozen, so each image is looked at once."""
+        return {True: {}, False: {}}
+
     def build(self) -> CaptioningModel:
         """The untrained model; the attribute predictor, which reads the same features, knows their size."""
         feature_size = self.predictor.feature_size
@@ -117,13 +126,18 @@ class CaptionerTask:
         pairs = (self.train if training else self.validation).pair(rows)
         references = [captions for _, captions in pairs]
         count = self.words.attribute_count if self.model.reads_attributes else 0
-        images = read_images([row for row, _ in pairs], self.predictor, self.vocabulary, count)
+        stored = [row for row, _ in pairs]
+        regions, attributes, mask = read_images(
+            stored, self.predictor, self.vocabulary, count, self._known_words[training]
+        )
+        if training and self.region_dropout:
+            regions = thin_out(regions, self.region_dropout, generator)
         encoded = [
             [self.vocabulary.encode(tokenize(text)[: self.words.max_length]) for text in one]
             for one in references
         ]
         inputs, targets = caption_tensors(encoded)
-        return CaptionBatch(*images, inputs, targets, references)
+        return CaptionBatch(regions, attributes, mask, inputs, targets, references)
 
     def loss(self, model: nn.Module, batch: CaptionBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
         """`loss_at` the start of training."""
@@ -186,17 +200,44 @@ class CaptionerTask:
 
 
 def read_images(
-    rows: Sequence[Row], predictor: AttributePredictor, vocabulary: Vocabulary, count: int
+    rows: Sequence[Row],
+    predictor: AttributePredictor,
+    vocabulary: Vocabulary,
+    count: int,
+    known: TopWords,
 ) -> tuple[RegionBatch, Tensor, Tensor]:
     """What the captioner sees of images: their regions, and ids [B, N] and mask of N attribute words.
 
-    N is `count`; 0 for a model that does not look at attributes.
+    N is `count`; 0 for a model that does not look at attributes. `known` has the words of images that were
+    read before, and gets those of the others.
     """
-    regions = RegionBatch.collate([features.read(row) for row in rows])
-    with torch.inference_mode():
-        top = predictor.top(regions, count) if count else [[]] * len(rows)
-    ids, mask = attribute_ids([[word for word, _ in one] for one in top], vocabulary, count)
+    found = [features.read(row) for row in rows]
+    regions = RegionBatch.collate(found)
+    new = [index for index, row in enumerate(rows) if row["id"] not in known] if count else []
+    if new:
+        with torch.inference_mode():
+            top = predictor.top(RegionBatch.collate([found[index] for index in new]), count)
+        known.update(
+            (rows[index]["id"], [word for word, _ in one]) for index, one in zip(new, top, strict=True)
+        )
+    ids, mask = attribute_ids([known[row["id"]] if count else [] for row in rows], vocabulary, count)
     return regions, ids, mask
+
+
+def thin_out(batch: RegionBatch, share: float, generator: torch.Generator) -> RegionBatch:
+    """Leave out a random `share` of each image's regions; at least one stays.
+
+    With a grid of cells, neighbors say much the same, and captioners learn the training images by heart.
+    """
+    counts = batch.mask.sum(dim=1)
+    kept = (counts * (1 - share)).ceil().clamp(min=1).long()
+    drawn = torch.rand(batch.mask.shape, generator=generator).masked_fill(~batch.mask, -1.0)
+    chosen = drawn.topk(int(kept.max()), dim=1).indices  # [B, R']
+    mask = torch.arange(chosen.shape[1]) < kept[:, None]
+    rows = torch.arange(len(chosen))[:, None]
+    hidden = ~mask[..., None]
+    features = batch.features[rows, chosen].masked_fill(hidden, 0.0)
+    return RegionBatch(features, batch.boxes[rows, chosen].masked_fill(hidden, 0.0), mask, batch.sizes)
 
 
 def mix_inputs(inputs: Tensor, logits: Tensor, mask: Tensor, share: float) -> Tensor:

@@ -23,7 +23,7 @@ def claim(plan: Plan) -> dict[str, Any] | None:
     config, identity = plan.config, _identity(plan)
     uri = storage.join(config.output, RUN)
     if not storage.put_if_absent(uri, json.dumps(identity, indent=1).encode() + b"\n") or not config.resume:
-        _compare(config, uri, identity)
+        _compare(config, uri, identity, _defaults(plan))
     done = result(config)
     if not done["complete"]:
         return None
@@ -46,12 +46,24 @@ def _identity(plan: Plan) -> dict[str, Any]:
     )
 
 
-def _compare(config: TrainerConfig, uri: str, identity: dict[str, Any]) -> None:
+def _defaults(plan: Plan) -> dict[str, Any]:
+    """Defaults of the settings, by their keys in run.json: what older runs have of later settings."""
+    owners = {"task": plan.task, "trainer": plan.config}
+    return {
+        f"{name}.{field.name}": field.default
+        for name, owner in owners.items()
+        if dataclasses.is_dataclass(owner)
+        for field in dataclasses.fields(owner)
+        if field.default is not dataclasses.MISSING
+    }
+
+
+def _compare(config: TrainerConfig, uri: str, identity: dict[str, Any], defaults: dict[str, Any]) -> None:
     """Refuses a run.json that is not that of this run, and one that is where nothing is to be resumed."""
     found = _read_json(uri)
     if found is None:
         raise UsageError(f"{uri} cannot be read: remove it or choose another output")
-    differences = _differences(found, identity)
+    differences = _differences(found, identity, defaults)
     if differences:
         raise UsageError(
             f"{config.output} holds another run: {'; '.join(differences)}. Choose another output"
@@ -60,9 +72,10 @@ def _compare(config: TrainerConfig, uri: str, identity: dict[str, Any]) -> None:
         raise UsageError(f"{config.output} holds a run and resume is false: choose another output")
 
 
-def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+def _differences(found: dict[str, Any], wanted: dict[str, Any], defaults: dict[str, Any]) -> list[str]:
     """Names what differs between two identities, as `key: old -> new`."""
     old, new = flat(found), flat(wanted)
+    old = {key: defaults[key] for key in new if key in defaults} | old
     free = {f"trainer.{key}" for key in FREE_KEYS}
     keys = [key for key in dict.fromkeys([*old, *new]) if key not in free and old.get(key) != new.get(key)]
     return [f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in keys]

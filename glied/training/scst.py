@@ -35,7 +35,7 @@ from glied.rewards.advantage import greedy_advantage, leave_one_out_advantage
 from glied.rewards.config import RewardConfig
 from glied.rewards.loading import RewardLoader
 from glied.rewards.reward import Captions, Rewards, WeightedSum
-from glied.training.captioner import SHOWN, read_images
+from glied.training.captioner import SHOWN, TopWords, read_images
 from glied.training.history import Sample
 from glied.training.losses import entropy, self_critical_loss
 from glied.training.task import WEIGHT, Row, Split
@@ -181,6 +181,11 @@ class ScstTask:
         """The captioner's model."""
         return copy.deepcopy(self.captioner.model)
 
+    @cached_property
+    def _known_words(self) -> dict[bool, TopWords]:
+        """Of training and validation images; the predictor is frozen, so each image is looked at once."""
+        return {True: {}, False: {}}
+
     def data(self, split: Split) -> list[str]:
         """The Parquet files of the feature store."""
         return (self.train if split == "train" else self.validation).paths()
@@ -190,7 +195,8 @@ class ScstTask:
         present = (self.train if training else self.validation).present(rows)
         captioner = self.captioner
         count = captioner.attribute_count if captioner.model.config.reads_attributes else 0
-        images = read_images(present, self.predictor, captioner.vocabulary, count)
+        known = self._known_words[training]
+        images = read_images(present, self.predictor, captioner.vocabulary, count, known)
         seeds = torch.randint(2**62, (len(present),), generator=generator).tolist()
         return ImageBatch([features.image_name(row["id"]) for row in present], *images, seeds)
 

@@ -6,7 +6,9 @@ from typing import Any, Literal
 from glied.errors import UsageError
 from glied.rewards.config import ClipConfig
 
-Kind = Literal["torchvision", "detectron2", "clip", "clip_grid", "precomputed"]
+Kind = Literal["torchvision", "detectron2", "clip", "clip_grid", "timm", "precomputed"]
+
+Level = int | Literal["final"]
 
 _DECISIVE = ("kind", "model", "min_regions", "max_regions", "threshold", "overlap", "dtype")
 _DECISIVE_WHERE_SET = ("short_side", "long_side", "canvas_step")
@@ -20,18 +22,20 @@ class RegionsConfig:
     kind: Kind = "torchvision"
     """Family of extractors: torchvision's detectors; detectron2's, among them bottom-up attention; clip,
     whose only region is the whole image and whose feature is the image's CLIP vector, for rewards; clip_grid,
-    whose regions are the cells of a CLIP's last feature map; precomputed, whose regions stand in the feature
-    store that is the input (input.form features)."""
+    whose regions are the cells of a CLIP's last feature map; timm, whose regions are the whole image and the
+    cells of a timm backbone's feature maps; precomputed, whose regions stand in the feature store that is the
+    input (input.form features)."""
     checkpoint: str = ""
     """Folder (path or URI) of a detector that jobs/train_regions.py trained (kind torchvision) or
-    jobs/convert_weights.py converted (kind detectron2); excludes `model`."""
+    jobs/convert_weights.py converted (kind detectron2), or of a backbone that jobs/convert_weights.py
+    converted (kind timm); excludes `model`."""
     model: str = ""
     """Kind torchvision: name of one of its Faster R-CNN or Mask R-CNN builders, such as
-    fasterrcnn_resnet50_fpn_v2. Kind detectron2: bottom-up-attention or a config of its model zoo, with random
-    weights, for trials."""
+    fasterrcnn_resnet50_fpn_v2. Kind timm: name of a timm model. Kind detectron2: bottom-up-attention or a
+    config of its model zoo, with random weights, for trials."""
     weights: str = ""
-    """Weights for torchvision's `model`: their name, e.g. COCO_V1, or a local .pth or .safetensors file;
-    empty leaves them random."""
+    """Weights for `model` of kinds torchvision and timm: their name, e.g. COCO_V1 or in1k, or a local .pth or
+    .safetensors file; empty leaves them random."""
     min_regions: int = 4
     """Kept per image even where they score below `threshold`, as far as the detector finds that many."""
     max_regions: int = 36
@@ -43,7 +47,7 @@ class RegionsConfig:
     classes, kind detectron2 within each class."""
     short_side: int = 0
     """Images are resized so that their short side has this many pixels; 0: as the detector's own config says.
-    Kind clip_grid: the side of the square that images are made."""
+    Kinds clip_grid and timm: the side of the square that images are made."""
     long_side: int = 0
     """... unless their long side then passes this many; 0: as the detector's own config says."""
     canvas_step: int = 0
@@ -51,6 +55,16 @@ class RegionsConfig:
     have the same size and share a batch; 0: only as far as the detector needs."""
     clip: ClipConfig | None = None
     """The CLIP of the kinds clip and clip_grid, which have no use for the detectors' settings."""
+    resize: Literal["squash", "fit"] = "squash"
+    """Kind timm: squash makes an image the square of short_side pixels; fit keeps its proportions to a whole
+    number of cells, with about as many pixels as the square."""
+    levels: tuple[Level, ...] = ("final",)
+    """Kind timm: feature levels whose channels a region's feature joins. final is what the model classifies
+    by; numbers are timm's feature levels, 0 the finest, -1 the last. The first sets the number of cells, to
+    which the others are averaged; of several, each is brought to the same scale in each cell."""
+    cells: int = 0
+    """Kind timm: averages the levels to this many cells on each side of the square instead; 0: all cells of
+    the first level."""
     device: str = "cpu"
     """Torch device, e.g. cpu or cuda."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -73,6 +87,7 @@ class RegionsConfig:
         for key in _DECISIVE_WHERE_SET:
             if getattr(self, key) < 0:
                 raise UsageError(f"{key} {getattr(self, key)}: must be a number of pixels, or 0")
+        self._check_timm()
         if self.short_side and self.long_side and self.short_side > self.long_side:
             raise UsageError(f"short_side {self.short_side} is above long_side {self.long_side}")
         if self.kind == "precomputed":
@@ -82,6 +97,14 @@ class RegionsConfig:
         self._check_clip()
         if self.clip is None:
             self._check_detector()
+
+    def _check_timm(self) -> None:
+        if self.cells < 0 or not self.levels:
+            raise UsageError(
+                f"cells {self.cells}, levels {list(self.levels)}: at least 0 cells and one level"
+            )
+        if self.kind != "timm" and (self.resize, self.levels, self.cells) != ("squash", ("final",), 0):
+            raise UsageError(f"regions: resize, levels and cells belong to kind timm, not {self.kind}")
 
     def _check_clip(self) -> None:
         if (self.kind in ("clip", "clip_grid")) != (self.clip is not None):
@@ -95,7 +118,7 @@ class RegionsConfig:
         if bool(self.checkpoint) == bool(self.model):
             raise UsageError("regions: give either checkpoint (a folder) or model (a name)")
         if self.weights and not self.model:
-            raise UsageError(f"weights {self.weights!r} belong to a torchvision model: name it in model")
+            raise UsageError(f"weights {self.weights!r} belong to a model: name it in model")
         if self.weights and self.kind == "detectron2":
             raise UsageError(
                 f"weights {self.weights!r}: convert them with jobs/convert_weights.py and name its folder in "

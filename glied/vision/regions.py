@@ -131,6 +131,10 @@ def load_extractor(config: RegionsConfig) -> RegionExtractor:
         scorer = load_clip(replace(config.clip, device=config.device))
         return ClipGrid(scorer, config) if config.kind == "clip_grid" else ClipImages(scorer)
     import_torchvision()  # it is slow to import
+    if config.kind == "timm":
+        from glied.vision.timm_cells import load_timm
+
+        return load_timm(config)
     if config.kind == "detectron2":
         from glied.vision.detectron_regions import load_detectron
 

@@ -11,7 +11,7 @@ from glied.captioner.vocabulary import BOS, EOS, PAD
 from glied.datasets import features
 from glied.datasets.captioned import CaptionedRegions
 from glied.errors import UsageError
-from glied.training.captioner import CaptionerTask, WordsConfig, caption_tensors, mix_inputs
+from glied.training.captioner import CaptionerTask, WordsConfig, caption_tensors, mix_inputs, thin_out
 from glied.training.task import ScheduledTask
 from glied.vision.attributes import AttributePredictor, save_attributes
 from glied.vision.regions import RegionBatch, Regions
@@ -117,6 +117,55 @@ def test_caption_tensors_pad_words_and_captions():
     inputs, targets = caption_tensors([[[7, 8], [9]], [[5]]])
     assert inputs.tolist() == [[[BOS, 7, 8], [BOS, 9, PAD]], [[BOS, 5, PAD], [PAD, PAD, PAD]]]
     assert targets.tolist() == [[[7, 8, EOS], [9, EOS, PAD]], [[5, EOS, PAD], [PAD, PAD, PAD]]]
+
+
+def test_regions_are_thinned_out():
+    counts = [8, 3, 1]
+    mask = torch.arange(8) < torch.tensor(counts)[:, None]
+    features = torch.arange(1, 25).view(3, 8, 1).float().masked_fill(~mask[..., None], 0.0)
+    batch = RegionBatch(features, features.repeat(1, 1, 4), mask, torch.ones(3, 2))
+    seen = [set(), set(), set()]
+    for seed in range(40):
+        thin = thin_out(batch, 0.5, torch.Generator().manual_seed(seed))
+        assert thin.features.shape == (3, 4, 1)
+        assert thin.mask.sum(dim=1).tolist() == [4, 2, 1]
+        for image, places in enumerate(thin.mask):
+            values = thin.features[image, places, 0].tolist()
+            assert len(set(values)) == len(values)
+            assert set(values) <= set(features[image, mask[image], 0].tolist())
+            assert thin.boxes[image, places, 2].tolist() == values
+            seen[image] |= set(values)
+        assert not thin.features[~thin.mask].any()
+    assert [len(one) for one in seen] == counts
+    torch.testing.assert_close(
+        thin.features, thin_out(batch, 0.5, torch.Generator().manual_seed(39)).features
+    )
+
+
+def test_each_image_is_shown_to_the_attribute_predictor_once(task, rows, monkeypatch):
+    shown = []
+    top = AttributePredictor.top
+    monkeypatch.setattr(
+        AttributePredictor, "top", lambda self, batch, n: shown.append(len(batch.mask)) or top(self, batch, n)
+    )
+    first = task.collate(rows[:3], training=True, generator=GENERATOR)
+    later = task.collate(rows[4:0:-1], training=True, generator=GENERATOR)
+    assert shown == [3, 2]
+    again = dataclasses.replace(task).collate(rows[4:0:-1], training=True, generator=GENERATOR)
+    assert later.attributes.equal(again.attributes)
+    assert later.attributes[-1].equal(first.attributes[1])
+    assert later.attribute_mask.equal(again.attribute_mask)
+
+
+def test_only_training_steps_miss_regions(task, rows):
+    thin = dataclasses.replace(task, region_dropout=0.5)
+    wide = [row | {"count": 4, "features": row["features"] * 4, "boxes": [*row["boxes"]] * 4} for row in rows]
+    wide = [row | {name: row[name] * 4 for name in ("scores", "labels", "attributes")} for row in wide]
+    found = thin.collate(wide[:3], training=True, generator=torch.Generator().manual_seed(0))
+    assert found.regions.features.shape[:2] == (3, 2)
+    assert found.attributes.equal(task.collate(wide[:3], training=True, generator=GENERATOR).attributes)
+    validating = dataclasses.replace(thin, validation=task.train)
+    assert validating.collate(wide[:3], training=False, generator=GENERATOR).regions.mask.shape == (3, 4)
 
 
 def test_scheduled_sampling_mixes_in_words_of_the_model():

@@ -13,6 +13,7 @@ import torch.multiprocessing
 
 from glied.captioner.model import CaptionerConfig
 from glied.captioner.vocabulary import PAD
+from glied.errors import UsageError
 from glied.rewards.config import RewardConfig
 from glied.training import loading, rows, steps
 from glied.training.captioner import CaptionerTask, WordsConfig
@@ -168,3 +169,14 @@ def test_training_here_resumes_and_is_that_of_a_plain_loop(tmp_path: Path) -> No
         expected.append(loss.detach().item())
     assert losses(tmp_path / "run") == expected
     assert train_here(task, config) == result, "a complete run is left alone"
+
+
+def test_a_run_from_before_a_setting_goes_on_where_the_setting_is_its_default(tmp_path: Path) -> None:
+    config = make_config(tmp_path / "run", epochs=1)
+    train_here(ToyTask(), dataclasses.replace(config, pause_after_steps=3))
+    stored = json.loads((tmp_path / "run" / "run.json").read_text())
+    del stored["trainer"]["ema_decay"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(stored))
+    with pytest.raises(UsageError, match=r"trainer.ema_decay was 0.0, is 0.9"):
+        train_here(ToyTask(), dataclasses.replace(config, ema_decay=0.9))
+    assert train_here(ToyTask(), config)["complete"]
