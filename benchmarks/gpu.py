@@ -49,9 +49,9 @@ from glied.errors import UsageError
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMITS = {
-    "machine": 40,
+    "machine": 60,
     "correctness": 60,
-    "captions": 90,
+    "captions": 110,
     "decoding": 70,
     "training": 70,
     "regions": 60,

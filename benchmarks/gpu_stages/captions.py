@@ -118,7 +118,7 @@ def together(told: list[Row]) -> Row:
     """Rates and memory added up over workers; shares are means."""
     errors = [one["error"] for one in told if "error" in one]
     if errors:  # a worker that fails lets the others go with a broken barrier
-        return {"error": min(errors, key=lambda text: "BrokenBarrier" in text)}
+        return {"error": min(errors, key=lambda text: "BrokenBarrier" in text), "ok": False}
     added = {
         name: round(sum(one[name] for one in told), 1)
         for name in ("images_per_s", "peak_mb", "reserved_mb", "host_mb")
@@ -148,6 +148,7 @@ def measured(setting: Setting, case: Case, encoded: tuple[bytes, ...], barrier: 
     stage, table = build(setting, case), fetched(encoded, case.chunk)
     for _ in range(setting.pick(1, 3)):  # kernels are chosen, graphs are recorded
         stage(table)
+    load()  # what reads it has to start, too
     if setting.cuda:
         torch.cuda.reset_peak_memory_stats(device)
     barrier.wait(START_S)
@@ -160,8 +161,7 @@ def measured(setting: Setting, case: Case, encoded: tuple[bytes, ...], barrier: 
         good &= found["status"].to_pylist() == ["ok"] * found.num_rows
         for part, seconds in seconds_of(found).items():
             spent[part] += seconds
-        with suppress(Exception):  # needs a package of NVIDIA's, and a GPU
-            loads.append(torch.cuda.utilization())
+        loads += load()
     seconds = time.perf_counter() - start
     spent["rows"] = seconds - sum(spent.values())
     peak = (torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()) if setting.cuda else (0, 0)
@@ -176,6 +176,13 @@ def measured(setting: Setting, case: Case, encoded: tuple[bytes, ...], barrier: 
         "all_ok": good,
         **{f"share_{part}": value / seconds for part, value in spent.items()},
     }
+
+
+def load() -> list[int]:
+    """Percent of the last moments that the GPU was at work; empty where that cannot be read."""
+    with suppress(Exception):
+        return [torch.cuda.utilization()]
+    return []
 
 
 def build(setting: Setting, case: Case) -> ImageStage:

@@ -20,8 +20,8 @@ class TimmCells:
         """A backbone of timm that gives feature maps; `side` in pixels."""
         torch.manual_seed(0)
         self.side, self.device, self.dtype = side, device, dtype
-        network = timm.create_model(name, pretrained=False, features_only=True, out_indices=(-1,)).eval()
-        self.backbone: Any = network.to(device, dtype, memory_format=torch.channels_last)
+        network: Any = timm.create_model(name, pretrained=False, features_only=True, out_indices=(-1,))
+        self.backbone = network.eval().to(device, dtype, memory_format=torch.channels_last)
         self.feature_size = int(network.feature_info.channels()[-1])
         self.resolution = (side, side)
         self.fingerprint: Mapping[str, Any] = {"model": name, "side": side, "weights": "random"}

@@ -6,6 +6,7 @@ where two beams are equal up to rounding, so that shares of equal captions have 
 log-probabilities of equal captions and the scores have absolute bounds. Each check has its bound in its row.
 """
 
+import copy
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -15,10 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.decoding import FEATURES, inputs
-from benchmarks.gpu_stages.inputs import WEIGHTS, captioner, vocabulary
+from benchmarks.gpu_stages.inputs import WEIGHTS, captioner, paper_model, vocabulary
 from benchmarks.gpu_stages.measuring import tf32
 from benchmarks.gpu_stages.setting import Row, Setting, check
-from glied.captioner.architectures import PAPER_SIZES, build_model
 from glied.captioner.captioner import Caption, Captioner, attribute_ids
 from glied.captioner.config import DecodingConfig
 from glied.captioner.decode import decode
@@ -113,10 +113,8 @@ def gradient(setting: Setting) -> Iterator[Row]:
     tokens = torch.randint(4, len(vocabulary()), (batch, 5, 20))
     found = []
     for place in (torch.device("cpu"), device):
-        torch.manual_seed(0)
-        words = vocabulary()
-        model = build_model(PAPER_SIZES["glied"], feature_size=FEATURES, vocabulary_size=len(words))
-        model = model.eval().to(place)  # dropout draws other numbers on another device
+        # Dropout draws other numbers on another device.
+        model = copy.deepcopy(paper_model(torch.device("cpu"), torch.float32, FEATURES)).eval().to(place)
         output = model(regions.to(place), attributes.to(place), mask.to(place), tokens.to(place))
         word_cross_entropy(output, tokens.to(place), label_smoothing=0.1).backward()
         found.append(gradient_of(model).cpu())

@@ -21,11 +21,10 @@ from benchmarks.decoding import (
     STEPS,
     WORDS,
     captioning,
-    inputs,
     products,
     products_of,
 )
-from benchmarks.gpu_stages.inputs import captioner
+from benchmarks.gpu_stages.inputs import captioner, paper_inputs
 from benchmarks.gpu_stages.measuring import peak_memory, release, timed
 from benchmarks.gpu_stages.setting import Row, Setting
 from glied.captioner.architectures import PAPER_SIZES
@@ -60,8 +59,7 @@ def measure(setting: Setting, cell: Cell) -> Row:
     device, dtype = setting.torch_device, getattr(torch, dtype_name)
     search = DecodingConfig(beam_size=beams, min_length=STEPS, max_length=STEPS)
     captions = captioner(device, dtype, feature_size=FEATURES, decoding=search)
-    regions, attributes, mask = inputs(batch)
-    caption = captioning(captions, (regions.to(device), attributes.to(device), mask.to(device)), search)
+    caption = captioning(captions, paper_inputs(batch, device), search)
     caption()  # the weights are prepared, kernels are loaded
     with peak_memory(device) as memory:
         caption()
@@ -81,9 +79,8 @@ def product_seconds(setting: Setting, batch: int, beams: int, dtype: torch.dtype
     device = setting.torch_device
     with device:
         call = products("glied", batch, beams, dtype, packed=False)
-        if setting.cuda:
-            call = graph_of(call)
-    return timed(call, device, seconds=setting.pick(0.0, 0.5), least=setting.pick(1, 3)).median
+        queued = graph_of(call) if setting.cuda else call
+    return timed(queued, device, seconds=setting.pick(0.0, 0.5), least=setting.pick(1, 3)).median
 
 
 def graph_of(call: Callable[[], object]) -> Callable[[], object]:

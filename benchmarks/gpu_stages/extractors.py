@@ -1,6 +1,7 @@
 """The region extractors that are timed, with random weights."""
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 
@@ -25,7 +26,7 @@ class Extractor:
 
     model: str
     side: int
-    dtype: str = "bfloat16"
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     canvas_step: int = 0
 
     def load(self, setting: Setting) -> RegionExtractor:

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import torch
 
-from benchmarks.decoding import FEATURES, STEPS, captioning, inputs
+from benchmarks.decoding import FEATURES, STEPS, captioning
 from benchmarks.gpu_stages.decoding import BATCHES
-from benchmarks.gpu_stages.inputs import WEIGHTS, captioner
+from benchmarks.gpu_stages.inputs import WEIGHTS, captioner, paper_inputs
 from benchmarks.gpu_stages.measuring import peak_memory, release, timed
 from benchmarks.gpu_stages.setting import Row, Setting, check
 from glied.captioner.captioner import Captioner
@@ -84,8 +84,7 @@ def speed(setting: Setting, dtype_name: str, beams: int, batch: int) -> Row:
     device, dtype = setting.torch_device, getattr(torch, dtype_name)
     search = DecodingConfig(beam_size=beams, min_length=STEPS, max_length=STEPS)
     captions = captioner(device, dtype, feature_size=FEATURES, decoding=search)
-    regions, attributes, mask = inputs(batch)
-    given = regions.to(device), attributes.to(device), mask.to(device)
+    given = paper_inputs(batch, device)
     plain = captioning(captions, given, search)
     before = timed(plain, device, seconds=0.5)
     replay = captioning(captions, given, search, Recorder(captions.frozen, search).decode)

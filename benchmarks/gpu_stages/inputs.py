@@ -9,16 +9,19 @@ import numpy as np
 import pyarrow as pa
 import torch
 from PIL import Image
+from torch import Tensor
 
-from benchmarks.decoding import WORDS
+from benchmarks.decoding import WORDS, inputs
 from benchmarks.regions import SIZES
 from glied.bulk.sources.fetch import FETCHED
 from glied.captioner.architectures import PAPER_SIZES, build_model
 from glied.captioner.captioner import Captioner
 from glied.captioner.config import DecodingConfig
+from glied.captioner.model import CaptioningModel
 from glied.captioner.vocabulary import Vocabulary
 from glied.scenes.world import draw, sample_scene
 from glied.vision.attributes import AttributePredictor
+from glied.vision.regions import RegionBatch
 
 QUALITY = 90
 GRAIN = 8
@@ -68,10 +71,22 @@ def captioner(
     cuda_graphs: bool = False,
 ) -> Captioner:
     """GLIED of the paper's size with random weights, the same ones every time."""
+    model = paper_model(device, dtype, feature_size)
+    return Captioner(model, vocabulary(), decoding=decoding, cuda_graphs=cuda_graphs)
+
+
+@lru_cache(maxsize=2)
+def paper_model(device: torch.device, dtype: torch.dtype, feature_size: int) -> CaptioningModel:
+    """GLIED of the paper's size with random weights; who trains it takes a copy."""
     torch.manual_seed(0)
-    words = vocabulary()
-    model = build_model(PAPER_SIZES["glied"], feature_size=feature_size, vocabulary_size=len(words))
-    return Captioner(model.to(device, dtype), words, decoding=decoding, cuda_graphs=cuda_graphs)
+    model = build_model(PAPER_SIZES["glied"], feature_size=feature_size, vocabulary_size=len(vocabulary()))
+    return model.to(device, dtype)
+
+
+def paper_inputs(batch: int, device: torch.device) -> tuple[RegionBatch, Tensor, Tensor]:
+    """36 random regions and 49 attributes an image, made on the device."""
+    with device:
+        return inputs(batch)
 
 
 def attribute_predictor(device: torch.device, feature_size: int) -> AttributePredictor:

@@ -6,6 +6,7 @@ device. The difference of their pixels from Pillow's has a bound.
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from itertools import cycle, islice
 
 import numpy as np
@@ -29,14 +30,14 @@ def rows(setting: Setting) -> Iterator[Row]:
     batch = list(islice(cycle(distinct), setting.pick(8, 512)))
     size = round(sum(map(len, batch)) / len(batch) / 1000)
     about = {"images": len(batch), "kb_per_image": size}
-    budget = {"seconds": setting.pick(0.0, 1.0), "least": setting.pick(1, 3)}
+    measure = partial(timed, device=device, seconds=setting.pick(0.0, 1.0), least=setting.pick(1, 3))
     cores = len(os.sched_getaffinity(0))
     for processes in sorted({1, 4, 8, cores}) if not setting.dry else (2,):
         with DecoderPool(processes) as pool:
             part = batch[: max(16, len(batch) * processes // cores)]
             pool.decode(part)
             before = busy_cpu_seconds()
-            taken = timed(lambda: pool.decode(part), device, warm_ups=0, **budget)  # noqa: B023
+            taken = measure(partial(pool.decode, part), warm_ups=0)
             worked = busy_cpu_seconds() - before
         spent = {"cpu_ms_per_image": round(1000 * worked / (taken.rounds * len(part)), 2)}
         yield {"way": "processes", "processes": processes, **taken.row(len(part), "images"), **spent, **about}
@@ -44,16 +45,12 @@ def rows(setting: Setting) -> Iterator[Row]:
         decoder = GpuDecoder(pool, device)
         yield from difference(decoder.decode(distinct), distinct)
         for count in setting.pick((8,), (64, 512)):
-            taken = timed(lambda: decoder.decode(batch[:count]), device, **budget)  # noqa: B023
+            taken = measure(partial(decoder.decode, batch[:count]))
             yield {"way": "gpu", "batch": count, **taken.row(count, "images"), **about}
     tensors = [torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in batch]
     for count in setting.pick((8,), (64, 512)):
         with peak_memory(device) as memory:
-            taken = timed(
-                lambda: decode_jpeg(tensors[:count], mode=ImageReadMode.RGB, device=device),  # noqa: B023
-                device,
-                **budget,
-            )
+            taken = measure(partial(decode_jpeg, tensors[:count], mode=ImageReadMode.RGB, device=device))
         yield {"way": "nvjpeg", "batch": count, **taken.row(count, "images"), **memory, **about}
 
 

@@ -15,12 +15,11 @@ import torch.distributed
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.decoding import FEATURES, inputs
+from benchmarks.decoding import FEATURES
 from benchmarks.gpu_stages.correctness import gradient_of, relative
-from benchmarks.gpu_stages.inputs import vocabulary
+from benchmarks.gpu_stages.inputs import paper_inputs, paper_model, vocabulary
 from benchmarks.gpu_stages.measuring import once, timed
 from benchmarks.gpu_stages.setting import Row, Setting, check
-from glied.captioner.architectures import PAPER_SIZES, build_model
 from glied.training import steps
 from glied.training.losses import word_cross_entropy
 
@@ -63,12 +62,9 @@ def exchange(setting: Setting) -> Iterator[Row]:
 def parallel(setting: Setting) -> Iterator[Row]:
     """Gradients and time of a step of cross-entropy, plain and under DDP."""
     device, batch = setting.torch_device, setting.pick(2, 128)
-    regions, attributes, mask = inputs(batch)
-    given = regions.to(device), attributes.to(device), mask.to(device)
+    given = paper_inputs(batch, device)
     tokens = torch.randint(4, len(vocabulary()), (batch, 5, 20), device=device)
-    torch.manual_seed(0)
-    model = build_model(PAPER_SIZES["glied"], feature_size=FEATURES, vocabulary_size=len(vocabulary()))
-    model = model.eval().to(device)  # dropout would draw anew in each step
+    model = paper_model(device, torch.float32, FEATURES).eval()  # dropout would draw anew in each step
     optimizer = steps.build_optimizer(model, name="adamw", learning_rate=1e-6, weight_decay=0.0)
     loss_of = _loss(given, tokens, device)
     gradients, seconds = [], []
