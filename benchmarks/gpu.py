@@ -61,6 +61,10 @@ LIMITS = {
     "nccl": 30,
 }
 """Stages in their order, and the seconds that each may take."""
+STAGES = {name: f"benchmarks.gpu_stages.{name}:rows" for name in LIMITS}
+"""The function of each stage."""
+PRELOAD = ["benchmarks.gpu_stages.preload"]
+"""What the stages' processes have imported when they start."""
 TOTAL_S = 350.0
 """Seconds of the whole run: the last stages get what is left."""
 LONGER = 3
@@ -122,7 +126,7 @@ def start_server() -> Any:
     """A server that imports everything once; the stages' processes are forked from it."""
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.gpu_stages.preload"])
+    context.set_forkserver_preload(PRELOAD)
     forkserver.ensure_running()
     return context
 
@@ -183,7 +187,7 @@ def stage(name: str, setting: Setting, context: Any, path: Path, limit: float) -
         return {"complete": False, "error": "no time was left", "seconds": 0.0, "rows": []}
     lines, start = path.with_suffix(".jsonl"), time.monotonic()
     lines.unlink(missing_ok=True)
-    process = context.Process(target=perform, args=(name, setting, str(lines)))
+    process = context.Process(target=perform, args=(name, STAGES[name], setting, str(lines)))
     process.start()
     process.join(limit)
     late = process.is_alive()

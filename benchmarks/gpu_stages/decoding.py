@@ -38,9 +38,10 @@ WIDTH = PAPER_SIZES["glied"].width
 
 def cells(setting: Setting) -> list[Cell]:
     """What to measure, the most wanted first: bf16 with 3 beams, then fp32, then the other beams."""
-    batches = setting.pick((4,), BATCHES)
-    few = setting.pick((4,), BATCHES if setting.full else (1024, 64))
-    order = [(dtype, beams) for beams in (3, 1, 5) for dtype in ("bfloat16", "float32")]
+    batches = setting.pick((2,), BATCHES)
+    few = setting.pick((2,), BATCHES if setting.full else (1024, 64))
+    widths = setting.pick((3, 1), (3, 1, 5))
+    order = [(dtype, beams) for beams in widths for dtype in ("bfloat16", "float32")]
     every = ([(dtype, beams, batch) for batch in (batches if beams == 3 else few)] for dtype, beams in order)
     return list(chain.from_iterable(every))
 
