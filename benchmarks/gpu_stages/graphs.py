@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks.decoding import FEATURES, STEPS, captioning
-from benchmarks.gpu_stages.decoding import BATCHES
+from benchmarks.gpu_stages.decoding import cells
 from benchmarks.gpu_stages.inputs import WEIGHTS, captioner, paper_inputs
 from benchmarks.gpu_stages.measuring import peak_memory, release, timed
 from benchmarks.gpu_stages.setting import Row, Setting, check
@@ -35,13 +35,11 @@ def rows(setting: Setting) -> Iterator[Row]:
     if not setting.cuda:
         yield {"skipped": "CUDA graphs need a GPU"}
         return
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in setting.pick((torch.float32,), (torch.float32, torch.bfloat16)):
         yield from equality(setting, dtype)
-    for dtype_name in ("bfloat16", "float32"):
-        for beams in (3, 1, 5):
-            for batch in BATCHES if setting.full or beams == 3 else (64, 1024):
-                yield speed(setting, dtype_name, beams, batch)
-                release(setting.torch_device)
+    for cell in cells(setting):
+        yield speed(setting, *cell)
+        release(setting.torch_device)
 
 
 def equality(setting: Setting, dtype: torch.dtype) -> Iterator[Row]:
