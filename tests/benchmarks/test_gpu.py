@@ -1,5 +1,6 @@
 """The GPU benchmark: how stages are run, what they compute in a dry run, and the wheels that it needs."""
 
+import importlib
 import json
 import math
 import sys
@@ -12,7 +13,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import gpu, gpu_wheels
 from benchmarks.decoding import REGIONS, products
-from benchmarks.gpu_stages import correctness, decoding, graphs, jpeg, memory, nccl, regions, report
+from benchmarks.gpu_stages import (
+    captions,
+    correctness,
+    decoding,
+    graphs,
+    jpeg,
+    memory,
+    nccl,
+    preload,
+    regions,
+    report,
+)
 from benchmarks.gpu_stages.measuring import timed
 from benchmarks.gpu_stages.setting import Setting, check
 from glied.errors import JobError, UsageError
@@ -153,6 +165,23 @@ def test_the_roofline_counts_the_operations_of_the_products(beams):
     narrow = decoding.roofline(2, beams, torch.float32, {"tflops_float32": 1e9, "gb_per_s": 1.0})
     features = 4 * 2 * REGIONS * 2048
     assert narrow > features / 1e9, "the region features are read once"
+
+
+def test_every_stage_is_there_and_imported_ahead():
+    assert {"machine", *preload.STAGES} == {*gpu.LIMITS}
+    for function in gpu.STAGES.values():
+        module, _, name = function.partition(":")
+        assert callable(getattr(importlib.import_module(module), name))
+    assert gpu.TOTAL_S < 360
+
+
+def test_workers_of_a_case_are_added_up():
+    one = {"images_per_s": 10.0, "peak_mb": 5, "reserved_mb": 6, "host_mb": 7, "share_decode": 0.2}
+    one |= {"gpu_share": None, "cores": 2.0, "seconds": 3.0, "all_ok": True}
+    found = captions.together([one, one | {"images_per_s": 20.0, "share_decode": 0.4}])
+    assert (found["images_per_s"], found["peak_mb"], found["share_decode"]) == (30.0, 10, 0.3)
+    lost = [{"error": "BrokenBarrierError: "}, {"error": "RuntimeError: CUDA"}, one]
+    assert captions.together(lost) == {"error": "RuntimeError: CUDA", "ok": False}
 
 
 def test_timing_is_the_median_of_rounds():
