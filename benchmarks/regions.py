@@ -156,17 +156,17 @@ def measure(config: Config, name: str) -> Iterator[dict[str, Any]]:
         if not config.full and name in SHORT_SIDES:
             side = SHORT_SIDES[name]
             chosen = replace(chosen, short_side=side, long_side=side * 5 // 3)
-        plain = _loaded(chosen, full=config.full)
+        plain = loaded(chosen, full=config.full)
         ways = {"one by one": (plain, 1), "together": (plain, config.batch)}
         if name in STEPS:
             ways["canvases"] = (
-                _loaded(replace(chosen, canvas_step=STEPS[name]), full=config.full),
+                loaded(replace(chosen, canvas_step=STEPS[name]), full=config.full),
                 config.batch,
             )
         yield from timed_ways(config, name, dtype, ways, encoded, pictures)
 
 
-def _loaded(chosen: RegionsConfig, *, full: bool) -> Any:
+def loaded(chosen: RegionsConfig, *, full: bool) -> Any:
     """The extractor, which looks at few proposals in the short form.
 
     Values in a deep network with random weights grow until no box is left in the image; smaller ones at the

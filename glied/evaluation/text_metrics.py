@@ -2,6 +2,8 @@
 
 The tokenizer equals the PTB tokenizer of the COCO tools, so the values are theirs. Only METEOR and SPICE need
 Java; where it fails they are left out with a line that says why.
+
+pycocoevalcap is imported where it is used: the training steps import this module, and run without its 104 MB.
 """
 
 import contextlib
@@ -12,10 +14,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pycocoevalcap.bleu.bleu import Bleu
-from pycocoevalcap.bleu.bleu_scorer import cook_refs, cook_test
-from pycocoevalcap.cider.cider import Cider
-from pycocoevalcap.rouge.rouge import Rouge
 
 from glied.captioner.vocabulary import tokenize
 from glied.errors import UsageError
@@ -87,11 +85,16 @@ def score(tokens: Tokenized, metrics: Sequence[Metric], *, java_timeout_s: float
     scores = Scores()
     for metric in metrics:
         if metric == "BLEU":
+            from pycocoevalcap.bleu.bleu import Bleu
+
             with contextlib.redirect_stdout(io.StringIO()):  # Bleu prints its lengths
                 values, _ = Bleu(4).compute_score(tokens.references, tokens.hypotheses, verbose=0)
             scores.values |= {f"BLEU-{n}": 100 * float(value) for n, value in enumerate(values, 1)}
             scores.bleu_counts = bleu_counts(tokens)
         elif metric in ("CIDEr", "ROUGE-L"):
+            from pycocoevalcap.cider.cider import Cider
+            from pycocoevalcap.rouge.rouge import Rouge
+
             scorer = Cider() if metric == "CIDEr" else Rouge()
             value, by_image = scorer.compute_score(tokens.references, tokens.hypotheses)
             scores.values[metric] = 100 * float(value)
@@ -130,6 +133,8 @@ def bleu_counts(tokens: Tokenized) -> Array:
         Per image, [N, 10]: matched n-grams and n-grams of the caption for n = 1..4, its length, and the
         length of the reference that is closest to it.
     """
+    from pycocoevalcap.bleu.bleu_scorer import cook_refs, cook_test
+
     rows = []
     for name, hypothesis in tokens.hypotheses.items():
         counts = cook_test(hypothesis[0], cook_refs(tokens.references[name]), eff="closest")

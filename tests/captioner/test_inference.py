@@ -48,3 +48,14 @@ def test_without_packing(make_model, make_inputs, monkeypatch):
     frozen = freeze(model)
     assert not any(isinstance(module, PackedLinear) for module in frozen.modules())
     torch.testing.assert_close(frozen(*inputs, tokens), model(*inputs, tokens), atol=1e-5, rtol=1e-5)
+
+
+def test_packed_layers_run_under_autocast(make_model, make_inputs):
+    """SCST draws with a frozen model under the autocast of its step."""
+    frozen, inputs = freeze(make_model()), make_inputs()
+    tokens = torch.randint(4, 30, (3, 7))
+    with torch.inference_mode():
+        expected = frozen(*inputs, tokens)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = frozen(*inputs, tokens)
+    torch.testing.assert_close(found.float(), expected, atol=0.1, rtol=0.1)

@@ -1,0 +1,119 @@
+"""A batch that does not fit into the GPU's memory is halved until it does, and no image is lost.
+
+The limit is torch's own for this process, between what one part of the batch needs and what all of it needs;
+on a CPU the batch is refused by its size. Captions must be those of a run without a limit.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pyarrow as pa
+import torch
+
+from benchmarks.decoding import FEATURES, inputs
+from benchmarks.gpu_stages.inputs import attribute_predictor, captioner
+from benchmarks.gpu_stages.measuring import peak_memory, release
+from benchmarks.gpu_stages.setting import Row, Setting, check
+from glied.bulk import sinks, stages
+from glied.bulk.stages import CaptionRegions, Clock, RegionsStage
+from glied.captioner.config import DecodingConfig
+from glied.datasets import features
+from glied.vision.regions import Regions
+
+PARTS = 8
+"""The limit lets through a batch of two of so many parts."""
+
+
+class Refusing(CaptionRegions):
+    """Refuses batches above a size, as a full GPU does."""
+
+    largest = 0
+
+    def __call__(self, regions: Sequence[Regions], clock: Clock) -> list[Row]:
+        """As `CaptionRegions`."""
+        if self.largest and len(regions) > self.largest:
+            raise torch.cuda.OutOfMemoryError("refused")
+        return super().__call__(regions, clock)
+
+
+def rows(setting: Setting) -> Iterator[Row]:
+    """Without a limit, then with one."""
+    device, batch = setting.torch_device, setting.pick(8, 1024)
+    captions = captioner(device, torch.float32, feature_size=FEATURES, decoding=DecodingConfig(beam_size=5))
+    describe = Refusing(attribute_predictor(device, FEATURES), captions, model="random")
+    table = stored(batch)
+    stage = RegionsStage(describe, batch_size=batch)
+    with peak_memory(device) as whole:
+        expected = stage(table)
+    loaded = torch.cuda.memory_allocated() if setting.cuda else 0
+    release(device)
+    with peak_memory(device) as part:
+        stage(table.slice(0, batch // PARTS))
+    release(device)
+    yield {"batch": batch, "whole": whole, f"part of {batch // PARTS}": part}
+    with limited(setting, describe, batch, loaded, part), halvings() as lines, peak_memory(device) as most:
+        found = stage(table)
+    yield check("images without a caption under the limit", _missing(found), most=0, **most)
+    yield check("halvings", len(lines), least=1)
+    same = sum(one == two for one, two in zip(_texts(found), _texts(expected), strict=True))
+    yield check("captions equal those without a limit", same / batch, least=0.97)
+    again = stage(table)
+    yield check("images without a caption after it", _missing(again), most=0)
+
+
+@contextmanager
+def limited(setting: Setting, describe: Refusing, batch: int, loaded: int, part: Row) -> Iterator[None]:
+    """Within, little more than two parts of the batch fit."""
+    if not setting.cuda:
+        describe.largest = 2 * batch // PARTS
+        yield
+        describe.largest = 0
+        return
+    each = (part["peak_mb"] << 20) - loaded
+    most = loaded + int(2.5 * each)
+    torch.cuda.set_per_process_memory_fraction(most / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+@contextmanager
+def halvings() -> Iterator[list[str]]:
+    """The lines about halved batches that are logged meanwhile."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    stages.log.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        stages.log.removeHandler(handler)
+
+
+def stored(count: int) -> pa.Table:
+    """Rows of the feature store, as they come from a pool that finds regions."""
+    batch, _, _ = inputs(count)
+    found = []
+    for index in range(count):
+        regions = Regions(
+            boxes=batch.boxes[index].numpy(),
+            features=batch.features[index].numpy(),
+            scores=batch.features[index, :, 0].numpy(),
+            labels=["thing"] * len(batch.boxes[index]),
+            attributes=[[] for _ in batch.boxes[index]],
+            width=400,
+            height=400,
+        )
+        about = {"id": str(index), "uri": str(index), "status": sinks.OK, "model": "random"}
+        found.append(sinks.empty_row(sinks.FEATURES, **features.row(regions, features.EXACT), **about))
+    return pa.Table.from_pylist(found, schema=sinks.FEATURES)
+
+
+def _texts(table: pa.Table) -> list[str | None]:
+    return table["caption"].to_pylist()
+
+
+def _missing(table: pa.Table) -> int:
+    return sum(text is None for text in _texts(table))
