@@ -12,13 +12,16 @@ import pyarrow.fs
 from fsspec.asyn import AsyncFileSystem
 
 
-class StrictHandler(pyarrow.fs.FSSpecHandler):  # type: ignore[misc]  # the stubs omit its methods
+class StrictHandler(pyarrow.fs.FSSpecHandler):
     """fsspec's file systems for Arrow, but a failure is a failure.
 
     Arrow's own handler asks `isfile`, `isdir` and `exists`, most of which answer no when the storage is down,
     and `find`, which leaves out the folders that it cannot list. An image would be taken for missing, and a
     prefix for empty.
     """
+
+    fs: Any
+    _create_file_info: Any
 
     def open_input_file(self, path: str) -> pa.PythonFile:
         """A file for reading; raises FileNotFoundError only where the storage says that there is none."""
@@ -28,7 +31,7 @@ class StrictHandler(pyarrow.fs.FSSpecHandler):  # type: ignore[misc]  # the stub
 
     open_input_stream = open_input_file
 
-    def get_file_info(self, paths: list[str]) -> list[pyarrow.fs.FileInfo]:
+    def get_file_info(self, paths: Any) -> Any:
         """What there is at the paths."""
         with absence_told_from_failure():
             return super().get_file_info(paths)

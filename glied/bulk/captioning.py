@@ -7,10 +7,12 @@ from typing import Any, Literal
 from glied.bulk import sinks
 from glied.bulk.apart import in_child
 from glied.bulk.chunks import FetchStage, Pool, Stage, StageFactory
-from glied.bulk.config import InputConfig, OutputConfig, ResourcesConfig
+from glied.bulk.config import InputConfig, OutputConfig, ResourcesConfig, WebConfig
 from glied.bulk.job import Job
 from glied.bulk.sources.fetch import Fetch
+from glied.bulk.sources.hosts import PatientReader
 from glied.bulk.sources.listing import absolute
+from glied.bulk.sources.row_uris import RowUris
 from glied.bulk.sources.stored import ReadStore
 from glied.bulk.sources.web import WebReader
 from glied.captioner.config import DecodingConfig
@@ -203,8 +205,27 @@ def fetch_stage(source: InputConfig, resources: ResourcesConfig) -> FetchStage:
         id_column=source.id_column,
         threads=resources.fetch_threads,
         max_bytes=source.max_bytes,
-        web=WebReader(max_bytes=source.max_bytes, allow_private=source.allow_private),
+        web=_web_reader(source, resources.web),
+        uris=_row_uris(source),
+        file_s=resources.file_s,
     )
+
+
+def _row_uris(source: InputConfig) -> RowUris | None:
+    tables = source.form in ("table", "parquet")
+    return RowUris.of(absolute(source.uri), source.allow or ()) if tables else None
+
+
+def _web_reader(source: InputConfig, web: WebConfig) -> PatientReader:
+    reader = WebReader(
+        max_bytes=source.max_bytes,
+        connect_timeout_s=web.connect_s,
+        read_timeout_s=web.silence_s,
+        total_timeout_s=web.total_s,
+        allow_private=source.allow_private,
+        user_agent=web.user_agent,
+    )
+    return PatientReader(reader=reader, attempts=web.attempts, retry_after_s=web.retry_after_s)
 
 
 def preprocessing(missing_rows: float) -> dict[str, Any]:

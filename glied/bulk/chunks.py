@@ -17,12 +17,16 @@ class FetchStage(Protocol):
     """The stage that reads what is planned. It may keep what it has read for the next chunk."""
 
     @property
-    def keeps(self) -> bool:
-        """Whether it does, so that one task had better read the neighbors in a file."""
+    def gathers(self) -> bool:
+        """Whether one task had better read several chunks."""
         ...
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Rows of the manifest to as many rows in the same order."""
+        ...
+
+    def pieces(self, tables: Sequence[pa.Table], size: int) -> Iterator[tuple[int, pa.Table]]:
+        """The same for several tables in pieces of about `size` bytes, each after its table's number."""
         ...
 
     def forget(self) -> None:

@@ -2,7 +2,7 @@
 
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
@@ -72,7 +72,11 @@ class InputConfig:
     """Accept a JPEG that was cut off where at most this share of its rows has no data, for example 0.05.
     These rows are gray, and the result's row says how many they are. 0 rejects all of them as truncated."""
     allow_private: bool = False
-    """Let http(s) URIs lead to private, loopback and link-local addresses."""
+    """Let http(s) URIs lead to private, loopback and reserved addresses; to link-local ones and the metadata
+    services of clouds never."""
+    allow: list[str] | None = None
+    """Of tables: what their rows may name beside http(s) and the table's own bucket or folder: schemes of
+    object storage (gs), prefixes (s3://bucket/, ftp://host/), folders (/mnt/photos)."""
 
     def __post_init__(self) -> None:
         """Refuse an empty prefix and limits that leave nothing."""
@@ -167,6 +171,34 @@ class OutputConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WebConfig:
+    """How the web hosts that a table names are asked."""
+
+    attempts: int = 3
+    """How often an image is asked for; after a time-out once more at most."""
+    retry_after_s: float = 30.0
+    """Longest pause that a host may ask for (Retry-After)."""
+    connect_s: float = 5.0
+    """Longest time until an address of a host takes the connection, and again for the TLS handshake."""
+    silence_s: float = 10.0
+    """Longest time in which nothing comes."""
+    total_s: float = 60.0
+    """Longest time for an attempt with its redirects."""
+    user_agent: str = "glied (bulk image captioning)"
+    """How the requests introduce themselves; some hosts ask for a way to reach you."""
+
+    def __post_init__(self) -> None:
+        """Refuse bounds that leave nothing."""
+        if self.attempts < 1:
+            raise UsageError(f"resources.web.attempts: {self.attempts} is not at least 1")
+        if self.retry_after_s < 0:
+            raise UsageError(f"resources.web.retry_after_s: {self.retry_after_s} must not be negative")
+        for name in ("connect_s", "silence_s", "total_s"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"resources.web.{name}: {getattr(self, name)} is not above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ResourcesConfig:
     """What a run uses; none of it changes a result."""
 
@@ -203,6 +235,15 @@ class ResourcesConfig:
     stages apart."""
     fetch_threads: int = 16
     """Files that such a task reads at once."""
+    file_s: float = 120.0
+    """Longest time to read a file from a storage other than local disks and S3, all attempts together."""
+    web: WebConfig = field(default_factory=WebConfig)
+    """How the web hosts that a table names are asked."""
+    storage_budget: float = 0.05
+    """Share of a unit's images that the storage of the input may fail to deliver; a unit with more is not
+    committed. Web hosts that a table names do not count."""
+    broken_units: int = 3
+    """So many units that are not committed for that reason stop the job."""
     chunk_images: int = 64
     """Most images of a chunk, the piece of work that travels between tasks."""
     chunk_bytes: int = 8 << 20
@@ -233,13 +274,15 @@ class ResourcesConfig:
             "fetch_threads",
             "chunk_images",
         )
-        for name in (*positive, "chunk_bytes", "batch_size", "rounds"):
+        for name in (*positive, "chunk_bytes", "batch_size", "rounds", "broken_units"):
             if getattr(self, name) < 1:
                 raise UsageError(f"resources.{name}: {getattr(self, name)} is not at least 1")
         for name in ("worker_cpus", "caption_cpus", "fetch_cpus"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"resources.{name}: {getattr(self, name)} is not above 0")
-        for name in ("chunk_s", "stall_s"):
+        if not 0 <= self.storage_budget <= 1:
+            raise UsageError(f"resources.storage_budget: {self.storage_budget} is not between 0 and 1")
+        for name in ("chunk_s", "stall_s", "file_s"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"resources.{name}: {getattr(self, name)} is not above 0")
         not_negative = ("worker_gpus", "worker_memory", "caption_gpus", "caption_memory", "restarts")

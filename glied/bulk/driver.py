@@ -24,18 +24,16 @@ from glied.bulk.lost import lost_rows
 from glied.bulk.manifest import INPUT, Manifest, Unit
 from glied.bulk.progress import Progress
 from glied.bulk.sinks import FAILED, OK
+from glied.bulk.sources import fetch
 from glied.bulk.sources.fetch import STORAGE
 from glied.bulk.summary import Example, Summary
 from glied.bulk.tables import conform, seconds_of
 from glied.errors import JobError
+from glied.redaction import shown
 from glied.run_folder import CommittedUnit, Listing
 
 log = logging.getLogger(__name__)
 
-STORAGE_SHARE = 0.05
-"""A unit with a larger share of rows that storage could not deliver is not committed."""
-MAX_BROKEN_UNITS = 3
-"""After so many of them the job stops: storage is down, or the credentials are wrong."""
 CHUNKS_PER_WORKER = 8
 """At least so many, while there are images enough."""
 IN_FLIGHT_UNITS = 2_000
@@ -53,6 +51,7 @@ class _Work:
     Attributes:
         earlier: rows of the generation before it, if there is one.
         todo: numbers of the images to describe.
+        alone: each of them is a chunk of its own.
         arrived: described rows, by the number of the first image.
     """
 
@@ -60,6 +59,7 @@ class _Work:
     generation: int
     earlier: pa.Table | None
     todo: frozenset[int]
+    alone: bool = False
     arrived: dict[int, pa.Table] = field(default_factory=dict)
 
     def missing(self) -> list[int]:
@@ -237,7 +237,10 @@ class Driver:
             rows = self._decoded(unit, generation, data)
             statuses = rows["status"].to_pylist()
             todo = frozenset(row for row, status in enumerate(statuses) if status == FAILED)
-            yield _Work(unit, generation + 1, rows, todo)
+            # What failed once may do harm; not so what only could not be fetched.
+            kinds = rows["error_kind"].to_pylist()
+            alone = any(not fetch.is_failure(str(kinds[row])) for row in todo)
+            yield _Work(unit, generation + 1, rows, todo, alone)
 
     def _do(self, works: Iterable[_Work], progress: Progress) -> None:
         """Work in windows, each in a bounded number of rounds."""
@@ -279,8 +282,8 @@ class Driver:
         return min(resources.chunk_images, -(-missing // (resources.workers * CHUNKS_PER_WORKER)))
 
     def _chunks(self, work: _Work, images: int) -> list[Chunk]:
-        if work.earlier is not None:
-            images = 1  # a retry: what failed once may do harm
+        if work.alone:
+            images = 1
         pieces: list[Chunk] = []
         for first, last in _ranges(work.missing()):
             table = self._with_input(work.unit.table.slice(first, last - first))
@@ -315,7 +318,11 @@ class Driver:
             rows = lost_rows(self.job, work.unit.table.take(missing), self.plan.columns)
             for position, row in enumerate(missing):
                 work.arrived[row] = rows.slice(position, 1)
-                log.error("%s was lost in %d rounds", rows["uri"][position], self.job.resources.rounds)
+                log.error(
+                    "%s was lost in %d rounds",
+                    shown(rows["uri"][position].as_py()),
+                    self.job.resources.rounds,
+                )
             self._finish(work)
 
     def _finish(self, work: _Work) -> None:
@@ -384,16 +391,16 @@ class Driver:
 
     def _storage_failed(self, unit: Unit, table: pa.Table, counts: Counts) -> bool:
         failures = counts.errors.get(STORAGE, 0)
-        if failures <= STORAGE_SHARE * table.num_rows:
+        if failures <= self.job.resources.storage_budget * table.num_rows:
             return False
         rows = table.select(["error_kind", "error", "uri"]).to_pylist()
         first = next(row for row in rows if row["error_kind"] == STORAGE)
         self.broken[unit.index] = (
             f"unit {unit.index} is not committed: storage failed for {failures} of {table.num_rows} images, "
-            f"first {first['uri']}: {first['error']}"
+            f"first {shown(first['uri'])}: {first['error']}"
         )
         log.error(self.broken[unit.index])
-        if len(self.broken) >= MAX_BROKEN_UNITS:
+        if len(self.broken) >= self.job.resources.broken_units:  # it is down, or the credentials are wrong
             raise JobError(f"storage failed in {len(self.broken)} units; {self.broken[unit.index]}")
         return True
 
@@ -403,7 +410,7 @@ class Driver:
         for row in table.select(self.job.schema.names).to_pylist():
             text = self.job.example(row) if row["status"] == OK else None
             if text is not None and len(self.examples) < EXAMPLES:
-                self.examples.append(Example(row["id"], text))
+                self.examples.append(Example(shown(row["id"]), text))
 
 
 def _ranges(numbers: list[int]) -> Iterator[tuple[int, int]]:

@@ -34,7 +34,7 @@ from glied import placement, ray_runtime
 from glied.bulk import parallel
 from glied.bulk.chunks import Chunk, FetchStage, Pool, Result, StageFactory, StreamBroken
 from glied.bulk.config import ResourcesConfig
-from glied.bulk.tables import from_ipc, merged, seconds_of, to_ipc, with_seconds
+from glied.bulk.tables import from_ipc, seconds_of, to_ipc, with_seconds
 from glied.errors import JobError, UsageError
 
 log = logging.getLogger(__name__)
@@ -45,8 +45,6 @@ Answer = TypeVar("Answer")
 
 SECONDS = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
 """Bounds of the histogram's buckets."""
-UNKNOWN_AT_ONCE = 4
-"""Most files read at once where their sizes are not known; fewer where those before them were large."""
 LARGE_CHUNK = 4 << 20
 """Bytes of a chunk after which a process returns its memory, which costs a small one too much."""
 M_MMAP_THRESHOLD = -3
@@ -63,6 +61,8 @@ TASKS_AHEAD = 64
 """Tasks that read shards, at once or waiting for a place."""
 FETCHES_PER_WORKER = 4
 """At least so many fetching tasks, as far as there are chunks."""
+MOST_GATHERED = 16
+"""Chunks that a fetching task has at most."""
 MAX_BLOCKS = 2_000
 """Blocks that the chunks of a round are dealt to."""
 
@@ -155,15 +155,16 @@ class RayStream:
     ) -> Dataset:
         resources = self.resources
         retries = 0 if alone else resources.restarts
-        # A row group of a Parquet file is read for many chunks; yet the first ones should not wait for it.
-        together = len(chunks) // (FETCHES_PER_WORKER * resources.workers)
+        # A row group of a Parquet file is read for many chunks, and slow hosts are waited for together; yet
+        # the first chunks should not wait for that.
+        together = min(MOST_GATHERED, len(chunks) // (FETCHES_PER_WORKER * resources.workers))
         rows = [
             {
-                "unit": some[0].unit,
+                "units": [chunk.unit for chunk in some],
                 "starts": [chunk.start for chunk in some],
                 "tables": [to_ipc(chunk.table) for chunk in some],
             }
-            for some in _of_one_file(chunks, max(1, together) if self.fetch.keeps and not alone else 1)
+            for some in _of_one_file(chunks, max(1, together) if self.fetch.gathers and not alone else 1)
         ]
         dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
         dataset = dataset.map_batches(
@@ -266,8 +267,8 @@ class Shortage(logging.Handler):
 
 
 def _of_one_file(chunks: Iterable[Chunk], most: int) -> Iterator[list[Chunk]]:
-    """Up to `most` neighbors of a unit whose images lie in one file."""
-    for _, same in groupby(chunks, key=lambda chunk: (chunk.unit, chunk.table["file"][0].as_py())):
+    """Up to `most` neighbors whose images lie in one file, or in files of their own."""
+    for _, same in groupby(chunks, key=lambda chunk: chunk.table["file"][0].as_py()):
         while some := list(islice(same, most)):
             yield some
 
@@ -377,7 +378,7 @@ class Metrics:
 
 
 class _FetchChunks:
-    """The fetching task: a chunk as one row, or as several where its files are larger than was known."""
+    """The fetching task: each chunk as one row, or as several where its files are larger than was known."""
 
     def __init__(self, fetch: FetchStage, size: int) -> None:
         self.fetch = fetch
@@ -387,30 +388,22 @@ class _FetchChunks:
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         _use_malloc(keep_large=False)
         row = batch.to_pylist()[0]
+        units, starts = row["units"], row["starts"]
+        tables = [from_ipc(table) for table in row["tables"]]
+        clock = time.perf_counter()
         try:
-            for start, table in zip(row["starts"], row["tables"], strict=True):
-                yield from self._chunk(row["unit"], start, from_ipc(table))
+            for number, piece in self._pieces(tables):
+                seconds = {"fetch": time.perf_counter() - clock}
+                yield _row(units[number], starts[number], with_seconds(piece, seconds))
+                starts[number] += piece.num_rows
+                clock = time.perf_counter()
         finally:
             self.fetch.forget()
 
-    def _chunk(self, unit: int, first: int, chunk: pa.Table) -> Iterator[pa.Table]:
-        known = chunk["size"].null_count == 0
-        step = chunk.num_rows if known else UNKNOWN_AT_ONCE
-        waiting: list[pa.Table] = []
-        start = done = size = 0
-        while done < chunk.num_rows:
-            waiting.append(self._read(chunk.slice(done, step)))
-            done += waiting[-1].num_rows
-            size += waiting[-1].nbytes
-            step = max(1, min(step, self.size * done // size))  # what fills a chunk, if like those so far
-            if done == chunk.num_rows or sum(one.nbytes for one in waiting) >= self.size / 2:
-                yield _row(unit, first + start, merged(waiting))
-                start, waiting = done, []
-
-    def _read(self, images: pa.Table) -> pa.Table:
-        clock = time.perf_counter()
-        table = self.fetch(images)
-        return with_seconds(table, {"fetch": time.perf_counter() - clock})
+    def _pieces(self, tables: list[pa.Table]) -> Iterator[tuple[int, pa.Table]]:
+        if any(table["size"].null_count for table in tables):
+            return self.fetch.pieces(tables, self.size)
+        return enumerate(map(self.fetch, tables))
 
 
 class _DescribeChunk:

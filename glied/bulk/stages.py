@@ -19,6 +19,7 @@ from glied.bulk.sources import fetch
 from glied.captioner.captioner import Caption, Captioner
 from glied.datasets import features
 from glied.errors import ImageError
+from glied.redaction import redacted
 from glied.vision.attributes import AttributePredictor
 from glied.vision.decoding import Decoded
 from glied.vision.images import Picture
@@ -291,7 +292,7 @@ def _one_ahead(items: Iterable[T]) -> Iterator[T]:
 def _outcome(row: Row, pixels: Iterator[Decoded]) -> Picture | Row:
     """The pixels of a fetched row, or the columns that say why there are none."""
     if row["data"] is None:
-        status = FAILED if row["kind"] == fetch.STORAGE else REJECTED
+        status = FAILED if fetch.is_failure(row["kind"]) else REJECTED
         return {"status": status, "error_kind": row["kind"], "error": row["error"]}
     found = next(pixels)
     if isinstance(found, Picture):
@@ -306,7 +307,7 @@ def _failure(error: Exception) -> Row:
     else:
         kind = type(error).__name__
         log.warning("an image failed", exc_info=error)
-    return {"status": FAILED, "error_kind": kind, "error": " ".join(str(error).split())[:500]}
+    return {"status": FAILED, "error_kind": kind, "error": redacted(" ".join(str(error).split()))[:500]}
 
 
 def _caption_row(regions: Regions, attributes: list[tuple[str, float]], captions: list[Caption]) -> Row:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 from glied.bulk.config import describe_skipped
 from glied.bulk.sinks import OK
+from glied.bulk.sources.hosts import is_host_failure
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,11 @@ class Summary:
     examples: list[Example]
 
     @property
+    def failed_hosts(self) -> int:
+        """Images that web hosts failed to deliver."""
+        return sum(count for kind, count in self.errors.items() if is_host_failure(kind))
+
+    @property
     def slowest_stage(self) -> str | None:
         """Name of the stage that took most of the workers' time."""
         return max(self.stage_seconds, key=self.stage_seconds.__getitem__, default=None)
@@ -74,7 +80,7 @@ class Summary:
 
     def to_json(self) -> bytes:
         """As summary.json."""
-        content = asdict(self) | {"slowest_stage": self.slowest_stage}
+        content = asdict(self) | {"failed_hosts": self.failed_hosts, "slowest_stage": self.slowest_stage}
         return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
 
     def lines(self) -> list[str]:
@@ -85,6 +91,11 @@ class Summary:
         if self.errors:
             lines.append(
                 "errors: " + ", ".join(f"{count} {kind}" for kind, count in sorted(self.errors.items()))
+            )
+        if self.failed_hosts:
+            lines.append(
+                f"{self.failed_hosts} images failed at web hosts, outside the error budget; "
+                "--output.mode retry_failed asks again"
             )
         if self.skipped_files:
             kinds = describe_skipped(self.skipped_kinds)

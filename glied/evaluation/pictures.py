@@ -19,6 +19,7 @@ from glied.bulk.config import InputConfig, ResourcesConfig
 from glied.bulk.loading import caption_models, regions_fingerprint
 from glied.bulk.manifest import Manifest
 from glied.bulk.sinks import OK
+from glied.bulk.sources.fetch import Fetch
 from glied.bulk.sources.listing import absolute
 from glied.bulk.sources.stored import ReadStore
 from glied.captioner.captioner import Captioner
@@ -79,6 +80,8 @@ def read_pictures(
     """
     source, planned = _images(run_uri, rows, images)
     fetch = fetch_stage(source, ResourcesConfig())
+    if isinstance(fetch, Fetch):  # only rows that the run has read are read again
+        fetch = dataclasses.replace(fetch, uris=None)
     size = resolution or (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
     with DecoderPool(1, resolution=size, missing_rows=source.max_missing_rows) as decoder:
         for start in range(0, len(rows), AT_ONCE):

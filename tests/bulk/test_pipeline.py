@@ -63,9 +63,9 @@ def test_files_of_unknown_size_travel_in_bounded_pieces(tmp_path):
     for number in range(10):
         (tmp_path / f"{number}.jpg").write_bytes(bytes(1000))
     names = [str(tmp_path / f"{number}.jpg") for number in range(10)]
-    for sizes, pieces in (([1000] * 10, [(5, 10)]), ([None] * 10, [(5, 4), (9, 2), (11, 2), (13, 2)])):
+    for sizes, pieces in (([1000] * 10, [(5, 10)]), ([None] * 10, [(5, 3), (8, 3), (11, 3), (14, 1)])):
         chunk = planned(id=names, uri=names, size=sizes)
-        batch = pa.table({"unit": [7], "starts": [[5]], "tables": [[to_ipc(chunk)]]})
+        batch = pa.table({"units": [[7]], "starts": [[5]], "tables": [[to_ipc(chunk)]]})
         rows = [row for one in _FetchChunks(Fetch(), 3000)(batch) for row in one.to_pylist()]
         tables = [from_ipc(row["table"]) for row in rows]
         found = [(row["start"], table.num_rows) for row, table in zip(rows, tables, strict=True)]

@@ -293,7 +293,7 @@ def test_input_columns_pass_through(configure, tmp_path, photos):
         {"uri": str(photos / name), "caption": f"alt {name}", "n": 1} for name in ("cmyk.jpg", "text.jpg")
     ]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, [*rows, {"uri": "gone.jpg", "n": [2]}])))
-    options = [f"--input.uri={tmp_path / 't.jsonl'}", "--input.form=table"]
+    options = [f"--input.uri={tmp_path / 't.jsonl'}", "--input.form=table", f'--input.allow=["{photos}"]']
     summary = execute(configure(*options), form="table")
     assert summary.statuses == {"ok": 1, "rejected": 2}
     found = read_rows(tmp_path / "out")

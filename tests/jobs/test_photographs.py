@@ -48,6 +48,7 @@ def config_of(kind: str) -> str:
 
 def extract_here(split: str) -> dict[str, int]:
     table = [f"--input.uri=data/coco_tiny/{split}/images.csv", "--input.form=table", "--input.id_column=id"]
+    table.append("--input.allow=[data/own_tiny/images]")
     output = f"--output.uri=runs/coco_tiny/features/{split}"
     config = parse(ExtractRegionsConfig, [config_of("extract"), *table, output])
     fetch = fetch_stage(config.input, config.resources)

@@ -1,15 +1,21 @@
 """Fetching the bytes of a chunk of images.
 
-Files go through `storage` with threads, http(s) through `web`. Only storage can fail here: such a failure is
-retried a bounded number of times and then becomes the row's error, never the image's fault.
+Files go through `storage` with threads, http(s) through `hosts` and `web`. Beside the image, two parties
+may be at fault: the run's own storage, whose failures are of kind `STORAGE` and count for the alarm, and web
+hosts that a table names, whose failures have kinds of their own. Both are tried a bounded number of times.
 """
 
+import dataclasses
 import functools
+import logging
+import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -17,14 +23,18 @@ import pyarrow as pa
 from glied import storage
 from glied.bulk import tables
 from glied.bulk.manifest import INPUT
-from glied.bulk.sources import archives
+from glied.bulk.sources import archives, hosts
 from glied.bulk.sources.archives import Place
 from glied.bulk.sources.cells import BAD_ROW, image_in
 from glied.bulk.sources.columns import distinct, passed, passed_name
-from glied.bulk.sources.uri_tables import resolve
+from glied.bulk.sources.hosts import HostError, PatientReader
+from glied.bulk.sources.row_uris import RowUris
 from glied.bulk.sources.web import WebReader
 from glied.datasets import parquet
-from glied.errors import GliedError, ImageError
+from glied.errors import ImageError
+from glied.redaction import redacted, shown
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -32,6 +42,10 @@ Row = dict[str, Any]
 STORAGE = "storage"
 """Kind of error of a row whose bytes could not be read."""
 TOO_LARGE = "too_large"
+WAITING = 16
+"""Rows of a table that are under way for each file that is read at once; most of them wait for hosts."""
+ROOM = 8
+"""No more files are read ahead while so many pieces of rows wait for one before them."""
 SIDECAR_BYTES = 1 << 20
 """Longer .json and .txt members do not pass through."""
 _TAR_PADDING = 2048
@@ -61,6 +75,8 @@ class Fetch:
         max_bytes: larger files are not read; their rows are the image's fault.
         pause: seconds before the second attempt, doubled for each further one.
         web: reads http(s).
+        uris: what the rows of tables may name; None where they need no second look.
+        file_s: longest time for a file of a storage other than local disks and S3, all attempts together.
         rows: reads the rows of form parquet, and keeps a row group for the next chunk.
     """
 
@@ -71,14 +87,14 @@ class Fetch:
     attempts: int = 4
     max_bytes: int = 1 << 28
     pause: float = 0.5
-    web: WebReader = field(default_factory=WebReader)
+    web: PatientReader = field(default_factory=lambda: PatientReader(reader=WebReader()))
+    uris: RowUris | None = None
+    file_s: float = 120.0
     rows: parquet.RowReader = field(default_factory=parquet.RowReader)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Rows of the manifest to `FETCHED` and what passes through; one row out per row in, in order."""
-        columns = [name for name in table.column_names if name.startswith(INPUT)]
-        rows = table.drop_columns(columns).to_pylist()
-        passing = table.select(columns).rename_columns([name.removeprefix(INPUT) for name in columns])
+        rows, passing = _divided(table)
         if self.form == "webdataset":
             fetched = self._by_file(rows, self._tar_rows)
             passing = _with_sidecars(passing, fetched)
@@ -86,15 +102,26 @@ class Fetch:
             fetched, passing = self._from_parquet(rows, passing)
         else:
             fetched = self._from_files(rows)
-        result = pa.Table.from_pylist(fetched, schema=FETCHED)
-        for name in passing.column_names:  # never as Python values, which hold less than Arrow's
-            result = result.append_column(passing.schema.field(name), passing[name])
-        return result
+        return _fetched(fetched, passing)
+
+    def pieces(self, tables: Sequence[pa.Table], size: int) -> Iterator[tuple[int, pa.Table]]:
+        """As `__call__` for several tables with files of unknown sizes, in pieces of about `size` bytes.
+
+        Yields:
+            The number of the table that a piece is of, and the piece; in order.
+        """
+        divided = [_divided(table) for table in tables]
+        fetched = self._ahead([row for rows, _ in divided for row in rows], size)
+        for number, (rows, passing) in enumerate(divided):
+            first = 0
+            for some in _filled(islice(fetched, len(rows)), size):
+                yield number, _fetched(some, passing.slice(first, len(some)))
+                first += len(some)
 
     @property
-    def keeps(self) -> bool:
-        """Whether a row group is kept for the next chunk."""
-        return self.form == "parquet"
+    def gathers(self) -> bool:
+        """For Parquet, of which a row group is kept, and tables, whose hosts are waited for together."""
+        return self.form in ("parquet", "table")
 
     def forget(self) -> None:
         """Let go of that row group."""
@@ -109,22 +136,49 @@ class Fetch:
         return fetched
 
     def _from_files(self, rows: list[Row]) -> list[Row]:
+        if self.form == "table":
+            return list(self._ahead(rows, 2 * self.max_bytes))
         with ThreadPoolExecutor(self.threads) as pool:
-            return list(pool.map(self._file, rows))
+            return list(pool.map(functools.partial(self._file, slot=nullcontext()), rows))
 
-    def _file(self, row: Row) -> Row:
+    def _ahead(self, rows: Sequence[Row], size: int) -> Iterator[Row]:
+        """The rows in order, read ahead by many threads, of which most wait for hosts.
+
+        Memory stays bounded: what is larger than half of `size` is read when its turn has come.
+        """
+        small = dataclasses.replace(self, max_bytes=min(size // 2, self.max_bytes))
+        slots = threading.BoundedSemaphore(self.threads)
+        room = _Room(ROOM * size)
+
+        def read(number: int, row: Row) -> Row:
+            room.wait(number)
+            fetched = small._file(row, slots)
+            room.hold(len(fetched["data"] or b""))
+            return fetched
+
+        pool = ThreadPoolExecutor(self.threads * WAITING)
+        try:
+            futures = deque(pool.submit(read, number, row) for number, row in enumerate(rows))
+            for number, row in enumerate(rows):
+                room.turn(number)
+                fetched = futures.popleft().result()
+                room.hold(-len(fetched["data"] or b""))
+                if fetched["kind"] == TOO_LARGE and small.max_bytes < self.max_bytes:
+                    fetched = self._file(row, slots)
+                yield fetched
+        finally:
+            room.turn(len(rows))
+            pool.shutdown(cancel_futures=True)
+
+    def _file(self, row: Row, slot: AbstractContextManager[object]) -> Row:
         if row["fault"] is not None:
             return _fault(row)
         if row["size"] is not None and row["size"] > self.max_bytes:
             return self._oversized(row, row["size"])
-        uri = row["uri"]
-        if uri.startswith(("http://", "https://")):
-            read = functools.partial(self.web.read, uri)
-        else:
-            read = functools.partial(self._read_file, uri, row["size"])
         try:
-            return _read(row, self.retried(read))
-        except ImageError as error:
+            uri = row["uri"] if self.uris is None else self.uris.checked(row["uri"])
+            return _read(row, self._bytes(uri, row["size"], slot))
+        except (ImageError, HostError) as error:
             return _failed(row, error.kind, error.message)
         except FileNotFoundError:
             # What was listed has a size: it has vanished.
@@ -132,6 +186,41 @@ class Fetch:
             return _failed(row, missing, "there is no such file")
         except Unreadable as error:
             return _failed(row, STORAGE, str(error))
+
+    def _bytes(self, uri: str, listed: int | None, slot: AbstractContextManager[object]) -> bytes:
+        scheme = uri.partition("://")[0].lower() if "://" in uri else "file"
+        if scheme in ("http", "https"):
+            try:
+                return self.web.read(uri, max_bytes=self.max_bytes, slot=slot)
+            except (ImageError, HostError):
+                raise
+            except Exception as error:  # what a host sends may bring out any fault of the client
+                log.warning("%s: no answer that can be read", shown(uri), exc_info=error)
+                raise HostError(hosts.BAD_ANSWER, f"{type(error).__name__}: {error}", host="") from error
+        read = functools.partial(self.retried, functools.partial(self._read_file, uri, listed))
+        with slot:
+            return read() if scheme in ("file", "s3") else self._bounded(uri, read)
+
+    def _bounded(self, uri: str, read: Callable[[], bytes]) -> bytes:
+        """The result of `read`, unless its storage is silent for too long, or failed several times just now.
+
+        Raises:
+            Unreadable: it is, or did.
+        """
+        place = "/".join(uri.split("/")[:3])
+        memory = self.web.memory
+        began = time.monotonic()
+        try:
+            memory.check(place)
+            data = within(self.file_s, read)
+        except HostError as error:
+            raise Unreadable(error.message) from error
+        except Unreadable as error:
+            failure = HostError(hosts.UNREACHABLE, str(error), host=place, reached=False)
+            memory.failed(failure, began=began)
+            raise
+        memory.succeeded(place)
+        return data
 
     def _read_file(self, uri: str, listed: int | None) -> bytes:
         try:
@@ -151,19 +240,20 @@ class Fetch:
             FileNotFoundError: there is no such file.
             Unreadable: it failed each time.
         """
-        message = ""
-        for attempt in range(self.attempts):
-            if attempt:
-                time.sleep(self.pause * 2 ** (attempt - 1))
+        attempts = 0
+        while True:
+            attempts += 1
             try:
                 return read()
-            except FileNotFoundError:
+            except (FileNotFoundError, ImageError, pa.ArrowException):
                 raise
-            except (OSError, GliedError) as error:
-                if isinstance(error, ImageError):
-                    raise
-                message = " ".join(str(error).split())
-        raise Unreadable(f"not readable in {self.attempts} attempts: {message}")
+            except Exception as error:  # the clients of storages have no common base
+                # To wait for a silent storage is what takes long.
+                silent = isinstance(error.__cause__ or error, TimeoutError)
+                if attempts >= (min(2, self.attempts) if silent else self.attempts):
+                    message = " ".join(str(error).split()) or type(error).__name__
+                    raise Unreadable(f"not readable in {attempts} attempts: {message}") from error
+            time.sleep(self.pause * 2 ** (attempts - 1))
 
     def _tar_rows(self, uri: str, rows: list[Row]) -> list[Row]:
         """Images and sidecars; members close to each other take one request."""
@@ -224,7 +314,12 @@ class Fetch:
     def _by_path(self, uri: str, rows: list[Row]) -> list[Row]:
         """The rows, after the images that cells of the file only name by their paths were read."""
         folder = uri.rsplit("/", 1)[0]
-        named = [row | {"uri": resolve(row["path"], folder)} for row in rows if "path" in row]
+        rules = self.uris or RowUris.of(uri)
+        named = [
+            row | dict(zip(("uri", "fault_kind", "fault"), rules.plan(row["path"], folder), strict=True))
+            for row in rows
+            if "path" in row
+        ]
         read = iter(self._from_files(named))
         return [next(read) | {"uri": row["uri"]} if "path" in row else row for row in rows]
 
@@ -248,12 +343,94 @@ class Fetch:
         return self._oversized(row, len(image)) if len(image) > self.max_bytes else _read(row, image)
 
 
+def is_failure(kind: str) -> bool:
+    """Whether a row of this kind of error has failed, and its image is not at fault."""
+    return kind == STORAGE or hosts.is_host_failure(kind)
+
+
+class _Room:
+    """Holds back those that read ahead while much of what they read waits for a row before it."""
+
+    def __init__(self, size: int) -> None:
+        """Reading ahead stops at `size` bytes."""
+        self._size = size
+        self._held = 0
+        self._turn = 0
+        self._changed = threading.Condition()
+
+    def wait(self, number: int) -> None:
+        """Return when there is room, or the row's turn has come."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._held < self._size or number <= self._turn)
+
+    def hold(self, size: int) -> None:
+        """Hold so many bytes more."""
+        with self._changed:
+            self._held += size
+            self._changed.notify_all()
+
+    def turn(self, number: int) -> None:
+        """It is this row's turn."""
+        with self._changed:
+            self._turn = number
+            self._changed.notify_all()
+
+
+def _filled(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
+    """Runs of rows with at most `size` bytes of data, at least one each."""
+    some: list[Row] = []
+    held = 0
+    for row in rows:
+        one = len(row["data"] or b"")
+        if some and held + one > size:
+            yield some
+            some, held = [], 0
+        some.append(row)
+        held += one
+    if some:
+        yield some
+
+
+def within(seconds: float, read: Callable[[], T]) -> T:
+    """The result of `read`, which is left to itself when it takes longer.
+
+    Raises:
+        Unreadable: it did.
+    """
+    future: Future[T] = Future()
+
+    def settle() -> None:
+        try:
+            future.set_result(read())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=settle, name="read", daemon=True).start()
+    if not wait([future], timeout=seconds).done:
+        raise Unreadable(f"not read within {seconds:g} s")
+    return future.result()
+
+
+def _divided(table: pa.Table) -> tuple[list[Row], pa.Table]:
+    """Rows of the manifest, and what of them passes through."""
+    columns = [name for name in table.column_names if name.startswith(INPUT)]
+    passing = table.select(columns).rename_columns([name.removeprefix(INPUT) for name in columns])
+    return table.drop_columns(columns).to_pylist(), passing
+
+
+def _fetched(rows: list[Row], passing: pa.Table) -> pa.Table:
+    result = pa.Table.from_pylist(rows, schema=FETCHED)
+    for name in passing.column_names:  # never as Python values, which hold less than Arrow's
+        result = result.append_column(passing.schema.field(name), passing[name])
+    return result
+
+
 def _fault(row: Row) -> Row:
     return _failed(row, row["fault_kind"], row["fault"])
 
 
 def _failed(row: Row, kind: str, error: str) -> Row:
-    return {"id": row["id"], "uri": row["uri"], "data": None, "kind": kind, "error": error}
+    return {"id": row["id"], "uri": row["uri"], "data": None, "kind": kind, "error": redacted(error)}
 
 
 def _read(row: Row, data: bytes) -> Row:

@@ -1,7 +1,7 @@
 """A feature store as the input of a run: images whose regions are there already."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -62,9 +62,13 @@ class ReadStore:
     rows: parquet.RowReader = field(default_factory=parquet.RowReader)
 
     @property
-    def keeps(self) -> bool:
-        """Always."""
+    def gathers(self) -> bool:
+        """Always: a row group is kept."""
         return True
+
+    def pieces(self, tables: Sequence[pa.Table], size: int) -> Iterator[tuple[int, pa.Table]]:
+        """A piece per table."""
+        yield from enumerate(map(self, tables))
 
     def forget(self) -> None:
         """Let go of the row group."""

@@ -27,6 +27,7 @@ from glied.bulk.sources.columns import (
     unified,
 )
 from glied.bulk.sources.listing import BrokenShard, Files, delivers, with_break
+from glied.bulk.sources.row_uris import RowUris
 from glied.bulk.sources.text_tables import TextRow, TextTable
 from glied.datasets import parquet
 from glied.errors import StorageError, UsageError
@@ -77,6 +78,7 @@ class UriTableSource:
 
     def __init__(self, files: Files) -> None:
         self.files = files
+        self.rules = RowUris.of(files.uri, files.config.allow or ())
         self.skipped = files.skipped
         self.columns = pa.schema([])
 
@@ -116,14 +118,15 @@ class UriTableSource:
         if config.id_column is not None:
             names = id_values(batch.table, config.id_column)
         numbers = range(batch.first, batch.first + len(texts))
+        meant = [
+            self.rules.plan(text, folder) if text else (f"{shard.uri}#{number}", None, None)
+            for text, number in zip(texts, numbers, strict=True)
+        ]
         result = planned(
             id=[name or f"{shard.name}#{number}" for name, number in zip(names, numbers, strict=True)],
-            uri=[
-                resolve(text, folder) if text else f"{shard.uri}#{number}"
-                for text, number in zip(texts, numbers, strict=True)
-            ],
-            fault_kind=[BAD_ROW if problem else None for problem in problems],
-            fault=problems,
+            uri=[uri for uri, _, _ in meant],
+            fault_kind=[BAD_ROW if bad else kind for bad, (_, kind, _) in zip(problems, meant, strict=True)],
+            fault=[bad or problem for bad, (_, _, problem) in zip(problems, meant, strict=True)],
         )
         for name, column in columns:
             result = result.append_column(INPUT + name, column)
@@ -240,13 +243,6 @@ def _problem(raw: str | None, uri_column: str) -> str | None:
     if raw is None or not raw.strip():
         return f"column {uri_column} is empty"
     return None if raw == escaped(raw) else f"column {uri_column} is not valid UTF-8"
-
-
-def resolve(uri: str, folder: str) -> str:
-    """A relative path is meant from the table's folder."""
-    if "://" in uri or uri.startswith("/"):
-        return uri
-    return storage.join(folder, uri)
 
 
 def _schema(tables: list[Table | BrokenShard], config: InputConfig) -> pa.Schema:

@@ -10,9 +10,11 @@ calling it, requests fail instead of going out unchecked.
 """
 
 import contextlib
+import email.utils
 import functools
 import http.client
 import ipaddress
+import logging
 import os
 import re
 import socket
@@ -29,7 +31,10 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError
 from urllib3.util import Url, parse_url
 
+from glied.bulk.sources import hosts
+from glied.bulk.sources.hosts import HostError
 from glied.errors import ImageError, UsageError
+from glied.redaction import shown
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Candidate = tuple[Any, ...]
@@ -79,7 +84,7 @@ class WebReader:
     """Larger bodies are refused; for compressed ones the decoded bytes count."""
     connect_timeout_s: float = 5.0
     """Seconds to reach one address of the host, and again for the TLS handshake."""
-    read_timeout_s: float = 15.0
+    read_timeout_s: float = 10.0
     """Seconds of silence after which an answer is given up."""
     total_timeout_s: float = 60.0
     """Seconds for all of it with its redirects; only a name lookup, bounded by the resolver, may run over."""
@@ -100,27 +105,28 @@ class WebReader:
         if not (self.user_agent.isascii() and self.user_agent.isprintable()):
             raise UsageError(f"user_agent: {self.user_agent!r} has other characters than printable ASCII")
 
-    def read(self, url: str) -> bytes:
-        """The body behind `url`, at most `max_bytes`.
+    def read(self, url: str, max_bytes: int | None = None) -> bytes:
+        """The body behind `url`, at most `max_bytes` of it, by default those of the reader.
 
         Messages name neither the query nor the credentials of a URL: they may be signed or secret.
 
         Raises:
             ImageError: a retry is pointless. Its kind is "bad_url" (no http(s) URL, or one with credentials),
-                "forbidden_address", "not_found", "refused", "too_large" or "too_many_redirects".
-            OSError: it may succeed later: time-outs (`TimeoutError`), name lookups, connections,
-                certificates, truncated or undecodable bodies, status 408, 425, 429, 5xx.
+                "forbidden", "not_found", "refused", "too_large" or "too_many_redirects".
+            HostError: it may succeed later: time-outs, name lookups, connections, certificates, truncated or
+                undecodable bodies, status 408, 425, 429, 5xx.
         """
         _clock.start(self.total_timeout_s, self.read_timeout_s)
         target = _parse(url)
+        limit = self.max_bytes if max_bytes is None else max_bytes
         for _ in range(self.max_redirects + 1):
-            result = self._visit(target)
+            result = self._visit(target, limit)
             if isinstance(result, bytes):
                 return result
             target = result
         raise ImageError("too_many_redirects", f"{_shown(target)}: more than {self.max_redirects} redirects")
 
-    def _visit(self, url: Url) -> bytes | Url:
+    def _visit(self, url: Url, max_bytes: int) -> bytes | Url:
         """The body, or where it has moved."""
         try:
             response = self._request(url)
@@ -128,8 +134,8 @@ class WebReader:
                 location = response.get_redirect_location()
                 if location:
                     return _follow(url, location)
-                _check_status(url, response.status)
-                return self._body(url, response)
+                _check_status(url, response)
+                return _body(url, response, max_bytes)
             finally:
                 # After a complete body this does nothing; a rest is never waited for.
                 response.close()
@@ -150,27 +156,43 @@ class WebReader:
             preload_content=False,
         )
 
-    def _body(self, url: Url, response: urllib3.BaseHTTPResponse) -> bytes:
-        body = bytearray()
-        fits = (response.length_remaining or 0) <= self.max_bytes
-        while fits:
-            # urllib3 inflates no more than what is asked for.
-            data = response.read(min(STEP, self.max_bytes + 1 - len(body)), decode_content=True)
-            if not data:
-                return bytes(body)
-            body += data
-            fits = len(body) <= self.max_bytes
-        raise ImageError("too_large", f"{_shown(url)}: more than the {self.max_bytes} bytes allowed")
+    def _failure(self, url: Url, error: HTTPError) -> HostError:
+        kind, reached, reason = _diagnosis(error)
+        if kind == hosts.TIMEOUT and _clock.left() <= 0:
+            reason = f"not complete within {self.total_timeout_s:g} s"
+        elif kind == hosts.TIMEOUT and not reached:
+            reason = f"no connection within {self.connect_timeout_s:g} s"
+        elif kind == hosts.TIMEOUT:
+            reason = f"silent for {self.read_timeout_s:g} s"
+        return HostError(kind, f"{_shown(url)}: {reason}", host=_host(url), reached=reached)
 
-    def _failure(self, url: Url, error: HTTPError) -> OSError:
-        # To urllib3 a refused connection is a time-out as well.
-        if isinstance(error, NewConnectionError) or not isinstance(error, urllib3.exceptions.TimeoutError):
-            return OSError(f"{_shown(url)}: {_reason(error)}")
-        if _clock.left() <= 0:
-            return TimeoutError(f"{_shown(url)}: not complete within {self.total_timeout_s:g} s")
-        if isinstance(error, ConnectTimeoutError):
-            return TimeoutError(f"{_shown(url)}: no connection within {self.connect_timeout_s:g} s")
-        return TimeoutError(f"{_shown(url)}: silent for {self.read_timeout_s:g} s")
+
+def _body(url: Url, response: urllib3.BaseHTTPResponse, max_bytes: int) -> bytes:
+    body = bytearray()
+    fits = (response.length_remaining or 0) <= max_bytes
+    while fits:
+        # urllib3 inflates no more than what is asked for.
+        data = response.read(min(STEP, max_bytes + 1 - len(body)), decode_content=True)
+        if not data:
+            return bytes(body)
+        body += data
+        fits = len(body) <= max_bytes
+    raise ImageError("too_large", f"{_shown(url)}: more than the {max_bytes} bytes allowed")
+
+
+def _diagnosis(error: HTTPError) -> tuple[str, bool, str]:
+    """Kind of failure, whether the host took the connection, and the reason in words."""
+    reason = _reason(error)
+    if isinstance(error, NewConnectionError):  # to urllib3 a refused connection is a time-out as well
+        return hosts.UNREACHABLE, False, reason
+    if isinstance(error, urllib3.exceptions.SSLError):
+        return hosts.TLS_FAILED, False, reason
+    if isinstance(error, urllib3.exceptions.TimeoutError):
+        return hosts.TIMEOUT, not isinstance(error, ConnectTimeoutError), reason
+    cause = _cause(error)
+    # http.client says BadStatusLine of a closed connection too.
+    lost = isinstance(cause, (http.client.IncompleteRead, ConnectionError, http.client.RemoteDisconnected))
+    return hosts.CONNECTION_LOST if lost else hosts.BAD_ANSWER, True, reason
 
 
 def is_allowed(address: str, allow_private: bool) -> bool:
@@ -294,6 +316,7 @@ def _pool(
     pid: int, scheme: str, host: str, port: int | None, allow_private: bool
 ) -> urllib3.HTTPConnectionPool:
     """The idle connections to a host; `pid` keeps a forked process from using its parent's."""
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # in workers too: its warnings quote whole URLs
     if scheme == "http":
         return _HttpPool(host, port, maxsize=IDLE, allow_private=allow_private)
     return _HttpsPool(host, port, maxsize=IDLE, allow_private=allow_private, ssl_context=_tls())
@@ -315,7 +338,7 @@ def _resolve(host: str, port: int, allow_private: bool) -> list[Candidate]:
         raise ImageError("bad_url", "the host name has an empty or too long part") from error
     for *_, address in candidates:
         if not is_allowed(address[0], allow_private):
-            raise ImageError("forbidden_address", f"{host} is at {address[0]}, which must not be read from")
+            raise ImageError("forbidden", f"{host} is at {address[0]}, which must not be read from")
     return candidates
 
 
@@ -380,25 +403,57 @@ def _follow(url: Url, location: str) -> Url:
         raise ImageError("bad_url", f"{_shown(url)}: redirect to no valid URL") from error
 
 
-def _check_status(url: Url, status: int) -> None:
+def _check_status(url: Url, response: urllib3.BaseHTTPResponse) -> None:
+    status = response.status
+    message = f"{_shown(url)}: status {status}"
+    if status == 206 and not _is_whole(response.headers.get("Content-Range", "")):
+        raise HostError(hosts.BAD_ANSWER, f"{message}, a part that was not asked for", host=_host(url))
     if 200 <= status < 300:
         return
-    message = f"{_shown(url)}: status {status}"
     if status in (404, 410):
         raise ImageError("not_found", message)
-    if status < 200 or status >= 500 or status in RETRIED:
-        raise OSError(message)
+    if status >= 500 or status in RETRIED:
+        pause = _retry_after_s(response.headers.get("Retry-After", ""))
+        raise HostError(f"{hosts.HTTP}{status}", message, host=_host(url), retry_after_s=pause)
+    if status < 200:
+        raise HostError(hosts.BAD_ANSWER, message, host=_host(url))
     raise ImageError("refused", message)
 
 
+def _is_whole(content_range: str) -> bool:
+    """Whether a range is all of the file, or does not say what part it is."""
+    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", content_range.strip())
+    return match is None or (int(match[1]) == 0 and int(match[2]) + 1 == int(match[3]))
+
+
+def _retry_after_s(value: str) -> float:
+    """The seconds that a Retry-After header asks for; 0 if it is none."""
+    value = value.strip()
+    if re.fullmatch(r"\d{1,9}", value):
+        return float(value)
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        moment = email.utils.parsedate_to_datetime(value)
+        return max(0.0, moment.timestamp() - time.time())
+    return 0.0
+
+
+def _host(url: Url) -> str:
+    """Name and port, as `HostError` has them."""
+    return str(url.netloc).lower()
+
+
 def _shown(url: Url) -> str:
-    """What a message may say of a URL: no credentials, no query, nothing endless."""
-    return f"{url.scheme}://{url.netloc}{url.path or '/'}"[:200]
+    """What a message may say of a URL."""
+    return shown(url.url)
+
+
+def _cause(error: HTTPError) -> BaseException | None:
+    return next((arg for arg in error.args if isinstance(arg, Exception)), error.__cause__)
 
 
 def _reason(error: HTTPError) -> str:
     """One line without anything that the server said: it may repeat the query."""
-    cause = next((arg for arg in error.args if isinstance(arg, Exception)), error.__cause__)
+    cause = _cause(error)
     if isinstance(cause, http.client.IncompleteRead):
         return "the body is shorter than announced"
     if isinstance(cause, OSError) and cause.strerror:

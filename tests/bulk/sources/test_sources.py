@@ -247,7 +247,7 @@ class TestUriTables:
     def test_private_addresses_are_refused(self, images):
         (images / "t.csv").write_text("uri\nhttp://127.0.0.1:9/a.jpg\nhttp://169.254.169.254/latest\n")
         table, columns = plan(images / "t.csv", form="table")
-        assert {row["kind"] for row in fetch(table, columns, form="table")} == {"forbidden_address"}
+        assert {row["kind"] for row in fetch(table, columns, form="table")} == {"forbidden"}
 
     def test_columns_are_named(self, images):
         (images / "t.csv").write_text("url\n0.jpg\n")
