@@ -259,6 +259,31 @@ def test_kinds_of_jpeg_that_are_not_decoded_are_named(data, name):
     assert (error.kind, error.message) == ("unsupported", name)
 
 
+# WebP
+
+
+def webp_cases() -> dict[str, bytes]:
+    """The same image with damaged metadata, by the damage."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(Image.fromarray(PIXELS), "WEBP", lossless=True, exif=exif, xmp=b"<x:xmpmeta>" * 9)
+    place = data.index(b"EXIF") + 4
+    sizes = {"too large": 1 << 30, "too small": 2, "zero": 0}
+    cases = {
+        f"size of EXIF {name}": data[:place] + struct.pack("<I", size) + data[place + 4 :]
+        for name, size in sizes.items()
+    }
+    cases["cut within XMP"] = data[:-20]
+    return cases
+
+
+@pytest.mark.parametrize("name", webp_cases())
+def test_a_webp_keeps_its_pixels_whatever_its_metadata(name):
+    found = decode(webp_cases()[name])
+    turned = name == "cut within XMP"  # where EXIF is whole
+    np.testing.assert_array_equal(found, np.rot90(PIXELS, -1) if turned else PIXELS)
+
+
 # TIFF
 
 
