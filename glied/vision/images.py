@@ -202,11 +202,9 @@ def _check_tiff(image: TiffImageFile, data: bytes, limits: _Limits) -> None:
         raise ImageError("unsupported", kind)
     count, size = tiff.tiles(image)
     limits.check_size(size)
-    tile = size[0] * size[1]
-    limits.check_work(count, tile, "tiles")
+    limits.check_work(count, size[0] * size[1], "tiles")
     if tiff.is_jpeg(image):
-        largest = max(tile, image.width * image.height // max(count, 1))
-        limits.check_work(data.count(jpeg.SCAN_MARKER), largest, "scans")
+        limits.check_work(data.count(jpeg.SCAN_MARKER), tiff.largest_piece(image), "scans")
 
 
 def _without_metadata(data: bytes) -> Iterator[bytes]:

@@ -10,7 +10,7 @@ from glied.errors import ImageError
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
-_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ROWS_PER_STRIP = 256, 257, 258, 259, 262, 278
 _PLANAR, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _FORMAT = 284, 322, 323, 324, 339
 _SEPARATE = 2
 _WHITE_IS_ZERO = 0
@@ -83,6 +83,15 @@ def tiles(image: TiffImageFile) -> tuple[int, tuple[int, int]]:
     if not isinstance(width, int) or not isinstance(height, int):
         raise ImageError("corrupt", f"the header says {width!r} x {height!r} pixels a tile")
     return len(_numbers(tags, _TILE_OFFSETS)), (width, height)
+
+
+def largest_piece(image: TiffImageFile) -> int:
+    """Pixels of a tile or a strip."""
+    count, (width, height) = tiles(image)
+    if count:
+        return width * height
+    rows = min([*_numbers(image.tag_v2, _ROWS_PER_STRIP), image.height])
+    return image.width * rows
 
 
 def is_jpeg(image: TiffImageFile) -> bool:

@@ -570,6 +570,14 @@ def test_a_tiff_of_jpegs_of_many_scans_is_refused_at_once():
     assert (error.kind, "scans" in error.message) == ("too_large", True)
 
 
+def test_a_tiff_of_many_jpegs_is_decoded():
+    image = photograph(2400, 300)
+    data = encoded(image, "TIFF", compression="jpeg", quality=95, strip_size=300 * 3 * 16)
+    assert data.count(b"\xff\xda") > 100
+    found = decode(data, max_pixels=2400 * 300)
+    assert np.abs(found.astype(int) - np.asarray(image)).mean() < 12
+
+
 def test_a_jpeg_2000_of_too_many_layers_is_refused_at_once():
     data = encoded(Image.new("L", (1000, 1000)), "JPEG2000", no_jp2=True, tile_size=(8, 8))
     place = data.index(b"\xff\x52") + 6
