@@ -295,7 +295,8 @@ def tiff(
     order: str = "<",
     form: int = 1,
     planes: bool = False,
-    zipped=False,
+    zipped: bool = False,
+    more: dict[int, list[int]] | None = None,
 ) -> bytes:
     """A TIFF of one strip, or one of each plane; samples [h, w, channels] of as many bytes as they take."""
     height, width, channels = samples.shape
@@ -318,6 +319,7 @@ def tiff(
         279: [len(strip) for strip in strips],
         284: [2 if planes else 1],
         339: [form] * channels,
+        **(more or {}),
     }
     start = 8 + 2 + 12 * (len(values) + 1) + 4
     places = [start + sum(map(len, strips[:index])) for index in range(len(strips))]
@@ -402,6 +404,17 @@ def test_a_tiff_says_what_it_is_that_is_not_decoded():
     assert refusal(data).message == "TIFF: 32-bit float samples, RGB"
     data, _ = TIFFS["rgb 16-bit u > planes"]
     assert refusal(data).message == "TIFF: 16-bit samples, RGB, in planes"
+
+
+def test_a_raw_photograph_is_refused_rather_than_read_as_its_thumbnail():
+    samples = PIXELS[..., :1]
+    layout = {"bits": 8, "order": "<", "form": 1, "planes": False, "zipped": False}
+    thumbnail = {254: [1], 330: [8]}
+    error = refusal(tiff(samples, 1, **layout, more=thumbnail))
+    assert (error.kind, "DNG" in error.message) == ("unsupported", True)
+    for tags in ({254: [1]}, {254: [0], 330: [8]}):  # a reduced picture alone; a picture with smaller ones
+        found = decode(tiff(samples, 1, **layout, more=tags))
+        np.testing.assert_array_equal(found, np.repeat(samples, 3, axis=2))
 
 
 # JPEG 2000 and Netpbm
