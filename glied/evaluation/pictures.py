@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from glied import storage
+from glied import run_folder, storage
 from glied.bulk import manifest
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, fetch_stage
 from glied.bulk.config import InputConfig, ResourcesConfig
@@ -40,19 +40,15 @@ AT_ONCE = 16
 """Images whose bytes and pixels are in memory together."""
 
 
-def read_record(run_uri: str) -> dict[str, Any]:
+def _record(run_uri: str) -> dict[str, Any]:
     """The run.json of a run.
 
     Raises:
         UsageError: the folder holds no run.
     """
-    uri = storage.join(run_uri, "run.json")
-    try:
-        record = json.loads(storage.read_bytes(uri))
-        if not {"input", "config", "fingerprint"} <= record.keys():
-            raise ValueError("it lacks input, config or fingerprint")
-    except (FileNotFoundError, ValueError, AttributeError) as error:
-        raise UsageError(f"{uri} is not the record of a run: {error}") from error
+    record = run_folder.read_record(run_uri)
+    if record is None or not {"input", "config"} <= record.keys():
+        raise UsageError(f"{run_uri}/run.json is not that of a run: it is missing, or lacks input or config")
     return record
 
 
@@ -106,7 +102,7 @@ def sees_images(run_uri: str, images: str | None = None) -> bool:
 def _images(run_uri: str, rows: Sequence[Row], images: str | None) -> tuple[InputConfig, dict[str, pa.Table]]:
     """How the images of a run are read, and one planned row of each by its id."""
     plan = _plan(run_uri)
-    source = build(InputConfig, read_record(run_uri)["input"])
+    source = build(InputConfig, _record(run_uri)["input"])
     if images is not None:
         root = absolute(images)
         uris = {row["id"]: storage.join(root, row["id"]) for row in rows}
@@ -116,7 +112,7 @@ def _images(run_uri: str, rows: Sequence[Row], images: str | None) -> tuple[Inpu
         return source, _by_id(_first(plan, len(rows)))
     folder = source.uri.rstrip("/").removesuffix("/features")
     store = manifest.load(folder)
-    made_from = read_record(folder)["input"] if store is not None else {}
+    made_from = _record(folder)["input"] if store is not None else {}
     if store is None or made_from.get("form") not in IMAGE_FORMS:  # features from elsewhere
         return source, {}
     return build(InputConfig, made_from), _search(store, {row["id"] for row in rows})
@@ -194,7 +190,7 @@ class Explainer:
         Raises:
             UsageError: a checkpoint is missing or is not the one that captioned the run.
         """
-        record = read_record(run_uri)
+        record = _record(run_uri)
         factory = caption_factory(_runnable(build(CaptionDatasetConfig, record["config"])))
         extractor, captioner = caption_models(factory)
         mine = {"regions": regions_fingerprint(factory, extractor), "captioner": captioner.digest}

@@ -17,7 +17,7 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from glied.errors import ImageError
-from glied.vision import formats, jpeg, jpeg2000, png, tiff
+from glied.vision import formats, jpeg, jpeg2000, png, tiff, webp
 
 MAX_PIXELS = 100_000_000
 MAX_SIDE = 65_535
@@ -202,19 +202,17 @@ def _check_tiff(image: TiffImageFile, data: bytes, limits: _Limits) -> None:
         raise ImageError("unsupported", kind)
     count, size = tiff.tiles(image)
     limits.check_size(size)
-    tile = size[0] * size[1]
-    limits.check_work(count, tile, "tiles")
+    limits.check_work(count, size[0] * size[1], "tiles")
     if tiff.is_jpeg(image):
-        largest = max(tile, image.width * image.height // max(count, 1))
-        limits.check_work(data.count(jpeg.SCAN_MARKER), largest, "scans")
+        limits.check_work(data.count(jpeg.SCAN_MARKER), tiff.largest_piece(image), "scans")
 
 
 def _without_metadata(data: bytes) -> Iterator[bytes]:
     """The same image with less metadata each time: without any but the orientation, and without that, too."""
-    for kind in (png, jpeg):
-        if (kind is png and png.is_png(data)) or (kind is jpeg and jpeg.is_jpeg(data)):
-            less = kind.without_metadata(data, exif=True)
-            least = kind.without_metadata(data, exif=False)
+    known = ((png.is_png, png.without_metadata), (jpeg.is_jpeg, jpeg.without_metadata))
+    for is_it, without_metadata in (*known, (webp.is_webp, webp.without_metadata)):
+        if is_it(data):
+            less, least = without_metadata(data, exif=True), without_metadata(data, exif=False)
             yield from (one for one in (less, least) if one != data)
 
 

@@ -10,8 +10,9 @@ from glied.errors import ImageError
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
-_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ROWS_PER_STRIP = 256, 257, 258, 259, 262, 278
 _PLANAR, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _FORMAT = 284, 322, 323, 324, 339
+_SUBFILE_TYPE, _SUB_DIRECTORIES = 254, 330
 _SEPARATE = 2
 _WHITE_IS_ZERO = 0
 _JPEG = (6, 7)
@@ -37,6 +38,8 @@ _PHOTOMETRICS = {
 def decoded_wrong(image: TiffImageFile) -> str | None:
     """Description of a TIFF that Pillow opens, but whose pixels it gets wrong."""
     tags = image.tag_v2
+    if any(number & 1 for number in _numbers(tags, _SUBFILE_TYPE)) and _SUB_DIRECTORIES in tags:
+        return "TIFF: its first picture is a thumbnail, as in raw photographs (DNG, NEF, ARW)"
     bits = max(_numbers(tags, _BITS), default=1)
     in_planes = tags.get(_PLANAR, 1) == _SEPARATE and tags.get(_COMPRESSION, 1) == 1
     # For signed, float and 32-bit samples there is no agreement on which values are black and white.
@@ -83,6 +86,15 @@ def tiles(image: TiffImageFile) -> tuple[int, tuple[int, int]]:
     if not isinstance(width, int) or not isinstance(height, int):
         raise ImageError("corrupt", f"the header says {width!r} x {height!r} pixels a tile")
     return len(_numbers(tags, _TILE_OFFSETS)), (width, height)
+
+
+def largest_piece(image: TiffImageFile) -> int:
+    """Pixels of a tile or a strip."""
+    count, (width, height) = tiles(image)
+    if count:
+        return width * height
+    rows = min([*_numbers(image.tag_v2, _ROWS_PER_STRIP), image.height])
+    return image.width * rows
 
 
 def is_jpeg(image: TiffImageFile) -> bool:

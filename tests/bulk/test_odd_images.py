@@ -13,7 +13,7 @@ from PIL import Image
 from glied.bulk import run
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job
 from glied.bulk.chunks import run_here
-from glied.bulk.config import InputConfig, describe_skipped
+from glied.bulk.config import HEIF_EXTENSIONS, IMAGE_EXTENSIONS, InputConfig, describe_skipped
 from glied.bulk.extraction import ExtractRegionsConfig, extract_factory, extract_job
 from glied.bulk.results import read_rows
 from glied.bulk.sources.fetch import Fetch
@@ -170,3 +170,9 @@ def test_a_run_of_an_earlier_version_is_resumed(configure, tmp_path):
     assert execute(configure(f"--input.extensions=[{same}]")).units_done_earlier == 1
     with pytest.raises(UsageError, match=r"input\.extensions was "):
         execute(configure("--input.extensions=[jpg]"))
+
+
+def test_the_page_on_inputs_names_the_extensions_that_are_taken():
+    page = " ".join((Path(__file__).parents[2] / "docs" / "inputs.md").read_text().split())
+    assert f"one of {', '.join(IMAGE_EXTENSIONS)}," in page
+    assert f", {', '.join(HEIF_EXTENSIONS)}." in page

@@ -153,7 +153,7 @@ def test_pictures_are_bounded() -> None:
 def test_images_that_are_gone_leave_their_captions(captioned: Path, tmp_path: Path) -> None:
     record = json.loads((captioned / "run" / "run.json").read_text())
     plan = runs.make_run(tmp_path / "run", [runs.row(name) for name in ("a", "b")], 2)
-    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record | {"run": runs.RUN}))
     report, entries, _ = made(tmp_path, tmp_path / "g.html")
     assert (plan.images, report.pictures) == (2, 0)
     assert report.notes == ["2 of 2 images can no longer be read"]
@@ -281,7 +281,7 @@ def test_the_job_says_where_the_page_is(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--run", "nowhere"], "nowhere is no run"),
+        (["--run", "nowhere"], "nowhere holds no run whose rows are captions"),
         (["--run", "RUN", "--references", "other.json"], "other.json has no references for 6 captioned"),
         (["--run", "part"], "part: 1 of 2 units are done"),
         (["--run", "RUN", "--limit", "0"], "limit is 0"),

@@ -259,6 +259,31 @@ def test_kinds_of_jpeg_that_are_not_decoded_are_named(data, name):
     assert (error.kind, error.message) == ("unsupported", name)
 
 
+# WebP
+
+
+def webp_cases() -> dict[str, bytes]:
+    """The same image with damaged metadata, by the damage."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(Image.fromarray(PIXELS), "WEBP", lossless=True, exif=exif, xmp=b"<x:xmpmeta>" * 9)
+    place = data.index(b"EXIF") + 4
+    sizes = {"too large": 1 << 30, "too small": 2, "zero": 0}
+    cases = {
+        f"size of EXIF {name}": data[:place] + struct.pack("<I", size) + data[place + 4 :]
+        for name, size in sizes.items()
+    }
+    cases["cut within XMP"] = data[:-20]
+    return cases
+
+
+@pytest.mark.parametrize("name", webp_cases())
+def test_a_webp_keeps_its_pixels_whatever_its_metadata(name):
+    found = decode(webp_cases()[name])
+    turned = name == "cut within XMP"  # where EXIF is whole
+    np.testing.assert_array_equal(found, np.rot90(PIXELS, -1) if turned else PIXELS)
+
+
 # TIFF
 
 
@@ -270,7 +295,8 @@ def tiff(
     order: str = "<",
     form: int = 1,
     planes: bool = False,
-    zipped=False,
+    zipped: bool = False,
+    more: dict[int, list[int]] | None = None,
 ) -> bytes:
     """A TIFF of one strip, or one of each plane; samples [h, w, channels] of as many bytes as they take."""
     height, width, channels = samples.shape
@@ -293,6 +319,7 @@ def tiff(
         279: [len(strip) for strip in strips],
         284: [2 if planes else 1],
         339: [form] * channels,
+        **(more or {}),
     }
     start = 8 + 2 + 12 * (len(values) + 1) + 4
     places = [start + sum(map(len, strips[:index])) for index in range(len(strips))]
@@ -377,6 +404,17 @@ def test_a_tiff_says_what_it_is_that_is_not_decoded():
     assert refusal(data).message == "TIFF: 32-bit float samples, RGB"
     data, _ = TIFFS["rgb 16-bit u > planes"]
     assert refusal(data).message == "TIFF: 16-bit samples, RGB, in planes"
+
+
+def test_a_raw_photograph_is_refused_rather_than_read_as_its_thumbnail():
+    samples = PIXELS[..., :1]
+    layout = {"bits": 8, "order": "<", "form": 1, "planes": False, "zipped": False}
+    thumbnail = {254: [1], 330: [8]}
+    error = refusal(tiff(samples, 1, **layout, more=thumbnail))
+    assert (error.kind, "DNG" in error.message) == ("unsupported", True)
+    for tags in ({254: [1]}, {254: [0], 330: [8]}):  # a reduced picture alone; a picture with smaller ones
+        found = decode(tiff(samples, 1, **layout, more=tags))
+        np.testing.assert_array_equal(found, np.repeat(samples, 3, axis=2))
 
 
 # JPEG 2000 and Netpbm
@@ -543,6 +581,14 @@ def test_a_tiff_of_tiles_beyond_the_image_is_refused_at_once():
 def test_a_tiff_of_jpegs_of_many_scans_is_refused_at_once():
     error = timed_refusal(tiled(8000, 8000, (8000, 8000), 1, compression=7))
     assert (error.kind, "scans" in error.message) == ("too_large", True)
+
+
+def test_a_tiff_of_many_jpegs_is_decoded():
+    image = photograph(2400, 300)
+    data = encoded(image, "TIFF", compression="jpeg", quality=95, strip_size=300 * 3 * 16)
+    assert data.count(b"\xff\xda") > 100
+    found = decode(data, max_pixels=2400 * 300)
+    assert np.abs(found.astype(int) - np.asarray(image)).mean() < 12
 
 
 def test_a_jpeg_2000_of_too_many_layers_is_refused_at_once():
