@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 
 from glied import storage
-from glied.errors import UsageError
+from glied.errors import JobError, UsageError
 
 TENSORS = "model.safetensors"
 METADATA = "model.json"
@@ -38,8 +38,14 @@ class Checkpoint:
 def save(
     folder_uri: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any], *, half: bool = False
 ) -> None:
-    """Write a checkpoint folder; `half` stores floating point tensors as float16."""
+    """Write a checkpoint folder; `half` stores floating point tensors as float16 where that can hold them.
+
+    Raises:
+        JobError: a value is not finite; nothing is written.
+    """
     stored = {name: _storable(tensor, half) for name, tensor in tensors.items()}
+    if broken := [name for name, tensor in stored.items() if not _is_finite(tensor)]:
+        raise JobError(f"{folder_uri}: {broken[0]} has values that are not finite; nothing was written")
     storage.write_bytes(storage.join(folder_uri, TENSORS), safetensors.torch.save(stored))
     text = json.dumps(dict(metadata), indent=1, ensure_ascii=False) + "\n"
     storage.write_bytes(storage.join(folder_uri, METADATA), text.encode())
@@ -75,9 +81,13 @@ def weights_digest(model: torch.nn.Module) -> str:
 
 def _storable(tensor: torch.Tensor, half: bool) -> torch.Tensor:
     tensor = tensor.detach().cpu()
-    if half and tensor.is_floating_point():
+    if half and tensor.is_floating_point() and _is_finite(tensor.half()):
         tensor = tensor.half()
     return tensor.contiguous().clone()  # tied parameters share storage, which safetensors refuses
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(tensor.isfinite().all())
 
 
 def _loadable(tensor: torch.Tensor) -> torch.Tensor:

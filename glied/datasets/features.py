@@ -171,19 +171,14 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def image_name(image_id: str) -> str:
-    """The file name of an image in its id, which is the path below the input of the extraction."""
-    return image_id.rsplit("/", 1)[-1]
-
-
-def image_names(uri: str) -> list[str]:
-    """The file names of all images with regions in the store at `uri`; raises as `paths`."""
-    names = []
+def image_ids(uri: str) -> list[str]:
+    """The ids of all images with regions in the store at `uri`; raises as `paths`."""
+    ids = []
     for path in paths(uri):
         with parquet.open_file(path) as file:
             rows = file.read(columns=["id", "count"]).to_pylist()
-        names += [image_name(row["id"]) for row in rows if row["count"] is not None]
-    return names
+        ids += [row["id"] for row in rows if row["count"] is not None]
+    return ids
 
 
 def paths(uri: str) -> list[str]:

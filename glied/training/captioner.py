@@ -5,6 +5,7 @@ A row is an image with all its captions: the image is encoded once and its capti
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +21,7 @@ from glied.captioner.decode import decode
 from glied.captioner.model import CaptionerConfig, CaptioningModel
 from glied.captioner.vocabulary import BOS, EOS, PAD, SPECIAL, Vocabulary, load_words, tokenize
 from glied.datasets import features
+from glied.datasets.cached import Light
 from glied.datasets.captioned import CaptionedRegions
 from glied.errors import UsageError
 from glied.evaluation.text_metrics import cider
@@ -28,6 +30,8 @@ from glied.training.losses import word_cross_entropy
 from glied.training.task import WEIGHT, Row, Split
 from glied.vision.attributes import AttributePredictor, load_attributes
 from glied.vision.regions import RegionBatch
+
+log = logging.getLogger(__name__)
 
 SHOWN = 8
 """Captions of a validation that the run's log keeps."""
@@ -77,7 +81,7 @@ class CaptionBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptionerTask:
+class CaptionerTask(Light):
     """Learns a `CaptioningModel` with cross-entropy; implements `glied.training.task.Task`."""
 
     train: CaptionedRegions
@@ -98,6 +102,31 @@ class CaptionerTask:
         every = (caption for captions in self.train.references.values() for caption in captions)
         return Vocabulary.from_captions(every, self.words.minimum_count)
 
+    def check_words(self) -> None:
+        """Say so where the captioner can name fewer attribute words than it is to see.
+
+        Raises:
+            UsageError: it has no words at all, or none of those that the predictor knows.
+        """
+        if len(self.vocabulary) == len(SPECIAL):
+            raise UsageError(
+                f"no word of {self.train.captions} occurs {self.words.minimum_count} times: lower "
+                "words.minimum_count, or give more captions"
+            )
+        if not self.model.reads_attributes:
+            return
+        known, wanted = (
+            sum(word in self.vocabulary for word in self.predictor.words),
+            self.words.attribute_count,
+        )
+        if not known:
+            raise UsageError(f"words.attributes: {self.words.attributes} knows no word of the vocabulary")
+        if known < wanted:
+            log.warning(
+                "words.attribute_count: %d are asked for, the vocabulary has %d of the words of %s",
+                wanted, known, self.words.attributes,
+            )  # fmt: skip
+
     @cached_property
     def predictor(self) -> AttributePredictor:
         """The attribute predictor, frozen."""
@@ -109,8 +138,16 @@ class CaptionerTask:
         return build_model(self.model, feature_size=feature_size, vocabulary_size=len(self.vocabulary))
 
     def data(self, split: Split) -> list[str]:
-        """The Parquet files of the feature store."""
-        return (self.train if split == "train" else self.validation).paths()
+        """The Parquet files of the feature store.
+
+        Raises:
+            UsageError: as `features.paths`, `CaptionedRegions.check` and `check_words`.
+        """
+        source = self.train if split == "train" else self.validation
+        source.check()
+        if split == "train":
+            self.check_words()
+        return source.paths()
 
     def collate(self, rows: Sequence[Row], *, training: bool, generator: torch.Generator) -> CaptionBatch:
         """Read regions, predict attributes, look captions up and turn them into ids."""
