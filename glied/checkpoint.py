@@ -18,6 +18,9 @@ from glied.errors import JobError, UsageError
 
 TENSORS = "model.safetensors"
 METADATA = "model.json"
+EXTRACTOR = "extractor.json"
+"""Of a model that reads regions: the fingerprint of the extractor whose regions it was trained on. It is a
+file of its own and no part of the digest, so that older checkpoints keep theirs when it is added."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +31,22 @@ class Checkpoint:
         tensors: parameters and buffers by name, floating point ones as float32.
         metadata: the JSON object saved beside them.
         digest: SHA-256 over both files, hexadecimal.
+        extractor: fingerprint of the extractor whose regions the model was trained on, if that is known.
     """
 
     tensors: dict[str, torch.Tensor]
     metadata: dict[str, Any]
     digest: str
+    extractor: dict[str, Any] | None = None
 
 
 def save(
-    folder_uri: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any], *, half: bool = False
+    folder_uri: str,
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, Any],
+    *,
+    half: bool = False,
+    extractor: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint folder; `half` stores floating point tensors as float16 where that can hold them.
 
@@ -49,6 +59,9 @@ def save(
     storage.write_bytes(storage.join(folder_uri, TENSORS), safetensors.torch.save(stored))
     text = json.dumps(dict(metadata), indent=1, ensure_ascii=False) + "\n"
     storage.write_bytes(storage.join(folder_uri, METADATA), text.encode())
+    if extractor is not None:
+        text = json.dumps(dict(extractor), indent=1, sort_keys=True) + "\n"
+        storage.write_bytes(storage.join(folder_uri, EXTRACTOR), text.encode())
 
 
 def load(folder_uri: str) -> Checkpoint:
@@ -65,9 +78,20 @@ def load(folder_uri: str) -> Checkpoint:
     try:
         tensors = {name: _loadable(tensor) for name, tensor in safetensors.torch.load(data).items()}
         metadata = json.loads(text)
+        extractor = _read_extractor(folder_uri)
     except (ValueError, safetensors.SafetensorError) as error:
         raise UsageError(f"the checkpoint in {folder_uri} is broken: {error}") from error
-    return Checkpoint(tensors, metadata, hashlib.sha256(data + text).hexdigest())
+    return Checkpoint(tensors, metadata, hashlib.sha256(data + text).hexdigest(), extractor)
+
+
+def _read_extractor(folder_uri: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(storage.read_bytes(storage.join(folder_uri, EXTRACTOR)))
+    except FileNotFoundError:
+        return None
+    if not isinstance(found, dict):
+        raise ValueError(f"{EXTRACTOR} is not an object")
+    return found
 
 
 def weights_digest(model: torch.nn.Module) -> str:

@@ -159,7 +159,7 @@ def _entry(item: Any, where: str) -> Entry:
 
 
 def _table(text: str, uri: str, delimiter: str) -> Iterator[Entry]:
-    csv.field_size_limit(max(csv.field_size_limit(), _LARGEST_FIELD))
+    limit = csv.field_size_limit(_LARGEST_FIELD)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         header = [column.strip().lower() for column in next(reader, [])]
@@ -183,6 +183,8 @@ def _table(text: str, uri: str, delimiter: str) -> Iterator[Entry]:
             yield Entry(values[image].strip(), [values[caption]], where)
     except csv.Error as error:
         raise UsageError(f"{uri}, line {reader.line_num}: {error}; is a quote open?") from error
+    finally:
+        csv.field_size_limit(limit)
 
 
 def escaped(name: str) -> str:

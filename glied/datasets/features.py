@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from glied import run_folder, storage
 from glied.datasets import parquet
+from glied.datasets.extractors import differences
 from glied.errors import UsageError
 
 if TYPE_CHECKING:
@@ -220,13 +221,8 @@ def check_same_extractor(uris: Sequence[str]) -> None:
     for uri, found in others:
         if found != first[1]:
             raise UsageError(
-                f"{uri} and {first[0]} were extracted differently: {_difference(first[1], found)}"
+                f"{uri} and {first[0]} were extracted differently: {differences(first[1], found)}"
             )
-
-
-def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    keys = sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
-    return ", ".join(f"{key} is {other.get(key)!r} and {one.get(key)!r}"[:120] for key in keys[:3])
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,9 @@ class AttributesTask(Light):
 
     def export(self, model: nn.Module, folder_uri: str) -> None:
         """Write the predictor in half precision, as it ships."""
-        save_attributes(cast(AttributePredictor, model), folder_uri)
+        predictor = cast(AttributePredictor, model)
+        predictor.extractor = self.train.extractor
+        save_attributes(predictor, folder_uri)
 
 
 def _words(captions: Sequence[str]) -> frozenset[str]:

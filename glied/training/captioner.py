@@ -23,6 +23,7 @@ from glied.captioner.vocabulary import BOS, EOS, PAD, SPECIAL, Vocabulary, load_
 from glied.datasets import features
 from glied.datasets.cached import Light
 from glied.datasets.captioned import CaptionedRegions
+from glied.datasets.extractors import check_trained_on
 from glied.errors import UsageError
 from glied.evaluation.text_metrics import cider
 from glied.training.history import Sample
@@ -141,11 +142,14 @@ class CaptionerTask(Light):
         """The Parquet files of the feature store.
 
         Raises:
-            UsageError: as `features.paths`, `CaptionedRegions.check` and `check_words`.
+            UsageError: as `features.paths`, `CaptionedRegions.check` and `check_words`; the attribute
+                predictor was trained on other regions.
         """
         source = self.train if split == "train" else self.validation
         source.check()
         if split == "train":
+            attributes = f"words.attributes: {self.words.attributes}"
+            check_trained_on(attributes, self.predictor.extractor, source.extractor, source.features)
             self.check_words()
         return source.paths()
 
@@ -217,7 +221,10 @@ class CaptionerTask(Light):
     def export(self, model: nn.Module, folder_uri: str) -> None:
         """Write the captioner in half precision, as it ships."""
         captioner = Captioner(
-            cast(CaptioningModel, model), self.vocabulary, attribute_count=self.words.attribute_count
+            cast(CaptioningModel, model),
+            self.vocabulary,
+            attribute_count=self.words.attribute_count,
+            extractor=self.train.extractor,
         )
         captioner.save(folder_uri, half=True)
 

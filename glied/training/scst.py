@@ -30,6 +30,7 @@ from glied.captioner.vocabulary import BOS, EOS, PAD
 from glied.datasets import features
 from glied.datasets.cached import Light
 from glied.datasets.captioned import RewardedRegions
+from glied.datasets.extractors import check_trained_on
 from glied.errors import UsageError
 from glied.evaluation.diversity import repeated_share
 from glied.evaluation.text_metrics import cider
@@ -172,6 +173,11 @@ class ScstTask(Light):
             self.train.features: self.train.feature_size(),
             self.validation.features: self.validation.feature_size(),
         }
+        for what, trained_on in (
+            (f"start: {self.start}", self.captioner.extractor),
+            (f"attributes: {self.attributes}", self.predictor.extractor),
+        ):
+            check_trained_on(what, trained_on, self.train.extractor, self.train.features)
         if len(set(sizes.values())) > 1:
             found = ", ".join(f"{uri} {size}" for uri, size in sizes.items())
             raise UsageError(f"these do not have the same size of region features: {found}")
@@ -292,7 +298,10 @@ class ScstTask(Light):
         """Write the captioner in half precision, as it ships."""
         start = self.captioner
         trained = Captioner(
-            cast(CaptioningModel, model), start.vocabulary, attribute_count=start.attribute_count
+            cast(CaptioningModel, model),
+            start.vocabulary,
+            attribute_count=start.attribute_count,
+            extractor=self.train.extractor,
         )
         trained.save(folder_uri, half=True)
 

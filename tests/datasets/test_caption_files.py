@@ -1,5 +1,6 @@
 """Caption files as people have them: what is read of each, or the line that refuses it."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,7 @@ def test_what_can_be_read_is_read_prepared_and_scored(tmp_path: Path, case: str)
     manifest = prepare_own(tmp_path, uri, photographs(tmp_path, name))
     assert sum(manifest["images"].values()) == count
     lines = [(tmp_path / "out" / split / "images.csv").read_text().splitlines()[1:] for split in coco.SPLITS]
-    for line in sum(lines, []):
+    for line in itertools.chain.from_iterable(lines):
         image_id, path = line.split(",")
         assert Path(path).is_file()
         assert path.endswith(image_id)
@@ -198,7 +199,8 @@ def test_what_cannot_be_used_is_refused_in_one_line(tmp_path: Path, case: str) -
         ("a.csv", "image,caption\na.jpg,\na.jpg,a dog\n\n", {"a.jpg": ["a dog"]}),
         ("a.tsv", "image_id\tcaption\n7\ta dog, it runs\n", {"7": ["a dog, it runs"]}),
         ("captions.txt", "image,caption\na.jpg,a dog\n", {"a.jpg": ["a dog"]}),
-        ("a.jsonl", '{"image": "a", "captions": ["x", null]}\n\n{"id": 3, "text": "y"}', {"a": ["x"], "3": ["y"]}),
+        ("a.jsonl", '{"id": 1, "captions": ["x", null]}\n\n{"id": 3, "text": "y"}', {"1": ["x"], "3": ["y"]}),
+        ("a.ndjson", '{"image": "a.jpg", "caption": "x"}', {"a.jpg": ["x"]}),
         ("a.json", '{"image": "a.jpg", "caption": "x"}', {"a.jpg": ["x"]}),
         ("a.jsonl", '{"image": "a\\ud83d.jpg", "caption": "x"}', {"a\\ud83d.jpg": ["x"]}),
     ],

@@ -125,11 +125,11 @@ class Scorer:
     """As much of a CLIP as its fingerprint takes."""
 
     size = 8
-    fingerprint = {"model_config": {"vision_cfg": {}}, "preprocess": {}}
 
     def __init__(self) -> None:
         from torch import nn
 
+        self.fingerprint = {"model_config": {"vision_cfg": {}}, "preprocess": {}}
         self.model = nn.Module()
         self.model.visual = nn.Linear(2, 2)
 
