@@ -24,6 +24,9 @@ Config = TypeVar("Config")
 
 log = logging.getLogger(__name__)
 
+_CHATTY = ("botocore", "aiobotocore", "boto3", "s3fs", "fsspec", "urllib3", "filelock", "jax", "absl")
+"""Libraries whose INFO lines, such as where credentials were found, say nothing of the job."""
+
 # jsonargparse's words about a bad value where null was possible, too; what is wrong stands in the middle.
 _OPTIONAL = re.compile(
     r"Does not validate against any of the Union subtypes .*? Errors: - "
@@ -183,6 +186,8 @@ def run(main: Callable[[], int]) -> NoReturn:
     handler = logging.StreamHandler()
     handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         code = main()

@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from glied.ray_output import quiet_start
+
 log = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 512 << 20
@@ -35,21 +37,23 @@ def start(
     if ray.is_initialized():
         return
     if not local:
-        ray.init(logging_level=logging.WARNING)
+        with quiet_start():
+            ray.init(logging_level=logging.WARNING)
         return
     # Ray read the environment when it was imported, maybe before us: processes must agree on the loopback
     # address.
     ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            ray.init(
-                address="local",  # never a cluster that somebody else left running on this machine
-                num_cpus=cpus or max(os.cpu_count() or 1, workers + 2),
-                num_gpus=gpus,
-                object_store_memory=object_store_bytes,
-                include_dashboard=False,
-                logging_level=logging.WARNING,
-            )
+            with quiet_start():
+                ray.init(
+                    address="local",  # never a cluster that somebody else left running on this machine
+                    num_cpus=cpus or max(os.cpu_count() or 1, workers + 2),
+                    num_gpus=gpus,
+                    object_store_memory=object_store_bytes,
+                    include_dashboard=False,
+                    logging_level=logging.WARNING,
+                )
             return
         except Exception as error:  # Ray raises bare exceptions here
             if "timed out during startup" not in str(error) or attempt == START_ATTEMPTS:

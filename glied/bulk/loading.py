@@ -117,11 +117,12 @@ def caption_fingerprint(factory: CaptionFactory) -> tuple[str, dict[str, Any]]:
     sizes = (feature_size, captions.predictor.feature_size, captioner.model.feature_size)
     if len(set(sizes)) > 1:
         raise UsageError(f"regions, attributes and captioner do not fit: their features have {sizes} values")
+    regions = regions_fingerprint(here, extractor)
     _check_regions(here, captions, regions)
     clip = _clip(here.clip, "cpu")
     return captions.model, {
         "clip": None if clip is None else dict(clip.fingerprint),
-        "regions": regions_fingerprint(here, extractor),
+        "regions": regions,
         "attributes": checkpoint.load(locate(here.attributes)).digest,
         "captioner": captioner.digest,
         "decoding": dataclasses.asdict(here.decoding),

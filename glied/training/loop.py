@@ -421,7 +421,8 @@ class Loop:
             "notes": [note] if note else [],
         }
         storage.write_bytes(storage.join(output, RESULT), json.dumps(result, indent=1).encode() + b"\n")
-        logger.info("complete: %s", json.dumps(result))
+        best = "" if progress.best is None else f", best {progress.best:.4f} at step {progress.best_step}"
+        logger.info("complete: %d steps%s, models in %s", progress.step, best, output)
 
     # ---- batches
 
