@@ -208,7 +208,7 @@ def captions(config: "Config", variant: str, seed: int) -> tuple[dict[str, str],
     build = train_scst.build_task if variant in REWARDS else train_captioner.build_task
     test = CaptionedRegions(features=config.features, captions=storage.join(config.scenes, "captions.json"))
     limit = SHORT_IMAGES if config.short else None
-    names = features.image_names(config.features)[:limit]
+    names = [test.name(image_id) for image_id in features.image_ids(config.features)[:limit]]
     images = test_images(test, build(settings).predictor, captioner.attribute_count, limit)
     said = dict(zip(names, captions_of(captioner, images), strict=True))
     return said, {name: test.references[name] for name in names}

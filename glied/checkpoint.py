@@ -14,10 +14,13 @@ import safetensors.torch
 import torch
 
 from glied import storage
-from glied.errors import UsageError
+from glied.errors import JobError, UsageError
 
 TENSORS = "model.safetensors"
 METADATA = "model.json"
+EXTRACTOR = "extractor.json"
+"""Of a model that reads regions: the fingerprint of the extractor whose regions it was trained on. It is a
+file of its own and no part of the digest, so that older checkpoints keep theirs when it is added."""
 
 
 @dataclass(frozen=True)
@@ -28,21 +31,37 @@ class Checkpoint:
         tensors: parameters and buffers by name, floating point ones as float32.
         metadata: the JSON object saved beside them.
         digest: SHA-256 over both files, hexadecimal.
+        extractor: fingerprint of the extractor whose regions the model was trained on, if that is known.
     """
 
     tensors: dict[str, torch.Tensor]
     metadata: dict[str, Any]
     digest: str
+    extractor: dict[str, Any] | None = None
 
 
 def save(
-    folder_uri: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any], *, half: bool = False
+    folder_uri: str,
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, Any],
+    *,
+    half: bool = False,
+    extractor: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint folder; `half` stores floating point tensors as float16."""
+    """Write a checkpoint folder; `half` stores floating point tensors as float16 where that can hold them.
+
+    Raises:
+        JobError: a value is not finite; nothing is written.
+    """
     stored = {name: _storable(tensor, half) for name, tensor in tensors.items()}
+    if broken := [name for name, tensor in stored.items() if not _is_finite(tensor)]:
+        raise JobError(f"{folder_uri}: {broken[0]} has values that are not finite; nothing was written")
     storage.write_bytes(storage.join(folder_uri, TENSORS), safetensors.torch.save(stored))
     text = json.dumps(dict(metadata), indent=1, ensure_ascii=False) + "\n"
     storage.write_bytes(storage.join(folder_uri, METADATA), text.encode())
+    if extractor is not None:
+        text = json.dumps(dict(extractor), indent=1, sort_keys=True) + "\n"
+        storage.write_bytes(storage.join(folder_uri, EXTRACTOR), text.encode())
 
 
 def load(folder_uri: str) -> Checkpoint:
@@ -59,9 +78,20 @@ def load(folder_uri: str) -> Checkpoint:
     try:
         tensors = {name: _loadable(tensor) for name, tensor in safetensors.torch.load(data).items()}
         metadata = json.loads(text)
+        extractor = _read_extractor(folder_uri)
     except (ValueError, safetensors.SafetensorError) as error:
         raise UsageError(f"the checkpoint in {folder_uri} is broken: {error}") from error
-    return Checkpoint(tensors, metadata, hashlib.sha256(data + text).hexdigest())
+    return Checkpoint(tensors, metadata, hashlib.sha256(data + text).hexdigest(), extractor)
+
+
+def _read_extractor(folder_uri: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(storage.read_bytes(storage.join(folder_uri, EXTRACTOR)))
+    except FileNotFoundError:
+        return None
+    if not isinstance(found, dict):
+        raise ValueError(f"{EXTRACTOR} is not an object")
+    return found
 
 
 def weights_digest(model: torch.nn.Module) -> str:
@@ -75,9 +105,13 @@ def weights_digest(model: torch.nn.Module) -> str:
 
 def _storable(tensor: torch.Tensor, half: bool) -> torch.Tensor:
     tensor = tensor.detach().cpu()
-    if half and tensor.is_floating_point():
+    if half and tensor.is_floating_point() and _is_finite(tensor.half()):
         tensor = tensor.half()
     return tensor.contiguous().clone()  # tied parameters share storage, which safetensors refuses
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(tensor.isfinite().all())
 
 
 def _loadable(tensor: torch.Tensor) -> torch.Tensor:

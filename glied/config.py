@@ -16,7 +16,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import (
+    ArgumentError,
+    ArgumentParser,
+    DefaultHelpFormatter,
+    Namespace,
+    set_parsing_settings,
+)
 
 from glied.errors import GliedError, UsageError
 from glied.redaction import RedactingFormatter
@@ -24,6 +30,9 @@ from glied.redaction import RedactingFormatter
 Config = TypeVar("Config")
 
 log = logging.getLogger(__name__)
+
+_CHATTY = ("botocore", "aiobotocore", "boto3", "s3fs", "fsspec", "urllib3", "filelock", "jax", "absl")
+"""Libraries whose INFO lines, such as where credentials were found, say nothing of the job."""
 
 # jsonargparse's words about a bad value where null was possible, too; what is wrong stands in the middle.
 _OPTIONAL = re.compile(
@@ -45,14 +54,35 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def build_parser(config_class: type, description: str | None = None) -> ArgumentParser:
-    """The command line of a job whose config is `config_class`: `--config FILE` and one option per field."""
+class _HelpFormatter(DefaultHelpFormatter):
+    """Help that keeps the lines of a job's docstring, most of which are commands."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(indent + line for line in text.strip().splitlines())
+
+
+def build_parser(config_class: type, description: str | None = None, arguments: str = "") -> ArgumentParser:
+    """The command line of a job whose config is `config_class`: `--config FILE` and one option per field.
+
+    Args:
+        config_class: of the job.
+        description: for the help.
+        arguments: what stands before the options, for the help, such as "FILE...".
+    """
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(
-        description=description, exit_on_error=False, allow_abbrev=False, default_env=False
+        description=description,
+        usage=" ".join(filter(None, ["%(prog)s", arguments, "[--config FILE] [--OPTION VALUE ...]"])),
+        formatter_class=_HelpFormatter,
+        exit_on_error=False,
+        allow_abbrev=False,
+        default_env=False,
     )
     parser.add_argument(
-        "--config", action="config", help="YAML file with the fields below; later options override it."
+        "--config",
+        action="config",
+        metavar="FILE",
+        help="YAML file with the fields below; later options override it.",
     )
     parser.add_class_arguments(config_class, as_group=False, fail_untyped=True)
     return parser
@@ -99,18 +129,24 @@ def lists_as_json(argv: Sequence[str], names: Sequence[str]) -> list[str]:
 
 
 def parse(
-    config_class: type[Config], argv: Sequence[str] | None = None, *, description: str | None = None
+    config_class: type[Config],
+    argv: Sequence[str] | None = None,
+    *,
+    description: str | None = None,
+    arguments: str = "",
 ) -> Config:
     """Build `config_class` from `--config FILE` and dotted overrides; a bare flag means true.
+
+    Description and arguments are for the help, as in `build_parser`.
 
     Raises:
         UsageError: an unknown, duplicate or mistyped key, a missing file, or a value the config refuses.
     """
-    parser = build_parser(config_class, description)
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    _check_config_files(arguments)
-    arguments = _flags_spelled_out(arguments, parser)
-    return _instantiate(config_class, parser, lambda: parser.parse_args(arguments))
+    parser = build_parser(config_class, description, arguments)
+    given = list(sys.argv[1:] if argv is None else argv)
+    _check_config_files(given)
+    given = _flags_spelled_out(given, parser)
+    return _instantiate(config_class, parser, lambda: parser.parse_args(given))
 
 
 def build(config_class: type[Config], values: Mapping[str, Any]) -> Config:
@@ -193,6 +229,8 @@ def run(main: Callable[[], int]) -> NoReturn:
     handler = logging.StreamHandler()
     handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         code = main()

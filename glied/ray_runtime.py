@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from glied.ray_output import quiet_start
+
 log = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 512 << 20
@@ -51,21 +53,23 @@ def _connect(local: bool, cpus: int, gpus: int | None, object_store_bytes: int) 
     import ray
 
     if not local:
-        ray.init(logging_level=logging.WARNING)
+        with quiet_start():
+            ray.init(logging_level=logging.WARNING)
         return
     # Ray read the environment when it was imported, maybe before us: processes must agree on the loopback
     # address.
     ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            ray.init(
-                address="local",  # never a cluster that somebody else left running on this machine
-                num_cpus=cpus,
-                num_gpus=gpus,
-                object_store_memory=object_store_bytes,
-                include_dashboard=False,
-                logging_level=logging.WARNING,
-            )
+            with quiet_start():
+                ray.init(
+                    address="local",  # never a cluster that somebody else left running on this machine
+                    num_cpus=cpus,
+                    num_gpus=gpus,
+                    object_store_memory=object_store_bytes,
+                    include_dashboard=False,
+                    logging_level=logging.WARNING,
+                )
             return
         except Exception as error:  # Ray raises bare exceptions here
             if "timed out during startup" not in str(error) or attempt == START_ATTEMPTS:

@@ -45,7 +45,7 @@ def main() -> int:
     files, options = split_arguments(sys.argv[1:], CaptionDatasetConfig)
     if not any(option.split("=")[0] == "--config" for option in options):
         options = ["--config", str(DEFAULT_CONFIG), *options]
-    config = parse(CaptionDatasetConfig, options, description=__doc__)
+    config = parse(CaptionDatasetConfig, options, description=__doc__, arguments="FILE...")
     check(files)
     if config.regions.kind == "precomputed":
         raise UsageError("regions.kind precomputed finds no regions in files: name a detector in regions")

@@ -21,7 +21,7 @@ def main() -> int:
     bare, options = split_arguments(lists_as_json(sys.argv[1:], LISTS), ReportConfig)
     if bare:
         options.append(f"--runs+={json.dumps(bare)}")
-    config = parse(ReportConfig, options, description=__doc__)
+    config = parse(ReportConfig, options, description=__doc__, arguments="RUN...")
     report = make_report(config)
     for note in report.notes:
         print(f"note: {note}")

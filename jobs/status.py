@@ -38,7 +38,9 @@ def main() -> int:
     runs, options = split_arguments(sys.argv[1:], StatusConfig)
     if len(runs) > 1:
         raise UsageError(f"{len(runs)} run folders given, one is needed: python jobs/status.py RUN")
-    config = parse(StatusConfig, [*options, *(f"--run={one}" for one in runs)], description=__doc__)
+    config = parse(
+        StatusConfig, [*options, *(f"--run={one}" for one in runs)], description=__doc__, arguments="RUN"
+    )
     found = status.open_run(config.run)
     state = status.status(found)
     violations = list(status.verify(found)) if config.verify else []

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from glied import checkpoint
-from glied.errors import UsageError
+from glied.errors import JobError, UsageError
 
 
 def test_roundtrip_of_shared_and_half_tensors(tmp_path: Path) -> None:
@@ -34,3 +34,14 @@ def test_missing_and_broken_checkpoints_are_one_line(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-4])
     with pytest.raises(UsageError, match="broken"):
         checkpoint.load(str(tmp_path))
+
+
+def test_values_beyond_half_precision_stay_and_those_that_are_not_finite_are_refused(
+    tmp_path,
+) -> None:
+    large = {"large": torch.tensor([1e6, 1.0]), "small": torch.tensor([0.5])}
+    checkpoint.save(str(tmp_path / "large"), large, {}, half=True)
+    assert checkpoint.load(str(tmp_path / "large")).tensors["large"].tolist() == [1e6, 1.0]
+    with pytest.raises(JobError, match="small has values that are not finite"):
+        checkpoint.save(str(tmp_path / "bad"), large | {"small": torch.tensor([float("nan")])}, {}, half=True)
+    assert not (tmp_path / "bad").exists()

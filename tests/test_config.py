@@ -1,3 +1,4 @@
+import ast
 import dataclasses
 import json
 import subprocess
@@ -118,7 +119,29 @@ def test_help_explains_every_field() -> None:
     result = subprocess.run(
         command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True
     )
-    assert "Captions file in the COCO form" in result.stdout
+    assert "Captions file: COCO's JSON, JSON lines or a table" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("job", "usage"),
+    [
+        ("evaluate", "[--config FILE] [--OPTION VALUE ...]"),
+        ("caption_image", "FILE... [--config FILE] [--OPTION VALUE ...]"),
+        ("report", "RUN... [--config FILE] [--OPTION VALUE ...]"),
+        ("status", "RUN [--config FILE] [--OPTION VALUE ...]"),
+    ],
+)
+def test_help_says_what_to_type_and_keeps_lines(job: str, usage: str) -> None:
+    command = [sys.executable, f"jobs/{job}.py", "--help"]
+    folder = Path(__file__).parent.parent
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    lines = result.stdout.splitlines()
+    assert lines[0] == f"usage: {job}.py {usage}"
+    source = ast.get_docstring(ast.parse((folder / "jobs" / f"{job}.py").read_text()))
+    assert source is not None
+    first = lines.index(source.splitlines()[0])
+    assert lines[first : first + len(source.splitlines())] == source.splitlines()
+    assert "--config FILE" in result.stdout
 
 
 def test_a_record_of_a_config_builds_it_again() -> None:

@@ -37,6 +37,9 @@ class CaptionerSourceConfig(CheckpointConfig):
     cuda_graphs: bool = False
     """On a GPU: record decoding as CUDA graphs and replay them where a batch's sizes come again. Same
     captions; each recording holds the memory of a batch."""
+    other_regions: bool = False
+    """Do not refuse regions of another extractor than the captioner and the attributes were trained on; for
+    instance of bottom-up attention from pixels, after training on its published features."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +109,7 @@ class CaptionFactory:
     store: str = ""
     cuda_graphs: bool = False
     missing_rows: float = 0.0
+    other_regions: bool = False
 
     def build(self) -> Stage:
         """Load the models of the part; see `loading.caption_stage`."""
@@ -135,6 +139,7 @@ def caption_factory(config: CaptionDatasetConfig) -> CaptionFactory:
         store=absolute(config.input.uri) if stored else "",
         cuda_graphs=config.captioner.cuda_graphs,
         missing_rows=config.input.max_missing_rows,
+        other_regions=config.captioner.other_regions,
     )
 
 

@@ -84,7 +84,7 @@ def missing_images(config: ImportFeaturesConfig) -> list[str]:
     """Images of the captions file that the finished store has no regions of; reads its ids."""
     if not config.input.captions:
         return []
-    there = set(features.image_names(config.output.uri))
+    there = set(features.image_ids(config.output.uri))  # which are the captions' own names
     return [name for name in coco.load_captions(config.input.captions) if name not in there]
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +27,15 @@ from glied.bulk.stages import (
 )
 from glied.captioner.captioner import Captioner
 from glied.datasets import features
+from glied.datasets.extractors import check_trained_on
 from glied.errors import UsageError
 from glied.rewards.config import ClipConfig
 from glied.vision.attributes import load_attributes
 from glied.vision.config import RegionsConfig
 from glied.vision.decoding import DecoderPool
 from glied.vision.regions import RegionExtractor, load_extractor
+
+_OTHER_REGIONS = "; --captioner.other_regions true captions all the same"
 
 if TYPE_CHECKING:  # open_clip takes seconds to import
     from glied.rewards.clip import ClipScorer
@@ -54,7 +58,9 @@ def caption_stage(factory: CaptionFactory) -> Stage:
         clip = _clip(factory.clip, factory.regions.device)
         if clip is not None:
             resolution = max(resolution[0], clip.resolution), max(resolution[1], clip.resolution)
-        describe = CaptionImages(extractor, _captions(factory), clip)
+        captions = _captions(factory)
+        _check_regions(factory, captions, extractor.fingerprint)
+        describe = CaptionImages(extractor, captions, clip)
     decoder = _decoder(factory, resolution)
     return ImageStage(describe, decoder, batch_size=factory.batch_size)
 
@@ -65,7 +71,10 @@ def caption_models(factory: CaptionFactory) -> tuple[RegionExtractor | None, Cap
     Raises:
         UsageError: as `caption_stage`.
     """
-    return None if factory.store else _extractor(factory.regions), _captions(factory).captioner
+    extractor = None if factory.store else _extractor(factory.regions)
+    captions = _captions(factory)
+    _check_regions(factory, captions, regions_fingerprint(factory, extractor))
+    return extractor, captions.captioner
 
 
 def regions_fingerprint(factory: CaptionFactory, extractor: RegionExtractor | None) -> dict[str, Any]:
@@ -73,6 +82,22 @@ def regions_fingerprint(factory: CaptionFactory, extractor: RegionExtractor | No
     if extractor is None:
         return features.fingerprint(factory.store)
     return _fingerprint(extractor, factory.regions)
+
+
+def _check_regions(factory: CaptionFactory, captions: CaptionRegions, regions: Mapping[str, Any]) -> None:
+    """Refuse regions that attributes and captioner were not trained on.
+
+    Raises:
+        UsageError: they were trained on those of another extractor.
+    """
+    if factory.other_regions:
+        return
+    source = factory.store or "this config"
+    for name, uri, trained_on in (
+        ("captioner", factory.captioner, captions.captioner.extractor),
+        ("attributes", factory.attributes, captions.predictor.extractor),
+    ):
+        check_trained_on(f"{name}.checkpoint: {uri}", trained_on, regions, source, _OTHER_REGIONS)
 
 
 def caption_fingerprint(factory: CaptionFactory) -> tuple[str, dict[str, Any]]:
@@ -92,10 +117,12 @@ def caption_fingerprint(factory: CaptionFactory) -> tuple[str, dict[str, Any]]:
     sizes = (feature_size, captions.predictor.feature_size, captioner.model.feature_size)
     if len(set(sizes)) > 1:
         raise UsageError(f"regions, attributes and captioner do not fit: their features have {sizes} values")
+    regions = regions_fingerprint(here, extractor)
+    _check_regions(here, captions, regions)
     clip = _clip(here.clip, "cpu")
     return captions.model, {
         "clip": None if clip is None else dict(clip.fingerprint),
-        "regions": regions_fingerprint(here, extractor),
+        "regions": regions,
         "attributes": checkpoint.load(locate(here.attributes)).digest,
         "captioner": captioner.digest,
         "decoding": dataclasses.asdict(here.decoding),

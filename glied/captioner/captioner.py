@@ -1,7 +1,7 @@
 """A trained captioner as one thing: model, vocabulary and how to search, loaded from a checkpoint folder."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -43,6 +43,7 @@ class Captioner:
         attribute_count: int = 49,
         decoding: DecodingConfig | None = None,
         digest: str = "",
+        extractor: Mapping[str, Any] | None = None,
         cuda_graphs: bool = False,
     ) -> None:
         """The weights must not change once captions were asked for.
@@ -53,6 +54,7 @@ class Captioner:
             attribute_count: N, the most attribute words of an image.
             decoding: how captions are searched.
             digest: names the weights.
+            extractor: fingerprint of the extractor whose regions it was trained on, if that is known.
             cuda_graphs: replay decoding as CUDA graphs; the model is on a GPU then.
 
         Raises:
@@ -63,6 +65,7 @@ class Captioner:
         self.attribute_count = attribute_count
         self.decoding = decoding or DecodingConfig()
         self.digest = digest
+        self.extractor = extractor
         self.cuda_graphs = cuda_graphs
         unknown = [word for word in self.decoding.suppress if word not in vocabulary]
         if unknown:
@@ -110,6 +113,7 @@ class Captioner:
             attribute_count=metadata["attribute_count"],
             decoding=decoding,
             digest=loaded.digest,
+            extractor=loaded.extractor,
             cuda_graphs=cuda_graphs,
         )
 
@@ -123,7 +127,7 @@ class Captioner:
             "vocabulary": self.vocabulary.to_json(),
             "vocabulary_digest": self.vocabulary.digest,
         }
-        checkpoint.save(uri, self.model.state_dict(), metadata, half=half)
+        checkpoint.save(uri, self.model.state_dict(), metadata, half=half, extractor=self.extractor)
 
     def caption(
         self,

@@ -133,8 +133,9 @@ def load_words(uri: str) -> list[str]:
 
 
 def image_counts(captions: Iterable[Sequence[str]]) -> Counter[str]:
-    """In how many images' captions each word stands, given each image's."""
-    return Counter(word for texts in captions for word in {word for text in texts for word in tokenize(text)})
+    """In how many images' captions each word stands, given each image's; special tokens are no words."""
+    counts = Counter(word for texts in captions for word in {w for text in texts for w in tokenize(text)})
+    return Counter({word: count for word, count in counts.items() if word not in SPECIAL})
 
 
 def by_count(counts: Mapping[str, int]) -> list[str]:
@@ -153,6 +154,7 @@ class Vocabulary:
         """
         self.words: tuple[str, ...] = (*SPECIAL, *words)
         self.ids = {word: index for index, word in enumerate(self.words)}
+        self._of_captions = {word: index for word, index in self.ids.items() if word not in SPECIAL}
         if len(self.ids) != len(self.words):
             raise UsageError("vocabulary: a word stands twice")
 
@@ -172,8 +174,9 @@ class Vocabulary:
         return word in self.ids
 
     def encode(self, tokens: Iterable[str]) -> list[int]:
-        """Ids of tokens, `<unk>` for unknown ones; adds no begin or end."""
-        return [self.ids.get(token, UNK) for token in tokens]
+        """Ids of tokens, `<unk>` for unknown ones and special ones, which mean nothing in a caption; adds no
+        begin or end."""
+        return [self._of_captions.get(token, UNK) for token in tokens]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """Words of ids up to the first `<eos>`; `<pad>` and `<bos>` are left out."""

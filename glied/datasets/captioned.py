@@ -6,30 +6,42 @@ from functools import cached_property
 from typing import Any
 
 from glied.datasets import coco, features
+from glied.datasets.cached import Light
+from glied.datasets.names import Names
 from glied.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptionedRegions:
+class CaptionedRegions(Light):
     """Images as stored regions, and their reference captions in COCO's format."""
 
     features: str
     """Feature store (folder or URI) that jobs/extract_regions.py wrote."""
     captions: str
-    """captions.json of the same images, matched by file name."""
+    """Captions file of the same images, whose file names are the store's ids; either may leave out folders
+    (docs/inputs.md)."""
 
     @cached_property
     def references(self) -> dict[str, list[str]]:
         """Captions by file name."""
         return coco.load_captions(self.captions)
 
+    @cached_property
+    def _names(self) -> Names:
+        return Names(self.references, self.captions)
+
+    @cached_property
+    def extractor(self) -> dict[str, Any]:
+        """Fingerprint of the extractor of the store; raises as `features.fingerprint`."""
+        return features.fingerprint(self.features)
+
     def paths(self) -> list[str]:
         """The Parquet files of the feature store; raises as `features.paths`."""
         return features.paths(self.features)
 
     def pair(self, rows: Iterable[dict[str, Any]]) -> list[tuple[dict[str, Any], list[str]]]:
-        """Rows of the store with their captions; raises as `present`, and where an image has no captions."""
-        return [(row, self._captions(row["id"])) for row in self.present(rows)]
+        """Rows of the store with their captions; raises as `present` and `name`."""
+        return [(row, self.references[self.name(row["id"])]) for row in self.present(rows)]
 
     def present(self, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         """Rows of the store without those that stand for images without regions.
@@ -43,8 +55,14 @@ class CaptionedRegions:
         return found
 
     def check(self) -> None:
-        """Raises `UsageError` if an image with regions has no captions; reads the ids of the whole store."""
-        missing = [name for name in features.image_names(self.features) if name not in self.references]
+        """Reads the ids of the whole store.
+
+        Raises:
+            UsageError: an image with regions has no captions, or several images fit the same ones.
+        """
+        ids = features.image_ids(self.features)
+        found = self._names.join(ids, self.features)
+        missing = [image_id for image_id in ids if image_id not in found]
         if missing:
             count = f"{len(missing)} images of {self.features}, {missing[0]} for one"
             raise UsageError(f"{self.captions} has no captions for {count}")
@@ -53,12 +71,16 @@ class CaptionedRegions:
         """F of the regions; raises as `features.feature_size`."""
         return features.feature_size(self.features)
 
-    def _captions(self, image_id: str) -> list[str]:
-        name = features.image_name(image_id)
-        try:
-            return self.references[name]
-        except KeyError:
-            raise UsageError(f"{self.captions} has no captions for {name} of {self.features}") from None
+    def name(self, image_id: str) -> str:
+        """The file name that the captions have for an id of the store.
+
+        Raises:
+            UsageError: they have none.
+        """
+        name = self._names.find(image_id)
+        if name is None:
+            raise UsageError(f"{self.captions} has no captions for {image_id} of {self.features}")
+        return name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +88,7 @@ class RewardedRegions(CaptionedRegions):
     """Images as stored regions, and what rewards need: references, CLIP vectors, or both."""
 
     captions: str = ""
-    """captions.json of the same images, matched by file name; empty where nothing needs references."""
+    """Captions file of the same images, as for other trainings; empty where nothing needs references."""
     clip_features: str = ""
     """Feature store of the same images that jobs/extract_regions.py wrote with regions.kind clip; empty where
     no reward looks at the images."""
@@ -75,3 +97,7 @@ class RewardedRegions(CaptionedRegions):
     def references(self) -> dict[str, list[str]]:
         """Captions by file name; none where there is no file of them."""
         return coco.load_captions(self.captions) if self.captions else {}
+
+    def name(self, image_id: str) -> str:
+        """As for other trainings; the id itself where there are no captions."""
+        return super().name(image_id) if self.captions else image_id

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from glied.datasets import coco, features, parquet, published
+from glied.datasets.names import Names
 from glied.errors import StorageError, UsageError
 
 _ROWS = 64
@@ -28,15 +29,25 @@ def export_tsv(store: str, out: str, *, captions: str = "") -> int:
         UsageError: there is no store, or the captions file does not know one of its images.
         StorageError: the file cannot be written.
     """
-    ids = {image.file_name: str(image.id) for image in coco.load_images(captions)} if captions else None
+    images = coco.load_images(captions) if captions else []
+    known, names = (
+        {one.file_name: str(one.id) for one in images},
+        Names((i.file_name for i in images), captions),
+    )
+    owners: dict[str, str] = {}
     temporary, count = Path(f"{out}.part"), 0
     try:
         temporary.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             for row in stored_rows(store):
-                image_id = row["id"] if ids is None else ids.get(features.image_name(row["id"]))
-                if image_id is None:
+                name = names.find(row["id"]) if captions else row["id"]
+                if name is None:
                     raise UsageError(f"{captions} does not know {row['id']} of {store}")
+                if owners.setdefault(name, row["id"]) != row["id"]:
+                    raise UsageError(
+                        f"{owners[name]} and {row['id']} of {store} may both be {name} of {captions}"
+                    )
+                image_id = known.get(name, name)
                 boxes = np.array(row["boxes"], np.float32).reshape(-1, 4)
                 found = published.Published(boxes, features.values(row), row["width"], row["height"])
                 file.write(published.format_tsv(image_id, found))

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from glied import run_folder, storage
 from glied.datasets import parquet
+from glied.datasets.extractors import differences
 from glied.errors import UsageError
 
 if TYPE_CHECKING:
@@ -171,19 +172,14 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def image_name(image_id: str) -> str:
-    """The file name of an image in its id, which is the path below the input of the extraction."""
-    return image_id.rsplit("/", 1)[-1]
-
-
-def image_names(uri: str) -> list[str]:
-    """The file names of all images with regions in the store at `uri`; raises as `paths`."""
-    names = []
+def image_ids(uri: str) -> list[str]:
+    """The ids of all images with regions in the store at `uri`; raises as `paths`."""
+    ids = []
     for path in paths(uri):
         with parquet.open_file(path) as file:
             rows = file.read(columns=["id", "count"]).to_pylist()
-        names += [image_name(row["id"]) for row in rows if row["count"] is not None]
-    return names
+        ids += [row["id"] for row in rows if row["count"] is not None]
+    return ids
 
 
 def paths(uri: str) -> list[str]:
@@ -225,13 +221,8 @@ def check_same_extractor(uris: Sequence[str]) -> None:
     for uri, found in others:
         if found != first[1]:
             raise UsageError(
-                f"{uri} and {first[0]} were extracted differently: {_difference(first[1], found)}"
+                f"{uri} and {first[0]} were extracted differently: {differences(first[1], found)}"
             )
-
-
-def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    keys = sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
-    return ", ".join(f"{key} is {other.get(key)!r} and {one.get(key)!r}"[:120] for key in keys[:3])
 
 
 @dataclass(frozen=True)

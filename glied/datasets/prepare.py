@@ -28,9 +28,10 @@ from typing import Any, Literal
 
 from glied import storage
 from glied.captioner.vocabulary import Vocabulary, by_count, image_counts
-from glied.datasets import coco
+from glied.datasets import caption_files, coco
 from glied.datasets.coco import SPLITS, CaptionedImage
 from glied.datasets.download import Asset, AssetConfig, Downloads
+from glied.datasets.names import Names, parts
 from glied.errors import JobError, UsageError
 
 log = logging.getLogger(__name__)
@@ -53,14 +54,14 @@ class SplitConfig:
     seed: int = 0
     """Another one draws others."""
     val_list: str = ""
-    """File that names the validation images instead: a name or id per line, or COCO captions (.json)."""
+    """File that names the validation images instead: a name or id per line, or a captions file."""
     test_list: str = ""
     """The same for the test images."""
 
     def __post_init__(self) -> None:
         """Refuse empty splits."""
         if min(self.val, self.test) < 1:
-            raise UsageError(f"split: val {self.val} and test {self.test} must be at least 1")
+            raise UsageError(f"split.val {self.val} and split.test {self.test} must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,14 +77,17 @@ class PrepareConfig:
     sizes: AssetConfig | None = None
     """Zip of COCO annotation files that give the images' sizes; null leaves them out of captions.json."""
     captions: list[str] = field(default_factory=list)
-    """Of `own`: captions files in the COCO form (paths or URIs)."""
+    """Of `own`: captions files (paths or URIs): COCO's JSON, JSON lines or a table (docs/inputs.md)."""
     split: SplitConfig = field(default_factory=SplitConfig)
     """Of `own`: how they are split."""
     archives: list[AssetConfig] = field(default_factory=list)
     """Zips with the photographs, which are unpacked into the splits' folders; empty where features are
     imported and nothing looks at pixels."""
     images: str = ""
-    """Folder (path or URI) where the photographs are, instead of `archives`; they stay there."""
+    """Folder (path or URI) where the photographs are, instead of `archives`; they stay there. One may be in
+    any folder below it, as long as no other has its name."""
+    skip_missing: bool = False
+    """Leave out images whose photograph is not in `images`, instead of refusing."""
     restval: bool = True
     """Train on the rest of COCO's validation images too, as the literature does (113,287 images)."""
     minimum_count: int = 6
@@ -121,7 +125,8 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     """Make what is missing of the folder; the content of its manifest.
 
     Raises:
-        UsageError: an input is missing or not of its form, or another process is at it.
+        UsageError: an input is missing or not of its form, photographs are not in `images`, or another
+            process is at it.
         JobError: a download failed or has another digest, an archive is broken, images are missing, or the
             numbers are not the expected ones.
     """
@@ -139,6 +144,7 @@ class _Preparation:
         self.out = out
         self.downloads = Downloads(out / "downloads", verify=config.verify)
         self.facts: dict[str, Any] = {}
+        self._full_names: dict[str, str] = {}
 
     def run(self) -> dict[str, Any]:
         """Everything; nothing where the manifest says that it is done."""
@@ -150,6 +156,8 @@ class _Preparation:
         identity = self._identity({url: asset.sha256 for url, asset in assets.items()})
         splits = self._splits(assets)
         self._check_numbers(splits)
+        if self.config.images and not self.config.skip_missing:
+            self._check_photographs(splits)
         files = self._tables(splits)
         files |= self._photographs(splits, assets)
         manifest = {
@@ -175,8 +183,14 @@ class _Preparation:
         settings = dataclasses.asdict(self.config)
         for name in ("out", "verify", "splits", "sizes", "archives"):
             del settings[name]
-        own = [*self.config.captions, self.config.split.val_list, self.config.split.test_list]
-        digests = {uri: hashlib.sha256(_read(uri)).hexdigest() for uri in own if uri}
+        if not self.config.skip_missing:  # came later
+            del settings["skip_missing"]
+        own = [("captions", uri) for uri in self.config.captions]
+        own += [
+            ("split.val_list", self.config.split.val_list),
+            ("split.test_list", self.config.split.test_list),
+        ]
+        digests = {uri: hashlib.sha256(_read(uri, option)).hexdigest() for option, uri in own if uri}
         return {"settings": settings, "files": digests | assets}
 
     def _is_intact(self, done: dict[str, Any]) -> bool:
@@ -189,8 +203,11 @@ class _Preparation:
         """The images of each split with their captions."""
         config = self.config
         if config.splits is None:
-            images = [_without_folder(image) for uri in config.captions for image in coco.load_images(uri)]
+            images = [image for uri in config.captions for image in coco.load_images(uri)]
             _refuse_doubles(images)
+            if config.images and config.skip_missing:
+                images = self._with_photographs(images)
+            images = self._named_shortly(images)
             named = {
                 split: _names(uri)
                 for split, uri in (("val", config.split.val_list), ("test", config.split.test_list))
@@ -223,7 +240,17 @@ class _Preparation:
         files = {f"{name}/captions.json": coco.write_captions(images) for name, images in splits.items()}
         every = (text for images in splits.values() for image in images for text in image.captions)
         vocabulary = Vocabulary.from_captions(every, self.config.minimum_count)
+        if not vocabulary.to_json():
+            count = self.config.minimum_count
+            raise UsageError(
+                f"no word of the captions occurs {count} times: lower minimum_count, or give more"
+            )
         words = by_count(image_counts(training.values()))[: self.config.attribute_words]
+        if len(words) < self.config.attribute_words:
+            log.warning(
+                "attribute_words: %d are asked for, the captions have %d words",
+                self.config.attribute_words, len(words),
+            )  # fmt: skip
         files["vocabulary.json"] = _json({"words": vocabulary.to_json()})
         files["attributes.json"] = _json({"words": words})
         self.facts |= {"words": len(vocabulary.to_json()), "attribute_words": len(words)}
@@ -246,23 +273,63 @@ class _Preparation:
         return {}
 
     def _where(self, images: list[CaptionedImage]) -> bytes:
-        root = self.config.images
-        root = str(storage.local_path(root).absolute()) if storage.is_local(root) else root
+        paths = self._paths([image.file_name for image in images])
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["id", "uri"])
         writer.writerows(
-            [image.file_name, storage.join(root, self._paths[image.file_name])] for image in images
+            [image.file_name, storage.join(self._root, paths[image.file_name])] for image in images
         )
         return text.getvalue().encode()
 
+    @property
+    def _root(self) -> str:
+        root = self.config.images
+        return str(storage.local_path(root).absolute()) if storage.is_local(root) else root
+
     @cached_property
-    def _paths(self) -> dict[str, str]:
-        """Below `images`, by file name: as the captions name it, or where a file of the name is."""
-        if self.config.captions:
-            named = [image.file_name for uri in self.config.captions for image in coco.load_images(uri)]
-            return {PurePosixPath(name).name: name for name in named}
-        return {PurePosixPath(file.name).name: file.name for file in storage.list_files(self.config.images)}
+    def _photos(self) -> Names | None:
+        """Paths of all files below `images`; None where a web server has them, which cannot be listed."""
+        if self._root.startswith(("http://", "https://")):
+            return None
+        return Names((file.name for file in storage.list_files(self._root)), f"images {self.config.images}")
+
+    def _paths(self, names: list[str]) -> dict[str, str]:
+        """Where photographs are below `images`, by file name; raises as `Names.join`."""
+        full = {name: self._full_names.get(name, name) for name in names}
+        if self._photos is None:
+            return full
+        found = self._photos.join(full.values(), "the captions")
+        return {name: found[path] for name, path in full.items() if path in found}
+
+    def _named_shortly(self, images: list[CaptionedImage]) -> list[CaptionedImage]:
+        """The images without folders in their names, unless several are then called the same."""
+        short = ["".join(parts(image.file_name)[:1]) or image.file_name for image in images]
+        if len(set(short)) < len(short):
+            return images
+        self._full_names = {name: image.file_name for name, image in zip(short, images, strict=True)}
+        return [dataclasses.replace(image, file_name=name) for name, image in zip(short, images, strict=True)]
+
+    def _check_photographs(self, splits: Splits) -> None:
+        """Refuse to prepare photographs that are not there."""
+        names = [image.file_name for images in splits.values() for image in images]
+        found = self._paths(names)
+        missing = [name for name in names if name not in found]
+        if missing:
+            raise UsageError(
+                f"images: {len(found)} of {len(names)} photographs are below {self.config.images}, "
+                f"{len(missing)} are missing, first {missing[0]}. It must be one folder with all of them; "
+                "--skip_missing true leaves the missing ones out"
+            )
+
+    def _with_photographs(self, images: list[CaptionedImage]) -> list[CaptionedImage]:
+        """The images whose photographs are there."""
+        found = self._paths([image.file_name for image in images])
+        kept = [image for image in images if image.file_name in found]
+        if len(kept) < len(images):
+            self.facts["without_photograph"] = len(images) - len(kept)
+            log.warning("images: %d of %d photographs are missing", len(images) - len(kept), len(images))
+        return kept
 
 
 def unpack(archives: Collection[Path], splits: Splits, out: Path) -> dict[str, int]:
@@ -338,14 +405,12 @@ def _annotated_images(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _names(uri: str) -> list[str]:
-    """Names of images: those of a captions file, or a line each."""
-    if uri.endswith(".json"):
-        return [PurePosixPath(image.file_name).name for image in coco.load_images(uri)]
-    return [line.strip() for line in _read(uri).decode().splitlines() if line.strip()]
-
-
-def _without_folder(image: CaptionedImage) -> CaptionedImage:
-    return dataclasses.replace(image, file_name=PurePosixPath(image.file_name).name)
+    """Names of images: those of a captions file, or a line each; raises as `coco.load_images`."""
+    text = caption_files.read_text(uri)
+    table = uri.lower().endswith((".csv", ".tsv")) and {",", "\t"} & set(text.partition("\n")[0])
+    if table or uri.lower().endswith((".json", ".jsonl", ".ndjson")):
+        return [image.file_name for image in coco.load_images(uri)]
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _refuse_doubles(images: list[CaptionedImage]) -> None:
@@ -358,11 +423,11 @@ def _refuse_doubles(images: list[CaptionedImage]) -> None:
             seen.add(value)
 
 
-def _read(uri: str) -> bytes:
+def _read(uri: str, option: str) -> bytes:
     try:
         return storage.read_bytes(uri)
     except FileNotFoundError as error:
-        raise UsageError(f"{uri}: no such file") from error
+        raise UsageError(f"{option} {uri}: no such file") from error
 
 
 def _json(content: Any) -> bytes:

@@ -1,13 +1,13 @@
 """Captions from the files people have them in, and the references that go with them."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from glied import storage
 from glied.bulk.results import read_rows
+from glied.datasets import caption_files
 from glied.datasets.coco import load_images
+from glied.datasets.names import Names
 from glied.errors import UsageError
 
 NAMED = 5
@@ -15,26 +15,27 @@ NAMED = 5
 
 
 def read_captions(uri: str) -> dict[str, str]:
-    """Caption by image, from a run folder, COCO results JSON or JSONL.
+    """Caption by image, from a run folder or a file: COCO results JSON, JSON lines, a table.
 
-    Images are named by file name (the last part of a run's ids) or by COCO image id, as text. Those without a
-    caption (rejected or failed, null in JSONL) get an empty one, so that a run cannot gain by leaving out
-    what is hard.
+    Images are named by id (of a run) or as in the file. Those without a caption (rejected or failed, null in
+    JSON) get an empty one, so that a run cannot gain by leaving out what is hard.
 
     Raises:
         UsageError: the file is of no such form, or names an image twice.
     """
-    if uri.endswith((".json", ".jsonl")):
-        pairs = [_pair(item, uri) for item in _items(uri)]
-    else:
-        pairs = [(row["id"], row["caption"] or "") for row in read_rows(uri)]
-    counts = Counter(base_name(name) for name, _ in pairs)
-    twice = [name for name, _ in pairs if counts[base_name(name)] > 1]
+    pairs = _of_file(uri) if is_file(uri) else [(row["id"], row["caption"] or "") for row in read_rows(uri)]
+    counts = Counter(name for name, _ in pairs)
+    twice = [name for name, _ in pairs if counts[name] > 1]
     if twice:
         raise UsageError(
             f"{uri}: {sum(n > 1 for n in counts.values())} images are named twice: {some(twice)}"
         )
-    return {base_name(name): caption for name, caption in pairs}
+    return dict(pairs)
+
+
+def is_file(uri: str) -> bool:
+    """Whether captions are in a file, and not in a run folder."""
+    return uri.lower().endswith(caption_files.SUFFIXES) or storage.exists(uri)
 
 
 def match_captions(
@@ -57,11 +58,11 @@ def match_captions(
     Raises:
         UsageError: an image has no caption, or two under different names, or a captioned image is unknown.
     """
-    names = _by_alias(aliases)
+    names = _resolved(captions, aliases, source)
     unknown = [name for name in captions if name not in names]
     if unknown:
         raise UsageError(f"{uri}: {source} does not know {len(unknown)} captioned images: {some(unknown)}")
-    counts = Counter(names[name] for name in captions)
+    counts = Counter(names.values())
     twice = [name for name in captions if counts[names[name]] > 1]
     if twice:
         raise UsageError(
@@ -78,29 +79,28 @@ def match_captions(
 
 
 def coco_aliases(uri: str) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """The images of a COCO captions file by file name: their references, and the names they go by.
+    """The images of a captions file by file name: their references, and the names they go by.
 
     Raises:
         UsageError: as `load_images`.
     """
     images = load_images(uri)
     references = {image.file_name: image.captions for image in images}
-    return references, {i.file_name: [i.file_name, base_name(i.file_name), str(i.id)] for i in images}
+    return references, {image.file_name: [image.file_name, str(image.id)] for image in images}
 
 
 def read_references(uri: str, names: Sequence[str]) -> dict[str, list[str]]:
-    """References of the named images (file names or COCO ids as text), from a COCO captions file.
+    """References of the named images (ids of a run, file names or COCO ids as text), from a captions file.
 
     Raises:
         UsageError: the file is missing or of another form, or does not know one of the images.
     """
-    images = load_images(uri)
-    known = {str(image.id): image.captions for image in images}
-    known |= {image.file_name: image.captions for image in images}
+    references, aliases = coco_aliases(uri)
+    known = _resolved(names, aliases, uri)
     unknown = [name for name in names if name not in known]
     if unknown:
         raise UsageError(f"{uri} has no references for {len(unknown)} captioned images: {some(unknown)}")
-    return {name: known[name] for name in names}
+    return {name: references[known[name]] for name in names}
 
 
 def base_name(image_id: str) -> str:
@@ -113,6 +113,18 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 
+def _resolved(names: Iterable[str], aliases: Mapping[str, Iterable[str]], source: str) -> dict[str, str]:
+    """The image that each name means, by one of its aliases or by a path that ends in one.
+
+    Raises:
+        UsageError: a name may mean several images.
+    """
+    known = _by_alias(aliases)
+    joined = Names(known, source)
+    found = ((name, name if name in known else joined.find(name)) for name in names)
+    return {name: known[alias] for name, alias in found if alias is not None}
+
+
 def _by_alias(aliases: Mapping[str, Iterable[str]]) -> dict[str, str]:
     """Image by each of its names; its own is always its own, what two images share otherwise is nobody's."""
     names: dict[str, str | None] = {}
@@ -122,25 +134,18 @@ def _by_alias(aliases: Mapping[str, Iterable[str]]) -> dict[str, str]:
     return {other: image for other, image in names.items() if image} | {image: image for image in aliases}
 
 
-def _items(uri: str) -> Sequence[Any]:
-    try:
-        text = storage.read_bytes(uri).decode()
-        if uri.endswith(".jsonl"):
-            return [json.loads(line) for line in text.split("\n") if line.strip()]
-        items = json.loads(text)
-    except FileNotFoundError as error:
-        raise UsageError(f"--captions {uri}: no such file") from error
-    except ValueError as error:
-        raise UsageError(f"--captions {uri}: not valid JSON: {error}") from error
-    if not isinstance(items, list):
-        raise UsageError(f"{uri}: not COCO results: a list of image_id and caption is expected")
-    return items
+def _of_file(uri: str) -> list[tuple[str, str]]:
+    """Images and captions of a file.
 
-
-def _pair(item: Any, uri: str) -> tuple[str, str]:
-    name = item.get("image_id", item.get("id")) if isinstance(item, Mapping) else None
-    # JSONL of a run has null where an image has no caption; an entry without the key is a mistake.
-    caption = item.get("caption", 0) if isinstance(item, Mapping) else 0
-    if isinstance(name, bool) or not isinstance(name, str | int) or not isinstance(caption, str | None):
-        raise UsageError(f"{uri}: every entry needs image_id (or id) and caption, got {str(item)[:80]}")
-    return str(name), caption or ""
+    Raises:
+        UsageError: it is of no known form, or has several captions of an image.
+    """
+    content = caption_files.read(uri)
+    if isinstance(content, dict):
+        found = [(image.file_name, image.captions, uri) for image in load_images(uri)]
+    else:
+        found = [(one.image, [text or "" for text in one.captions], one.where) for one in content]
+    for name, captions, where in found:
+        if len(captions) != 1:
+            raise UsageError(f"{where}: {name} has {len(captions)} captions, one is scored")
+    return [(name, captions[0]) for name, captions, _ in found]

@@ -19,7 +19,7 @@ from glied.datasets.finecapeval import CRITERIA, Annotation, load_annotations
 from glied.errors import UsageError
 from glied.evaluation import finecapeval
 from glied.evaluation.bootstrap import Array, Difference, paired_bootstrap
-from glied.evaluation.captions import base_name, coco_aliases, match_captions, read_captions
+from glied.evaluation.captions import base_name, coco_aliases, is_file, match_captions, read_captions
 from glied.evaluation.diversity import diversity
 from glied.evaluation.text_metrics import BLEU_ORDERS, Metric, Scores, bleu, score, tokenized
 from glied.rewards.config import ClipConfig
@@ -36,16 +36,17 @@ class EvaluateConfig:
     """What to score, against what."""
 
     captions: str | None = None
-    """Run folder of jobs/caption_dataset.py, COCO results JSON, or JSONL with image_id or id, and caption."""
+    """Run folder of jobs/caption_dataset.py, COCO results JSON, or JSON lines or a table (.csv, .tsv) with
+    image_id or another name of the image, and caption."""
     compare: list[str] = field(default_factory=list)
     """Captions files to compare: two, or with `captions` the one that is compared with it."""
     references: str | None = None
-    """Captions file in the COCO form; its file names or image ids match those of the captions."""
+    """Captions file: COCO's JSON, JSON lines or a table; its file names or image ids match those of the
+    captions, either may leave out folders (docs/inputs.md)."""
     finecapeval: str | None = None
     """FineCapEval CSV of the same images, or in place of references."""
     training_captions: str | None = None
-    """Captions file in the COCO form that the captioner learned from; captions that stand there are not
-    novel."""
+    """Captions file that the captioner learned from; captions that stand there are not novel."""
     out: str | None = None
     """Where to write the figures with their recipe, as JSON; a Markdown table goes beside it."""
     metrics: list[Metric] = field(default_factory=lambda: list(get_args(Metric)))
@@ -243,7 +244,7 @@ def _matched(uri: str, config: EvaluateConfig, targets: Targets) -> Matched:
     match = partial(match_captions, uri=uri, partial=config.partial)
     if config.references:
         by_reference = match(captions, targets.aliases, source=config.references)
-        captions = {base_name(name): caption for name, caption in by_reference.items()}
+        captions = by_reference
     if config.finecapeval:
         by_annotation = match(captions, _aliases(targets.annotations or []), source=config.finecapeval)
     return Matched(uri, by_reference, by_annotation)
@@ -361,7 +362,7 @@ def _digest(captions: dict[str, str]) -> str:
 
 def _run_record(uri: str) -> dict[str, Any] | None:
     """What a run folder's run.json says of weights, decoding and input; None for other files."""
-    if uri.endswith((".json", ".jsonl")):
+    if is_file(uri):
         return None
     try:
         record = json.loads(storage.read_bytes(storage.join(uri, "run.json")))

@@ -12,7 +12,7 @@ from glied.bulk.results import read_rows
 from glied.bulk.sinks import OK
 from glied.errors import GliedError, UsageError
 from glied.evaluation import page
-from glied.evaluation.captions import base_name, read_references
+from glied.evaluation.captions import read_references
 from glied.evaluation.pictures import (
     Explainer,
     one_thread,
@@ -163,9 +163,7 @@ def _references(uri: str | None, rows: Sequence[Row]) -> dict[str, list[str]]:
     """References of the captioned rows by id."""
     if uri is None:
         return {}
-    names = {row["id"]: base_name(row["id"]) for row in rows if row["status"] == OK}
-    known = read_references(uri, list(names.values()))
-    return {image_id: known[name] for image_id, name in names.items()}
+    return read_references(uri, [row["id"] for row in rows if row["status"] == OK])
 
 
 def _cider(rows: Sequence[Row], references: Mapping[str, Sequence[str]]) -> dict[str, float]:

@@ -305,4 +305,7 @@ def _named(drawn: Iterable[Figure]) -> Iterator[tuple[str, Figure]]:
 def _notes(runs: Mapping[str, History]) -> list[str]:
     silent = [label for label, run in runs.items() if not run.scalars(VALIDATION)]
     notes = [f"{label} has not been validated yet" for label in silent]
+    for label, run in runs.items():
+        if note := history.progress_note(run.kind, run.lines):
+            notes.append(f"{label}: {note}")
     return notes + [f"{label} is not complete" for label, run in runs.items() if not run.complete]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from glied.datasets import features, parquet
+from glied.datasets.names import Names
 from glied.errors import UsageError
 from glied.rewards.clip import ClipScorer, clip_score, pad_references, ref_clip_score_reward
 from glied.rewards.reward import Captions
@@ -33,26 +34,40 @@ class ImageVectors:
                 f"{uri} was not extracted with this CLIP: extract it anew, with the same regions.clip"
             )
         self.uri = uri
-        self._rows: dict[str, int] = {}
+        ids: list[str] = []
         vectors: list[NDArray[np.float16]] = []
         for path in features.paths(uri):
             with parquet.open_file(path) as file:
                 table = file.read(columns=["id", *features.VALUES])
             for row in table.to_pylist():
                 if row["count"] is not None:
-                    self._rows[features.image_name(row["id"])] = len(vectors)
+                    ids.append(row["id"])
                     vectors.append(features.values(row)[0].astype(np.float16))
+        self._rows = {image_id: number for number, image_id in enumerate(ids)}
+        self._names = Names(ids, uri)
         self._vectors = torch.from_numpy(np.stack(vectors)) if vectors else torch.zeros(0, scorer.size)
 
     def check(self, images: Iterable[str]) -> None:
-        """Raises `UsageError` if an image has no vector."""
-        missing = [image for image in images if image not in self._rows]
+        """Find the vectors of images, whose names may leave out folders that the store has, and the reverse.
+
+        Raises:
+            UsageError: an image has none, or several images fit the same.
+        """
+        names = list(images)
+        found = self._names.join(names, "the training images")
+        missing = [name for name in names if name not in found]
         if missing:
             raise UsageError(f"{self.uri} lacks {len(missing)} images, {missing[0]} for one: extract it anew")
 
     def __call__(self, images: Sequence[str]) -> Tensor:
         """[B, E] float32, on the CPU."""
-        return self._vectors[[self._rows[image] for image in images]].float()
+        return self._vectors[[self._row(image) for image in images]].float()
+
+    def _row(self, image: str) -> int:
+        row = self._rows.get(image)
+        if row is None:
+            row = self._rows[image] = self._rows[self._names.find(image) or ""]
+        return row
 
 
 class TwoScores(Protocol):

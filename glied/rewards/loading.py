@@ -93,7 +93,7 @@ class RewardLoader:
                 raise UsageError(f"{data.features}: this reward compares with references, give captions")
             data.check()
         if self.config.needs_images:
-            self._vectors(data).check(features.image_names(data.features))
+            self._vectors(data).check(data.name(image_id) for image_id in features.image_ids(data.features))
         if self.config.needs_images or self.config.grammar:
             self._check_words()
         self.load(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,14 @@ from torch import Tensor, nn
 
 from glied.captioner.vocabulary import by_count, image_counts, load_words, tokenize
 from glied.datasets import features
+from glied.datasets.cached import Light
 from glied.datasets.captioned import CaptionedRegions
+from glied.errors import UsageError
 from glied.training.task import Row, Split
 from glied.vision.attributes import AttributePredictor, noisy_or_loss, save_attributes
 from glied.vision.regions import RegionBatch
+
+log = logging.getLogger(__name__)
 
 _STOP_WORDS = """
     a an the this that these those some there here it its is are was were be been being has have having
@@ -43,7 +48,7 @@ class AttributeBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttributesTask:
+class AttributesTask(Light):
     """Learns an `AttributePredictor`; implements `glied.training.task.Task`."""
 
     train: CaptionedRegions
@@ -66,6 +71,9 @@ class AttributesTask:
         Those are counted once per image, the commonest first. Raises as `load_words`.
         """
         known = load_words(self.word_list) if self.word_list else by_count(self._counts)
+        if len(known) < self.words:
+            where = self.word_list or self.train.captions
+            log.warning("words: %d attribute words are asked for, %s has %d", self.words, where, len(known))
         return known[: self.words]
 
     @cached_property
@@ -84,8 +92,16 @@ class AttributesTask:
         )
 
     def data(self, split: Split) -> list[str]:
-        """The Parquet files of the feature store."""
-        return (self.train if split == "train" else self.validation).paths()
+        """The Parquet files of the feature store.
+
+        Raises:
+            UsageError: as `features.paths` and `CaptionedRegions.check`; there are no words to learn.
+        """
+        source = self.train if split == "train" else self.validation
+        source.check()
+        if not self.vocabulary:
+            raise UsageError(f"{self.train.captions} has no words")
+        return source.paths()
 
     def collate(self, rows: Sequence[Row], *, training: bool, generator: torch.Generator) -> AttributeBatch:
         """Read regions, and turn each image's references into a 0/1 vector over words."""
@@ -113,7 +129,9 @@ class AttributesTask:
 
     def export(self, model: nn.Module, folder_uri: str) -> None:
         """Write the predictor in half precision, as it ships."""
-        save_attributes(cast(AttributePredictor, model), folder_uri)
+        predictor = cast(AttributePredictor, model)
+        predictor.extractor = self.train.extractor
+        save_attributes(predictor, folder_uri)
 
 
 def _words(captions: Sequence[str]) -> frozenset[str]:

@@ -5,6 +5,7 @@ A row is an image with all its captions: the image is encoded once and its capti
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,7 +21,9 @@ from glied.captioner.decode import decode
 from glied.captioner.model import CaptionerConfig, CaptioningModel
 from glied.captioner.vocabulary import BOS, EOS, PAD, SPECIAL, Vocabulary, load_words, tokenize
 from glied.datasets import features
+from glied.datasets.cached import Light
 from glied.datasets.captioned import CaptionedRegions
+from glied.datasets.extractors import check_trained_on
 from glied.errors import UsageError
 from glied.evaluation.text_metrics import cider
 from glied.training.history import Sample
@@ -28,6 +31,8 @@ from glied.training.losses import word_cross_entropy
 from glied.training.task import WEIGHT, Row, Split
 from glied.vision.attributes import AttributePredictor, load_attributes
 from glied.vision.regions import RegionBatch
+
+log = logging.getLogger(__name__)
 
 TopWords = dict[str, list[str]]
 """The likeliest attribute words of images, by the image's id."""
@@ -79,7 +84,7 @@ class CaptionBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptionerTask:
+class CaptionerTask(Light):
     """Learns a `CaptioningModel` with cross-entropy; implements `glied.training.task.Task`."""
 
     train: CaptionedRegions
@@ -102,6 +107,31 @@ class CaptionerTask:
         every = (caption for captions in self.train.references.values() for caption in captions)
         return Vocabulary.from_captions(every, self.words.minimum_count)
 
+    def check_words(self) -> None:
+        """Say so where the captioner can name fewer attribute words than it is to see.
+
+        Raises:
+            UsageError: it has no words at all, or none of those that the predictor knows.
+        """
+        if len(self.vocabulary) == len(SPECIAL):
+            raise UsageError(
+                f"no word of {self.train.captions} occurs {self.words.minimum_count} times: lower "
+                "words.minimum_count, or give more captions"
+            )
+        if not self.model.reads_attributes:
+            return
+        known, wanted = (
+            sum(word in self.vocabulary for word in self.predictor.words),
+            self.words.attribute_count,
+        )
+        if not known:
+            raise UsageError(f"words.attributes: {self.words.attributes} knows no word of the vocabulary")
+        if known < wanted:
+            log.warning(
+                "words.attribute_count: %d are asked for, the vocabulary has %d of the words of %s",
+                wanted, known, self.words.attributes,
+            )  # fmt: skip
+
     @cached_property
     def predictor(self) -> AttributePredictor:
         """The attribute predictor, frozen."""
@@ -118,8 +148,19 @@ class CaptionerTask:
         return build_model(self.model, feature_size=feature_size, vocabulary_size=len(self.vocabulary))
 
     def data(self, split: Split) -> list[str]:
-        """The Parquet files of the feature store."""
-        return (self.train if split == "train" else self.validation).paths()
+        """The Parquet files of the feature store.
+
+        Raises:
+            UsageError: as `features.paths`, `CaptionedRegions.check` and `check_words`; the attribute
+                predictor was trained on other regions.
+        """
+        source = self.train if split == "train" else self.validation
+        source.check()
+        if split == "train":
+            attributes = f"words.attributes: {self.words.attributes}"
+            check_trained_on(attributes, self.predictor.extractor, source.extractor, source.features)
+            self.check_words()
+        return source.paths()
 
     def collate(self, rows: Sequence[Row], *, training: bool, generator: torch.Generator) -> CaptionBatch:
         """Read regions, predict attributes, look captions up and turn them into ids."""
@@ -194,7 +235,10 @@ class CaptionerTask:
     def export(self, model: nn.Module, folder_uri: str) -> None:
         """Write the captioner in half precision, as it ships."""
         captioner = Captioner(
-            cast(CaptioningModel, model), self.vocabulary, attribute_count=self.words.attribute_count
+            cast(CaptioningModel, model),
+            self.vocabulary,
+            attribute_count=self.words.attribute_count,
+            extractor=self.train.extractor,
         )
         captioner.save(folder_uri, half=True)
 

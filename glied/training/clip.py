@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -84,6 +85,12 @@ class ClipModel(nn.Module):
         super().__init__()
         self.clip = clip.to(memory_format=torch.channels_last)
         self._reads_words = has_text_tower(clip)
+        self.limit_scale()
+
+    @torch.no_grad()
+    def limit_scale(self) -> None:
+        """Keep the learned scale at 100 at most, as CLIP does: a cap in `forward` would end its gradient."""
+        self.clip.logit_scale.clamp_(max=math.log(LARGEST_SCALE))
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pixels [B, 3, height, width], tokens [B, T] -> unit vectors [B, E] of both, and their scale."""
@@ -93,7 +100,7 @@ class ClipModel(nn.Module):
             text = F.normalize(read_texts(self.clip, tokens).projected, dim=-1)
         else:
             text = self.clip.encode_text(tokens, normalize=True)
-        return image, text, self.clip.logit_scale.exp().clamp(max=LARGEST_SCALE)
+        return image, text, self.clip.logit_scale.exp()
 
 
 @dataclass(frozen=True)
@@ -175,6 +182,10 @@ class ClipTask(Light):
             found = ((text @ image.T).argmax(dim=1) == own).float().mean()
         return loss, {"loss": loss.detach(), "found": found, "scale": scale.detach().squeeze()}
 
+    def constrain(self, model: nn.Module) -> None:
+        """Limit the scale of the cosines."""
+        cast(ClipModel, model).limit_scale()
+
     def validate(self, model: nn.Module, batches: Iterable[ClipBatch]) -> dict[str, float]:
         """Retrieval both ways among all validation images, by full text behind the prompt."""
         images, texts = [], []
@@ -255,7 +266,12 @@ def both_ways(texts: Tensor, images: Tensor) -> dict[str, float]:
     Args:
         texts: [N, E], unit vectors.
         images: [N, E], unit vectors; row i belongs to text i.
+
+    Returns:
+        The figures; NaN for "r1" where vectors are not finite, as those of a model that has diverged.
     """
+    if not (texts.isfinite().all() and images.isfinite().all()):
+        return {"r1": math.nan, "pool": float(len(texts))}
     a, b = F.normalize(texts.float(), dim=1).numpy(), F.normalize(images.float(), dim=1).numpy()
     figures = {_key(name): value for name, value in retrieval(a, b).items()}
     figures |= {f"image_to_text_{_key(name)}": value for name, value in retrieval(b, a).items()}

@@ -68,6 +68,9 @@ class TrainerConfig:
     """Newest checkpoints that are kept."""
     log_every_steps: int = 20
     """Steps between log lines."""
+    skip_steps: int = 0
+    """Steps with a loss or a gradient that is not finite (NaN) that the run leaves out, logging their rows,
+    before it stops."""
     max_failures: int = 2
     """Worker failures after which the run stops instead of going on from its newest checkpoint."""
     resume: bool = True
@@ -93,7 +96,14 @@ class TrainerConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1 or null, not {value}")
-        for name in ("warmup_steps", "weight_decay", "clip_norm", "final_factor", "max_failures"):
+        for name in (
+            "warmup_steps",
+            "weight_decay",
+            "clip_norm",
+            "final_factor",
+            "max_failures",
+            "skip_steps",
+        ):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} must not be negative, not {getattr(self, name)}")
         if not 0 <= self.ema_decay < 1:
@@ -126,24 +136,9 @@ _COUNTS = (
 )
 
 FREE_KEYS = (
-    *(
-        "output",
-        "resume",
-        "pause_after_steps",
-        "workers",
-        "min_workers",
-        "device",
-        "threads_per_worker",
-        "cpus_per_worker",
-    ),
-    *(
-        "accumulate",
-        "loader_threads",
-        "checkpoint_every_steps",
-        "keep_checkpoints",
-        "log_every_steps",
-        "max_failures",
-    ),
-    *("timeout_s", "find_unused_parameters", "accelerator", "wait_s"),
+    *("output", "resume", "pause_after_steps", "workers", "min_workers", "device", "threads_per_worker"),
+    *("cpus_per_worker", "accumulate", "loader_threads", "checkpoint_every_steps", "keep_checkpoints"),
+    *("log_every_steps", "skip_steps", "max_failures", "timeout_s", "find_unused_parameters"),
+    *("accelerator", "wait_s"),
 )
 """What may differ when a run is resumed: it changes where and how fast, not what is learned."""

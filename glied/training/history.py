@@ -18,6 +18,9 @@ METRICS = "metrics.jsonl"
 TRAIN, VALIDATION, SAMPLES = "train", "validation", "samples"
 """Kinds of lines in metrics.jsonl: scalars of a log interval, of a validation, and captions of one."""
 
+_PROGRESS = 0.01
+"""Share of the first loss by which it must fall, for a run that has learned something."""
+
 Line = dict[str, Any]
 Points = list[tuple[int, float]]
 """Values and the steps that they belong to."""
@@ -164,6 +167,21 @@ def read_lines(uri: str) -> list[Line]:
             if number < len(texts):
                 raise UsageError(f"{path}: line {number} is not JSON: {text[:80]}") from None
     return lines
+
+
+def progress_note(kind: str, lines: Sequence[Line]) -> str | None:
+    """What to say of a run that learned nothing: its loss (for a reward: the reward) is where it began."""
+    name, rises = ("reward", True) if kind == "scst" else ("loss", False)
+    points = [(line["step"], float(line[name])) for line in lines if line["kind"] == TRAIN and name in line]
+    if len(points) < 2:
+        return None
+    (first_step, first), (last_step, last) = points[0], points[-1]
+    if (last - first if rises else first - last) > _PROGRESS * abs(first):
+        return None
+    return (
+        f"the {name} did not {'rise' if rises else 'fall'}: {first:.4g} at step {first_step}, {last:.4g} at "
+        f"step {last_step}. Look at the learning rate, the warm-up and the data"
+    )
 
 
 def samples_line(step: int, samples: Sequence[Sample]) -> Line:

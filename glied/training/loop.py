@@ -23,15 +23,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from glied import storage
-from glied.errors import JobError, UsageError
-from glied.training import loading, steps
+from glied.errors import UsageError
+from glied.training import history, loading, steps, watch
 from glied.training.config import TrainerConfig
 from glied.training.history import RESULT, Sample
 from glied.training.meter import Meter
 from glied.training.onednn import onednn_products
 from glied.training.rows import Rows, Source, Stream
 from glied.training.runlog import RunLog, interval_line
-from glied.training.task import WEIGHT, CaptioningTask, Row, ScheduledTask, Task
+from glied.training.task import WEIGHT, CaptioningTask, ConstrainedTask, Row, ScheduledTask, Task
 
 CHECKPOINTS = "checkpoints"
 BEST = "best"
@@ -126,10 +126,8 @@ class Loop:
             weight_decay=self.config.weight_decay,
         )
         self.average = steps.weight_average(self.model, self.config.ema_decay)
-        state = checkpoints.restore()
-        self.progress = (
-            steps.unpack_state(state, self.model, self.optimizer, self.average) if state else steps.Progress()
-        )
+        self.progress = self._restored()
+        self._unread: list[watch.Step] = []
         self.log = RunLog(self.config.output, self.progress.step) if rank == 0 else None
         self.parallel: nn.Module = self.model
         if world > 1:
@@ -139,13 +137,29 @@ class Loop:
                 find_unused_parameters=self.config.find_unused_parameters,
             )
 
+    def _restored(self) -> steps.Progress:
+        """Where the run stands, with the model as it was there."""
+        state = self._checkpoints.restore()
+        if not state:
+            return steps.Progress()
+        progress = steps.unpack_state(state, self.model, self.optimizer, self.average)
+        watch.check_weights(
+            self.model, f"the newest checkpoint of {self.config.output}, by an earlier version,"
+        )
+        return progress
+
     def close(self) -> None:
         """Closes the log."""
         if self.log is not None:
             self.log.close()
 
     def run(self) -> None:
-        """Trains to the end of the run, or to where it is to pause."""
+        """Trains to the end of the run, or to where it is to pause.
+
+        Raises:
+            NotFiniteError: more steps than `skip_steps` had a loss or a gradient that is not finite; on all
+                workers. What was checkpointed is from before.
+        """
         total, started = self.plan.total_steps, self.progress.step
         if self.rank == 0:
             logger.info(
@@ -160,9 +174,9 @@ class Loop:
             onednn_products(self.device),
             contextlib.closing(self._train_batches(started, started if self._stopped else stop)) as batches,
         ):
-            for batch in batches:
+            for rows, batch in batches:
                 self._meter.loaded()
-                self._step(batch)
+                self._step(rows, batch)
                 self._after_step()
                 if self._stopped:
                     break
@@ -182,45 +196,57 @@ class Loop:
 
     # ---- a step
 
-    def _step(self, batches: list[Any]) -> None:
+    def _step(self, rows: list[Row], batches: list[Any]) -> None:
         """One update from the micro-batches of this worker."""
-        config, step = self.config, self.progress.step
-        steps.seed_everything(config.seed, "step", step, self.rank)
+        config, number = self.config, self.progress.step
+        steps.seed_everything(config.seed, "step", number, self.rank)
         self.parallel.train()  # whatever validation or an export left it in
         self.optimizer.zero_grad(set_to_none=True)
+        step, buffers = watch.Step(number, rows), watch.Buffers(self.model)
         weight: float | Tensor = 0.0
-        for number, batch in enumerate(batches, 1):
-            with self._exchanging(number == len(batches)):
-                weight = weight + self._backward(steps.move(batch, self.device))
-        rate = config.learning_rate * steps.learning_rate_factor(
+        for index, batch in enumerate(batches, 1):
+            with self._exchanging(index == len(batches)):
+                weight = weight + self._backward(steps.move(batch, self.device), step)
+        weight, step.finite = self._everybodys(weight, step.loss_finite)
+        step.norm = steps.clip_gradients(
+            self.parallel, config.clip_norm, None if self._whole else weight / self.world
+        )
+        step.finite = step.finite & step.norm.isfinite()
+        watch.drop_gradients_where(self.parallel, ~step.finite)
+        buffers.restore_where(~step.finite)
+        rate = self._learning_rate(number)
+        steps.apply_gradients(self.optimizer, rate)
+        if isinstance(self.task, ConstrainedTask):
+            self.task.constrain(self.model)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        self._unread.append(step)
+        self._meter.stepped(rate)
+        self.progress.step += 1
+
+    def _learning_rate(self, step: int) -> float:
+        config = self.config
+        return config.learning_rate * steps.learning_rate_factor(
             step,
             schedule=config.schedule,
             warmup_steps=config.warmup_steps,
             total_steps=self.plan.total_steps,
             final_factor=config.final_factor,
         )
-        steps.update(
-            self.parallel, self.optimizer, learning_rate=rate, clip_norm=config.clip_norm,
-            divisor=None if self._whole else self._everybodys(weight) / self.world,
-        )  # fmt: skip
-        if self.average is not None:
-            self.average.update_parameters(self.model)
-        self._meter.stepped(rate)
-        self.progress.step += 1
 
     @property
     def _whole(self) -> bool:
         """Whether a step's batch comes in one piece, whose weight cancels."""
         return self.world == 1 and self.config.accumulate == 1
 
-    def _backward(self, batch: Any) -> float | Tensor:
+    def _backward(self, batch: Any, step: watch.Step) -> float | Tensor:
         """Adds the gradients of a micro-batch times its weight, which is returned."""
         with steps.autocast(self.device, bf16=self.config.precision == "bf16"):
             loss, scalars = self._loss(batch)
         weight = scalars.get(WEIGHT, 1.0)
         (loss if self._whole else loss * weight).backward()
-        told = {name: value for name, value in scalars.items() if name not in ("loss", WEIGHT)}
-        self._meter.add({"loss": loss.detach(), **told}, weight)
+        logged = {name: value for name, value in scalars.items() if name not in ("loss", WEIGHT)}
+        step.add(loss, logged, weight)
         return weight
 
     def _loss(self, batch: Any) -> tuple[Tensor, dict[str, float | Tensor]]:
@@ -234,12 +260,14 @@ class Loop:
             return self.parallel.no_sync()
         return contextlib.nullcontext()
 
-    def _everybodys(self, weight: float | Tensor) -> Tensor:
-        """The sum of a number over all workers."""
-        total = torch.as_tensor(weight, dtype=torch.float32, device=self.device).clone()
-        if self.world > 1:
-            torch.distributed.all_reduce(total)
-        return total
+    def _everybodys(self, weight: float | Tensor, finite: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum of the workers' weights, and whether all their losses are finite."""
+        total = torch.as_tensor(weight, dtype=torch.float32, device=self.device)
+        if self.world == 1:
+            return total, finite
+        sums = torch.stack([total, (~finite).to(total)])
+        torch.distributed.all_reduce(sums)
+        return sums[0], sums[1] == 0
 
     # ---- after a step
 
@@ -249,15 +277,50 @@ class Loop:
         last = step == self.plan.total_steps
         pausing = step == config.pause_after_steps
         epoch_end = step % self.plan.epoch_steps == 0
-        if step % config.log_every_steps == 0 or last or pausing:
+        logs = step % config.log_every_steps == 0 or last or pausing
+        validates = last or (epoch_end and step // self.plan.epoch_steps % config.validate_every_epochs == 0)
+        validates |= bool(config.validate_every_steps) and step % (config.validate_every_steps or 1) == 0
+        saves = epoch_end or last or pausing or step % config.checkpoint_every_steps == 0
+        if logs or validates or saves or step % watch.LOOK_EVERY == 0 or self.device.type == "cpu":
+            self._look()
+        if logs:
             self._log_interval()
-        validated = last or (epoch_end and step // self.plan.epoch_steps % config.validate_every_epochs == 0)
-        validated |= bool(config.validate_every_steps) and step % (config.validate_every_steps or 1) == 0
-        if validated and self.plan.validation.rows:
+        if validates and self.plan.validation.rows:
             self._validate()
-        last |= self._stopped
-        if epoch_end or last or pausing or step % config.checkpoint_every_steps == 0:
+        if saves or self._stopped:
             self._checkpoint()
+
+    def _look(self) -> None:
+        """Reads the verdicts on the last steps."""
+        unread, self._unread = self._unread, []
+        verdicts = torch.stack([step.finite for step in unread]).tolist()
+        for step, finite in zip(unread, verdicts, strict=True):
+            if finite:
+                for scalars, weight in step.scalars:
+                    self._meter.add(scalars, weight)
+            else:
+                self._skip(step)
+
+    def _skip(self, step: watch.Step) -> None:
+        """Counts a step that is not finite; every rank calls this.
+
+        Raises:
+            NotFiniteError: no more may be skipped.
+        """
+        self.progress.skipped += 1
+        generator = steps.generator("rows that are not finite")
+        what = watch.describe(
+            step, lambda rows: self.task.collate(rows, training=True, generator=generator), self.world
+        )
+        if self.progress.skipped > self.config.skip_steps:
+            self._checkpoints.settle()
+            raise watch.NotFiniteError(
+                f"{what}. No checkpoint holds that step. Mend these rows, or lower the learning rate in "
+                "another trainer.output; the same command with --trainer.skip_steps "
+                f"{self.progress.skipped} goes on without that step"
+            )
+        if self.rank == 0:
+            logger.warning("%s: skipped (%d of %d)", what, self.progress.skipped, self.config.skip_steps)
 
     def _log_interval(self) -> None:
         scalars, weight = self._meter.take(self.progress.step, self.config.batch_size)
@@ -265,11 +328,7 @@ class Loop:
             gathered: list[Any] = [None] * self.world
             torch.distributed.all_gather_object(gathered, (scalars, weight))
             scalars = steps.merge_means(gathered)
-        if not math.isfinite(scalars["loss"]):
-            raise JobError(
-                f"the loss is {scalars['loss']} at step {self.progress.step}: lower the learning rate"
-            )
-        if self.log is not None:
+        if self.log is not None and "loss" in scalars:  # else all steps of the interval were skipped
             epoch = self.progress.step / self.plan.epoch_steps
             eta = self._meter.step_s * (self.plan.total_steps - self.progress.step)
             self.log.write("train", self.progress.step, {"epoch": round(epoch, 4), **scalars})
@@ -301,8 +360,11 @@ class Loop:
         return self.task.validate(model, batches), []
 
     def _keep_best(self, metrics: dict[str, float]) -> None:
-        value = float(next(iter(metrics.values())))
-        if self.progress.best is None or value > self.progress.best:
+        name, value = next(iter(metrics.items()))
+        value = float(value)
+        if not math.isfinite(value):
+            logger.warning("%s of this validation is %s: the model is not exported", name, value)
+        elif self.progress.best is None or value > self.progress.best:
             self.progress.best, self.progress.best_step = value, self.progress.step
             self.progress.stale = 0
             self.task.export(self._exported, storage.join(self.config.output, BEST))
@@ -320,6 +382,14 @@ class Loop:
         self._meter.restart()
 
     def _checkpoint(self) -> None:
+        """Saves where the run stands.
+
+        Raises:
+            NotFiniteError: on all ranks, whose weights are the same.
+        """
+        for model in (self.model, self.average):
+            if model is not None:
+                watch.check_weights(model, f"the model at step {self.progress.step}")
         state = None
         if self.log is not None:
             self.log.sync()
@@ -335,31 +405,37 @@ class Loop:
         if progress.best is None:
             self.task.export(self._exported, storage.join(output, BEST))
         self.log.close()
+        note = history.progress_note(self.task.name, history.read_lines(output))
+        if note:
+            logger.warning("%s", note)
         result = {
             "complete": True,
             "steps": progress.step,
             "epochs": progress.step / self.plan.epoch_steps,
             "stopped_early": progress.step < self.plan.total_steps,
+            "skipped_steps": progress.skipped,
             "best": progress.best,
             "best_step": progress.best_step if progress.best is not None else progress.step,
             "last": self.log.latest("train"),
             "validation": self.log.latest("validation"),
+            "notes": [note] if note else [],
         }
         storage.write_bytes(storage.join(output, RESULT), json.dumps(result, indent=1).encode() + b"\n")
-        logger.info("complete: %s", json.dumps(result))
+        best = "" if progress.best is None else f", best {progress.best:.4f} at step {progress.best_step}"
+        logger.info("complete: %d steps%s, models in %s", progress.step, best, output)
 
     # ---- batches
 
-    def _train_batches(self, start: int, stop: int) -> Generator[list[Any], None, None]:
-        """Yields the micro-batches of steps `start` to `stop`, collated in the background."""
+    def _train_batches(self, start: int, stop: int) -> Generator[tuple[list[Row], list[Any]], None, None]:
+        """Yields the rows and micro-batches of steps `start` to `stop`, collated in the background."""
 
-        def collate(item: tuple[int, list[Row]]) -> list[Any]:
+        def collate(item: tuple[int, list[Row]]) -> tuple[list[Row], list[Any]]:
             step, rows = item
             # One generator for all of them: they draw what the whole batch would have drawn.
             generator = steps.generator(self.config.seed, "collate", step, self.rank)
             size = len(rows) // self.config.accumulate
             parts = loading.batched(rows, size, drop_last=False)
-            return [self.task.collate(part, training=True, generator=generator) for part in parts]
+            return rows, [self.task.collate(part, training=True, generator=generator) for part in parts]
 
         threads = self.config.loader_threads
         batches = loading.ordered_map(collate, self._rows.training(start, stop), threads=threads)

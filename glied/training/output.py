@@ -11,6 +11,9 @@ from glied.training.config import FREE_KEYS, TrainerConfig
 from glied.training.history import RESULT, RUN, flat
 from glied.training.loop import Plan
 
+_LEAST_OF_PEAK = 0.1
+"""Of the peak learning rate, that a run must reach."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -18,10 +21,13 @@ def claim(plan: Plan) -> dict[str, Any] | None:
     """Writes run.json or compares with the one that is there; returns the result of a complete run.
 
     Raises:
-        UsageError: the output holds another run (what differs is named), or one that is not to be resumed.
+        UsageError: the output holds another run (what differs is named), or one that is not to be resumed; or
+            a new run's schedule cannot train.
     """
     config, identity = plan.config, _identity(plan)
     uri = storage.join(config.output, RUN)
+    if not storage.exists(uri):
+        _check_schedule(plan)
     if not storage.put_if_absent(uri, json.dumps(identity, indent=1).encode() + b"\n") or not config.resume:
         _compare(config, uri, identity, _defaults(plan))
     done = result(config)
@@ -29,6 +35,25 @@ def claim(plan: Plan) -> dict[str, Any] | None:
         return None
     logger.info("%s: the run is complete (%d steps), nothing to do", config.output, done["steps"])
     return done
+
+
+def _check_schedule(plan: Plan) -> None:
+    """Refuses a warm-up that a run does not live to see the end of.
+
+    The published Noam schedule may end within it (15 epochs of COCO reach 42 % of its peak), if it gets
+    anywhere.
+    """
+    config, total = plan.config, plan.total_steps
+    if config.warmup_steps <= total:
+        return
+    reached = total / config.warmup_steps
+    what = (
+        f"trainer.warmup_steps: {config.warmup_steps} is more than the run's {total} steps, so the learning "
+        f"rate reaches {reached:.1%} of {config.learning_rate:g}"
+    )
+    if config.schedule != "noam" or reached < _LEAST_OF_PEAK:
+        raise UsageError(f"{what}. Lower it, for instance to {max(1, total // 10)}, or train for longer")
+    logger.warning("%s", what)
 
 
 def result(config: TrainerConfig) -> dict[str, Any]:

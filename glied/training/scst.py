@@ -10,6 +10,7 @@ Shapes: B images, S samples of each, T tokens, V vocabulary.
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,9 @@ from glied.captioner.inference import freeze
 from glied.captioner.model import CaptioningModel
 from glied.captioner.vocabulary import BOS, EOS, PAD
 from glied.datasets import features
+from glied.datasets.cached import Light
 from glied.datasets.captioned import RewardedRegions
+from glied.datasets.extractors import check_trained_on
 from glied.errors import UsageError
 from glied.evaluation.diversity import repeated_share
 from glied.evaluation.text_metrics import cider
@@ -109,7 +112,7 @@ class Drawn:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScstTask:
+class ScstTask(Light):
     """Goes on training a captioner with a reward; implements `glied.training.task.Task`."""
 
     start: str
@@ -170,6 +173,11 @@ class ScstTask:
             self.train.features: self.train.feature_size(),
             self.validation.features: self.validation.feature_size(),
         }
+        for what, trained_on in (
+            (f"start: {self.start}", self.captioner.extractor),
+            (f"attributes: {self.attributes}", self.predictor.extractor),
+        ):
+            check_trained_on(what, trained_on, self.train.extractor, self.train.features)
         if len(set(sizes.values())) > 1:
             found = ", ".join(f"{uri} {size}" for uri, size in sizes.items())
             raise UsageError(f"these do not have the same size of region features: {found}")
@@ -192,13 +200,14 @@ class ScstTask:
 
     def collate(self, rows: Sequence[Row], *, training: bool, generator: torch.Generator) -> ImageBatch:
         """Read regions, predict attributes, and fix what the samples are drawn with."""
-        present = (self.train if training else self.validation).present(rows)
+        data = self.train if training else self.validation
+        present = data.present(rows)
         captioner = self.captioner
         count = captioner.attribute_count if captioner.model.config.reads_attributes else 0
         known = self._known_words[training]
         images = read_images(present, self.predictor, captioner.vocabulary, count, known)
         seeds = torch.randint(2**62, (len(present),), generator=generator).tolist()
-        return ImageBatch([features.image_name(row["id"]) for row in present], *images, seeds)
+        return ImageBatch([data.name(row["id"]) for row in present], *images, seeds)
 
     def loss(self, model: nn.Module, batch: ImageBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
         """The self-critical loss of a batch's samples; logs rewards, figures of the samples, seconds."""
@@ -227,7 +236,8 @@ class ScstTask:
         frozen = freeze(model, tables=False)
         memory = frozen.encode(batch.regions, batch.attributes, batch.attribute_mask)
         samples = decode(frozen, memory, self.sampling.drawing, seeds=batch.seeds)
-        greedy = decode(frozen, memory, self.sampling.greedy)
+        samples = [_complete(one, self.sampling.samples) for one in samples]
+        greedy = [_complete(one, 1) for one in decode(frozen, memory, self.sampling.greedy)]
         return Drawn([[*drawn, *best] for drawn, best in zip(samples, greedy, strict=True)])
 
     def captions(self, names: Sequence[str], hypotheses: Sequence[Sequence[Hypothesis]]) -> Captions:
@@ -270,7 +280,7 @@ class ScstTask:
         totals, parts = [], []
         for batch in batches:
             memory = captioner.encode(batch.regions, batch.attributes, batch.attribute_mask)
-            best = [image[:1] for image in decode(captioner, memory, self.decoding)]
+            best = [_complete(image, 1) for image in decode(captioner, memory, self.decoding)]
             rewards = self.rewards("validation", batch.regions.features.device)(
                 self.captions(batch.names, best)
             )
@@ -294,9 +304,17 @@ class ScstTask:
         """Write the captioner in half precision, as it ships."""
         start = self.captioner
         trained = Captioner(
-            cast(CaptioningModel, model), start.vocabulary, attribute_count=start.attribute_count
+            cast(CaptioningModel, model),
+            start.vocabulary,
+            attribute_count=start.attribute_count,
+            extractor=self.train.extractor,
         )
         trained.save(folder_uri, half=True)
+
+
+def _complete(hypotheses: Sequence[Hypothesis], count: int) -> list[Hypothesis]:
+    """The first `count`; decoding finds none where probabilities are not finite, as the loss then is."""
+    return [*hypotheses, *[Hypothesis((), -math.inf)] * count][:count]
 
 
 def sample_tensors(samples: Sequence[Hypothesis], count: int) -> tuple[Tensor, Tensor]:

@@ -91,20 +91,26 @@ def optimizer_step(
 
 
 def update(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    *,
-    learning_rate: float,
-    clip_norm: float,
-    divisor: Tensor | None = None,
+    model: nn.Module, optimizer: torch.optim.Optimizer, *, learning_rate: float, clip_norm: float
 ) -> None:
-    """Divides the gradients by `divisor`, clips their norm to `clip_norm` (0 = never), updates the model."""
+    """Clips the norm of the gradients to `clip_norm` (0 = never) and updates the model."""
+    clip_gradients(model, clip_norm)
+    apply_gradients(optimizer, learning_rate)
+
+
+def clip_gradients(model: nn.Module, clip_norm: float, divisor: Tensor | None = None) -> Tensor:
+    """Divides gradients by `divisor`, clips their norm to `clip_norm` (0 = never); the norm from before."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     if divisor is not None:
-        for parameter in model.parameters():
-            if parameter.grad is not None:
-                parameter.grad.div_(divisor)
+        for gradient in gradients:
+            gradient.div_(divisor)
     if clip_norm > 0:
-        nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+        return nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    return nn.utils.get_total_norm(gradients)
+
+
+def apply_gradients(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Updates the model."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     optimizer.step()
@@ -151,8 +157,9 @@ class Averages:
         return float(self._weights.get(name, 0.0))
 
     def take(self) -> dict[str, float]:
-        """Returns the means, in the order in which the names came up, and starts anew."""
-        means = {name: float(total) / float(self._weights[name]) for name, total in self._sums.items()}
+        """Returns the means, in the order in which the names came up, and starts anew; none of no weight."""
+        weights = {name: float(weight) for name, weight in self._weights.items()}
+        means = {name: float(total) / weights[name] for name, total in self._sums.items() if weights[name]}
         self._sums, self._weights = {}, {}
         return means
 
@@ -181,6 +188,8 @@ class Progress:
     """Step at which `best` was measured."""
     stale: int = 0
     """Validations since then."""
+    skipped: int = 0
+    """Steps without an update, because their loss or gradient was not finite."""
 
 
 def weight_average(model: nn.Module, decay: float) -> AveragedModel | None:
@@ -231,4 +240,7 @@ def unpack_state(
             average.load_state_dict(state["average"])
     except (RuntimeError, ValueError) as error:
         raise UsageError(f"the checkpoint does not fit this model: {error}") from error
-    return Progress(**state["progress"])
+    progress = Progress(**state["progress"])
+    if progress.best is not None and not math.isfinite(progress.best):
+        progress.best = None  # earlier versions took NaN for the best value
+    return progress

@@ -91,6 +91,15 @@ class ScheduledTask(Task, Protocol):
 
 
 @runtime_checkable
+class ConstrainedTask(Task, Protocol):
+    """A task with parameters that may only have certain values."""
+
+    def constrain(self, model: nn.Module) -> None:
+        """Brings the parameters of the unwrapped model back into their range, after each update."""
+        ...
+
+
+@runtime_checkable
 class CaptioningTask(Task, Protocol):
     """A task whose validation has captions to show."""
 

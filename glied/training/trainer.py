@@ -37,6 +37,7 @@ from glied.training.loop import CHECKPOINTS, Loop, Plan
 from glied.training.rows import PIECE_ROWS, Source
 from glied.training.task import Row, Task
 from glied.training.upload import Uploads
+from glied.training.watch import NotFiniteError
 
 _STATE = "state.pt"
 _DATASET_PIECES = 2048  # data tasks after which the stream starts a new dataset
@@ -111,11 +112,13 @@ def _fit(plan: Plan, *, use_gpu: bool) -> None:
     # Worker processes import torch, which takes minutes on a machine that is busy: Ray's minute is too short.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
     try:
-        trainer.fit()
+        failure = trainer.fit().return_value
     except ray.train.WorkerGroupError as error:
         raise _worker_error(error) from error
     except ray.train.TrainingFailedError as error:
         raise JobError(f"training failed: {error}") from error
+    if failure is not None:
+        raise NotFiniteError(failure)
 
 
 def _worker_error(error: Any) -> GliedError:
@@ -148,24 +151,28 @@ def _with_tables(plan: Plan, change: Any) -> Plan:
 # ---- worker
 
 
-def _worker_loop(loop_config: dict[str, Any]) -> None:
-    """Runs in each training process."""
+def _worker_loop(loop_config: dict[str, Any]) -> str | None:
+    """Runs in each training process; returns what all of them stopped at and would stop at again."""
     if os.path.isdir(loop_config["directory"]):  # Ray Train moves its workers to a directory of its own
         os.chdir(loop_config["directory"])
     _quiet_worker()
     plan: Plan = _with_tables(loop_config["plan"], ray.get)
     torch.set_num_threads(plan.config.threads_per_worker)
     context = ray.train.get_context()
-    loop = Loop(
-        plan,
-        _parquet_stream,
-        _RayCheckpoints(plan.config.timeout_s),
-        rank=context.get_world_rank(),
-        world=context.get_world_size(),
-        device=ray.train.torch.get_device() if loop_config["use_gpu"] else None,
-    )
-    with contextlib.closing(loop):
-        loop.run()
+    try:
+        loop = Loop(
+            plan,
+            _parquet_stream,
+            _RayCheckpoints(plan.config.timeout_s),
+            rank=context.get_world_rank(),
+            world=context.get_world_size(),
+            device=ray.train.torch.get_device() if loop_config["use_gpu"] else None,
+        )
+        with contextlib.closing(loop):
+            loop.run()
+    except NotFiniteError as error:  # Ray Train would start the workers again
+        return str(error)
+    return None
 
 
 def _quiet_worker() -> None:

@@ -3,7 +3,8 @@
 Shapes: ``B`` images, ``R`` regions, ``F`` region feature size, ``W`` attribute words.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,9 @@ class AttributePredictor(nn.Module):
     ``p_w = 1 - prod_r (1 - sigmoid(v_w . phi_r + u_w))`` (Zhang et al. 2006; Fang et al. 2015, section 3),
     where phi_r is the layer-normalized region feature. Before the first step every word has about its
     frequency in an image of `typical_regions` regions if `frequencies` are given.
+
+    Attributes:
+        extractor: fingerprint of the extractor whose regions it was trained on, if that is known.
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class AttributePredictor(nn.Module):
         super().__init__()
         self.words = list(words)
         self.feature_size = feature_size
+        self.extractor: Mapping[str, Any] | None = None
         # Post-ReLU features have any scale, and a noisy-OR of large logits saturates at once.
         self.norm = nn.LayerNorm(feature_size)
         self.classifier = nn.Linear(feature_size, len(self.words))
@@ -91,7 +96,7 @@ def noisy_or_loss(log_absent: Tensor, targets: Tensor) -> Tensor:
 def save_attributes(model: AttributePredictor, folder_uri: str, *, half: bool = True) -> None:
     """Write weights (fp16 when `half`) and words to a checkpoint folder."""
     metadata = {"format": FORMAT, "words": model.words, "feature_size": model.feature_size}
-    checkpoint.save(folder_uri, model.state_dict(), metadata, half=half)
+    checkpoint.save(folder_uri, model.state_dict(), metadata, half=half, extractor=model.extractor)
 
 
 def load_attributes(folder_uri: str) -> AttributePredictor:
@@ -107,4 +112,5 @@ def load_attributes(folder_uri: str) -> AttributePredictor:
         )
     model = AttributePredictor(stored.metadata["words"], feature_size=stored.metadata["feature_size"])
     model.load_state_dict(stored.tensors)
+    model.extractor = stored.extractor
     return model.eval()

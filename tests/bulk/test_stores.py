@@ -69,7 +69,7 @@ def test_only_what_is_committed_is_read(store, inside, monkeypatch):
     wanted = dict.fromkeys(["a.jpg", "b.jpg", "c.jpg", "d.jpg"], 1.0)
     assert values(uri) == wanted
     assert features.fingerprint(uri) == FINGERPRINT
-    assert features.image_names(uri) == list(wanted)
+    assert features.image_ids(uri) == list(wanted)
     assert features.stored_size(uri, 4).bytes == sum(
         Path(path).stat().st_size for path in features.paths(uri)
     )

@@ -30,13 +30,18 @@ def test_captions_by_file_name_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([], "no list 'images'"),
+        ([], "none of its 0 images has a caption"),
         ({"images": []}, "no list 'annotations'"),
         ({"images": [{"id": 1}], "annotations": []}, "no 'file_name'"),
-        ({"images": IMAGES, "annotations": ANNOTATIONS[:1]}, r"image 7 \(b.jpg\) has no caption"),
-        ({"images": IMAGES, "annotations": [{"image_id": 9, "caption": "x"}]}, "names image 9"),
-        ({"images": IMAGES, "annotations": [{"image_id": 3, "caption": " "}]}, "empty caption"),
-        ({"images": [*IMAGES, IMAGES[0]], "annotations": []}, "stands twice"),
+        (
+            {
+                "images": IMAGES,
+                "annotations": [{"image_id": 9, "caption": "x"}, {"image_id": 3, "caption": " "}],
+            },
+            r"none of its 2 images has a caption \(1 empty captions, 1 captions of images that are not",
+        ),
+        ({"images": [*IMAGES, {"id": 7, "file_name": "c.jpg"}], "annotations": []}, "stands twice"),
+        ({"images": [*IMAGES, {"id": 8, "file_name": "b.jpg"}], "annotations": []}, "stands twice"),
     ],
 )
 def test_unfit_files_are_named(tmp_path: Path, content: Any, message: str) -> None:

@@ -198,7 +198,10 @@ def test_published_words_are_counted_in_all_splits_with_one_for_the_others() -> 
 def own(folder: Path, count: int = 20, **names: str) -> str:
     entries = [{"id": 7 * i, "file_name": f"album{i % 2}/photo{i}.jpg"} for i in range(count)]
     texts = [{"image_id": 7 * i, "caption": f"a red house number {i % 3}"} for i in range(count)]
-    folder.mkdir(exist_ok=True)
+    for entry in entries:
+        photograph = folder / entry["file_name"]
+        photograph.parent.mkdir(parents=True, exist_ok=True)
+        photograph.write_bytes(b"a photograph")
     (folder / "captions.json").write_text(json.dumps({"images": entries, "annotations": texts}))
     return str(folder / "captions.json")
 
@@ -236,13 +239,17 @@ def test_a_split_of_ones_own_can_be_named_by_lists(tmp_path) -> None:
     assert sorted(val) == ["photo2.jpg", "photo3.jpg"]
 
     (tmp_path / "val.txt").write_text("photo99.jpg\n")
-    with pytest.raises(UsageError, match=r"split val names 1 images without captions, first photo99\.jpg"):
+    with pytest.raises(
+        UsageError, match=r"split\.val_list: 1 of its 1 images have no captions, first photo99"
+    ):
         prepare_own(tmp_path, f"--split.val_list={tmp_path / 'val.txt'}")
     (tmp_path / "val.txt").write_text("photo3.jpg\n")
     lists = [f"--split.{split}_list={tmp_path / 'val.txt'}" for split in ("val", "test")]
-    with pytest.raises(UsageError, match="named in two splits"):
+    with pytest.raises(UsageError, match=r"split\.val_list and split\.test_list: an image is named in two"):
         prepare_own(tmp_path, *lists)
-    with pytest.raises(UsageError, match="leave none for training"):
+    with pytest.raises(
+        UsageError, match=r"leave none for training .*: lower split\.val \(12\), split\.test \(8\)"
+    ):
         prepare_own(tmp_path, "--split.val=12", "--split.test=8")
 
 

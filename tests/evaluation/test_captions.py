@@ -23,8 +23,9 @@ def test_coco_results_and_jsonl_match_by_id_or_name(tmp_path: Path) -> None:
     coco.write_text(json.dumps([{"image_id": 9, "caption": "b"}, {"image_id": 7, "caption": "a"}]))
     lines.write_text('{"id": "deep/er/x.jpg", "caption": "a"}\n{"id": "y.jpg", "caption": null}\n\n')
     assert read_captions(str(coco)) == {"9": "b", "7": "a"}
-    assert read_captions(str(lines)) == {"x.jpg": "a", "y.jpg": ""}
+    assert read_captions(str(lines)) == {"deep/er/x.jpg": "a", "y.jpg": ""}
     assert read_references(references(tmp_path), ["9"]) == {"9": ["text 2"]}
+    assert read_references(references(tmp_path), ["in/x.jpg"]) == {"in/x.jpg": ["text 0", "text 1"]}
     assert read_references(references(tmp_path), ["x.jpg"]) == {"x.jpg": ["text 0", "text 1"]}
 
 
@@ -35,17 +36,14 @@ def test_coco_results_and_jsonl_match_by_id_or_name(tmp_path: Path) -> None:
             '[{"image_id": 1, "caption": "a"}, {"image_id": 1, "caption": "b"}]',
             "1 images are named twice: 1, 1",
         ),
-        (
-            '[{"image_id": "a/x.jpg", "caption": "a"}, {"image_id": "b/x.jpg", "caption": "b"}]',
-            "1 images are named twice: a/x.jpg, b/x.jpg",
-        ),
         ('[{"caption": "a"}]', "needs image_id"),
         ('[{"image_id": 1}]', "needs image_id"),
         ('[{"image_id": true, "caption": "a"}]', "needs image_id"),
-        ('[{"image_id": 1, "caption": ["a"]}]', "needs image_id"),
+        ('[{"image_id": 1, "caption": ["a", "b"]}]', "1 has 2 captions, one is scored"),
+        ('[{"image_id": 1, "caption": NaN}]', "needs image_id"),
         ("[3]", "needs image_id"),
-        ('{"images": []}', "a list of image_id and caption is expected"),
-        ("{", "not valid JSON"),
+        ('{"images": []}', "no list 'annotations'"),
+        ("{", "not JSON"),
     ],
 )
 def test_unfit_files_are_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -1,4 +1,5 @@
 import json
+import math
 import pickle
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from glied.errors import UsageError
 from glied.rewards.clip import build_clip, clip_tokenizer, load_clip
 from glied.rewards.config import ClipConfig
 from glied.training.clip import ClipModel, ClipModelConfig, ClipTask, both_ways
+from glied.training.config import TrainerConfig
+from glied.training.here import train_here
 from glied.training.task import Task
 from glied.training.texts import TextsConfig
 from tests.training.pairs import ARCHITECTURE, write_pairs
@@ -140,12 +143,34 @@ def test_vectors_are_those_of_open_clip(class_token):
     torch.testing.assert_close(ClipModel(clip)(pixels, tokens), (image, words, scale), atol=1e-5, rtol=1e-5)
 
 
-def test_the_temperature_stays_within_clips_bound(task):
+def test_the_scale_stays_within_clips_bound_and_keeps_its_gradient(task):
     model = task.build()
     with torch.no_grad():
         model.clip.logit_scale.fill_(9.0)
-    _, scalars = task.loss(model, collate(task, task.data("train").to_pylist()))
-    assert scalars["scale"] == 100
+    task.constrain(model)
+    loss, scalars = task.loss(model, collate(task, task.data("train").to_pylist()))
+    assert scalars["scale"].item() == pytest.approx(100, rel=1e-5)
+    loss.backward()
+    assert model.clip.logit_scale.grad.abs() > 0
+
+
+def test_the_trainer_limits_the_scale(task, tmp_path):
+    config = TrainerConfig(
+        output=str(tmp_path / "run"),
+        epochs=1,
+        batch_size=4,
+        learning_rate=1.0,
+        schedule="constant",
+        device="cpu",
+    )
+    assert train_here(task, config)["last"]["scale"] <= 100.001
+    exported = load_clip(ClipConfig(checkpoint=str(tmp_path / "run" / "last")))
+    assert exported.model.logit_scale.item() <= 4.606  # ln 100 in half precision
+
+
+def test_a_model_that_gives_no_numbers_is_never_the_best() -> None:
+    nothing = torch.full((3, 4), float("nan"))
+    assert math.isnan(next(iter(both_ways(nothing, nothing).values())))
 
 
 def test_the_bias_of_a_sigmoid_loss_is_left_alone(task, pairs):

@@ -103,7 +103,7 @@ def test_a_store_of_grids_from_the_bulk_job(checkpoint, photos, tmp_path):
 
 def losses_of_words(folder: Path) -> list[float]:
     """Three steps of the attribute predictor on the grids, as configs/attributes/grid_tiny.yaml has it."""
-    names = features.image_names(str(folder / "run"))
+    names = features.image_ids(str(folder / "run"))
     images = [{"id": i, "file_name": name, "width": 1, "height": 1} for i, name in enumerate(names)]
     words = ["a dog on grass", "a cat"]
     annotations = [{"id": i, "image_id": i, "caption": words[i % 2]} for i in range(len(names))]

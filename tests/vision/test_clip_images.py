@@ -28,7 +28,7 @@ def test_a_store_of_image_vectors_from_the_bulk_job(photos, tmp_path):
 
     scorer = load_clip(ClipConfig(checkpoint=str(tmp_path / "clip")))
     vectors = ImageVectors(str(tmp_path / "run"), scorer)
-    names = features.image_names(str(tmp_path / "run"))
+    names = features.image_ids(str(tmp_path / "run"))
     assert len(names) == 58
     vectors.check(names)
     found = vectors(["turned.jpg", "cmyk.jpg"])

@@ -1,0 +1,143 @@
+"""Looks for losses and gradients that are not finite, without making a GPU wait for each step.
+
+The verdict on a step is computed where the step is, and takes its gradient out of the update there. The
+training process reads the verdicts every few steps, and before anything is logged, validated or saved.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from glied.errors import JobError
+from glied.training.task import Row
+
+LOOK_EVERY = 4
+"""Steps on a GPU after which verdicts are read; their rows are kept until then."""
+NAMED = 20
+"""So many rows stand in a message; their number always does."""
+_NAMES = ("id", "image", "uri")
+"""Columns that name a row, the first that it has."""
+
+Scalars = Mapping[str, float | Tensor]
+
+
+class NotFiniteError(JobError):
+    """A loss, a gradient or a weight is not finite; trying again gives the same."""
+
+
+@dataclass
+class Step:
+    """One step of this worker until its verdict is read.
+
+    Attributes:
+        number: steps that were done before it.
+        rows: of this worker.
+        scalars: of each micro-batch to be logged, with its weight.
+        loss_finite: whether the losses of this worker are finite, 0-d bool.
+        finite: whether all losses and the gradient are, 0-d bool, the same on all workers.
+        norm: of the gradient, 0-d.
+    """
+
+    number: int
+    rows: list[Row]
+    scalars: list[tuple[Scalars, float | Tensor]] = field(default_factory=list)
+    loss_finite: Tensor = field(default_factory=lambda: torch.tensor(True))
+    finite: Tensor = field(default_factory=lambda: torch.tensor(True))
+    norm: Tensor = field(default_factory=lambda: torch.tensor(0.0))
+
+    def add(self, loss: Tensor, scalars: Scalars, weight: float | Tensor) -> None:
+        """Takes note of a micro-batch."""
+        self.scalars.append(({"loss": loss.detach(), **scalars}, weight))
+        self.loss_finite = self.loss_finite.to(loss.device) & loss.detach().isfinite()
+
+
+class Buffers:
+    """A model's buffers before a step: its forward pass changes some, such as batch norm's means."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """Copies them."""
+        self._now = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        self._before = [buffer.clone() for buffer in self._now]
+
+    def restore_where(self, condition: Tensor) -> None:
+        """Puts the copies back where the 0-d `condition` is true."""
+        for now, before in zip(self._now, self._before, strict=True):
+            torch.where(condition, before, now, out=now)
+
+
+def drop_gradients_where(model: nn.Module, condition: Tensor) -> None:
+    """Makes all gradients zero where the 0-d `condition` is true."""
+    if condition.device.type == "cpu" and not condition:
+        return
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            parameter.grad.masked_fill_(condition, 0.0)
+
+
+def check_weights(model: nn.Module, what: str) -> None:
+    """Refuses a model with weights or buffers that are not finite.
+
+    Raises:
+        NotFiniteError: it has some.
+    """
+    state = [value for value in model.state_dict().values() if torch.is_floating_point(value)]
+    if state and not torch.stack([value.isfinite().all() for value in state]).all():
+        raise NotFiniteError(f"{what} has weights that are not finite")
+
+
+def row_names(rows: Sequence[Row]) -> list[str]:
+    """What rows are called: id, image or address."""
+    return [str(next((row[name] for name in _NAMES if name in row), "a row without a name")) for row in rows]
+
+
+def describe(step: Step, collate: Callable[[list[Row]], Any], world: int) -> str:
+    """What is not finite in a step, and its rows, in the same words on all workers, each of which calls this.
+
+    Rows whose own values are not finite are named, if there are any, else those of the workers whose loss is
+    not finite, else all.
+    """
+    faulty = [name for row in step.rows for name in row_names([row]) if not _is_finite(collate([row]))]
+    losses = [float(scalars["loss"]) for scalars, _ in step.scalars]
+    reports = [(faulty, bool(step.loss_finite), row_names(step.rows), losses)]
+    if world > 1:
+        gathered: list[Any] = [None] * world
+        torch.distributed.all_gather_object(gathered, reports[0])
+        reports = gathered
+    every = [loss for report in reports for loss in report[3]]
+    loss = next((one for one in every if not math.isfinite(one)), every[0])
+    what = f"the loss is {loss:g} and the gradient's norm {float(step.norm):g} at step {step.number + 1}"
+    faulty = [name for report in reports for name in report[0]]
+    if faulty:
+        return f"{what}; these rows have values that are not finite: {_some(faulty)}"
+    names = [report[2] for report in reports if not report[1]] or [report[2] for report in reports]
+    return f"{what}; its rows: {_some([name for one in names for name in one])}"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def _is_finite(batch: Any) -> bool:
+    return all(bool(one.isfinite().all()) for one in _tensors(batch) if torch.is_floating_point(one))
+
+
+def _tensors(batch: Any) -> Iterator[Tensor]:
+    """All tensors of nested containers."""
+    if isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, Mapping):
+        for value in batch.values():
+            yield from _tensors(value)
+    elif isinstance(batch, list | tuple):
+        for value in batch:
+            yield from _tensors(value)
+    elif dataclasses.is_dataclass(batch):
+        for one in dataclasses.fields(batch):
+            yield from _tensors(getattr(batch, one.name))
