@@ -91,7 +91,10 @@ def list_keys(bucket: str, prefix: str, *, recursive: bool = True) -> Iterator[t
 
 def size(place: Place) -> int:
     """The length of an object; raises as `read`."""
-    return int(_call("head_object", place, Bucket=place.bucket, Key=place.key)["ContentLength"])
+    length = _call("head_object", place, Bucket=place.bucket, Key=place.key).get("ContentLength")
+    if length is None:  # the answer broke off
+        raise StorageError(f"cannot read {place}: the storage does not state its length")
+    return int(length)
 
 
 def read(place: Place, *, listed: int | None = None, most: int | None = None) -> bytes:
@@ -124,16 +127,19 @@ def read(place: Place, *, listed: int | None = None, most: int | None = None) ->
     return data
 
 
-def read_range(place: Place, start: int, stop: int) -> bytes:
-    """Bytes `start` to `stop` (exclusive) of an object; raises as `read`, also where it is shorter."""
+def read_range(place: Place, start: int, stop: int, *, whole: int | None = None) -> bytes:
+    """Bytes `start` to `stop` (exclusive) of an object, which is `whole` bytes long as far as known.
+
+    It raises as `read`, also where the object is shorter or of another length.
+    """
     if stop <= start:
         return b""
     data, answer = _get(place, None, Range=f"bytes={start}-{stop - 1}")
-    came = answer.get("ContentRange", "")
-    if len(data) != stop - start or not came.startswith(f"bytes {start}-{stop - 1}/"):
+    came, asked = answer.get("ContentRange", ""), f"bytes {start}-{stop - 1}/{whole or ''}"
+    if len(data) != stop - start or not came.startswith(asked):
         raise StorageError(
-            f"cannot read {place}: {len(data)} of {stop - start} bytes came ({came or 'no range'} for bytes "
-            f"{start}-{stop - 1})"
+            f"cannot read {place}: {len(data)} of {stop - start} bytes came, as {came or 'no range'}, "
+            f"for {asked}"
         )
     return data
 

@@ -114,10 +114,13 @@ def read_bytes(uri: str, *, listed: int | None = None, most: int | None = None) 
     return data
 
 
-def read_range(uri: str, start: int, stop: int) -> bytes:
-    """Bytes `start` to `stop` (exclusive) of a file; raises as `read_bytes`, also where it is shorter."""
+def read_range(uri: str, start: int, stop: int, *, whole: int | None = None) -> bytes:
+    """Bytes `start` to `stop` (exclusive) of a file; `whole` is its length as far as known.
+
+    It raises as `read_bytes`, also where the file is shorter.
+    """
     if place := s3.parse(uri):
-        return s3.read_range(place, start, stop)
+        return s3.read_range(place, start, stop, whole=whole)
     try:
         if is_local(uri):
             with _open_local(uri) as file:
@@ -184,7 +187,9 @@ class RangeReader(io.RawIOBase):
     def read(self, size: int | None = -1) -> bytes:
         """The next bytes; fewer only at the end of the file."""
         stop = self.size if size is None or size < 0 else min(self.size, self._position + size)
-        data = read_range(self.uri, self._position, stop) if stop > self._position else b""
+        if stop <= self._position:
+            return b""
+        data = read_range(self.uri, self._position, stop, whole=self.size)
         self._position += len(data)
         return data
 
