@@ -370,7 +370,15 @@ def test_ids_that_would_share_a_file(tmp_path):
 
 def test_empty_names_and_dots_in_a_path_export(tmp_path):
     """`tar cf s.tar .` names its members ./a.png, and keys may hold an empty name."""
-    ids = ["s.tar/./a.png", "s.tar//abs/b.png", "x//y.png", "aa::b.png", "x/y://z.jpg", "x/y.png", "./x/y.png"]
+    ids = [
+        "s.tar/./a.png",
+        "s.tar//abs/b.png",
+        "x//y.png",
+        "aa::b.png",
+        "x/y://z.jpg",
+        "x/y.png",
+        "./x/y.png",
+    ]
     runs.make_run(tmp_path / "run", [runs.row(image_id) for image_id in ids], 3)
     report = run(tmp_path / "run", "txt")
     assert {text.decode()[13:-1]: name for name, text in files(tmp_path / "out").items()} == {

@@ -51,10 +51,9 @@ class Sidecars:
             if row["status"] != OK:
                 continue
             name = names(row["id"], unit.unit * self.plan.unit_size + position)
-            if reason := refusal(row["id"], self.config.out) or (
-                name is None and "another image has its file"
-            ):
-                refusals.append(f"{row['id']!r}: {reason}")
+            reason = refusal(row["id"], self.config.out)
+            if reason or name is None:
+                refusals.append(f"{row['id']!r}: {reason or 'another image has its file'}")
                 continue
             lines[position] = storage.join(self.config.out, name), f"{row['caption'] or ''}\n".encode()
         # Rows that an earlier generation had are copied into this one: they must not be appended again.
