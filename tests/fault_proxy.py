@@ -10,6 +10,7 @@ and address, and how often that was asked for; the order in which requests arriv
 import asyncio
 import multiprocessing
 import random
+import re
 import socket
 import struct
 import urllib.parse
@@ -29,8 +30,15 @@ FAULTS = (
     "truncated",  # the answer ends half way
     "hang",  # no answer for some time, then the connection closes
 )
+LIES = (
+    "short",  # a GET of an object: the answer has fewer bytes than the object, and says so consistently
+    "same_page",  # a listing goes on: the page that came last comes once more
+)
+"""Faults that no client can see; only what asks for them meets them."""
 _OF_WRITES = ("slow_down_after", "reset_after")
 """Faults that differ from their like only where the server's state changes."""
+_SIGNATURE = re.compile(rb"[?&](?:X-Amz-|x-id=)[^&]*")
+"""What signing adds to an address, which differs from call to call."""
 _PIECES = 5
 _LIMIT = 1 << 20
 _OF_CONNECTIONS = (b"connection", b"keep-alive", b"expect")
@@ -67,8 +75,9 @@ class Proxy:
         self._share.value = share
 
     def counts(self) -> dict[str, int]:
-        """How many requests came, under "requests", and how many met each fault."""
-        return dict(zip(("requests", *FAULTS), self._counts, strict=True))
+        """How many requests came, under "requests", and how many met each fault; of lies only those told."""
+        counts = dict(zip(("requests", *FAULTS, *LIES), self._counts, strict=True))
+        return {name: count for name, count in counts.items() if count or name not in LIES}
 
 
 @contextmanager
@@ -87,19 +96,19 @@ def start(
         target: the server's endpoint, such as "http://127.0.0.1:5000".
         share: of the requests that meet a fault, in 0..1.
         seed: another one breaks other requests.
-        faults: those to choose from, of `FAULTS`.
+        faults: those to choose from, of `FAULTS` and `LIES`.
         hang_seconds: how long "hang" keeps the client waiting.
         slow_seconds: how long a "slow" answer takes.
     """
-    if unknown := set(faults) - set(FAULTS):
-        raise ValueError(f"unknown faults {sorted(unknown)}; known are {', '.join(FAULTS)}")
+    if unknown := set(faults) - {*FAULTS, *LIES}:
+        raise ValueError(f"unknown faults {sorted(unknown)}; known are {', '.join((*FAULTS, *LIES))}")
     address = urllib.parse.urlsplit(target)
     assert address.hostname
     assert address.port
     settings = Settings(address.hostname, address.port, seed, tuple(faults), hang_seconds, slow_seconds)
     context = multiprocessing.get_context("spawn")  # a fork would inherit locks of this process's threads
     receiver, sender = context.Pipe(duplex=False)
-    proxy_share, counts = context.Value("d", share), context.Array("L", 1 + len(FAULTS))
+    proxy_share, counts = context.Value("d", share), context.Array("L", 1 + len(FAULTS) + len(LIES))
     process = context.Process(target=_run, args=(settings, sender, proxy_share, counts), daemon=True)
     process.start()
     try:
@@ -151,6 +160,7 @@ class _Server:
     share: Any
     counts: Any
     asked: Counter[tuple[bytes, bytes]] = field(default_factory=Counter)
+    page: _Message | None = None
 
     async def serve(self, sender: Connection) -> None:
         """Until the parent kills this process or is gone itself."""
@@ -186,21 +196,32 @@ class _Server:
             _reset(writer)
         if fault == "slow_down_after":
             answer = _slow_down(method)
+        if fault == "short":
+            _shorten(answer)
+        if fault == "same_page" and self.page is not None:
+            answer = self.page
+        if b"list-type=2" in path:
+            self.page = answer
         await self.send(writer, answer, fault)
         return request.header(b"connection") != b"close" and _states_length(answer, method)
 
     def draw(self, method: bytes, path: bytes) -> str:
         """The fault that a request is to meet, empty for none; it is counted."""
         self.counts[0] += 1
+        path = _SIGNATURE.sub(b"", path)
         self.asked[method, path] += 1
         key = f"{self.settings.seed} {method!r} {path!r} {self.asked[method, path]}"
         chance = random.Random(key)
         reads = method in (b"GET", b"HEAD", b"OPTIONS")
-        faults = [name for name in self.settings.faults if not (reads and name in _OF_WRITES)]
+        listing = b"list-type=2" in path
+        unfit = {*(_OF_WRITES if reads else ())}
+        unfit |= set() if method == b"GET" and not listing else {"short"}
+        unfit |= set() if b"continuation-token=" in path else {"same_page"}
+        faults = [name for name in self.settings.faults if name not in unfit]
         if not faults or chance.random() >= self.share.value:
             return ""
         fault = chance.choice(faults)
-        self.counts[1 + FAULTS.index(fault)] += 1
+        self.counts[1 + (*FAULTS, *LIES).index(fault)] += 1
         return fault
 
     async def forward(self, request: _Message, method: bytes) -> _Message:
@@ -235,6 +256,15 @@ class _Server:
             await writer.drain()
             if fault == "slow":
                 await asyncio.sleep(self.settings.slow_seconds / pieces)
+
+
+def _shorten(answer: _Message) -> None:
+    """Half of the body, with a length that fits it; Content-Range stays that of the whole."""
+    answer.body = answer.body[: len(answer.body) // 2]
+    answer.lines = [
+        b"Content-Length: %d" % len(answer.body) if line.lower().startswith(b"content-length:") else line
+        for line in answer.lines
+    ]
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

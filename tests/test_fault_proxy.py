@@ -261,28 +261,21 @@ def persistently(call: Callable[[], Result]) -> Result:
     return call()
 
 
-def read_with_arrow(filesystem: pyarrow.fs.FileSystem, uri: str) -> bytes:
-    """The content of an object that is not empty.
-
-    A HEAD whose answer breaks off before Content-Length is to pyarrow a file without bytes, and no error.
-    """
-    with filesystem.open_input_file(uri.removeprefix("s3://")) as file:
-        data = file.read()
-    if not data:
-        raise OSError(f"{uri} seems empty")
-    return data
+def read_in_ranges(uri: str) -> bytes:
+    """As Parquet and tars are read."""
+    with storage.open_input(uri) as file:
+        return file.read_at(3, 0) + file.read_at(file.size() - 3, 3)
 
 
 def test_the_storage_survives_faults(s3, through):
     with fault_proxy.start(s3, share=0.1, hang_seconds=0.5) as proxy:
         through(proxy)
-        arrow, _ = storage.arrow_filesystem("s3://photos")
         contents = {f"s3://photos/run 1/{index}": b"content %d" % index for index in range(OBJECTS)}
 
         def write_and_read(uri: str) -> None:
             assert persistently(lambda: storage.put_if_absent(uri, contents[uri])), "it is ours"
             assert persistently(lambda: storage.read_bytes(uri)) == contents[uri]
-            assert persistently(lambda: read_with_arrow(arrow, uri)) == contents[uri]
+            assert persistently(lambda: read_in_ranges(uri)) == contents[uri]
             assert not persistently(lambda: storage.put_if_absent(uri, b"theirs"))
 
         with ThreadPoolExecutor(16) as pool:

@@ -99,7 +99,7 @@ class Summary:
             )
         if self.skipped_files:
             kinds = describe_skipped(self.skipped_kinds)
-            lines.append(f"{self.skipped_files} files left out, which are no inputs{kinds and ': ' + kinds}")
+            lines.append(f"{self.skipped_files} files left out{kinds and ': ' + kinds}")
         lines.append(
             f"{self.images_this_time} images this time, {self.images_per_s:.1f} images/s "
             f"after {self.startup_seconds:.0f} s of start-up, {self.seconds:.0f} s in all"

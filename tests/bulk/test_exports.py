@@ -322,8 +322,18 @@ def test_another_run_appends_and_then_another_replaces(folder, tmp_path):
 
 HOSTILE = [
     *["../up.jpg", "a/../../up.jpg", "/etc/x.jpg", "..\\up.jpg", "C:/x.jpg", "c:x.jpg", "nul\0.jpg"],
-    *["a/./b.jpg", "a//b.jpg", "", "..", ".export/x.jpg", "n" * 250 + ".jpg", "file:///etc/x.jpg"],
-    *["s3:/x/y.jpg", "a::b.jpg", "x/y://z.jpg"],
+    *[
+        "",
+        "..",
+        ".",
+        "a/.",
+        "a/",
+        ".export/x.jpg",
+        "./.export/x.jpg",
+        "n" * 250 + ".jpg",
+        "file:///etc/x.jpg",
+    ],
+    *["s3:/x/y.jpg"],
 ]
 
 
@@ -356,6 +366,29 @@ def test_ids_that_would_share_a_file(tmp_path):
         "e.f/a": "e.f/a.txt",
         "a.jpg.jpg": "a.jpg.jpg.txt",
     }
+
+
+def test_empty_names_and_dots_in_a_path_export(tmp_path):
+    """`tar cf s.tar .` names its members ./a.png, and keys may hold an empty name."""
+    ids = [
+        "s.tar/./a.png",
+        "s.tar//abs/b.png",
+        "x//y.png",
+        "aa::b.png",
+        "x/y://z.jpg",
+        "x/y.png",
+        "./x/y.png",
+    ]
+    runs.make_run(tmp_path / "run", [runs.row(image_id) for image_id in ids], 3)
+    report = run(tmp_path / "run", "txt")
+    assert {text.decode()[13:-1]: name for name, text in files(tmp_path / "out").items()} == {
+        "s.tar/./a.png": "s.tar/a.txt",
+        "s.tar//abs/b.png": "s.tar/abs/b.txt",
+        "x//y.png": "x/y.txt",
+        "aa::b.png": "aa::b.txt",
+        "x/y://z.jpg": "x/y:/z.txt",
+    }
+    assert report.refusals == [f"{one!r}: another image has its file" for one in ("x/y.png", "./x/y.png")]
 
 
 def test_names_do_not_depend_on_what_is_done(tmp_path):

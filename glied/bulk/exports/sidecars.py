@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from numpy.typing import NDArray
 
-from glied import storage
+from glied import s3, storage
 from glied.bulk.exports.book import STATE, Book
 from glied.bulk.exports.config import ExportConfig, UnitReport
 from glied.bulk.exports.units import CAPTION_COLUMNS, put, read_table, write
@@ -36,7 +37,8 @@ class Sidecars:
         """Export them, one after the other."""
         if not units:
             return
-        names = SidecarNames(unit.ids for unit in self.plan.read_units(range(self.plan.units)))
+        flat = storage.is_local(self.config.out)
+        names = SidecarNames((unit.ids for unit in self.plan.read_units(range(self.plan.units))), flat=flat)
         with ThreadPoolExecutor(SIDECARS_IN_FLIGHT) as pool:
             for unit in units:
                 yield self._export(unit, names, pool)
@@ -48,11 +50,11 @@ class Sidecars:
         for position, row in enumerate(rows):
             if row["status"] != OK:
                 continue
-            if reason := refusal(row["id"]):
-                refusals.append(f"{row['id']!r}: {reason}")
+            name = names(row["id"], unit.unit * self.plan.unit_size + position)
+            reason = refusal(row["id"], self.config.out)
+            if reason or name is None:
+                refusals.append(f"{row['id']!r}: {reason or 'another image has its file'}")
                 continue
-            # A path with :// in it would pass for a URI; ids with :/ are refused.
-            name = names(row["id"], unit.unit * self.plan.unit_size + position).replace("://", ":/")
             lines[position] = storage.join(self.config.out, name), f"{row['caption'] or ''}\n".encode()
         # Rows that an earlier generation had are copied into this one: they must not be appended again.
         earlier = set(self.book.read(unit.unit).rows) if self.config.existing == "append" else set()
@@ -127,24 +129,44 @@ class SidecarNames:
     digests: two that are equal by chance cost a plainer name and nothing else.
     """
 
-    def __init__(self, ids: Iterable[list[str]]) -> None:
-        """Compare the ids of a manifest, given in its order."""
+    def __init__(self, ids: Iterable[list[str]], *, flat: bool = False) -> None:
+        """Compare the ids of a manifest, given in its order.
+
+        With `flat`, names are those of local files: a//b and a/./b are a/b, and have no file of their own
+        beside one of that name.
+        """
+        self.flat = flat
         own, stems = array("Q"), array("Q")
         for batch in ids:
-            own.extend(_digest_64(image_id) for image_id in batch)
-            stems.extend(_digest_64(_stem(image_id)) for image_id in batch)
+            paths = [self._path(image_id) for image_id in batch]
+            own.extend(_digest_64(path) for path in paths)
+            stems.extend(_digest_64(_stem(path)) for path in paths)
         own_array, stem_array = np.frombuffer(own, np.uint64), np.frombuffer(stems, np.uint64)
-        unique, first, count = np.unique(stem_array, return_index=True, return_counts=True)
-        again = count > 1
-        self._first = dict(zip(unique[again].tolist(), first[again].tolist(), strict=True))
+        self._first = _repeated(stem_array)
+        self._first_own = _repeated(own_array)
         self._ids = set(np.intersect1d(stem_array[stem_array != own_array], own_array).tolist())
 
-    def __call__(self, image_id: str, position: int) -> str:
-        """The name for an id at a position of the manifest."""
-        stem = _stem(image_id)
+    def __call__(self, image_id: str, position: int) -> str | None:
+        """The name for an id at a position of the manifest; None where an earlier id has it."""
+        path = self._path(image_id)
+        if self._first_own.get(_digest_64(path), position) != position:
+            return None
+        stem = _stem(path)
         digest = _digest_64(stem)
         taken = self._first.get(digest, position) != position or digest in self._ids
-        return f"{image_id}.txt" if taken or image_id == f"{stem}.txt" else f"{stem}.txt"
+        return f"{path}.txt" if taken or path == f"{stem}.txt" else f"{stem}.txt"
+
+    def _path(self, image_id: str) -> str:
+        # The :// of an address would make the path a URI.
+        path = _SCHEME.sub(lambda match: match[0].replace("://", ":/"), image_id, count=1)
+        parts = path.split("/")
+        return "/".join(part for part in parts if part not in ("", ".")) if self.flat else path
+
+
+def _repeated(digests: NDArray[np.uint64]) -> dict[int, int]:
+    """The first position of each digest that there is more than once."""
+    unique, first, count = np.unique(digests, return_index=True, return_counts=True)
+    return dict(zip(unique[count > 1].tolist(), first[count > 1].tolist(), strict=True))
 
 
 def _stem(image_id: str) -> str:
@@ -155,22 +177,23 @@ def _digest_64(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-def refusal(image_id: str) -> str | None:
+def refusal(image_id: str, out: str) -> str | None:
     """Why no file below the destination may have the name of this id, or None."""
+    local = storage.is_local(out)
     scheme = _SCHEME.match(image_id)
     path = image_id[scheme.end() :] if scheme else image_id
     parts = path.split("/")
-    if path.startswith("/") or re.match("[A-Za-z]:", image_id):
+    if (path.startswith("/") and local) or re.match("[A-Za-z]:", image_id):
         return "an absolute path"
     if ".." in parts:
         return "it leads out of the destination"
     if "\\" in image_id or "\0" in image_id:
         return "a backslash or a zero character"
-    if "::" in image_id:
+    if "::" in image_id and not (local or s3.parse(out)):
         return ":: chains file systems"
-    if "" in parts or "." in parts or (scheme and not scheme[1]):
-        return "an empty name or a dot in the path"
-    if parts[0] == STATE:
+    if parts[-1] in ("", ".") or (scheme and not scheme[1]):
+        return "no file name"
+    if STATE in (parts[0], next(part for part in parts if part not in ("", "."))):
         return f"{STATE} is the state of the export"
     if any(len(part.encode()) > NAME_BYTES for part in parts):
         return f"a name of more than {NAME_BYTES} bytes"

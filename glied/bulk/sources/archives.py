@@ -70,7 +70,9 @@ def compression(uri: str) -> str | None:
         FileNotFoundError: there is no such file.
         StorageError: the storage failed.
     """
-    start = storage.read_range(uri, 0, min(6, storage.file_size(uri)))
+    start = storage.read_range(uri, 0, min(tarfile.BLOCKSIZE, storage.file_size(uri)))
+    if start[257:].startswith(b"ustar"):  # whatever the name of its first member looks like
+        return None
     return next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)
 
 
@@ -187,8 +189,6 @@ class _Stream(io.RawIOBase):
         self.uri = uri
         self.compressed = compressed
         self.most = most
-        self._pushed_back = b""
-        self._position = 0
         self._open()
 
     def _open(self) -> None:
@@ -196,7 +196,8 @@ class _Stream(io.RawIOBase):
         self._size = raw.size
         buffered: io.BufferedReader = io.BufferedReader(raw, _STREAM_BUFFER if self.compressed else _BUFFER)
         self._file: Any = _DECOMPRESSORS[self.compressed](buffered) if self.compressed else buffered
-        self._pushed_back, self._position = b"", 0
+        self._last = self._pushed_back = b""
+        self._position = 0
 
     def tell(self) -> int:
         """The place of the next byte."""
@@ -204,11 +205,16 @@ class _Stream(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Go to a place; in a compressed tar no further than its end."""
-        if offset != self._position and self.compressed is None:
+        back = self._position - offset
+        if 0 < back <= len(self._last):  # tarfile has looked for a header
+            self._pushed_back = self._last[-back:] + self._pushed_back
+            self._position = offset
+        elif back and self.compressed is None:
             self._file.seek(offset)
             self._pushed_back, self._position = b"", offset
-        elif offset < self._position:
+        elif back > 0:
             self._open()
+        self._last = b""
         while self._position < offset and self._take(min(offset - self._position, _BUFFER)):
             pass
         return self._position
@@ -221,7 +227,8 @@ class _Stream(io.RawIOBase):
         while size and (piece := self._take(size)):
             pieces.append(piece)
             size -= len(piece)
-        return b"".join(pieces)
+        self._last = b"".join(pieces)
+        return self._last
 
     def _take(self, size: int) -> bytes:
         piece = self._pushed_back[:size] or self._file.read(size)
@@ -231,7 +238,7 @@ class _Stream(io.RawIOBase):
 
     def skip_zeros(self) -> tuple[int, bool]:
         """How many zero bytes come next, and whether the tar ends with them; stands behind them."""
-        start = self._position
+        start, self._last = self._position, b""
         while data := self._take(_BUFFER):
             if rest := data.lstrip(b"\0"):
                 self._pushed_back = rest + self._pushed_back
