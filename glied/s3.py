@@ -1,4 +1,4 @@
-"""Objects in S3, through botocore: keys as they are, and answers that are checked.
+"""Objects in S3, listed and read through botocore: keys as they are, and answers that are checked.
 
 pyarrow's client is unsafe here: it takes `a//b` for `a/b`, and where fewer bytes come than it asked for, it
 returns what its memory held before. It is no faster either, since it asks for the size first.
@@ -143,31 +143,6 @@ def read_range(place: Place, start: int, stop: int, *, whole: int | None = None)
     return data
 
 
-def write(place: Place, data: bytes) -> None:
-    """Write an object; raises `StorageError`."""
-    _call("put_object", place, Bucket=place.bucket, Key=place.key, Body=data)
-
-
-def write_if_absent(place: Place, data: bytes) -> bool:
-    """Write an object unless there is one; False where the storage refuses.
-
-    A request whose answer was lost is repeated, and then refused though the object is ours.
-    """
-    try:
-        _call("put_object", place, Bucket=place.bucket, Key=place.key, Body=data, IfNoneMatch="*")
-    except StorageError as error:
-        answer = getattr(error.__cause__, "response", {}).get("ResponseMetadata", {})
-        if answer.get("HTTPStatusCode") == 412:
-            return False
-        raise
-    return True
-
-
-def delete(place: Place) -> None:
-    """Remove an object, if there is one; raises `StorageError`."""
-    _call("delete_object", place, Bucket=place.bucket, Key=place.key)
-
-
 def _check_length(place: Place, data: bytes, listed: int | None) -> None:
     if len(data) != listed and len(data) != (stated := size(place)):
         raise StorageError(f"cannot read {place}: {len(data)} of {stated} bytes came")
@@ -231,23 +206,18 @@ _HEADERS = {
 }
 
 
-def _call(operation: str, place: Place, **request: Any) -> dict[str, Any]:
+def _call(operation: str, place: Place, **request: str) -> dict[str, Any]:
     """A request; FileNotFoundError where the storage says that there is no such thing."""
     from botocore.exceptions import ClientError
 
-    verb = {"put_object": "write", "delete_object": "delete", "list_objects_v2": "list"}.get(
-        operation, "read"
-    )
-    if request.get("Key") == "":
-        raise FileNotFoundError(f"no such file: {place}")
     try:
         return getattr(_access().client, operation)(**request)
     except ClientError as error:
-        if verb != "write" and error.response.get("Error", {}).get("Code") in _ABSENT:
+        if error.response.get("Error", {}).get("Code") in _ABSENT:
             raise FileNotFoundError(f"no such file: {place}") from error
-        raise StorageError(f"cannot {verb} {place}: {_reason(error)}") from error
+        raise StorageError(f"cannot read {place}: {_reason(error)}") from error
     except Exception as error:
-        raise StorageError(f"cannot {verb} {place}: {_reason(error)}") from error
+        raise StorageError(f"cannot read {place}: {_reason(error)}") from error
 
 
 class Access(NamedTuple):
