@@ -48,12 +48,12 @@ class Config:
 
 
 def vectors(store: str) -> tuple[list[str], NDArray[np.float32]]:
-    """File names of a store's images, and the unit vectors [images, F] of their first regions."""
+    """Ids of a store's images, and the unit vectors [images, F] of their first regions."""
     names, found = [], []
     for path in features.paths(store):
         for row in pq.read_table(path, columns=["id", *features.VALUES]).to_pylist():
             if row["count"]:
-                names.append(features.image_name(row["id"]))
+                names.append(row["id"])
                 found.append(features.values(row)[0])
     matrix = np.stack(found)
     return names, matrix / np.linalg.norm(matrix, axis=1, keepdims=True)

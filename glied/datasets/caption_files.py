@@ -146,8 +146,8 @@ def _json_lines(text: str, uri: str) -> Iterator[Entry]:
 def _entry(item: Any, where: str) -> Entry:
     keys = item if isinstance(item, Mapping) else {}
     name = next((item[key] for key in IMAGE_KEYS if key in keys), None)
-    found = next((item[key] for key in CAPTION_KEYS if key in keys), 0)
-    captions = found if isinstance(found, list) else [found]
+    found: Any = next((item[key] for key in CAPTION_KEYS if key in keys), 0)
+    captions: list[Any] = found if isinstance(found, list) else [found]
     if (
         isinstance(name, bool)
         or not isinstance(name, str | int)

@@ -90,6 +90,8 @@ class RowUris:
         if scheme is None and not text.startswith("/"):
             uri = storage.join(folder, re.sub(r"^(\./+)+", "", text))
             scheme = _scheme(uri)
+            if scheme == "s3" and ".." in text.split("/"):
+                raise _with_parent(uri)
         if scheme in WEB:
             return f"{scheme}://{uri.partition('://')[2]}"
         if scheme is None or scheme in LOCAL:
@@ -135,10 +137,14 @@ class RowUris:
             raise _forbidden(uri)
         if not authority or not key:
             raise ImageError(BAD_URL, f"{shown(uri)} names no file")
-        if ".." in key.split("/"):
-            raise ImageError(FORBIDDEN, f"{shown(uri)}: no .. in an address with a scheme")
+        if scheme != "s3" and ".." in key.split("/"):  # keys in S3 are read as they are
+            raise _with_parent(uri)
         if scheme == "s3" and len(key.encode()) > MAX_KEY:
             raise ImageError(BAD_URL, f"{shown(uri)}: a key has at most {MAX_KEY} bytes")
+
+
+def _with_parent(uri: str) -> ImageError:
+    return ImageError(FORBIDDEN, f"{shown(uri)}: no .. in an address with a scheme")
 
 
 def _forbidden(address: str) -> ImageError:
