@@ -1,23 +1,27 @@
-"""Objects in S3, listed and read through botocore: keys as they are, and answers that are checked.
+"""Objects in S3: keys as they are, and answers that are checked.
 
-pyarrow's client is unsafe here: it takes `a//b` for `a/b`, and where fewer bytes come than it asked for, it
-returns what its memory held before. It is no faster either, since it asks for the size first.
+Objects are listed and read through botocore, and written through s3fs. pyarrow's client is unsafe here: it
+takes `a//b` for `a/b`, and where fewer bytes come than it asked for, it returns what its memory held before.
+It is no faster either, since it asks for the size first.
 """
 
 import functools
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from glied.errors import StorageError
 
+T = TypeVar("T")
 _URI = re.compile(r"s3[an]?://([^/]+)(?:/(.*))?", re.IGNORECASE | re.DOTALL)
 _ABSENT = frozenset({"404", "NoSuchBucket", "NoSuchKey", "NotFound"})
 _MD5 = re.compile(r'"?([0-9a-f]{32})"?')
 _DIRECTORY_BUCKET = "--x-s3"
 _CONNECTIONS = 64
+_ATTEMPTS = 3
 _DIGEST_BUCKETS: set[tuple[str | None, str]] = set()
 """Endpoint and bucket where the ETag of an object was seen to be the MD5 digest of its content."""
 
@@ -31,6 +35,10 @@ class Place(NamedTuple):
     def __str__(self) -> str:
         """As people write it."""
         return f"s3://{self.bucket}/{self.key}"
+
+
+class WrongAnswer(StorageError):
+    """The storage answered, but not with what was asked for."""
 
 
 class TooLarge(Exception):
@@ -84,15 +92,19 @@ def list_keys(bucket: str, prefix: str, *, recursive: bool = True) -> Iterator[t
                 f"cannot list s3://{bucket}/{prefix}: the storage promises keys after {last.decode()!r} and "
                 "repeats or omits the token that asks for them. The same command may succeed later"
             )
-        tokens = {token}
+        tokens = {token} if page.get("Contents") else {*tokens, token}
         request["ContinuationToken"] = token
 
 
 def size(place: Place) -> int:
     """The length of an object; raises as `read`."""
+    return _insist(lambda: _size(place))
+
+
+def _size(place: Place) -> int:
     length = _call("head_object", place, Bucket=place.bucket, Key=place.key).get("ContentLength")
     if length is None:  # the answer broke off
-        raise StorageError(f"cannot read {place}: the storage does not state its length")
+        raise WrongAnswer(f"cannot read {place}: the storage does not state its length")
     return int(length)
 
 
@@ -112,6 +124,10 @@ def read(place: Place, *, listed: int | None = None, most: int | None = None) ->
         TooLarge: it has more than `most` bytes.
         StorageError: the storage or the credentials failed, or not all bytes came.
     """
+    return _insist(lambda: _read(place, listed, most))
+
+
+def _read(place: Place, listed: int | None, most: int | None) -> bytes:
     data, answer = _get(place, most)
     bucket = _access().client.meta.endpoint_url, place.bucket
     digest = _digest(answer)
@@ -120,7 +136,7 @@ def read(place: Place, *, listed: int | None = None, most: int | None = None) ->
     elif digest == hashlib.md5(data, usedforsecurity=False).hexdigest():
         _DIGEST_BUCKETS.add(bucket)
     elif bucket in _DIGEST_BUCKETS or _get(place, most)[0] != data:
-        raise StorageError(f"cannot read {place}: the bytes that came do not fit the object's ETag")
+        raise WrongAnswer(f"cannot read {place}: the bytes that came do not fit the object's ETag")
     else:  # this storage has other ETags
         _check_length(place, data, listed)
     return data
@@ -131,21 +147,68 @@ def read_range(place: Place, start: int, stop: int, *, whole: int | None = None)
 
     It raises as `read`, also where the object is shorter or of another length.
     """
-    if stop <= start:
-        return b""
+    return _insist(lambda: _read_range(place, start, stop, whole)) if stop > start else b""
+
+
+def _read_range(place: Place, start: int, stop: int, whole: int | None) -> bytes:
     data, answer = _get(place, None, Range=f"bytes={start}-{stop - 1}")
     came, asked = answer.get("ContentRange", ""), f"bytes {start}-{stop - 1}/{whole or ''}"
     if len(data) != stop - start or not came.startswith(asked):
-        raise StorageError(
+        raise WrongAnswer(
             f"cannot read {place}: {len(data)} of {stop - start} bytes came, as {came or 'no range'}, "
             f"for {asked}"
         )
     return data
 
 
+def _insist(read: Callable[[], T]) -> T:
+    """Read again after a wrong answer; the client itself repeats only requests that fail."""
+    for attempt in range(_ATTEMPTS - 1):
+        try:
+            return read()
+        except WrongAnswer:
+            time.sleep(0.1 * 2**attempt)
+    return read()
+
+
+def write(place: Place, data: bytes) -> None:
+    """Write an object; raises `StorageError`."""
+    _change("put_object", place, Body=data)
+
+
+def write_if_absent(place: Place, data: bytes) -> bool:
+    """Write an object unless there is one; False where the storage refuses.
+
+    A request whose answer was lost is repeated, and then refused though the object is ours.
+    """
+    try:
+        _change("put_object", place, Body=data, IfNoneMatch="*")
+    except StorageError as error:
+        # A refusal that names its condition arrives as FileExistsError, one that does not as another OSError.
+        answer = getattr(getattr(error.__cause__, "__cause__", None), "response", {})
+        if answer.get("ResponseMetadata", {}).get("HTTPStatusCode") == 412:
+            return False
+        raise
+    return True
+
+
+def delete(place: Place) -> None:
+    """Remove an object, if there is one; raises `StorageError`."""
+    _change("delete_object", place)
+
+
+def _change(operation: str, place: Place, **request: Any) -> None:
+    """A request of s3fs; its own paths are not used, since they read `?versionId=` in a key as a version."""
+    try:
+        _access().filesystem.call_s3(operation, Bucket=place.bucket, Key=place.key, **request)
+    except Exception as error:
+        verb = "write" if operation == "put_object" else "delete"
+        raise StorageError(f"cannot {verb} {place}: {_reason(error)}") from error
+
+
 def _check_length(place: Place, data: bytes, listed: int | None) -> None:
     if len(data) != listed and len(data) != (stated := size(place)):
-        raise StorageError(f"cannot read {place}: {len(data)} of {stated} bytes came")
+        raise WrongAnswer(f"cannot read {place}: {len(data)} of {stated} bytes came")
 
 
 def _digest(answer: Mapping[str, Any]) -> str | None:
@@ -168,7 +231,7 @@ def _get(place: Place, most: int | None, **request: str) -> tuple[bytes, Mapping
     except TooLarge:
         raise
     except Exception as error:  # botocore's, urllib3's and the socket's have no common base
-        raise StorageError(f"cannot read {place}: {_reason(error)}") from error
+        raise WrongAnswer(f"cannot read {place}: {_reason(error)}") from error
     finally:
         answer["Body"].close()
 
@@ -210,6 +273,8 @@ def _call(operation: str, place: Place, **request: str) -> dict[str, Any]:
     """A request; FileNotFoundError where the storage says that there is no such thing."""
     from botocore.exceptions import ClientError
 
+    if request.get("Key") == "":
+        raise FileNotFoundError(f"no such file: {place}")
     try:
         return getattr(_access().client, operation)(**request)
     except ClientError as error:
@@ -221,11 +286,12 @@ def _call(operation: str, place: Place, **request: str) -> dict[str, Any]:
 
 
 class Access(NamedTuple):
-    """A client, one that signs URLs, and the session that these are read with."""
+    """A client, one that signs URLs, the session that reads these, and the file system that writes."""
 
     client: Any
     signer: Any
     session: Any
+    filesystem: Any
 
 
 def _access() -> Access:
@@ -237,6 +303,7 @@ def _access() -> Access:
 def _access_in(environment: tuple[tuple[str, str], ...]) -> Access:
     """For an environment: endpoint, region and credentials as botocore finds them there."""
     import botocore.session
+    import s3fs
     from botocore.config import Config
     from botocore.httpsession import URLLib3Session
     from botocore.utils import get_environ_proxies
@@ -260,7 +327,8 @@ def _access_in(environment: tuple[tuple[str, str], ...]) -> Access:
         timeout=tuple(times.values()),
         max_pool_connections=_CONNECTIONS,
     )
-    return Access(client, signer, reading)
+    writing = s3fs.S3FileSystem(anon=is_anonymous(), skip_instance_cache=True)
+    return Access(client, signer, reading, writing)
 
 
 def _reason(error: BaseException) -> str:

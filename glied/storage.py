@@ -1,9 +1,8 @@
 """Files by URI: local paths, `s3://`, `http(s)://` for reading, whatever else fsspec knows.
 
-Objects in S3 are listed and read by `glied.s3`, which changes no key and checks every answer; they are
-written through s3fs. S3 takes endpoint (AWS_ENDPOINT_URL), region and credentials from the usual AWS_*
-environment variables, or from the profile that AWS_PROFILE names; AWS_NO_SIGN_REQUEST=1 reads public buckets
-without credentials.
+Objects in S3 go through `glied.s3`, which changes no key and checks every answer. S3 takes endpoint
+(AWS_ENDPOINT_URL), region and credentials from the usual AWS_* environment variables, or from the profile
+that AWS_PROFILE names; AWS_NO_SIGN_REQUEST=1 reads public buckets without credentials.
 """
 
 import errno
@@ -217,6 +216,9 @@ def write_bytes(uri: str, data: bytes) -> None:
         temporary = _write_temporary(path, data)
         os.replace(temporary, path)
         return
+    if place := s3.parse(uri):
+        s3.write(place, data)
+        return
     filesystem, path_text = _filesystem(uri)
     try:
         filesystem.pipe_file(path_text, data)
@@ -235,13 +237,14 @@ def put_if_absent(uri: str, data: bytes) -> bool:
     """
     if is_local(uri):
         return _link_if_absent(local_path(uri), data)
+    if place := s3.parse(uri):
+        return s3.write_if_absent(place, data) or read_bytes(uri) == data
     filesystem, path = _filesystem(uri)
     try:
         filesystem.pipe_file(path, data, mode="create")
     except FileExistsError:
         return read_bytes(uri) == data
     except OSError as error:
-        # A 412 without a condition arrives as EINVAL: look whether the file is there.
         if exists(uri):
             return read_bytes(uri) == data
         raise StorageError(f"cannot write {uri}: {_reason(error)}") from error
@@ -252,6 +255,11 @@ def put_if_absent(uri: str, data: bytes) -> bool:
 
 def exists(uri: str) -> bool:
     """Whether a file stands at `uri`."""
+    if place := s3.parse(uri):
+        try:
+            return s3.size(place) >= 0
+        except FileNotFoundError:
+            return False
     filesystem, path = _filesystem(uri)
     filesystem.invalidate_cache()
     try:
@@ -266,6 +274,9 @@ def exists(uri: str) -> bool:
 
 def delete(uri: str) -> None:
     """Remove a file; one that is not there is no error."""
+    if place := s3.parse(uri):
+        s3.delete(place)
+        return
     filesystem, path = _filesystem(uri)
     try:
         filesystem.rm_file(path)

@@ -45,6 +45,9 @@ WRAPPERS = frozenset(
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 _WORD = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):")
 _WEB_ADDRESS = re.compile("https?://", re.IGNORECASE)
+"""Of these, a host in IPv6 may hold two colons, and so may a path."""
+_S3_KEY = re.compile(r"s3[an]?://(?!.*::\s*[A-Za-z][A-Za-z0-9+.\-]*:).*", re.IGNORECASE | re.DOTALL)
+"""Keys may hold two colons: they are read as they are. What looks like a chain is refused all the same."""
 _DRIVE = re.compile(r"[A-Za-z]:([\\/]|$)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _WORDS = frozenset([*WEB, *LOCAL, "data", "mailto", "javascript", "about", "blob", "urn"])
@@ -167,7 +170,7 @@ def _check_text(text: str) -> None:
         raise ImageError(BAD_URL, "begins with two slashes: write a scheme, or a path with one")
     if _DRIVE.match(text):
         raise ImageError(BAD_URL, "begins with a drive letter; paths are those of the workers")
-    if "::" in text and not _WEB_ADDRESS.match(text):  # a host in IPv6 may have it, and so may a path
+    if "::" in text and not _WEB_ADDRESS.match(text) and not _S3_KEY.fullmatch(text):
         raise ImageError(FORBIDDEN, "is a chain of addresses (::)")
 
 
