@@ -693,6 +693,12 @@ class TestColumns:
         with pytest.raises(UsageError, match=r"1\.parquet: column t is string, and int64 in .*0\.parquet"):
             run(images, form)
 
+    def test_ids_of_several_types(self, images, form):
+        self.write(images, {"key": [7]}, {"key": ["x"]}, {"key": [8.0]}, {"key": pa.nulls(1)})
+        rows, columns, _ = run(images, form, id_column="key")
+        assert [row["id"] for row in rows] == ["7", "x", "8", "3.parquet#0"]
+        assert "key" not in columns.names
+
     def test_a_value_that_does_not_fit_costs_its_row(self, images, form):
         far = 2**62
         self.write(images, {"t": pa.array([far], US)}, {"t": pa.array([1], NS)})
