@@ -245,9 +245,14 @@ def _number(value: float | None) -> str | None:
 
 def named(schema: pa.Schema) -> str:
     """The names of columns for a message, not all of very many or very long ones."""
-    names = [" ".join(name.split())[:_NAME_CHARACTERS] for name in schema.names[:_NAMES]]
+    names = [_shown(name) for name in schema.names[:_NAMES]]
     more = len(schema.names) - len(names)
     return ", ".join(names) + (f" and {more} more" if more else "")
+
+
+def _shown(name: str) -> str:
+    text = " ".join(name.split())[:_NAME_CHARACTERS]
+    return "".join(one if one.isprintable() else "?" for one in text)
 
 
 def first_line(error: Exception) -> str:
