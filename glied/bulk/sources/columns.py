@@ -46,7 +46,7 @@ def escaped(text: str) -> str:
 
     Bytes that Python's "surrogateescape" has put in their place become `\xe9`.
     """
-    return _SURROGATES.sub(_escape, text)
+    return text if text.isascii() else _SURROGATES.sub(_escape, text)
 
 
 def _escape(match: re.Match[str]) -> str:
@@ -93,8 +93,10 @@ def plain(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
-def unified(schemas: Iterable[tuple[str, pa.Schema]]) -> pa.Schema:
-    """One schema for all files of an input, given with their URIs; its types hold what those of each hold.
+def passing(schemas: Iterable[tuple[str, pa.Schema]], *used: str | None) -> pa.Schema:
+    """The columns that pass through of all files of an input, given with their URIs: all but the used ones.
+
+    They have their names in the output, and types that hold those of every file.
 
     Raises:
         UsageError: a column has types that nothing holds in common.
@@ -103,11 +105,13 @@ def unified(schemas: Iterable[tuple[str, pa.Schema]]) -> pa.Schema:
     for uri, schema in schemas:
         for field in schema:
             kind = plain(field.type)
+            if field.name in used:
+                continue
             if field.name not in known:
                 known[field.name] = kind, uri
             elif known[field.name][0] != kind:
                 known[field.name] = _wider(field.name, *known[field.name], kind, uri), uri
-    return pa.schema([(name, kind) for name, (kind, _) in known.items()])
+    return pa.schema([(passed_name(name), kind) for name, (kind, _) in known.items()])
 
 
 def _wider(name: str, first: pa.DataType, there: str, second: pa.DataType, uri: str) -> pa.DataType:
@@ -124,7 +128,7 @@ def _wider(name: str, first: pa.DataType, there: str, second: pa.DataType, uri: 
 
 
 def fitted(column: pa.ChunkedArray, kind: pa.DataType) -> tuple[pa.ChunkedArray, dict[int, str]]:
-    """The column under a type that `unified` gave, and what is wrong with values that do not fit, by row.
+    """The column under a type that `passing` gave, and what is wrong with values that do not fit, by row.
 
     Such values are null. Text that is not valid UTF-8 does fit: its bytes are `escaped`.
     """
@@ -188,11 +192,6 @@ def named_once(schema: pa.Schema, uri: str, *used: str | None) -> pa.Schema:
     return pa.schema([field.with_name(name) for field, name in zip(schema, names, strict=True)])
 
 
-def passing(schema: pa.Schema, *used: str | None) -> pa.Schema:
-    """The columns that pass through, all but the used ones, with their names in the output."""
-    return pa.schema([(passed_name(field.name), field.type) for field in schema if field.name not in used])
-
-
 def passed(table: pa.Table, columns: pa.Schema) -> tuple[list[tuple[str, pa.ChunkedArray]], dict[int, str]]:
     """The columns of a file as `passing` has them, null where it lacks one; and faults, by row."""
     result = []
@@ -246,9 +245,14 @@ def _number(value: float | None) -> str | None:
 
 def named(schema: pa.Schema) -> str:
     """The names of columns for a message, not all of very many or very long ones."""
-    names = [" ".join(name.split())[:_NAME_CHARACTERS] for name in schema.names[:_NAMES]]
+    names = [_shown(name) for name in schema.names[:_NAMES]]
     more = len(schema.names) - len(names)
     return ", ".join(names) + (f" and {more} more" if more else "")
+
+
+def _shown(name: str) -> str:
+    text = " ".join(name.split())[:_NAME_CHARACTERS]
+    return "".join(one if one.isprintable() else "?" for one in text)
 
 
 def first_line(error: Exception) -> str:

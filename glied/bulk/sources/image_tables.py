@@ -20,7 +20,6 @@ from glied.bulk.sources.columns import (
     named,
     named_once,
     passing,
-    unified,
 )
 from glied.bulk.sources.listing import Files, delivers, with_break
 from glied.datasets import parquet
@@ -62,8 +61,8 @@ class ImageTableSource:
         for shard in readable:
             _check_columns(shard.schema, config, shard.file.uri)
         _check_text(readable[0], config)
-        schema = unified((shard.file.uri, shard.schema) for shard in readable)
-        self.columns = passing(schema, config.image_column, config.id_column)
+        schemas = ((shard.file.uri, shard.schema) for shard in readable)
+        self.columns = passing(schemas, config.image_column, config.id_column)
         if config.id_column is None:
             yield from map(_plan_shard, shards)
         else:

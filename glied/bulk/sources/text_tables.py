@@ -27,6 +27,7 @@ RECORD_CHARACTERS = 1 << 24
 """A quote that is still open after so much text was never closed."""
 _LIMIT = threading.Lock()
 _READ_AHEAD = 1 << 20
+_GZIP = b"\x1f\x8b"
 
 
 class TextRow(NamedTuple):
@@ -40,7 +41,7 @@ class TextRow(NamedTuple):
 
 
 class TextTable:
-    """A CSV or JSON file, plain or gzipped; a CSV file's delimiter is the one that its header shows.
+    """A CSV or JSON file, plain or gzipped; the header of a CSV file shows its delimiter.
 
     Attributes:
         columns: names of the columns; empty where the file has no rows, or none that can be read.
@@ -122,7 +123,7 @@ class TextTable:
         try:
             with storage.open_input(self.uri) as file:
                 raw: Any = io.BufferedReader(file, _READ_AHEAD)  # type: ignore[type-var]  # is raw IO
-                if self._packed:
+                if self._packed or raw.peek(2).startswith(_GZIP):
                     raw = io.BufferedReader(gzip.GzipFile(fileobj=raw))
                 start = raw.peek(3)
                 wide = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))

@@ -24,7 +24,6 @@ from glied.bulk.sources.columns import (
     passed,
     passing,
     text_values,
-    unified,
 )
 from glied.bulk.sources.listing import BrokenShard, Files, delivers, with_break
 from glied.bulk.sources.row_uris import RowUris
@@ -86,7 +85,8 @@ class UriTableSource:
         config = self.files.config
         shards = list(self.files.shards(_PARQUET, *text_tables.FOLDER_ENDINGS))
         tables = list(in_order(self._open, shards))
-        self.columns = passing(_schema(tables, config), config.uri_column, config.id_column)
+        schemas = _schemas(tables, config)
+        self.columns = passing(schemas, config.uri_column, config.id_column)
         for shard, table in zip(shards, tables, strict=True):
             try:
                 if isinstance(table, BrokenShard):
@@ -245,8 +245,8 @@ def _problem(raw: str | None, uri_column: str) -> str | None:
     return None if raw == escaped(raw) else f"column {uri_column} is not valid UTF-8"
 
 
-def _schema(tables: list[Table | BrokenShard], config: InputConfig) -> pa.Schema:
-    """The columns of all tables.
+def _schemas(tables: list[Table | BrokenShard], config: InputConfig) -> list[tuple[str, pa.Schema]]:
+    """The columns of all tables, with their URIs.
 
     Raises:
         UsageError: a table lacks a column that the config names, or none can be read.
@@ -256,11 +256,10 @@ def _schema(tables: list[Table | BrokenShard], config: InputConfig) -> pa.Schema
         raise UsageError(f"input.uri {config.uri}: no table there can be read: {tables[0]}")
     for one in readable:
         _check_columns(one, config)
-    schema = unified((one.uri, one.schema) for one in readable)
-    if not schema.names:
+    if not any(one.schema.names for one in readable):
         for one in readable:
             _refuse_rows(one)
-    return schema
+    return [(one.uri, one.schema) for one in readable]
 
 
 def _refuse_rows(table: Table) -> None:

@@ -24,6 +24,7 @@ from glied.bulk.manifest import INPUT
 from glied.bulk.sources import inputs, open_source
 from glied.bulk.sources.columns import distinct, escaped, passed_name
 from glied.bulk.sources.fetch import Fetch
+from glied.bulk.sources.text_tables import ENDINGS
 from glied.bulk.sources.uri_tables import open_table
 from glied.bulk.tables import conform, from_ipc, to_ipc
 from glied.errors import JobError, StorageError, UsageError
@@ -120,6 +121,7 @@ TEXTS = {
     "gzipped CSV": ("t.csv.gz", gzip.compress(b"uri\na.png\nb.png\n"), [A, B]),
     "gzip of several members": ("t.csv.gz", gzip.compress(b"uri\na.png\n") + gzip.compress(b"b.png\n"),
         [A, B]),
+    "gzipped, by another name": ("t.csv", gzip.compress(b"uri\na.png\n"), [A]),
     "gzipped TSV": ("t.tsv.gz", gzip.compress(b"uri\talt\na.png\tx\n"), [A]),
     "gzipped JSON lines": ("t.jsonl.gz", gzip.compress(b'{"uri": "a.png"}\n'), [A]),
     "Latin-1 beside the URI": ("t.csv", b"uri,alt\na.png,caf\xe9\nb.png,x\n", [A, B]),
@@ -273,6 +275,7 @@ REFUSED = {
     ("t.csv.gz", "uri\na.png\n"): r"no table there can be read: damaged gzip",
     ("t.parquet", "uri\na.png\n"): r"no table there can be read: .*t\.parquet is not a readable Parquet file",
     ("t.xlsx", "PK"): r"t\.xlsx has not the ending of a table that can be read: \.parquet, \.csv",
+    ("t.csv", "PK\3\4\0"): r"columns are PK\?\?\?; if",
     ("t.csv.zst", "uri\na.png\n"): r"t\.csv\.zst has not the ending",
     ("table", "uri\na.png\n"): r"table has not the ending",
     ("t.csv", f"<html>{LONG}{100 * chr(44)}\n"): r"columns are <html>x{74}, Unnamed: 1, .* and 61 more; if",
@@ -526,7 +529,7 @@ class TestPaths:
     def test_addresses_are_checked_as_those_of_tables_are(self, images):
         cells = [{"bytes": None, "path": "http://127.0.0.1:9/a.png"}]
         pq.write_table(pa.table({"image": pa.array(cells, STRUCT)}), images / "t.parquet")
-        assert [row["kind"] for row in run(images, "parquet")[0]] == ["forbidden_address"]
+        assert [row["kind"] for row in run(images, "parquet")[0]] == ["forbidden"]
 
 
 URIS = {
@@ -693,6 +696,12 @@ class TestColumns:
         with pytest.raises(UsageError, match=r"1\.parquet: column t is string, and int64 in .*0\.parquet"):
             run(images, form)
 
+    def test_ids_of_several_types(self, images, form):
+        self.write(images, {"key": [7]}, {"key": ["x"]}, {"key": [8.0]}, {"key": pa.nulls(1)})
+        rows, columns, _ = run(images, form, id_column="key")
+        assert [row["id"] for row in rows] == ["7", "x", "8", "3.parquet#0"]
+        assert "key" not in columns.names
+
     def test_a_value_that_does_not_fit_costs_its_row(self, images, form):
         far = 2**62
         self.write(images, {"t": pa.array([far], US)}, {"t": pa.array([1], NS)})
@@ -836,32 +845,34 @@ def test_tables_in_object_storage(s3, monkeypatch):
     filesystem, variables = s3
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    paths = [None, "../a//b.png", "c.png"]
+    paths = [None, "a//b.png", "../out.png", "c.png"]
     cells = [{"bytes": PNG if path is None else None, "path": path} for path in paths]
     file = io.BytesIO()
     pq.write_table(pa.table({"image": pa.array(cells, STRUCT), "uri": [*paths[1:], None]}), file)
     objects = {
-        "t/0.csv.gz": gzip.compress(b"uri\n../a//b.png\n"),
+        "t/0.csv.gz": gzip.compress(b"uri\na//b.png\n../out.png\n"),
         "t/1.jsonl": b'{"uri": "c.png"}\n',
         "t/2.parquet": b"",
         "t/3.parquet": file.getvalue(),
         "t/_temporary/4.csv": b"x",
-        "a//b.png": b"b",
+        "t/a//b.png": b"b",
         "t/c.png": b"c",
+        "t/a/b.png": b"another",
     }
     for key, data in objects.items():
         filesystem.pipe_file(f"photos/tables/{key}", data)
     try:
         rows, _, skipped = run("s3://photos/tables/t", duplicates="keep_first")
         assert kinds(rows) == [
-            ("../a//b.png", "not_found"),  # no part of a key is ever resolved
+            ("a//b.png", b"b"),
+            ("../out.png", "forbidden"),
             ("c.png", b"c"),
             ("2.parquet#break", "broken_shard"),
-            ("3.parquet#2", "bad_row"),
+            ("3.parquet#3", "bad_row"),
         ]
-        assert skipped == {"(hidden)": 1, ".png": 1}
+        assert skipped == {"(hidden)": 1, ".png": 3}
         rows, _, _ = run("s3://photos/tables/t", "parquet")
-        assert [row["kind"] or row["data"] for row in rows] == ["broken_shard", PNG, "not_found", b"c"]
+        assert [row["kind"] or row["data"] for row in rows] == ["broken_shard", PNG, b"b", "forbidden", b"c"]
     finally:
         filesystem.rm("photos/tables", recursive=True)
 
@@ -880,3 +891,25 @@ def test_a_limit_spares_the_files_that_it_does_not_need(images):
     rows, columns, _ = run(images, "parquet", limit=3)
     assert [row["id"] for row in rows] == ["0.parquet#0", "0.parquet#1", "1.parquet#0"]
     assert columns.names == ["c0", "c1"]
+
+
+def test_the_page_on_inputs_knows_the_endings_and_the_kinds():
+    page = (Path(__file__).parents[3] / "docs" / "inputs.md").read_text()
+    tables, _, rest = page.partition("## Parquet files that hold the images")
+    tables = tables.partition("## Tables of links")[2]
+    for ending in (".parquet", *ENDINGS):
+        assert f"`{ending.removesuffix('.gz')}`" in tables, ending
+    for text in (
+        "`.gz`",
+        "`_temporary/`",
+        "`Unnamed: 0`",
+        "`input_caption`",
+        "`input_input_caption`",
+        r"`\xe9`",
+    ):
+        assert text in tables
+    for kind in ("bad_row", "broken_shard"):
+        assert f"`{kind}`" in tables
+    images = rest.partition("## Tars")[0]
+    for kind in ("empty", "bad_row", "not_found", "corrupt", "storage", "lost"):
+        assert f"`{kind}`" in images
