@@ -526,7 +526,7 @@ class TestPaths:
     def test_addresses_are_checked_as_those_of_tables_are(self, images):
         cells = [{"bytes": None, "path": "http://127.0.0.1:9/a.png"}]
         pq.write_table(pa.table({"image": pa.array(cells, STRUCT)}), images / "t.parquet")
-        assert [row["kind"] for row in run(images, "parquet")[0]] == ["forbidden_address"]
+        assert [row["kind"] for row in run(images, "parquet")[0]] == ["forbidden"]
 
 
 URIS = {
