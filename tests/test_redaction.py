@@ -12,7 +12,7 @@ SECRET = "s3cr3t"
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (f"cannot read https://u:{SECRET}@h/a.png?X-Amz-Signature={SECRET}&b: no", "cannot read https://h/a.png no"),
+        (f"no https://u:{SECRET}@h/a.png?X-Amz-Signature={SECRET}&b: x", "no https://h/a.png x"),
         (f"'s3://k:{SECRET}@b/x?versionId={SECRET}' and 'http://h/?sig={SECRET}'", "'s3://b/x' and 'http://h/'"),
         (f"Max retries exceeded with url: /v1/x?delegation={SECRET} (Caused by X)",
          "Max retries exceeded with url: /v1/x (Caused by X)"),

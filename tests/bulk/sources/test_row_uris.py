@@ -58,9 +58,10 @@ def test_what_lies_in_the_tables_folder(images):
     real = {
         "x.png": b"x.png", "./x.png": b"x.png", "sub/../x.png": b"x.png", "sub/y.png": b"sub/y.png",
         "a b.png": b"a b.png", "a%20b.png": b"a%20b.png", "12:30.png": b"12:30.png", "~x.png": b"~x.png",
-        "frame:1.png": b"frame:1.png", "inside.png": b"x.png", " sub/y.png ": b"sub/y.png", "a#1?.png": b"a#1?.png",
-        f"{images}/x.png": b"x.png", f"file://{images}/x.png": b"x.png", f"FILE://localhost{images}/x.png": b"x.png",
-        "gone.png": "not_found", "sub": "not_found", "pipe.png": "not_found",
+        "frame:1.png": b"frame:1.png", "inside.png": b"x.png", " sub/y.png ": b"sub/y.png",
+        "a#1?.png": b"a#1?.png", f"{images}/x.png": b"x.png", f"file://{images}/x.png": b"x.png",
+        f"FILE://localhost{images}/x.png": b"x.png", "gone.png": "not_found", "sub": "not_found",
+        "pipe.png": "not_found",
     }  # fmt: skip
     found = answers(images, list(dict.fromkeys(uri.strip() for uri in real)))
     assert found == [real.get(uri, real.get(f" {uri} ")) for uri in dict.fromkeys(map(str.strip, real))]
@@ -68,21 +69,24 @@ def test_what_lies_in_the_tables_folder(images):
 
 FORBIDDEN = [
     "../secret.png", "sub/../../secret.png", "/etc/passwd", "file:///etc/passwd", "FILE:/etc/passwd",
-    "file://host/etc/passwd", "outside.png", "up/secret.png", "up/in-secret/z.png", "up/in/../secret.png", "..", ".",
-    "simplecache::http://127.0.0.1:1/a.png", "SimpleCache::http://127.0.0.1:1/a.png", "filecache::http://127.0.0.1:1/a",
+    "file://host/etc/passwd", "outside.png", "up/secret.png", "up/in-secret/z.png",
+    "up/in/../secret.png", "..", ".", "simplecache::http://127.0.0.1:1/a.png",
+    "SimpleCache::http://127.0.0.1:1/a.png", "filecache::http://127.0.0.1:1/a",
     "blockcache::http://127.0.0.1:1/a", "cached::http://127.0.0.1:1/a", "dir::http://127.0.0.1:1/a",
     "zip://x.png::file:///tmp/q.zip", "s3://b/x::http://127.0.0.1:1/a", "a::b.png",
-    "webhdfs://127.0.0.1:1/a.png", "WEBHDFS://127.0.0.1:1/a.png", "jupyter://127.0.0.1:1/a", "ftp://127.0.0.1:1/a",
-    "sftp://127.0.0.1/a", "smb://h/x", "git://x", "github://o:r@main/x.png", "reference://x", "libarchive://x",
-    "oci://b@n/x.png", "az://c/x.png", "s3://operators/secret.png", "s3a://127.0.0.1:9000/b/x.png", "gs://b/x",
-    "dbfs:/x.png", "s3:b/x.png", "memory://x", "local:///etc/passwd", "http+unix://x/y", f"ftp://u:{SECRET}@h/x",
+    "webhdfs://127.0.0.1:1/a.png", "WEBHDFS://127.0.0.1:1/a.png", "jupyter://127.0.0.1:1/a",
+    "ftp://127.0.0.1:1/a", "sftp://127.0.0.1/a", "smb://h/x", "git://x", "github://o:r@main/x.png",
+    "reference://x", "libarchive://x", "oci://b@n/x.png", "az://c/x.png", "s3://operators/secret.png",
+    "s3a://127.0.0.1:9000/b/x.png", "gs://b/x", "dbfs:/x.png", "s3:b/x.png", "memory://x",
+    "local:///etc/passwd", "http+unix://x/y", f"ftp://u:{SECRET}@h/x",
     f"webhdfs://h/x?delegation={SECRET}",
 ]  # fmt: skip
 BAD = [
-    "x.png\0y", "x\ny.png", "x\ty", "\x7f", "a\x85b", "//host/x.png", "//127.0.0.1/x", "\\\\server\\x.png", "C:\\x.png",
-    "c:/x.png", "Z:", "data:image/png;base64,iVBORw0KGgo=", "DATA:,x", "http:x.png", "https:/x.png", "://x.png",
-    "1http://h/x", "mailto:a@b", "javascript:alert(1)", "a" * 256 + ".png", "a/" * 2100 + "x", "a" * (MAX_LENGTH + 1),
-    "http://", "http:///x.png", "http://a b/", "http://h:0/", "http://h:65536/", "http://h:x/", "http://[::1/x",
+    "x.png\0y", "x\ny.png", "x\ty", "\x7f", "a\x85b", "//host/x.png", "//127.0.0.1/x",
+    "\\\\server\\x.png", "C:\\x.png", "c:/x.png", "Z:", "data:image/png;base64,iVBORw0KGgo=", "DATA:,x",
+    "http:x.png", "https:/x.png", "://x.png", "1http://h/x", "mailto:a@b", "javascript:alert(1)",
+    "a" * 256 + ".png", "a/" * 2100 + "x", "a" * (MAX_LENGTH + 1), "http://", "http:///x.png",
+    "http://a b/", "http://h:0/", "http://h:65536/", "http://h:x/", "http://[::1/x",
     f"http://u:{SECRET}@example.test/x.png", "http://a..test/", f"http://{'a' * 64}.test/",
 ]  # fmt: skip
 
@@ -94,10 +98,8 @@ def test_what_is_refused(images, monkeypatch):
         raise AssertionError("nothing may be connected to")
 
     monkeypatch.setattr(socket.socket, "connect", connect)
-    assert dict(zip(FORBIDDEN, answers(images, FORBIDDEN), strict=True)) == dict.fromkeys(
-        FORBIDDEN, "forbidden"
-    )
-    assert dict(zip(BAD, answers(images, BAD), strict=True)) == dict.fromkeys(BAD, "bad_url")
+    found = dict(zip([*FORBIDDEN, *BAD], answers(images, [*FORBIDDEN, *BAD]), strict=True))
+    assert found == dict.fromkeys(FORBIDDEN, "forbidden") | dict.fromkeys(BAD, "bad_url")
 
 
 def test_private_addresses_are_forbidden_in_every_spelling(images):
@@ -116,15 +118,8 @@ def test_private_addresses_are_forbidden_in_every_spelling(images):
 
 def test_what_the_operator_names_is_read_too(images, tmp_path):
     outside = [str(tmp_path / "in-secret" / "z.png"), "outside.png", "../in-secret/z.png", "/etc/passwd"]
-    assert answers(images, outside, allow=[str(tmp_path / "in-secret")]) == [
-        "secret",
-        "forbidden",
-        "secret",
-        "forbidden",
-    ] or (
-        answers(images, outside, allow=[str(tmp_path / "in-secret")])
-        == [b"secret", "forbidden", b"secret", "forbidden"]
-    )
+    found = answers(images, outside, allow=[str(tmp_path / "in-secret")])
+    assert found == [b"secret", "forbidden", b"secret", "forbidden"]
     assert answers(images, outside[:2], allow=[f"file://{tmp_path}"]) == [b"secret", b"secret"]
 
 
