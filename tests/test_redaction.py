@@ -17,6 +17,8 @@ SECRET = "s3cr3t"
         (f"Max retries exceeded with url: /v1/x?delegation={SECRET} (Caused by X)",
          "Max retries exceeded with url: /v1/x (Caused by X)"),
         (f"HTTPS://h/a?SAS={SECRET}%3D", "HTTPS://h/a"),
+        (f"no: delegation={SECRET}, X-Amz-Signature={SECRET}", "no: delegation=... X-Amz-Signature=..."),
+        ("beam_size=3, tokens 4, token = 5", "beam_size=3, tokens 4, token = 5"),
         ("what?.png in /in/what?.png, 3 > 2? yes", "what?.png in /in/what?.png, 3 > 2? yes"),
         ("user@host and https://h/@user/a.png", "user@host and https://h/@user/a.png"),
     ],
