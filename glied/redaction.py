@@ -16,13 +16,21 @@ _USER_INFO = re.compile(rf"({_SCHEME})[^\s/?#'\"<>]*@")
 _QUERY = re.compile(rf"({_SCHEME}[^\s?'\"<>]*)\?[^\s'\"<>]*")
 _LOOSE_QUERY = re.compile(r"\?[\w.~%+\-]+=[^\s'\"<>)]*")
 """A query without its host, as libraries quote it ("url: /a.png?sig=...")."""
+_PARAMETER = re.compile(
+    r"\b(x-(?:amz|goog)-[a-z\-]+|sig|signature|\w*token|delegation|password|\w*secret|\w*api_?key|AWSAccessKeyId)"
+    r"=[^\s&'\"<>)]+",
+    re.IGNORECASE,
+)
+"""What is secret by its name, wherever it stands."""
 
 
 def redacted(text: str) -> str:
-    """A text with the query and the user info of each address in it removed."""
+    """A text without the query and the user info of each address in it, and without what else is secret."""
     if "://" in text:
         text = _QUERY.sub(r"\1", _USER_INFO.sub(r"\1", text))
-    return _LOOSE_QUERY.sub("", text) if "?" in text else text
+    if "?" in text:
+        text = _LOOSE_QUERY.sub("", text)
+    return _PARAMETER.sub(r"\1=...", text) if "=" in text else text
 
 
 def shown(uri: str) -> str:
