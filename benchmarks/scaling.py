@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from glied.bulk import status
+from glied.bulk import results, status
 from glied.bulk.captioning import CaptionDatasetConfig, fetch_stage, image_pool
 from glied.bulk.chunks import Chunk, Result, Stage, Stream
 from glied.bulk.job import Job
@@ -232,7 +232,7 @@ def count(folder: Path, images: int, nodes: set[str]) -> dict[str, Any]:
     Raises:
         JobError: a row is missing, doubled or damaged, or another node than those with a GPU made it.
     """
-    rows = pa.concat_tables(pq.read_table(path) for path in sorted(folder.glob("captions/*.parquet")))
+    rows = pa.concat_tables(pq.read_table(path) for path in results.files(str(folder)))
     ids = rows["id"].to_pylist()
     problems = list(status.verify(status.open_run(str(folder))))
     if problems or len(ids) != images or len(set(ids)) != images:

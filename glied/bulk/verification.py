@@ -39,7 +39,7 @@ class Problem:
 
 
 def verify(plan: Manifest, units: Iterable[CommittedUnit]) -> Iterator[Problem]:
-    """What is wrong with committed units: files, digests, counts, ids, and ids that several units have."""
+    """What is wrong with committed units: files, digests, counts, ids; and ids that the plan has twice."""
     done = {unit.unit: unit for unit in units}
     for number in done:
         if number >= plan.units:
@@ -47,7 +47,7 @@ def verify(plan: Manifest, units: Iterable[CommittedUnit]) -> Iterator[Problem]:
             yield Problem(number, text, mendable=False)
     check = _Check(plan, done)
     seen = Unique()
-    for unit, texts in in_order(check, plan.read_units(done.keys()), IN_FLIGHT):
+    for unit, texts in in_order(check, plan.read_units(range(plan.units)), IN_FLIGHT):
         yield from (Problem(unit.index, text) for text in texts)
         new = seen.add(unit.ids)
         if not new.all():
@@ -64,8 +64,9 @@ class _Check:
         self.done = done
 
     def __call__(self, unit: Unit) -> tuple[Unit, list[str]]:
-        """The unit, and what is wrong with it, a line each."""
-        return unit, list(self._problems(unit, self.done[unit.index]))
+        """The unit, and what is wrong with it if it is committed, a line each."""
+        files = self.done.get(unit.index)
+        return unit, [] if files is None else list(self._problems(unit, files))
 
     def _problems(self, unit: Unit, files: CommittedUnit) -> Iterator[str]:
         try:

@@ -1,5 +1,6 @@
 """What a run makes of a folder that is damaged, that another job overwrites, or that is not its own."""
 
+import contextlib
 import json
 import logging
 import random
@@ -462,3 +463,82 @@ def test_one_row_that_is_ok_is_enough(source, tmp_path):
 
     summary = execute(source, tmp_path / "out", Few())
     assert (summary.statuses["ok"], run.exit_code(summary)) == (1, 0)
+
+
+# --- crashes between any two requests
+
+
+class Crash(BaseException):
+    """The process dies."""
+
+
+CALLS = ("put_if_absent", "write_bytes", "delete", "read_bytes")
+
+
+def crashing(patch: pytest.MonkeyPatch, number: int, *, after: bool) -> list[str]:
+    """Have the process die before or after its request `number` of storage; the requests."""
+    calls: list[str] = []
+
+    def wrapped(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            calls.append(name)
+            mine = len(calls) == number
+            if mine and not after:
+                raise Crash
+            answer = function(*arguments, **options)
+            if mine:
+                raise Crash
+            return answer
+
+        return call
+
+    for name in CALLS:
+        patch.setattr(storage, name, wrapped(name, getattr(storage, name)))
+    return calls
+
+
+def prepared(source: Path, out: Path, mode: str) -> None:
+    """A folder in which the mode finds something to do."""
+    if mode in ("retry_failed", "overwrite"):
+        failing = Captioner("failed", error_kind="storage_")
+        run.execute(replace(job(source, out), error_budget=1.0), failing)
+    elif mode in ("mend", "repair"):
+        execute(source, out)
+        unit_of(out, 1).unlink()
+        path = unit_of(out, 2)
+        path.write_bytes(bytes(path.stat().st_size) if mode == "repair" else b"")
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("mode", ["resume", "retry_failed", "overwrite", "mend", "repair"])
+def test_a_crash_at_any_request_loses_and_doubles_nothing(source, tmp_path, monkeypatch, mode, after):
+    for name in all_ids(source)[11:]:
+        (source / name).unlink()
+    first = tmp_path / "first"
+    prepared(source, first, mode)
+    options = {"mode": "resume" if mode == "mend" else mode}
+    number = 0
+    while True:
+        number += 1
+        out = tmp_path / "out"
+        shutil.rmtree(out, ignore_errors=True)
+        if first.exists():
+            shutil.copytree(first, out)
+        with monkeypatch.context() as patch:
+            calls = crashing(patch, number, after=after)
+            with contextlib.suppress(Crash):
+                execute(source, out, **options)
+        if len(calls) < number:
+            break  # it ended before
+        again = options if mode != "overwrite" else {"mode": "overwrite" if number % 2 else "resume"}
+        execute(source, out, **again)
+        if mode == "overwrite" and again["mode"] == "resume":  # what was not cleared is still the old run
+            execute(source, out, mode="retry_failed")
+        assert rows_of(out) == all_ids(source), number
+        assert {row["status"] for row in results.read_rows(str(out))} == {"ok"}, number
+        assert list(status.verify(status.open_run(str(out)))) == [], number
+        ids = [
+            one for path in out.glob("captions/*.parquet") for one in pq.read_table(path)["id"].to_pylist()
+        ]
+        assert sorted(ids) == all_ids(source), number
+    assert number > 12

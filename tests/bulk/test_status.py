@@ -239,6 +239,12 @@ def test_ids_that_several_units_have_are_found(tmp_path):
     assert "first 'b'" in problems[1]
 
 
+def test_doubled_ids_of_a_plan_are_found_before_their_units_are_done(tmp_path):
+    runs.make_run(tmp_path, [runs.row(name) for name in ("a", "b", "c", "a")], 2, units=1)
+    (problem,) = status.verify(status.open_run(str(tmp_path)))
+    assert problem.startswith("unit 1: 1 ids of the manifest stand twice in it")
+
+
 def test_a_run_that_still_lists_its_inputs(tmp_path):
     runs.plan_run(tmp_path, ["a.jpg"], 1)
     (tmp_path / "manifest" / "manifest.json").unlink()
