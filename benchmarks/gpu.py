@@ -106,11 +106,11 @@ class Config:
 def main() -> int:
     """Run the stages; 1 where a check or a stage failed."""
     config = parse(Config, description=__doc__)
+    stop = time.monotonic() + config.seconds * (LONGER if config.full else 1)
     context = start_server()
     setting = setting_of(config)
     folder = Path(config.results)
     folder.mkdir(parents=True, exist_ok=True)
-    stop = time.monotonic() + config.seconds * (LONGER if config.full else 1)
     results: dict[str, Row] = {}
     for name, result in stages(config, setting, context, folder, stop):
         results[name] = result
