@@ -90,7 +90,7 @@ class Config:
     results: str = "runs/gpu"
     """Folder of the stages' own result files."""
     carried: str = ""
-    """Folder with train/, val/ (captions.json beside images/) and backbone/, for finetune; empty for none."""
+    """Folder with train/ and val/, each a captions.json beside images/, for finetune; empty for none."""
     seconds: float = TOTAL_S
     """Most seconds of the whole run."""
     out: str | None = None

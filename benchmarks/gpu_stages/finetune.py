@@ -1,8 +1,8 @@
 """A backbone of photographs trained end to end, all its stages, from pixels to the words of captions.
 
-Needs a folder (--carried) with train/ and val/, each a captions.json beside images/, and backbone/, weights
-that jobs/convert_weights.py converted. The best backbone and its attribute predictor are left in
-<results>/finetune/best, in half precision. A dry run takes scenes and random weights.
+Needs a folder (--carried) with train/ and val/, each a captions.json beside images/; starts from the backbone
+that ships. The best backbone and its attribute predictor are left in <results>/finetune/best, in half
+precision. A dry run takes scenes and random weights.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.gpu_stages.inputs import BACKBONE
 from benchmarks.gpu_stages.measuring import peak_memory
 from benchmarks.gpu_stages.setting import Row, Setting
 from glied.datasets.pairs import PairsConfig
@@ -22,6 +23,8 @@ from glied.training.backbone import BackboneConfig, BackboneTask, CropConfig
 from glied.training.config import TrainerConfig
 from glied.training.here import FileCheckpoints
 from glied.training.loop import Loop, Plan
+
+TINY = BackboneConfig(model="tf_efficientnet_lite0", size=64)
 
 
 def rows(setting: Setting) -> Iterator[Row]:
@@ -44,7 +47,7 @@ def train(setting: Setting, folder: Path, output: Path) -> Row:
     task = BackboneTask(
         train=PairsConfig(pairs=str(folder / "train" / "captions.json")),
         validation=PairsConfig(pairs=str(folder / "val" / "captions.json")),
-        model=_model(setting, folder),
+        model=setting.pick(TINY, BackboneConfig(checkpoint=str(BACKBONE))),
         crop=CropConfig(),
         words=setting.pick(50, 1000),
         minimum_positives=setting.pick(1, 20),
@@ -74,9 +77,3 @@ def train(setting: Setting, folder: Path, output: Path) -> Row:
         "validation": result["validation"],
         **memory,
     }
-
-
-def _model(setting: Setting, folder: Path) -> BackboneConfig:
-    if setting.carried:
-        return BackboneConfig(checkpoint=str(folder / "backbone"))
-    return BackboneConfig(model="tf_efficientnet_lite0", size=64)
