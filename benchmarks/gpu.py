@@ -16,6 +16,7 @@ own (benchmarks/gpu_stages says more about each):
     graphs       CUDA graphs: the same captions as plain decoding, and captions/s
     memory       a batch that runs out of memory is halved and completes
     nccl         one rank under NCCL and DDP
+    finetune     a backbone trained end to end on photographs, where --carried names some
 
 A stage writes <results>/<stage>.json and is skipped when that file is complete and of the same machine and
 form; delete the file to measure anew. A stage that fails or runs out of time keeps the rows that it has, and
@@ -59,6 +60,7 @@ LIMITS = {
     "graphs": 60,
     "memory": 30,
     "nccl": 30,
+    "finetune": 90,
 }
 """Stages in their order, and the seconds that each may take."""
 STAGES = {name: f"benchmarks.gpu_stages.{name}:rows" for name in LIMITS}
@@ -87,6 +89,8 @@ class Config:
     """Which stages, in this order; machine always comes first."""
     results: str = "runs/gpu"
     """Folder of the stages' own result files."""
+    carried: str = ""
+    """Folder with train/ and val/, each a captions.json beside images/, for finetune; empty for none."""
     seconds: float = TOTAL_S
     """Most seconds of the whole run."""
     out: str | None = None
@@ -106,11 +110,11 @@ class Config:
 def main() -> int:
     """Run the stages; 1 where a check or a stage failed."""
     config = parse(Config, description=__doc__)
+    stop = time.monotonic() + config.seconds * (LONGER if config.full else 1)
     context = start_server()
     setting = setting_of(config)
     folder = Path(config.results)
     folder.mkdir(parents=True, exist_ok=True)
-    stop = time.monotonic() + config.seconds * (LONGER if config.full else 1)
     results: dict[str, Row] = {}
     for name, result in stages(config, setting, context, folder, stop):
         results[name] = result
@@ -140,7 +144,7 @@ def setting_of(config: Config) -> Setting:
         raise UsageError("device: cuda, but there is no GPU here; --device cpu does a dry run")
     device = "cuda" if there and config.device != "cpu" else "cpu"
     dry = device == "cpu" if config.dry is None else config.dry
-    return Setting(device=device, dry=dry, full=config.full)
+    return Setting(device=device, dry=dry, full=config.full, carried=config.carried, results=config.results)
 
 
 def stages(

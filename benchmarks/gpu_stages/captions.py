@@ -62,16 +62,16 @@ class Case:
 
 
 CASES = (
+    Case(extractor=LITE_224, workers=5, decoders=2),
     Case(extractor=LITE_224),
-    Case(extractor=LITE_224, workers=3, decoders=5),
     Case(extractor=COCO, batch=64, chunk=256),
+    Case(extractor=LITE_224, workers=8, decoders=1),
+    Case(extractor=LITE_224, workers=5, decoders=1, jpeg="gpu"),
     Case(extractor=LITE_224, batch=16, chunk=64),
-    Case(extractor=LITE_224, workers=3, decoders=2, jpeg="gpu"),
     Case(extractor=LITE_224, dtype="float32"),
-    Case(extractor=Extractor(model=RESNET, side=448), workers=2, decoders=7),
-    Case(extractor=LITE_224, batch=512, chunk=2048),
-    Case(extractor=COCO, batch=64, chunk=256, workers=2, decoders=7),
-    Case(extractor=LITE_224, workers=3, decoders=5, graphs=True),
+    Case(extractor=COCO, batch=64, chunk=256, workers=3, decoders=4),
+    Case(extractor=Extractor(model=RESNET, side=448), workers=4, decoders=3),
+    Case(extractor=LITE_224, workers=5, decoders=2, graphs=True),
 )
 """The most wanted first."""
 DRY = (

@@ -9,6 +9,7 @@ log-probabilities of equal captions and the scores have absolute bounds. Each ch
 import copy
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.decoding import FEATURES, inputs
-from benchmarks.gpu_stages.inputs import WEIGHTS, captioner, paper_model, vocabulary
+from benchmarks.gpu_stages.inputs import BACKBONE, WEIGHTS, captioner, paper_model, vocabulary
 from benchmarks.gpu_stages.measuring import tf32
 from benchmarks.gpu_stages.setting import Row, Setting, check
 from glied.captioner.captioner import Caption, Captioner, attribute_ids
@@ -40,6 +41,8 @@ CLOSE = 1e-3
 """Bound of scores and log-probabilities."""
 LOGITS = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 """Bounds of the relative error of logits, as the norm of the difference / the norm of the reference."""
+DETECTOR = RegionsConfig(checkpoint=str(WEIGHTS / "regions"))
+CELLS = RegionsConfig(kind="timm", checkpoint=str(BACKBONE), short_side=224)
 EQUAL = 0.97
 """Least share of equal captions between computations in float32."""
 
@@ -56,15 +59,14 @@ class World:
         self.references = load_captions(str(folder / "captions.json"))
         self.names = list(self.references)
         self.pixels = [images.decode((folder / "images" / name).read_bytes()) for name in self.names]
-        self.regions = self.extract("cpu")
+        self.regions = self.extract(DETECTOR, "cpu")
         predictor = load_attributes(str(WEIGHTS / "attributes"))
         with torch.inference_mode():
             self.words = predictor.top(RegionBatch.collate(self.regions), 49)
 
-    def extract(self, device: str) -> list[Regions]:
-        """Regions by the shipped detector."""
-        config = RegionsConfig(checkpoint=str(WEIGHTS / "regions"), device=device)
-        extractor = load_extractor(config)
+    def extract(self, config: RegionsConfig, device: str) -> list[Regions]:
+        """Regions by a shipped extractor."""
+        extractor = load_extractor(replace(config, device=device))
         parts = (self.pixels[place : place + 16] for place in range(0, len(self.pixels), 16))
         return [one for part in parts for one in extractor(part)]
 
@@ -187,17 +189,24 @@ def caption_batch(
 
 
 def regions(world: World) -> Iterator[Row]:
-    """Regions of the shipped detector against the CPU's: without TF32, and with torch's default of TF32."""
-    for name, enabled, most in (("float32", False, CLOSE), ("TF32 convolutions", True, 3e-2)):
-        with tf32(enabled):
-            found = world.extract(str(world.device))
-        pairs = list(zip(found, world.regions, strict=True))
-        same = [(one, two) for one, two in pairs if one.labels == two.labels]
-        yield check(f"images with the CPU's labels in its order: {name}", len(same) / len(pairs), least=0.5)
-        features = [
-            relative(torch.from_numpy(one.features), torch.from_numpy(two.features)) for one, two in same
-        ]
-        yield check(f"features where they are the same, median: {name}", median(features), most=most)
+    """Regions of the shipped extractors against the CPU's: without TF32, and with TF32 as torch's default."""
+    for kind, config in (("detector", DETECTOR), ("cells", CELLS)):
+        expected = world.regions if kind == "detector" else world.extract(config, "cpu")
+        for name, enabled, most in (("float32", False, CLOSE), ("TF32", True, 3e-2)):
+            with tf32(enabled):
+                found = world.extract(config, str(world.device))
+            yield from compared_regions(f"{kind}, {name}", found, expected, most)
+
+
+def compared_regions(
+    name: str, found: Sequence[Regions], expected: Sequence[Regions], most: float
+) -> Iterator[Row]:
+    """The share of images with the same labels in the same order, and how far their features are apart."""
+    pairs = list(zip(found, expected, strict=True))
+    same = [(one, two) for one, two in pairs if one.labels == two.labels]
+    yield check(f"images with the CPU's labels in its order: {name}", len(same) / len(pairs), least=0.5)
+    features = [relative(torch.from_numpy(one.features), torch.from_numpy(two.features)) for one, two in same]
+    yield check(f"features where they are the same, median: {name}", median(features), most=most)
 
 
 def clip(world: World) -> Iterator[Row]:

@@ -1,14 +1,18 @@
 """The region extractors that are timed, with random weights."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
+from unittest import mock
 
 import torch
 
-from benchmarks.gpu_stages.cells import TimmCells
 from benchmarks.gpu_stages.setting import Setting
 from benchmarks.regions import EXTRACTORS, loaded
-from glied.vision.regions import RegionExtractor
+from glied.vision import canvas, timm_cells
+from glied.vision.config import RegionsConfig
+from glied.vision.regions import RegionExtractor, load_extractor
 
 DETECTOR, LITE, RESNET = "detector", "tf_efficientnet_lite2", "resnet50"
 
@@ -22,20 +26,33 @@ class Extractor:
         side: of the square (cells), or the short side; 0 for the detector's own 800.
         dtype: of the network.
         canvas_step: of the detector.
+        together: most images that pass the network at once; 0 for what the extractors take.
     """
 
     model: str
     side: int
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     canvas_step: int = 0
+    together: int = 0
 
     def load(self, setting: Setting) -> RegionExtractor:
         """Build it on the device of a setting; small in a dry run."""
-        if self.model != DETECTOR:
-            side = setting.pick(64, self.side)
-            return TimmCells(self.model, side, device=setting.torch_device, dtype=getattr(torch, self.dtype))
         torch.manual_seed(0)
         side = setting.pick(96, self.side)
+        if self.model != DETECTOR:
+            return load_extractor(
+                RegionsConfig(
+                    kind="timm", model=self.model, short_side=side, device=setting.device, dtype=self.dtype
+                )
+            )
         named = replace(EXTRACTORS["resnet50_fpn_v2"], device=setting.device, dtype=self.dtype)
         sized = replace(named, short_side=side, long_side=side * 5 // 3, canvas_step=self.canvas_step)
         return loaded(sized, full=not setting.dry)
+
+    @contextmanager
+    def grouped(self) -> Iterator[None]:
+        """Within, up to `together` images pass the network at once."""
+        with ExitStack() as patches:
+            for module in (canvas, timm_cells) if self.together else ():
+                patches.enter_context(mock.patch.object(module, "LARGEST_BATCH", self.together))
+            yield

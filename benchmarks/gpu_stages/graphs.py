@@ -46,12 +46,12 @@ def equality(setting: Setting, dtype: torch.dtype) -> Iterator[Row]:
     """Shares of equal captions over five batches: the first is decoded plainly, the second recorded."""
     device = setting.torch_device
     shipped = Captioner.load(str(WEIGHTS / "glied"), device=device, dtype=dtype)
-    model, generator = shipped.frozen, torch.Generator().manual_seed(0)
+    model, generator, batch = shipped.frozen, torch.Generator().manual_seed(0), setting.pick(8, 32)
     for name, search in SEARCHES.items():
         recorder, equal, count = Recorder(model, search), 0, 0
         for _ in range(5):
-            memory = model.encode(*random_images(shipped, 32, generator, device))
-            seeds = torch.randint(2**62, (32,), generator=generator).tolist()
+            memory = model.encode(*random_images(shipped, batch, generator, device))
+            seeds = torch.randint(2**62, (batch,), generator=generator).tolist()
             expected = decode(model, memory, search, seeds=seeds)
             found = recorder.decode(memory, seeds)
             pairs = zip(found, expected, strict=True)

@@ -28,6 +28,7 @@ GRAIN = 8
 """Standard deviation of the noise added to drawings: their JPEGs are then about as large as photographs'."""
 ATTRIBUTE_WORDS = 1000
 WEIGHTS = Path(__file__).resolve().parents[2] / "glied" / "weights" / "demo"
+BACKBONE = WEIGHTS.parent / "photographs" / "backbone"
 PHOTO = (640, 480)
 
 

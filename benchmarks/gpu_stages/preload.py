@@ -8,7 +8,18 @@ import importlib
 
 from glied.vision.lean import import_torchvision
 
-STAGES = ["correctness", "captions", "decoding", "training", "regions", "jpeg", "graphs", "memory", "nccl"]
+STAGES = [
+    "correctness",
+    "captions",
+    "decoding",
+    "training",
+    "regions",
+    "jpeg",
+    "graphs",
+    "memory",
+    "nccl",
+    "finetune",
+]
 
 import_torchvision()
 for _name in STAGES:

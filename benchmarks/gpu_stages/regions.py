@@ -31,7 +31,8 @@ def cells(setting: Setting) -> list[tuple[Extractor, int, bool]]:
     sides = (224, 448, 260, 320, 384) if setting.full else (224, 448, 320)
     timm = [(Extractor(model=model, side=side), 128, False) for model, side in product((LITE, RESNET), sides)]
     timm += [(Extractor(model=LITE, side=224, dtype="float32"), 128, False)]
-    timm += [(Extractor(model=LITE, side=224), 512, False)]
+    timm += [(Extractor(model=LITE, side=224, together=128), 128, False)]
+    detector += [(Extractor(model=DETECTOR, side=800, together=64), 64, True)]
     found = [timm[0], *detector[:3], *timm[1:], *detector[3:]]
     return setting.pick([found[0], found[3]], found)
 
@@ -45,7 +46,9 @@ def rows(setting: Setting) -> Iterator[Row]:
     }
     for chosen, batch, one_size in cells(setting):
         pictures = list(islice(cycle(pixels[one_size]), setting.pick(2, batch)))
-        yield {"sizes": "640x480" if one_size else "as in COCO"} | measure(setting, chosen, pictures)
+        with chosen.grouped():
+            figures = measure(setting, chosen, pictures)
+        yield {"sizes": "640x480" if one_size else "as in COCO"} | figures
         release(device)
 
 
@@ -61,11 +64,9 @@ def measure(setting: Setting, chosen: Extractor, pictures: list) -> Row:
     taken = timed(extract, device, seconds=seconds, least=least, warm_ups=1)
     row: Row = {**vars(chosen), "batch": count, **taken.row(count, "images"), **memory}
     row |= operations(extractor, pictures[:2], taken.median / count, chosen.dtype, setting)
-    if chosen.model == DETECTOR:
-        with stopwatch(extractor, setting.device) as spent:
-            again = timed(extract, device, least=1, most=1, warm_ups=0)
-        row |= shares(spent, again.median, 0.0)
-    return row
+    with stopwatch(extractor, setting.device) as spent:
+        again = timed(extract, device, least=1, most=1, warm_ups=0)
+    return row | shares(spent, again.median, 0.0)
 
 
 def operations(extractor: object, pictures: list, seconds: float, dtype: str, setting: Setting) -> Row:

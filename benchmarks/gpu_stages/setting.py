@@ -22,7 +22,9 @@ class Setting:
     full: bool = False
     """All cells of the grids."""
     carried: str = ""
-    """Folder of the photographs and weights that the last stage finetunes; empty for none."""
+    """Folder of the photographs and weights that the last stage trains on; empty for none."""
+    results: str = ""
+    """Folder where a stage may leave what it has made, below its own name."""
     ceilings: dict[str, float] = field(default_factory=dict)
     """What the stage `machine` measured: TFLOP/s by precision and GB/s."""
 

@@ -40,7 +40,8 @@ def rows(setting: Setting) -> Iterator[Row]:
     """SCST, XE, and the loop."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        config = benchmark.Config(full=not setting.dry, device=setting.device)
+        clip = setting.pick("ViT-S-32-alt", "ViT-B-32")
+        config = benchmark.Config(full=not setting.dry, device=setting.device, clip=clip)
         task = benchmark.make_task(config, folder)
         xe = cross_entropy_task(folder)
         stored = [row for uri in task.data("train") for row in pq.read_table(uri).to_pylist()]

@@ -5,6 +5,7 @@ import json
 import math
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,9 @@ from benchmarks.gpu_stages import (
 )
 from benchmarks.gpu_stages.measuring import timed
 from benchmarks.gpu_stages.setting import Setting, check
+from glied.captioner.recording import Recorder
 from glied.errors import JobError, UsageError
+from tests.captioner.tape import tapes
 
 DRY = Setting(device="cpu", dry=True)
 
@@ -125,6 +128,20 @@ def test_decoding_and_regions_dry():
     (first, *_), batch = regions.cells(DRY), 2
     pixels = [torch.zeros(50, 60, 3, dtype=torch.uint8).numpy()] * batch
     assert regions.measure(DRY, first[0], pixels)["gflop"] > 0
+
+
+def test_replays_are_compared_with_plain_decoding(monkeypatch):
+    """A tape stands in for CUDA graphs; one that plays nothing must show."""
+    monkeypatch.setattr(graphs, "SEARCHES", {name: graphs.SEARCHES[name] for name in ("greedy", "samples")})
+    monkeypatch.setattr(graphs, "Recorder", partial(Recorder, new_record=tapes))
+    found = list(graphs.equality(DRY, torch.float32))
+    assert [(row["value"], row["ok"]) for row in found] == [(1.0, True)] * 2
+    monkeypatch.setattr(graphs, "Recorder", partial(Recorder, new_record=lambda: mute))
+    assert not any(row["ok"] for row in graphs.equality(DRY, torch.float32))
+
+
+def mute(work):
+    return lambda: None, work()
 
 
 def test_correctness_finds_what_differs(monkeypatch):

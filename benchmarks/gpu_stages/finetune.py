@@ -1,0 +1,79 @@
+"""A backbone of photographs trained end to end, all its stages, from pixels to the words of captions.
+
+Needs a folder (--carried) with train/ and val/, each a captions.json beside images/; starts from the backbone
+that ships. The best backbone and its attribute predictor are left in <results>/finetune/best, in half
+precision. A dry run takes scenes and random weights.
+"""
+
+import contextlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.gpu_stages.inputs import BACKBONE
+from benchmarks.gpu_stages.measuring import peak_memory
+from benchmarks.gpu_stages.setting import Row, Setting
+from glied.datasets.pairs import PairsConfig
+from glied.scenes.dataset import write_split
+from glied.training import rows as training_rows
+from glied.training.backbone import BackboneConfig, BackboneTask, CropConfig
+from glied.training.config import TrainerConfig
+from glied.training.here import FileCheckpoints
+from glied.training.loop import Loop, Plan
+
+TINY = BackboneConfig(model="tf_efficientnet_lite0", size=64)
+
+
+def rows(setting: Setting) -> Iterator[Row]:
+    """Mean average precision on val, and images/s with loading and validation."""
+    if not setting.carried and not setting.dry:
+        yield {"skipped": "no photographs were carried along (--carried)"}
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(setting.carried or name)
+        if not setting.carried:
+            for split, count in (("train", 8), ("val", 4)):
+                write_split(folder / split, split, count, 0, 1)
+        output = Path(setting.results) / "finetune" if setting.results else Path(name) / "run"
+        shutil.rmtree(output, ignore_errors=True)
+        yield train(setting, folder, output)
+
+
+def train(setting: Setting, folder: Path, output: Path) -> Row:
+    """Train to the end, or to the limit of the stage: the best checkpoint until then is kept."""
+    task = BackboneTask(
+        train=PairsConfig(pairs=str(folder / "train" / "captions.json")),
+        validation=PairsConfig(pairs=str(folder / "val" / "captions.json")),
+        model=setting.pick(TINY, BackboneConfig(checkpoint=str(BACKBONE))),
+        crop=CropConfig(),
+        words=setting.pick(50, 1000),
+        minimum_positives=setting.pick(1, 20),
+        decoder_threads=4,
+    )
+    config = TrainerConfig(
+        output=str(output), epochs=setting.pick(1, 8), batch_size=setting.pick(4, 64), learning_rate=6e-4,
+        warmup_steps=setting.pick(0, 100), weight_decay=0.02, clip_norm=5.0, precision="bf16",
+        validate_every_epochs=2, checkpoint_every_steps=10**6, loader_threads=4,
+    )  # fmt: skip
+    plan = Plan.of(task, config)
+    checkpoints = FileCheckpoints(str(output / "checkpoint.pt"))
+    start = time.perf_counter()
+    with (
+        peak_memory(setting.torch_device) as memory,
+        contextlib.closing(Loop(plan, training_rows.read, checkpoints, device=setting.torch_device)) as loop,
+    ):
+        loop.run()
+    seconds = time.perf_counter() - start
+    result = json.loads((output / "result.json").read_text())
+    images = result["steps"] * config.batch_size
+    return {
+        "images": plan.train.rows,
+        "epochs": result["epochs"],
+        "images_per_s": round(images / seconds, 1),
+        "best_map": result["best"],
+        "validation": result["validation"],
+        **memory,
+    }
