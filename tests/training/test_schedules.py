@@ -78,7 +78,8 @@ def test_a_run_that_learned_nothing_says_so(tmp_path: Path, caplog) -> None:
 def test_what_is_said_of_progress(kind: str, name: str, values: list[float], expected: str | None) -> None:
     lines = [{"kind": "train", "step": 5 * n, name: value} for n, value in enumerate(values, 1)]
     found = progress_note(kind, lines)
-    assert (found or "").startswith(expected or "") and (found is None) == (expected is None)
+    assert (found is None) == (expected is None)
+    assert (found or "").startswith(expected or "")
 
 
 def test_the_report_has_the_note(tmp_path: Path) -> None:
