@@ -1,7 +1,8 @@
 """Caption all images under a prefix, on Ray; the same command resumes after any kill.
 
-python jobs/caption_dataset.py --config configs/caption/demo.yaml --input.uri photos --output.uri runs/photos
-ray job submit -- python jobs/caption_dataset.py --config configs/caption/demo.yaml \
+.venv/bin/python jobs/caption_dataset.py --config configs/caption/demo.yaml --input.uri photos \\
+    --output.uri runs/photos
+.venv/bin/ray job submit -- python jobs/caption_dataset.py --config configs/caption/demo.yaml \
     --input.uri s3://bucket/images --output.uri s3://bucket/captions
 
 Exit code 0: every image has its row. 1: units are missing, or more images failed than error_budget allows.

@@ -1,7 +1,7 @@
 """Caption image files, without a cluster; the code and the captions are those of the bulk job.
 
-python jobs/caption_image.py photo.jpg another.png
-python jobs/caption_image.py photo.jpg --config configs/caption/demo.yaml --decoding.beam_size 5
+.venv/bin/python jobs/caption_image.py photo.jpg another.png
+.venv/bin/python jobs/caption_image.py photo.jpg --config configs/caption/demo.yaml --decoding.beam_size 5
 
 Prints one line per image, "file: caption". The config is configs/caption/demo.yaml of the repository unless
 --config names another; its input and output are not used.

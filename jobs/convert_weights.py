@@ -1,8 +1,9 @@
 """Turn published weights of a detectron2 detector or a timm backbone into a checkpoint: safetensors and JSON.
 
-    python jobs/convert_weights.py --weights bua-caffe-frcn-r101-k10-100.pth --model bottom-up-attention \\
+    .venv/bin/python jobs/convert_weights.py --weights bua-caffe-frcn-r101-k10-100.pth \\
+        --model bottom-up-attention \\
         --classes objects_vocab.txt --attributes attributes_vocab.txt --out weights/bottom_up
-    python jobs/convert_weights.py --kind timm --weights efficientnet-lite2-9656183e.pth \\
+    .venv/bin/python jobs/convert_weights.py --kind timm --weights efficientnet-lite2-9656183e.pth \\
         --model tf_efficientnet_lite2 --out weights/lite2
 
 Reads .pth, .safetensors and, of detectors, .pkl (numpy arrays); nothing but arrays is ever unpickled.

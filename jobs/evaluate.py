@@ -1,10 +1,13 @@
 """Score captions: CIDEr, BLEU-1..4, ROUGE-L, METEOR, SPICE, FineCapEval, diversity, CLIP-S, retrieval.
 
-python jobs/evaluate.py --captions demo/captions --references demo/scenes/captions.json --out results.json
-python jobs/evaluate.py --captions new.json --references val.json --metrics CIDEr BLEU
-python jobs/evaluate.py --compare base.json glied.json --references val.json --finecapeval finecapeval.csv
-python jobs/evaluate.py --captions run --finecapeval FineCapEval.csv --training_captions train.json
-python jobs/evaluate.py --captions run --references val.json --clip.checkpoint runs/clip/best --images val
+.venv/bin/python jobs/evaluate.py --captions demo/captions --references demo/scenes/captions.json \\
+    --out results.json
+.venv/bin/python jobs/evaluate.py --captions new.json --references val.json --metrics CIDEr BLEU
+.venv/bin/python jobs/evaluate.py --compare base.json glied.json --references val.json \\
+    --finecapeval finecapeval.csv
+.venv/bin/python jobs/evaluate.py --captions run --finecapeval FineCapEval.csv --training_captions train.json
+.venv/bin/python jobs/evaluate.py --captions run --references val.json --clip.checkpoint runs/clip/best \\
+    --images val
 
 METEOR and SPICE need Java, SPICE also its parser models; what is missing is left out with a line. A captions
 file that misses images, names one twice or names unknown ones is refused. The results file carries the

@@ -1,10 +1,11 @@
 """Turn the committed units of a caption run into other forms; the same command goes on after any kill.
 
-python jobs/export.py --run runs/photos --form jsonl --out exports/photos-jsonl
-python jobs/export.py --run runs/photos --form webdataset --out s3://bucket/photos-tar
-python jobs/export.py --run runs/photos --form parquet --out exports/photos --columns '[id, caption, status]'
-python jobs/export.py --run runs/photos --form txt --out photos --existing skip
-python jobs/export.py --run runs/photos --form coco --out exports/photos.json --partial
+.venv/bin/python jobs/export.py --run runs/photos --form jsonl --out exports/photos-jsonl
+.venv/bin/python jobs/export.py --run runs/photos --form webdataset --out s3://bucket/photos-tar
+.venv/bin/python jobs/export.py --run runs/photos --form parquet --out exports/photos \\
+    --columns '[id, caption, status]'
+.venv/bin/python jobs/export.py --run runs/photos --form txt --out photos --existing skip
+.venv/bin/python jobs/export.py --run runs/photos --form coco --out exports/photos.json --partial
 
 Exit code 0: every committed unit is exported. 1: storage failed, or ids were refused as names of sidecars,
 a line each. 2: bad usage, no run, one that is not finished (without --partial), or a destination that holds

@@ -1,7 +1,7 @@
 """Write a feature store in the published TSV form of bottom-up attention, for other programs.
 
-    python jobs/export_features.py --store runs/coco/features/test --out test.tsv
-    python jobs/export_features.py --store runs/coco/features/test --out test.tsv \\
+    .venv/bin/python jobs/export_features.py --store runs/coco/features/test --out test.tsv
+    .venv/bin/python jobs/export_features.py --store runs/coco/features/test --out test.tsv \\
         --captions data/coco/test/captions.json
 
 Features are written as float32; those of a store of float32 keep every bit. Images without regions are left

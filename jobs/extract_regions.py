@@ -1,7 +1,8 @@
 """Extract the regions of all images under a prefix into a feature store, on Ray; the same command resumes.
 
-    python jobs/extract_regions.py --config configs/extract/demo.yaml
-    python jobs/extract_regions.py --config configs/extract/demo.yaml --input.uri photos --output.uri features
+    .venv/bin/python jobs/extract_regions.py --config configs/extract/demo.yaml
+    .venv/bin/python jobs/extract_regions.py --config configs/extract/demo.yaml --input.uri photos \\
+        --output.uri features
 
 The store is the folder features/ of the run folder. Exit code 0: every image has its row. 1: units are
 missing, or more images failed than error_budget allows. 2: bad usage, input, output or config.

@@ -1,6 +1,6 @@
 """Teach a CLIP's text encoder to tell grammatical captions from broken ones, beside what it knows.
 
-python jobs/finetune_grammar.py --config configs/grammar/demo.yaml
+.venv/bin/python jobs/finetune_grammar.py --config configs/grammar/demo.yaml
 
 Needs a CLIP (jobs/train_clip.py, or a published one) and pairs as that job takes them. The same command
 resumes; <trainer.output>/best is a CLIP for `clip.checkpoint` with the head in it. The last line is one JSON

@@ -1,7 +1,9 @@
 """Make one self-contained HTML page of a captioned run: captions, scores, and what each word looked at.
 
-python jobs/gallery.py --run demo/captions --references demo/scenes/captions.json --out demo/gallery.html
-python jobs/gallery.py --run s3://bucket/captions --out worst.html --explain 100 --explain_order worst
+.venv/bin/python jobs/gallery.py --run demo/captions --references demo/scenes/captions.json \\
+    --out demo/gallery.html
+.venv/bin/python jobs/gallery.py --run s3://bucket/captions --out worst.html --explain 100 \\
+    --explain_order worst
 """
 
 from glied.config import parse, run

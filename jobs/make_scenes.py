@@ -1,7 +1,7 @@
 """Render scenes of the demo world.
 
-python jobs/make_scenes.py --out data/scenes/train --split train --count 8000
-python jobs/make_scenes.py --out data/scenes/test --split test --count 500
+.venv/bin/python jobs/make_scenes.py --out data/scenes/train --split train --count 8000
+.venv/bin/python jobs/make_scenes.py --out data/scenes/test --split test --count 500
 """
 
 import os

@@ -1,6 +1,6 @@
 """Count the document frequencies of training references, which CIDEr rewards need; seconds, once.
 
-    python jobs/prepare_cider.py --captions data/scenes/train/captions.json \\
+    .venv/bin/python jobs/prepare_cider.py --captions data/scenes/train/captions.json \\
         --captioner runs/glied/best --out runs/cider
 
 The table belongs to these captions and to the captioner's vocabulary: jobs/train_scst.py refuses any other.

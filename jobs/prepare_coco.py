@@ -1,7 +1,8 @@
 """Prepare photographs with captions for training: COCO, Flickr8k, Flickr30k (Karpathy's splits), or your own.
 
-python jobs/prepare_coco.py --config configs/prepare/coco.yaml
-python jobs/prepare_coco.py --config configs/prepare/own.yaml --captions '[captions.json]' --images photos
+.venv/bin/python jobs/prepare_coco.py --config configs/prepare/coco.yaml
+.venv/bin/python jobs/prepare_coco.py --config configs/prepare/own.yaml --captions '[captions.json]' \\
+    --images photos
 
 Downloads what is missing, checks digests, and writes references, vocabulary, word lists and the table of
 document frequencies into `out`. The same command resumes, also in the middle of a download; a second run does

@@ -1,8 +1,9 @@
 """Make one self-contained HTML page of training runs: curves, captions over time, speed, tables of results.
 
-python jobs/report.py runs/base runs/glied --out report.html
-python jobs/report.py runs/cider runs/clip_s --out report.html --pictures docs/images --axis epoch
-python jobs/report.py runs/glied --tables benchmarks/results/table2.json claims.json --out report.html
+.venv/bin/python jobs/report.py runs/base runs/glied --out report.html
+.venv/bin/python jobs/report.py runs/cider runs/clip_s --out report.html --pictures docs/images --axis epoch
+.venv/bin/python jobs/report.py runs/glied --tables benchmarks/results/table2.json claims.json \\
+    --out report.html
 
 Runs may still be going on, and may lie on any storage. --pictures also writes each figure as SVG and PNG.
 """

@@ -1,8 +1,8 @@
 """Say how far a bulk run has come, from its folder alone; it may be running, and nothing of it is changed.
 
-python jobs/status.py runs/photos
-python jobs/status.py s3://bucket/captions --json
-python jobs/status.py runs/photos --verify
+.venv/bin/python jobs/status.py runs/photos
+.venv/bin/python jobs/status.py s3://bucket/captions --json
+.venv/bin/python jobs/status.py runs/photos --verify
 
 --verify opens every committed unit: its rows are there, with the digest and the count of the commit record
 and the ids of the manifest.

@@ -1,6 +1,6 @@
 """Train the attribute predictor (noisy-OR over regions) on stored region features and reference captions.
 
-python jobs/train_attributes.py --config configs/attributes/demo.yaml
+.venv/bin/python jobs/train_attributes.py --config configs/attributes/demo.yaml
 
 Needs the feature stores of jobs/extract_regions.py. The same command resumes; the best predictor of the run
 is <trainer.output>/best.

@@ -1,6 +1,6 @@
 """Finetune a timm backbone on photographs with captions: its cells learn to show the captions' words.
 
-python jobs/train_backbone.py --config configs/backbone/photographs.yaml
+.venv/bin/python jobs/train_backbone.py --config configs/backbone/photographs.yaml
 
 Needs weights that jobs/convert_weights.py converted. The same command resumes. The best backbone of the run
 is <trainer.output>/best (regions.checkpoint with regions.kind timm), its attribute predictor

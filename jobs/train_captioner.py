@@ -1,7 +1,7 @@
 """Train a captioner (Base, GLIED or an ablation) with cross-entropy on stored region features.
 
-python jobs/train_captioner.py --config configs/captioner/glied_demo.yaml
-python jobs/train_captioner.py --config configs/captioner/base_demo.yaml
+.venv/bin/python jobs/train_captioner.py --config configs/captioner/glied_demo.yaml
+.venv/bin/python jobs/train_captioner.py --config configs/captioner/base_demo.yaml
 
 Needs the feature stores of jobs/extract_regions.py and the predictor of jobs/train_attributes.py. The
 same command resumes; the best model of the run is <trainer.output>/best.

@@ -1,7 +1,7 @@
 """Train a small CLIP from nothing on images with texts, or finetune any CLIP of open_clip on them.
 
-python jobs/train_clip.py --config configs/clip/demo.yaml
-python jobs/train_clip.py --config configs/clip/coco.yaml --model.start.weights ViT-B-32.safetensors
+.venv/bin/python jobs/train_clip.py --config configs/clip/demo.yaml
+.venv/bin/python jobs/train_clip.py --config configs/clip/coco.yaml --model.start.weights ViT-B-32.safetensors
 
 Pairs are a COCO captions file or JSON lines of image and text. The same command resumes; the model with the
 best text-to-image R@1 on validation is <trainer.output>/best, which `clip.checkpoint` of other jobs takes.

@@ -1,6 +1,6 @@
 """Train the region detector of the demo world (boxes, classes, attributes) on rendered scenes.
 
-python jobs/train_regions.py --config configs/regions/demo.yaml
+.venv/bin/python jobs/train_regions.py --config configs/regions/demo.yaml
 
 The same command resumes; the best detector of the run is <trainer.output>/best.
 """

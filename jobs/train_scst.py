@@ -1,8 +1,8 @@
 """Go on training a captioner with a reward: self-critical sequence training on stored region features.
 
-    python jobs/prepare_cider.py --captions data/scenes/train/captions.json \\
+    .venv/bin/python jobs/prepare_cider.py --captions data/scenes/train/captions.json \\
         --captioner runs/glied/best --out runs/cider
-    python jobs/train_scst.py --config configs/scst/cider_demo.yaml
+    .venv/bin/python jobs/train_scst.py --config configs/scst/cider_demo.yaml
 
 Needs a captioner of jobs/train_captioner.py, its feature stores and attribute predictor; for rewards with
 CIDEr the table of jobs/prepare_cider.py; for those with CLIP-S the images' CLIP vectors

@@ -1,5 +1,6 @@
 """What the docs name exists: files, jobs and configs of commands, error messages."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -19,6 +20,18 @@ def test_links_and_commands_lead_somewhere(page: Path) -> None:
     named = [f"{ROOT}/{name}" for name in re.findall(rf"(?<![\w/.]){NAMES}", text)]
     assert [link for link in links if not (page.parent / link).exists()] == []
     assert [name for name in named if not Path(name).exists()] == []
+
+
+COMMANDED = [*DOCS, *sorted((ROOT / "jobs").glob("*.py")), *sorted((ROOT / "configs").rglob("*.yaml"))]
+
+
+@pytest.mark.parametrize("file", COMMANDED, ids=lambda file: file.name)
+def test_commands_work_in_a_fresh_clone(file: Path) -> None:
+    """They name the environment that `make` creates; what a cluster runs has a python of its own."""
+    text = file.read_text() if file.suffix != ".py" else ast.get_docstring(ast.parse(file.read_text())) or ""
+    bare = re.findall(r"(?<![\w/.])(?<!-- )python (?:jobs|benchmarks|cluster)/\S+", text)
+    bare += re.findall(r"^(?:    |#   |)ray (?:job|dashboard|start|status|up|down) .*", text, re.MULTILINE)
+    assert bare == []
 
 
 def test_messages_of_the_troubleshooting_page_are_ours() -> None:

@@ -206,8 +206,12 @@ def thinned(items: Sequence[Item], count: int) -> list[Item]:
 
 
 def overview(runs: Mapping[str, History]) -> Table:
-    """A row for each run."""
-    return Table("Runs", "", [_facts(label, run) for label, run in runs.items()])
+    """A row for each run; a column of remarks where there are any."""
+    rows = [_facts(label, run) for label, run in runs.items()]
+    remarks = [history.progress_note(run.kind, run.lines) for run in runs.values()]
+    if any(remarks):
+        rows = [row | {"remark": remark} for row, remark in zip(rows, remarks, strict=True)]
+    return Table("Runs", "", rows)
 
 
 def _facts(label: str, run: History) -> Row:

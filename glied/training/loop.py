@@ -207,11 +207,9 @@ class Loop:
         for index, batch in enumerate(batches, 1):
             with self._exchanging(index == len(batches)):
                 weight = weight + self._backward(steps.move(batch, self.device), step)
-        weight, step.finite = self._everybodys(weight, step.loss_finite)
-        step.norm = steps.clip_gradients(
-            self.parallel, config.clip_norm, None if self._whole else weight / self.world
-        )
-        step.finite = step.finite & step.norm.isfinite()
+        divisor, losses_finite = self._everybodys(weight, step)
+        step.norm = steps.clip_gradients(self.parallel, config.clip_norm, divisor)
+        step.finite = losses_finite & step.norm.isfinite()
         watch.drop_gradients_where(self.parallel, ~step.finite)
         buffers.restore_where(~step.finite)
         rate = self._learning_rate(number)
@@ -260,14 +258,17 @@ class Loop:
             return self.parallel.no_sync()
         return contextlib.nullcontext()
 
-    def _everybodys(self, weight: float | Tensor, finite: Tensor) -> tuple[Tensor, Tensor]:
-        """The sum of the workers' weights, and whether all their losses are finite."""
+    def _everybodys(self, weight: float | Tensor, step: watch.Step) -> tuple[Tensor | None, Tensor]:
+        """What the workers' gradients are to be divided by, and whether all their losses are finite."""
+        assert step.loss_finite is not None
+        if self._whole:
+            return None, step.loss_finite
         total = torch.as_tensor(weight, dtype=torch.float32, device=self.device)
         if self.world == 1:
-            return total, finite
-        sums = torch.stack([total, (~finite).to(total)])
+            return total, step.loss_finite
+        sums = torch.stack([total, (~step.loss_finite).to(total)])
         torch.distributed.all_reduce(sums)
-        return sums[0], sums[1] == 0
+        return sums[0] / self.world, sums[1] == 0
 
     # ---- after a step
 

@@ -39,7 +39,7 @@ class Step:
         number: steps that were done before it.
         rows: of this worker.
         scalars: of each micro-batch to be logged, with its weight.
-        loss_finite: whether the losses of this worker are finite, 0-d bool.
+        loss_finite: whether the losses of this worker are finite, 0-d bool; None before the first.
         finite: whether all losses and the gradient are, 0-d bool, the same on all workers.
         norm: of the gradient, 0-d.
     """
@@ -47,14 +47,15 @@ class Step:
     number: int
     rows: list[Row]
     scalars: list[tuple[Scalars, float | Tensor]] = field(default_factory=list)
-    loss_finite: Tensor = field(default_factory=lambda: torch.tensor(True))
+    loss_finite: Tensor | None = None
     finite: Tensor = field(default_factory=lambda: torch.tensor(True))
     norm: Tensor = field(default_factory=lambda: torch.tensor(0.0))
 
     def add(self, loss: Tensor, scalars: Scalars, weight: float | Tensor) -> None:
         """Takes note of a micro-batch."""
         self.scalars.append(({"loss": loss.detach(), **scalars}, weight))
-        self.loss_finite = self.loss_finite.to(loss.device) & loss.detach().isfinite()
+        finite = loss.detach().isfinite()
+        self.loss_finite = finite if self.loss_finite is None else self.loss_finite & finite
 
 
 class Buffers:

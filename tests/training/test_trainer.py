@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from glied.training import loading, steps
 from glied.training.config import TrainerConfig
 from glied.training.history import Best, Sample, read_history
 from glied.training.trainer import train
+from tests.training.test_watch import BAD, BrokenTask
 from tests.training.toy import ToyTask, table
 
 EPOCH_STEPS = 6  # 96 rows in batches of 16
@@ -123,6 +125,19 @@ def test_two_workers_stream_uneven_files_and_survive_a_kill(tmp_path: Path, ray_
     for epoch in range(2):
         ids = [2 * line["ids"] for line in logged[epoch * EPOCH_STEPS :][:EPOCH_STEPS]]
         assert sum(ids) == sum(range(96)), "each row once an epoch"
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_at_once_and_it_can_go_on(
+    tmp_path: Path, ray_session: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = make_config(tmp_path / "run", workers=2, seed=0, checkpoint_every_steps=1, epochs=1)
+    with pytest.raises(JobError, match=rf"at step 4; these rows have values that are not finite: {BAD}\."):
+        train(BrokenTask(), config)
+    assert len(re.findall(r"toy: 96 rows", capfd.readouterr().out)) == 1, "Ray did not try again"
+    assert max(line["step"] for line in read_metrics(tmp_path / "run", "train")) == 3
+    result = train(BrokenTask(), dataclasses.replace(config, skip_steps=1))
+    assert (result["complete"], result["steps"], result["skipped_steps"]) == (True, 6, 1)
+    assert [line["step"] for line in read_metrics(tmp_path / "run", "train")] == [1, 2, 3, 5, 6]
 
 
 def test_a_cluster_without_the_gpus_says_so(tmp_path: Path, ray_session: None) -> None:
