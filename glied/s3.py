@@ -8,16 +8,19 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from glied.errors import StorageError
 
+T = TypeVar("T")
 _URI = re.compile(r"s3[an]?://([^/]+)(?:/(.*))?", re.IGNORECASE | re.DOTALL)
 _ABSENT = frozenset({"404", "NoSuchBucket", "NoSuchKey", "NotFound"})
 _MD5 = re.compile(r'"?([0-9a-f]{32})"?')
 _DIRECTORY_BUCKET = "--x-s3"
 _CONNECTIONS = 64
+_ATTEMPTS = 3
 _DIGEST_BUCKETS: set[tuple[str | None, str]] = set()
 """Endpoint and bucket where the ETag of an object was seen to be the MD5 digest of its content."""
 
@@ -31,6 +34,10 @@ class Place(NamedTuple):
     def __str__(self) -> str:
         """As people write it."""
         return f"s3://{self.bucket}/{self.key}"
+
+
+class WrongAnswer(StorageError):
+    """The storage answered, but not with what was asked for."""
 
 
 class TooLarge(Exception):
@@ -84,15 +91,19 @@ def list_keys(bucket: str, prefix: str, *, recursive: bool = True) -> Iterator[t
                 f"cannot list s3://{bucket}/{prefix}: the storage promises keys after {last.decode()!r} and "
                 "repeats or omits the token that asks for them. The same command may succeed later"
             )
-        tokens = {token}
+        tokens = {token} if page.get("Contents") else {*tokens, token}
         request["ContinuationToken"] = token
 
 
 def size(place: Place) -> int:
     """The length of an object; raises as `read`."""
+    return _insist(lambda: _size(place))
+
+
+def _size(place: Place) -> int:
     length = _call("head_object", place, Bucket=place.bucket, Key=place.key).get("ContentLength")
     if length is None:  # the answer broke off
-        raise StorageError(f"cannot read {place}: the storage does not state its length")
+        raise WrongAnswer(f"cannot read {place}: the storage does not state its length")
     return int(length)
 
 
@@ -112,6 +123,10 @@ def read(place: Place, *, listed: int | None = None, most: int | None = None) ->
         TooLarge: it has more than `most` bytes.
         StorageError: the storage or the credentials failed, or not all bytes came.
     """
+    return _insist(lambda: _read(place, listed, most))
+
+
+def _read(place: Place, listed: int | None, most: int | None) -> bytes:
     data, answer = _get(place, most)
     bucket = _access().client.meta.endpoint_url, place.bucket
     digest = _digest(answer)
@@ -120,7 +135,7 @@ def read(place: Place, *, listed: int | None = None, most: int | None = None) ->
     elif digest == hashlib.md5(data, usedforsecurity=False).hexdigest():
         _DIGEST_BUCKETS.add(bucket)
     elif bucket in _DIGEST_BUCKETS or _get(place, most)[0] != data:
-        raise StorageError(f"cannot read {place}: the bytes that came do not fit the object's ETag")
+        raise WrongAnswer(f"cannot read {place}: the bytes that came do not fit the object's ETag")
     else:  # this storage has other ETags
         _check_length(place, data, listed)
     return data
@@ -131,21 +146,33 @@ def read_range(place: Place, start: int, stop: int, *, whole: int | None = None)
 
     It raises as `read`, also where the object is shorter or of another length.
     """
-    if stop <= start:
-        return b""
+    return _insist(lambda: _read_range(place, start, stop, whole)) if stop > start else b""
+
+
+def _read_range(place: Place, start: int, stop: int, whole: int | None) -> bytes:
     data, answer = _get(place, None, Range=f"bytes={start}-{stop - 1}")
     came, asked = answer.get("ContentRange", ""), f"bytes {start}-{stop - 1}/{whole or ''}"
     if len(data) != stop - start or not came.startswith(asked):
-        raise StorageError(
+        raise WrongAnswer(
             f"cannot read {place}: {len(data)} of {stop - start} bytes came, as {came or 'no range'}, "
             f"for {asked}"
         )
     return data
 
 
+def _insist(read: Callable[[], T]) -> T:
+    """Read again after a wrong answer; the client itself repeats only requests that fail."""
+    for attempt in range(_ATTEMPTS - 1):
+        try:
+            return read()
+        except WrongAnswer:
+            time.sleep(0.1 * 2**attempt)
+    return read()
+
+
 def _check_length(place: Place, data: bytes, listed: int | None) -> None:
     if len(data) != listed and len(data) != (stated := size(place)):
-        raise StorageError(f"cannot read {place}: {len(data)} of {stated} bytes came")
+        raise WrongAnswer(f"cannot read {place}: {len(data)} of {stated} bytes came")
 
 
 def _digest(answer: Mapping[str, Any]) -> str | None:
@@ -168,7 +195,7 @@ def _get(place: Place, most: int | None, **request: str) -> tuple[bytes, Mapping
     except TooLarge:
         raise
     except Exception as error:  # botocore's, urllib3's and the socket's have no common base
-        raise StorageError(f"cannot read {place}: {_reason(error)}") from error
+        raise WrongAnswer(f"cannot read {place}: {_reason(error)}") from error
     finally:
         answer["Body"].close()
 

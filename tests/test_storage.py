@@ -1,9 +1,12 @@
 import io
 import os
 import re
+import threading
+import urllib.parse
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +244,32 @@ def test_the_profile_holds_for_listing_and_for_reading(bucket, monkeypatch, tmp_
     assert storage.read_bytes(bucket.uri("dd/out")) == b"written"
 
 
+@contextmanager
+def paged(pages: dict[str, tuple[str, str]]) -> Iterator[str]:
+    """An S3 that lists pages, by the token that asks for them: keys of a letter each, and the next token."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
+            keys, token = pages[query.get("continuation-token", [""])[0]]
+            items = "".join(f"<Contents><Key>k/{key}</Key><Size>1</Size></Contents>" for key in keys)
+            more = f"<NextContinuationToken>{token}</NextContinuationToken>" if token else ""
+            truncated = f"<IsTruncated>{'true' if token else 'false'}</IsTruncated>"
+            data = f"<ListBucketResult>{truncated}{items}{more}</ListBucketResult>".encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
 class TestListings:
     @pytest.fixture
     def many(self, bucket) -> list[str]:
@@ -256,6 +285,27 @@ class TestListings:
             ):
                 list(storage.list_files(bucket.uri("many")))
             assert proxy.counts()["same_page"] == 1
+
+    @pytest.mark.parametrize(
+        ("pages", "message"),
+        [
+            ({"": ("ba", "t")}, "'k/a' comes after 'k/b'"),
+            ({"": ("aa", "")}, "'k/a' comes after 'k/a'"),
+            ({"": ("ab", "t"), "t": ("ab", "t")}, "'k/a' comes after 'k/b'"),
+            ({"": ("ab", "t"), "t": ("", "t")}, "promises keys after 'k/b' and repeats or omits the token"),
+            ({"": ("ab", "t"), "t": ("", "u"), "u": ("", "t")}, "repeats or omits the token"),
+        ],
+    )
+    def test_listings_that_would_double_rows_or_never_end(self, bucket, pages, message, monkeypatch):
+        with paged(pages) as endpoint:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+            with pytest.raises(StorageError, match=message):
+                list(storage.list_files(bucket.uri("k")))
+
+    def test_pages_without_a_key_are_passed_over(self, bucket, monkeypatch):
+        with paged({"": ("a", "t"), "t": ("", "u"), "u": ("b", "")}) as endpoint:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+            assert [file.name for file in storage.list_files(bucket.uri("k"))] == ["a", "b"]
 
 
 class TestShortAnswers:
