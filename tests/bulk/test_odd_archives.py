@@ -101,3 +101,17 @@ def test_folders_with_the_run_inside(caption, tmp_path):
     assert {row["id"] for row in rows} == {"a.png", "caf%E9.png", "d%FF/b.png"}
     again = caption()
     assert (again.statuses, again.images_this_time) == ({"ok": 3}, 0)
+
+
+def test_an_input_and_a_run_folder_whose_names_are_no_utf8(caption, tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    (folder / "a.png").write_bytes(picture(0))
+    where = [f"--input.uri={folder}", f"--output.uri={folder / 'run'}"]
+    assert caption(*where).statuses == {"ok": 1}
+    assert caption(*where).images_this_time == 0
+    (row,) = read_rows(str(folder / "run"))
+    assert row["id"] == "a.png"
+    report = export(ExportConfig(run=str(folder / "run"), out=str(folder / "out"), form="txt"))
+    assert report.written == 1
+    assert texts(folder / "out") == {"a.txt": row["caption"]}
