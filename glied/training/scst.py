@@ -232,12 +232,18 @@ class ScstTask(Light):
 
     @torch.inference_mode()
     def draw(self, model: CaptioningModel, batch: ImageBatch) -> Drawn:
-        """Sample the captions of a batch, and find the greedy ones."""
-        frozen = freeze(model, tables=False)
-        memory = frozen.encode(batch.regions, batch.attributes, batch.attribute_mask)
-        samples = decode(frozen, memory, self.sampling.drawing, seeds=batch.seeds)
+        """Sample the captions of a batch, and find the greedy ones.
+
+        On a CPU always in float32: the frozen model's layers are, and bfloat16 is slow for single words.
+        """
+        half = torch.is_autocast_enabled(kind := batch.regions.features.device.type) and kind != "cpu"
+        with torch.autocast(kind, enabled=half):
+            frozen = freeze(model, tables=False)
+            memory = frozen.encode(batch.regions, batch.attributes, batch.attribute_mask)
+            samples = decode(frozen, memory, self.sampling.drawing, seeds=batch.seeds)
+            greedy = decode(frozen, memory, self.sampling.greedy)
         samples = [_complete(one, self.sampling.samples) for one in samples]
-        greedy = [_complete(one, 1) for one in decode(frozen, memory, self.sampling.greedy)]
+        greedy = [_complete(one, 1) for one in greedy]
         return Drawn([[*drawn, *best] for drawn, best in zip(samples, greedy, strict=True)])
 
     def captions(self, names: Sequence[str], hypotheses: Sequence[Sequence[Hypothesis]]) -> Captions:

@@ -184,3 +184,22 @@ def test_parameters_of_the_paper_sizes(options, base, glied):
 def test_config_refuses(options, key):
     with pytest.raises(UsageError, match=key):
         CaptionerConfig(**options)
+
+
+def test_gradients_in_bfloat16_are_nearly_those_in_float32(make_model, make_inputs):
+    regions, attributes, mask = make_inputs()
+    tokens = torch.randint(4, 30, (3, 2, 7), generator=torch.Generator().manual_seed(0))
+    real = torch.arange(7) < torch.tensor([[7, 4], [5, 7], [2, 6]])[..., None]
+    found = []
+    for half in (False, True):
+        model = make_model().train()
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            logits = model(regions, attributes, mask, tokens, real)
+        logits.float().square().mean().backward()
+        found.append((logits.float(), model.attentions["H_v"].query.weight.grad, model.embedding.weight.grad))
+    for exact, half in zip(*found, strict=True):
+        assert (exact - half).norm() < 0.05 * exact.norm()
+        assert exact.norm() > 0

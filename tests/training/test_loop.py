@@ -180,3 +180,9 @@ def test_a_run_from_before_a_setting_goes_on_where_the_setting_is_its_default(tm
     with pytest.raises(UsageError, match=r"trainer.ema_decay was 0.0, is 0.9"):
         train_here(ToyTask(), dataclasses.replace(config, ema_decay=0.9))
     assert train_here(ToyTask(), config)["complete"]
+
+
+def test_rewards_train_in_bfloat16_too(world: Path, tmp_path: Path) -> None:
+    for precision in ("fp32", "bf16"):
+        train_here(make_task(world, "scst"), make_config(tmp_path / precision, precision=precision))
+    assert losses(tmp_path / "bf16") == pytest.approx(losses(tmp_path / "fp32"), rel=0.2, abs=0.02)
