@@ -39,10 +39,10 @@ def rows(setting: Setting) -> Iterator[Row]:
                 write_split(folder / split, split, count, 0, 1)
         output = Path(setting.results) / "finetune" if setting.results else Path(name) / "run"
         shutil.rmtree(output, ignore_errors=True)
-        yield train(setting, folder, output)
+        yield train(setting, folder, output, FileCheckpoints(f"{name}/checkpoint.pt"))
 
 
-def train(setting: Setting, folder: Path, output: Path) -> Row:
+def train(setting: Setting, folder: Path, output: Path, checkpoints: FileCheckpoints) -> Row:
     """Train to the end, or to the limit of the stage: the best checkpoint until then is kept."""
     task = BackboneTask(
         train=PairsConfig(pairs=str(folder / "train" / "captions.json")),
@@ -59,7 +59,6 @@ def train(setting: Setting, folder: Path, output: Path) -> Row:
         validate_every_epochs=2, checkpoint_every_steps=10**6, loader_threads=4,
     )  # fmt: skip
     plan = Plan.of(task, config)
-    checkpoints = FileCheckpoints(str(output / "checkpoint.pt"))
     start = time.perf_counter()
     with (
         peak_memory(setting.torch_device) as memory,
