@@ -120,9 +120,8 @@ def _distinct(table: pa.Table, unique: Unique, config: InputConfig) -> pa.Table:
         return table
     if config.duplicates == "error":
         first = ids[int(new.argmin())]
-        other = (
-            "" if config.form in ("files", "webdataset") else "name the rows by another input.id_column, or "
-        )
+        tabular = config.form not in ("files", "webdataset")
+        other = "name the rows by another input.id_column, or " if tabular else ""
         raise UsageError(
             f"input.uri {config.uri}: id {first!r} stands twice; {other}take the first of them with "
             "--input.duplicates keep_first"
