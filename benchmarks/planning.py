@@ -73,7 +73,7 @@ def measure(part: str, images: int, folder: Path) -> dict[str, float]:
         config = InputConfig(uri=str(folder / "table.csv"), form="table")
     elif part == "listing":
         client = PagedClient(images)
-        s3._access = lambda: s3.Access(client, None, None)
+        s3._access = lambda: s3.Access(client, None, None, None)
         config = InputConfig(uri="s3://bucket/photos")
     else:
         return measure_status(folder)

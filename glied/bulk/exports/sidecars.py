@@ -191,8 +191,6 @@ def refusal(image_id: str, out: str) -> str | None:
         return "a backslash or a zero character"
     if "::" in image_id and not (local or s3.parse(out)):
         return ":: chains file systems"
-    if "?versionId=" in image_id and s3.parse(out):
-        return "?versionId= names a version of an object"
     if parts[-1] in ("", ".") or (scheme and not scheme[1]):
         return "no file name"
     if STATE in (parts[0], next(part for part in parts if part not in ("", "."))):
