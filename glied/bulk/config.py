@@ -50,9 +50,9 @@ class InputConfig:
     """Prefix of the images, a folder or s3://bucket/prefix with all its subfolders; for the other forms a
     prefix of tars or tables, or one such file."""
     form: Literal["files", "webdataset", "parquet", "table", "features"] = "files"
-    """files: an image each. webdataset: tars; the .json and .txt of a sample pass through. parquet: tables
-    that hold the encoded images. table: Parquet, CSV or JSON lines that name the images by URI. features: a
-    feature store, whose regions are captioned with regions.kind precomputed."""
+    """files: an image each. webdataset: tars, plain or compressed; the .json and .txt of a sample pass
+    through. parquet: tables that hold the encoded images. table: Parquet, CSV or JSON lines that name the
+    images by URI. features: a feature store, whose regions are captioned with regions.kind precomputed."""
     image_column: str = "image"
     """Of form parquet: the encoded images, as binary, base64, or a struct with a field `bytes` or `path`."""
     uri_column: str = "uri"

@@ -120,9 +120,11 @@ def _distinct(table: pa.Table, unique: Unique, config: InputConfig) -> pa.Table:
         return table
     if config.duplicates == "error":
         first = ids[int(new.argmin())]
+        tabular = config.form not in ("files", "webdataset")
+        other = "name the rows by another input.id_column, or " if tabular else ""
         raise UsageError(
-            f"input.uri {config.uri}: id {first!r} stands twice; name the rows by another input.id_column, "
-            "or --input.duplicates keep_first"
+            f"input.uri {config.uri}: id {first!r} stands twice; {other}take the first of them with "
+            "--input.duplicates keep_first"
         )
     return table.filter(pa.array(new))
 
