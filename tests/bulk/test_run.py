@@ -206,6 +206,25 @@ def test_storage_failures_are_not_image_failures(configure, tmp_path, photos):
     assert execute(config).units_done == 4
 
 
+def test_the_limits_of_the_storage_alarm_are_configurable(configure, tmp_path, photos):
+    stage = caption_factory(configure()).build()
+
+    def stream(chunks, *, alone=False):
+        for chunk in chunks:  # listed, then gone
+            gone = [f"{uri}.gone" for uri in chunk.table["uri"].to_pylist()]
+            yield from run_here(Fetch(pause=0.0), stage)(
+                [replace(chunk, table=chunk.table.set_column(1, "uri", [gone]))]
+            )
+
+    with pytest.raises(JobError, match="storage failed in 1 units"):
+        run.execute(caption_job(configure("--resources.broken_units=1")), stream)
+    summary = run.execute(caption_job(configure("--resources.storage_budget=1.0")), stream)
+    assert summary.errors["storage"] == 60
+    assert run.exit_code(summary) == 1
+    with pytest.raises(UsageError, match=r"resources\.storage_budget: 2\.0 is not between 0 and 1"):
+        configure("--resources.storage_budget=2.0")
+
+
 def test_lost_chunks_come_again_in_the_next_round(configure, tmp_path):
     config = configure("--resources.chunk_images=5")
     here = run_here(Fetch(), caption_factory(config).build())

@@ -147,27 +147,25 @@ class Fetch:
         Memory stays bounded: what is larger than half of `size` is read when its turn has come.
         """
         small = dataclasses.replace(self, max_bytes=min(size // 2, self.max_bytes))
-        slots = threading.BoundedSemaphore(self.threads)
-        room = _Room(ROOM * size)
+        gate = _Gate(self.threads, ROOM * size)
 
         def read(number: int, row: Row) -> Row:
-            room.wait(number)
-            fetched = small._file(row, slots)
-            room.hold(len(fetched["data"] or b""))
+            fetched = small._file(row, _Slot(gate, number))
+            gate.hold(len(fetched["data"] or b""))
             return fetched
 
         pool = ThreadPoolExecutor(self.threads * WAITING)
         try:
             futures = deque(pool.submit(read, number, row) for number, row in enumerate(rows))
             for number, row in enumerate(rows):
-                room.turn(number)
+                gate.turn(number)
                 fetched = futures.popleft().result()
-                room.hold(-len(fetched["data"] or b""))
+                gate.hold(-len(fetched["data"] or b""))
                 if fetched["kind"] == TOO_LARGE and small.max_bytes < self.max_bytes:
-                    fetched = self._file(row, slots)
+                    fetched = self._file(row, _Slot(gate, number))
                 yield fetched
         finally:
-            room.turn(len(rows))
+            gate.turn(len(rows))
             pool.shutdown(cancel_futures=True)
 
     def _file(self, row: Row, slot: AbstractContextManager[object]) -> Row:
@@ -195,8 +193,9 @@ class Fetch:
             except (ImageError, HostError):
                 raise
             except Exception as error:  # what a host sends may bring out any fault of the client
-                log.warning("%s: no answer that can be read", shown(uri), exc_info=error)
-                raise HostError(hosts.BAD_ANSWER, f"{type(error).__name__}: {error}", host="") from error
+                reason = redacted(f"{type(error).__name__}: {error}")
+                log.warning("%s: no answer that can be read: %s", shown(uri), reason)
+                raise HostError(hosts.BAD_ANSWER, reason, host="") from error
         read = functools.partial(self.retried, functools.partial(self._read_file, uri, listed))
         with slot:
             return read() if scheme in ("file", "s3") else self._bounded(uri, read)
@@ -348,32 +347,57 @@ def is_failure(kind: str) -> bool:
     return kind == STORAGE or hosts.is_host_failure(kind)
 
 
-class _Room:
-    """Holds back those that read ahead while much of what they read waits for a row before it."""
+class _Gate:
+    """Lets `threads` rows be read at once, and none ahead while `size` bytes wait for a row before them."""
 
-    def __init__(self, size: int) -> None:
-        """Reading ahead stops at `size` bytes."""
+    def __init__(self, threads: int, size: int) -> None:
+        self._threads = threads
         self._size = size
+        self._reading = 0
         self._held = 0
         self._turn = 0
         self._changed = threading.Condition()
 
-    def wait(self, number: int) -> None:
-        """Return when there is room, or the row's turn has come."""
+    def enter(self, number: int) -> None:
+        """Begin to read a row, when it may be read."""
         with self._changed:
-            self._changed.wait_for(lambda: self._held < self._size or number <= self._turn)
+            self._changed.wait_for(lambda: self._is_open(number))
+            self._reading += 1
+
+    def leave(self) -> None:
+        """The row has been read."""
+        with self._changed:
+            self._reading -= 1
+            self._changed.notify_all()
 
     def hold(self, size: int) -> None:
-        """Hold so many bytes more."""
+        """So many bytes more wait."""
         with self._changed:
             self._held += size
             self._changed.notify_all()
 
     def turn(self, number: int) -> None:
-        """It is this row's turn."""
+        """All rows before this one are done."""
         with self._changed:
             self._turn = number
             self._changed.notify_all()
+
+    def _is_open(self, number: int) -> bool:
+        return self._reading < self._threads and (self._held < self._size or number <= self._turn)
+
+
+@dataclass(frozen=True)
+class _Slot(AbstractContextManager[None]):
+    """A row's place among those that are read at once; may be taken several times."""
+
+    gate: _Gate
+    number: int
+
+    def __enter__(self) -> None:
+        self.gate.enter(self.number)
+
+    def __exit__(self, *_: object) -> None:
+        self.gate.leave()
 
 
 def _filled(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:

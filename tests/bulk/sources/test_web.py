@@ -1,4 +1,5 @@
 import dataclasses
+import email.utils
 import gzip
 import http.server
 import pickle
@@ -90,6 +91,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def get_truncated_chunked(self) -> None:
         self.close_connection = True
         self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n64\r\nhel")
+
+    def get_busy(self) -> None:
+        self.reply(429, b"later", Retry_After=self.path.partition("?")[2].replace("_", " "))
 
     def get_part(self) -> None:
         self.reply(206, IMAGE[:100], Content_Range=f"bytes 0-99/{len(IMAGE)}")
@@ -286,6 +290,31 @@ def test_broken_answers_may_pass(server, path, kind, reason):
     message = failure_of(f"{server.url(path)}?sig={SECRET}")
     assert message.startswith(f"{kind}: http://127.0.0.1:")
     assert reason in message
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("2", 2),
+        ("0", 0),
+        ("Fri,_31_Dec_1999_23:59:59_GMT", 0),
+        ("-5", 0),
+        ("soon", 0),
+        ("1e9", 0),
+        ("9" * 50, 0),
+    ],
+)
+def test_how_long_a_busy_host_asks_to_be_left_alone(server, header, seconds):
+    with pytest.raises(HostError) as caught:
+        READER.read(server.url(f"/busy?{header}"))
+    assert (caught.value.kind, caught.value.retry_after_s) == ("http_429", seconds)
+
+
+def test_a_busy_host_may_give_a_date(server):
+    date = email.utils.formatdate(time.time() + 100, usegmt=True).replace(" ", "_")
+    with pytest.raises(HostError) as caught:
+        READER.read(server.url(f"/busy?{date}"))
+    assert 90 < caught.value.retry_after_s <= 100
 
 
 @pytest.mark.parametrize("path", ["/slow_body", "/slow_headers"])
