@@ -17,8 +17,8 @@ class FetchStage(Protocol):
     """The stage that reads what is planned. It may keep what it has read for the next chunk."""
 
     @property
-    def gathers(self) -> bool:
-        """Whether one task had better read several chunks."""
+    def tasks_per_worker(self) -> int:
+        """Among how many tasks for each worker the chunks of a short run are divided; 0 for a task each."""
         ...
 
     def __call__(self, table: pa.Table) -> pa.Table:

@@ -59,10 +59,8 @@ FEW_SHARDS = 16
 """Fewer are read by the driver."""
 TASKS_AHEAD = 64
 """Tasks that read shards, at once or waiting for a place."""
-FETCHES_PER_WORKER = 4
-"""At least so many fetching tasks, as far as there are chunks."""
 MOST_GATHERED = 16
-"""Chunks that a fetching task has at most."""
+"""Full chunks, or as many images in smaller ones, that a fetching task has at most."""
 MAX_BLOCKS = 2_000
 """Blocks that the chunks of a round are dealt to."""
 
@@ -157,14 +155,16 @@ class RayStream:
         retries = 0 if alone else resources.restarts
         # A row group of a Parquet file is read for many chunks, and slow hosts are waited for together; yet
         # the first chunks should not wait for that.
-        together = min(MOST_GATHERED, len(chunks) // (FETCHES_PER_WORKER * resources.workers))
+        tasks = 0 if alone else self.fetch.tasks_per_worker * resources.workers
+        images = sum(chunk.table.num_rows for chunk in chunks) // tasks if tasks else 1
+        together = min(MOST_GATHERED * resources.chunk_images, images)
         rows = [
             {
                 "units": [chunk.unit for chunk in some],
                 "starts": [chunk.start for chunk in some],
                 "tables": [to_ipc(chunk.table) for chunk in some],
             }
-            for some in _of_one_file(chunks, max(1, together) if self.fetch.gathers and not alone else 1)
+            for some in _of_one_file(chunks, together)
         ]
         dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
         dataset = dataset.map_batches(
@@ -266,10 +266,16 @@ class Shortage(logging.Handler):
             )
 
 
-def _of_one_file(chunks: Iterable[Chunk], most: int) -> Iterator[list[Chunk]]:
-    """Up to `most` neighbors whose images lie in one file, or in files of their own."""
+def _of_one_file(chunks: Iterable[Chunk], images: int) -> Iterator[list[Chunk]]:
+    """Neighbors that have about so many images together, in one file or in files of their own."""
     for _, same in groupby(chunks, key=lambda chunk: chunk.table["file"][0].as_py()):
-        while some := list(islice(same, most)):
+        some: list[Chunk] = []
+        for chunk in same:
+            some.append(chunk)
+            if sum(one.table.num_rows for one in some) >= images:
+                yield some
+                some = []
+        if some:
             yield some
 
 

@@ -119,9 +119,9 @@ class Fetch:
                 first += len(some)
 
     @property
-    def gathers(self) -> bool:
-        """For Parquet, of which a row group is kept, and tables, whose hosts are waited for together."""
-        return self.form in ("parquet", "table")
+    def tasks_per_worker(self) -> int:
+        """Few for Parquet, of which a row group is kept; one for tables, to wait for many hosts at once."""
+        return {"parquet": 4, "table": 1}.get(self.form, 0)
 
     def forget(self) -> None:
         """Let go of that row group."""

@@ -62,9 +62,9 @@ class ReadStore:
     rows: parquet.RowReader = field(default_factory=parquet.RowReader)
 
     @property
-    def gathers(self) -> bool:
-        """Always: a row group is kept."""
-        return True
+    def tasks_per_worker(self) -> int:
+        """Few: a row group is kept."""
+        return 4
 
     def pieces(self, tables: Sequence[pa.Table], size: int) -> Iterator[tuple[int, pa.Table]]:
         """A piece per table."""
