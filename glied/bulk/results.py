@@ -24,7 +24,8 @@ def files(run_uri: str, results: str = "captions") -> list[str]:
     """
     run = run_folder.committed(run_uri)
     if run is None or run.results != results:
-        raise UsageError(f"{run_uri} holds no run whose rows are {results}")
+        found = "it has no manifest" if run is None else f"its rows are {run.results}"
+        raise UsageError(f"{run_uri} holds no run whose rows are {results}: {found}")
     if run.planned is None:
         raise UsageError(f"{run_uri}: its inputs are still being listed; finish the run first")
     if not run.complete:

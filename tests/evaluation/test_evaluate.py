@@ -81,12 +81,8 @@ def test_figures_of_one_file(files: Path) -> None:
 def test_a_run_folder_gives_the_same_figures_and_its_recipe(files: Path) -> None:
     rows = [runs.row(f"in/{name}", caption=text) for name, text in GOOD.items()]
     runs.make_run(files / "run", rows, 4)
-    record = {
-        "run": "r1",
-        "fingerprint": {"decoding": {"beam_size": 3}},
-        "input": {"uri": "in"},
-        "config": {},
-    }
+    record = json.loads((files / "run" / "run.json").read_text())
+    record |= {"fingerprint": {"decoding": {"beam_size": 3}}, "input": {"uri": "in"}}
     (files / "run" / "run.json").write_text(json.dumps(record))
     from_run = evaluated(files, captions="run", references="references.json").to_json()
     from_file = evaluated(files, captions="good.json", references="references.json").to_json()
