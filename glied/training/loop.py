@@ -174,9 +174,9 @@ class Loop:
             onednn_products(self.device),
             contextlib.closing(self._train_batches(started, started if self._stopped else stop)) as batches,
         ):
-            for rows, batch in batches:
+            for names, batch in batches:
                 self._meter.loaded()
-                self._step(rows, batch)
+                self._step(names, batch)
                 self._after_step()
                 if self._stopped:
                     break
@@ -196,13 +196,13 @@ class Loop:
 
     # ---- a step
 
-    def _step(self, rows: list[Row], batches: list[Any]) -> None:
+    def _step(self, names: watch.Names, batches: list[Any]) -> None:
         """One update from the micro-batches of this worker."""
         config, number = self.config, self.progress.step
         steps.seed_everything(config.seed, "step", number, self.rank)
         self.parallel.train()  # whatever validation or an export left it in
         self.optimizer.zero_grad(set_to_none=True)
-        step, buffers = watch.Step(number, rows), watch.Buffers(self.model)
+        step, buffers = watch.Step(number, names), watch.Buffers(self.model)
         weight: float | Tensor = 0.0
         for index, batch in enumerate(batches, 1):
             with self._exchanging(index == len(batches)):
@@ -309,10 +309,7 @@ class Loop:
             NotFiniteError: no more may be skipped.
         """
         self.progress.skipped += 1
-        generator = steps.generator("rows that are not finite")
-        what = watch.describe(
-            step, lambda rows: self.task.collate(rows, training=True, generator=generator), self.world
-        )
+        what = watch.describe(step, self.world)
         if self.progress.skipped > self.config.skip_steps:
             self._checkpoints.settle()
             raise watch.NotFiniteError(
@@ -427,16 +424,20 @@ class Loop:
 
     # ---- batches
 
-    def _train_batches(self, start: int, stop: int) -> Generator[tuple[list[Row], list[Any]], None, None]:
-        """Yields the rows and micro-batches of steps `start` to `stop`, collated in the background."""
+    def _train_batches(self, start: int, stop: int) -> Generator[tuple[watch.Names, list[Any]], None, None]:
+        """Yields names of rows and micro-batches of steps `start` to `stop`, made in the background."""
 
-        def collate(item: tuple[int, list[Row]]) -> tuple[list[Row], list[Any]]:
+        def collate(item: tuple[int, list[Row]]) -> tuple[watch.Names, list[Any]]:
             step, rows = item
             # One generator for all of them: they draw what the whole batch would have drawn.
             generator = steps.generator(self.config.seed, "collate", step, self.rank)
             size = len(rows) // self.config.accumulate
-            parts = loading.batched(rows, size, drop_last=False)
-            return rows, [self.task.collate(part, training=True, generator=generator) for part in parts]
+
+            def make(part: list[Row]) -> Any:
+                return self.task.collate(part, training=True, generator=generator)
+
+            batches = [make(part) for part in loading.batched(rows, size, drop_last=False)]
+            return watch.name_rows(rows, batches, make), batches
 
         threads = self.config.loader_threads
         batches = loading.ordered_map(collate, self._rows.training(start, stop), threads=threads)

@@ -122,13 +122,13 @@ def _fit(plan: Plan, *, use_gpu: bool) -> None:
 
 
 def _worker_error(error: Any) -> GliedError:
-    """The failure of a worker in one line; the traceback goes to the log."""
-    logger.error("%s", error)
+    """The failure of a worker in one line; the traceback of one that nobody foresaw goes to the log."""
     # Ray wraps what the worker raised; the wrapper's text is the traceback.
     failures = {rank: getattr(e, "_base_exc", e) for rank, e in error.worker_failures.items()}
     for failure in failures.values():
         if isinstance(failure, GliedError):
             return failure
+    logger.error("%s", error)
     rank, failure = next(iter(failures.items()), (0, error))
     reason = " ".join(str(failure).split()) or type(failure).__name__
     return JobError(

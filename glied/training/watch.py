@@ -14,11 +14,11 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from glied.errors import JobError
+from glied.errors import JobError, UsageError
 from glied.training.task import Row
 
 LOOK_EVERY = 4
-"""Steps on a GPU after which verdicts are read; their rows are kept until then."""
+"""Steps on a GPU after which verdicts are read."""
 NAMED = 20
 """So many rows stand in a message; their number always does."""
 _NAMES = ("id", "image", "uri")
@@ -31,13 +31,21 @@ class NotFiniteError(JobError):
     """A loss, a gradient or a weight is not finite; trying again gives the same."""
 
 
+@dataclass(frozen=True)
+class Names:
+    """What the rows of a step are called: all of them, and those whose own values are not finite."""
+
+    rows: list[str]
+    faulty: list[str] = field(default_factory=list)
+
+
 @dataclass
 class Step:
     """One step of this worker until its verdict is read.
 
     Attributes:
         number: steps that were done before it.
-        rows: of this worker.
+        names: of its rows.
         scalars: of each micro-batch to be logged, with its weight.
         loss_finite: whether the losses of this worker are finite, 0-d bool; None before the first.
         finite: whether all losses and the gradient are, 0-d bool, the same on all workers.
@@ -45,7 +53,7 @@ class Step:
     """
 
     number: int
-    rows: list[Row]
+    names: Names
     scalars: list[tuple[Scalars, float | Tensor]] = field(default_factory=list)
     loss_finite: Tensor | None = None
     finite: Tensor = field(default_factory=lambda: torch.tensor(True))
@@ -92,32 +100,53 @@ def check_weights(model: nn.Module, what: str) -> None:
         raise NotFiniteError(f"{what} has weights that are not finite")
 
 
-def row_names(rows: Sequence[Row]) -> list[str]:
-    """What rows are called: id, image or address."""
-    return [str(next((row[name] for name in _NAMES if name in row), "a row without a name")) for row in rows]
+def _name(row: Row) -> str:
+    return str(next((row[key] for key in _NAMES if key in row), "a row without a name"))
 
 
-def describe(step: Step, collate: Callable[[list[Row]], Any], world: int) -> str:
+def name_rows(rows: Sequence[Row], batches: Sequence[Any], collate: Callable[[list[Row]], Any]) -> Names:
+    """What a step's rows are called, and which of them have values that are not finite.
+
+    Args:
+        rows: of one worker.
+        batches: which were made of them.
+        collate: makes a batch of a row, to find out which one it is.
+    """
+    faulty: list[str] = []
+    if not all(map(_is_finite, batches)):
+        faulty = [_name(row) for row in rows if not _is_finite(_alone(row, collate))]
+    return Names([_name(row) for row in rows], faulty)
+
+
+def _alone(row: Row, collate: Callable[[list[Row]], Any]) -> Any:
+    try:
+        return collate([row])
+    except UsageError:  # nothing of this row is in the batch, for instance an image without regions
+        return None
+
+
+def describe(step: Step, world: int) -> str:
     """What is not finite in a step, and its rows, in the same words on all workers, each of which calls this.
 
     Rows whose own values are not finite are named, if there are any, else those of the workers whose loss is
     not finite, else all.
     """
-    faulty = [name for row in step.rows for name in row_names([row]) if not _is_finite(collate([row]))]
     losses = [float(scalars["loss"]) for scalars, _ in step.scalars]
-    reports = [(faulty, bool(step.loss_finite), row_names(step.rows), losses)]
+    reports = [(step.names, bool(step.loss_finite), losses)]
     if world > 1:
         gathered: list[Any] = [None] * world
         torch.distributed.all_gather_object(gathered, reports[0])
         reports = gathered
-    every = [loss for report in reports for loss in report[3]]
+    every = [loss for _, _, found in reports for loss in found]
     loss = next((one for one in every if not math.isfinite(one)), every[0])
     what = f"the loss is {loss:g} and the gradient's norm {float(step.norm):g} at step {step.number + 1}"
-    faulty = [name for report in reports for name in report[0]]
+    faulty = [name for names, _, _ in reports for name in names.faulty]
     if faulty:
         return f"{what}; these rows have values that are not finite: {_some(faulty)}"
-    names = [report[2] for report in reports if not report[1]] or [report[2] for report in reports]
-    return f"{what}; its rows: {_some([name for one in names for name in one])}"
+    lost = [names.rows for names, finite, _ in reports if not finite] or [
+        names.rows for names, _, _ in reports
+    ]
+    return f"{what}; its rows: {_some([name for names in lost for name in names])}"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ import torch.multiprocessing
 from torch import Tensor, nn
 
 from glied.datasets.captioned import CaptionedRegions
-from glied.errors import JobError
+from glied.errors import JobError, UsageError
 from glied.training import rows, steps, watch
 from glied.training.attributes import AttributesTask
 from glied.training.clip import ClipModelConfig, ClipTask
@@ -238,13 +238,21 @@ def test_a_clip_that_diverges(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "best").exists()
 
 
+def _collated(part: list[dict]) -> Any:
+    """The second row is broken, the third has nothing to be collated."""
+    if "uri" in part[0]:
+        raise UsageError("nothing")
+    return {"x": [torch.tensor(float("nan") if "image" in part[0] else 1.0)], "names": ["n"]}
+
+
 def test_rows_are_named_by_what_they_have() -> None:
-    assert watch.row_names([{"id": 7}, {"image": "a.png", "index": 0}, {"uri": "b.png"}, {}]) == [
-        *("7", "a.png", "b.png", "a row without a name")
-    ]
-    step = watch.Step(3, [{"id": number} for number in range(50)])
+    rows_ = [{"id": 7}, {"image": "a.png", "index": 0}, {"uri": "b.png"}, {}]
+    names = watch.name_rows(rows_, [torch.ones(2)], lambda _: torch.ones(1))
+    assert names == watch.Names(["7", "a.png", "b.png", "a row without a name"])
+    assert watch.name_rows(rows_, [torch.tensor([1.0, float("nan")])], _collated).faulty == ["a.png"]
+    step = watch.Step(3, watch.Names([str(number) for number in range(50)]))
     step.add(torch.tensor(float("inf")), {}, 1.0)
-    text = watch.describe(step, lambda rows: [], world=1)
+    text = watch.describe(step, world=1)
     assert text.startswith("the loss is inf and the gradient's norm 0 at step 4; its rows: 0, 1, 2, ")
     assert text.endswith("17, 18, 19 and 30 more")
     assert test_loop.IMAGES == rewarded.IMAGES
