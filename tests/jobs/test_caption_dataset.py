@@ -53,7 +53,7 @@ def test_killed_half_way_and_started_again(run_job, environment, models, photos,
     finished |= {
         path: path.stat().st_mtime_ns
         for record in finished
-        for path in [out / "captions" / f"{record.stem}.parquet"]
+        for path in [out / json.loads(record.read_text())["output"]]
     }
 
     again = run_job("caption_dataset", *options)
