@@ -19,7 +19,7 @@ CAPTIONS = [
     r"\d+ images this time, .*",
     r"seconds of all workers: .*",
     r"errors?: .*|rejected: .*|failed: .*",
-    r"\d+ files left out, .*",
+    r"\d+ files left out.*",
     r"rows: .*",
 ]
 TRAINING = [
