@@ -19,7 +19,7 @@ from glied import storage
 from glied.bulk import chunks, sinks, verification
 from glied.bulk.chunks import Chunk, Result, Stream, StreamBroken
 from glied.bulk.job import Job
-from glied.bulk.ledger import Counts, Ledger, read_commits, sum_counts
+from glied.bulk.ledger import Commit, Counts, Ledger, read_commits, sum_counts
 from glied.bulk.lost import lost_rows
 from glied.bulk.manifest import INPUT, Manifest, Unit
 from glied.bulk.progress import Progress
@@ -123,7 +123,9 @@ class Driver:
             pending = [unit for unit in mine if not self._has(unit)]
             self._do(map(self._first, self.plan.read_units(pending)), progress)
             if self.job.output.mode == "retry_failed":
-                self._do(self._failed(finished), progress)
+                failed = [one for one in read_commits(finished) if one.counts.rows.get(FAILED)]
+                progress.extend(sum(one.counts.rows[FAILED] for one in failed))
+                self._do(self._failed(failed), progress)
         self.whole = {unit.unit: unit for unit in self.ledger.clean_up() if unit.unit < self.plan.units}
 
     def _look(self) -> Listing:
@@ -227,10 +229,9 @@ class Driver:
             else:
                 self._commit(unit, generation, data, counts, adopted=True)
 
-    def _failed(self, finished: list[CommittedUnit]) -> Iterator[_Work]:
+    def _failed(self, commits: Iterable[Commit]) -> Iterator[_Work]:
         """The next generation of units that earlier attempts finished with failed rows."""
-        commits = read_commits(finished)
-        wanted = {one.unit: one.generation for one in commits if one.counts.rows.get(FAILED)}
+        wanted = {one.unit: one.generation for one in commits}
         for unit in self.plan.read_units(wanted):
             generation = wanted[unit.index]
             data = self._read(unit, generation)

@@ -36,6 +36,13 @@ class Progress:
         if self.bar is not None:
             self.bar.close()
 
+    def extend(self, images: int) -> None:
+        """Expect so many images more, which are tried again."""
+        self.total += images
+        if self.bar is not None:
+            self.bar.total = self.total
+            self.bar.refresh()
+
     def update(self, images: int) -> None:
         """Count images, and say so when it is time."""
         self.done += images

@@ -120,7 +120,7 @@ def test_what_a_task_finds_wrong_is_said_as_it_is(stream, tmp_path):
         name = "image" if number < FEW_SHARDS else "picture"
         pq.write_table(pa.table({name: [b"x"]}), tmp_path / f"{number:02d}.parquet")
     config = InputConfig(uri=str(tmp_path), form="parquet")
-    with pytest.raises(UsageError, match=r"^\S+16\.parquet: input\.image_column 'image' holds no images"):
+    with pytest.raises(UsageError, match=r"^\S+16\.parquet: no input\.image_column 'image'"):
         list(inputs(open_source(config, "/nowhere", stream.in_order), config))
 
 
