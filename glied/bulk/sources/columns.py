@@ -119,8 +119,10 @@ def _wider(name: str, first: pa.DataType, there: str, second: pa.DataType, uri: 
     try:
         kind = pa.unify_schemas(both, promote_options="permissive").field(name).type
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        parquet = uri.lower().endswith(".parquet") and there.lower().endswith(".parquet")
+        texts = "" if parquet else " (columns of CSV and JSON files are text)"
         raise UsageError(
-            f"{uri}: column {name} is {second}, and {first} in {there}; make it one type in all files"
+            f"{uri}: column {name} is {second}, and {first} in {there}; make it one type in all files{texts}"
         ) from error
     # Of an integer and a short float Arrow takes the float, in which few integers have a place.
     whole = pa.types.is_integer(first) or pa.types.is_integer(second)

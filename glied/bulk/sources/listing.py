@@ -13,6 +13,11 @@ from glied.errors import StorageError, UsageError
 _HIDDEN = "(hidden)"
 BROKEN_SHARD = "broken_shard"
 """Kind of error of the row that stands for what of a shard could not be read."""
+_ARROW = ".arrow"
+_ARROW_CURE = (
+    "; files of Hugging Face's save_to_disk become Parquet by "
+    "datasets.load_from_disk(FOLDER).to_parquet(FILE)"
+)
 
 
 def absolute(uri: str) -> str:
@@ -53,6 +58,8 @@ class Files:
             UsageError: there is none.
         """
         if storage.exists(self.uri):
+            if extension_of(self.uri) == _ARROW:
+                raise UsageError(f"input.uri {self.config.uri}: Arrow files are not read{_ARROW_CURE}")
             yield storage.FileInfo(self.uri, self.uri.rsplit("/", 1)[-1], 0)
             return
         found = False
@@ -69,6 +76,7 @@ class Files:
             raise UsageError(
                 f"input.uri {self.config.uri}: no {' or '.join(extensions)} file there"
                 + (f"; of other files there are {there}" if there else "")
+                + (_ARROW_CURE if _ARROW in self.skipped else "")
             )
 
     def skip(self, name: str) -> None:

@@ -299,6 +299,23 @@ def test_a_folder_without_tables_says_what_is_there(images):
         run(images)
 
 
+@pytest.mark.parametrize("form", ["table", "parquet"])
+def test_arrow_files_are_refused_with_the_cure(images, form):
+    (images / "data.ARROW").write_bytes(b"\xff\xff\xff\xff")
+    for uri in (images, images / "data.ARROW"):
+        with pytest.raises(UsageError, match=r"\.arrow|Arrow files") as caught:
+            run(uri, form)
+        assert str(caught.value).endswith("datasets.load_from_disk(FOLDER).to_parquet(FILE)")
+
+
+def test_a_csv_column_that_is_a_number_in_parquet_is_told_why_it_is_text(images):
+    pq.write_table(pa.table({"uri": ["a.png"], "n": [1]}), images / "0.parquet")
+    (images / "1.csv").write_text("uri,n\nb.png,2\n")
+    told = r"1\.csv: column n is string, and int64 in .*0\.parquet; .* \(columns of CSV and JSON files are text"
+    with pytest.raises(UsageError, match=told):
+        run(images)
+
+
 def test_hidden_shards_are_left_out_and_counted(images):
     (images / "_temporary/0").mkdir(parents=True)
     (images / "day=1").mkdir()
