@@ -311,7 +311,7 @@ def test_arrow_files_are_refused_with_the_cure(images, form):
 def test_a_csv_column_that_is_a_number_in_parquet_is_told_why_it_is_text(images):
     pq.write_table(pa.table({"uri": ["a.png"], "n": [1]}), images / "0.parquet")
     (images / "1.csv").write_text("uri,n\nb.png,2\n")
-    told = r"1\.csv: column n is string, and int64 in .*0\.parquet; .* \(columns of CSV and JSON files are text"
+    told = r"1\.csv: column n is string, and int64 in .*0\.parquet; .* \(columns of CSV and JSON .* text"
     with pytest.raises(UsageError, match=told):
         run(images)
 
