@@ -2,6 +2,7 @@ import dataclasses
 import json
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -99,8 +100,12 @@ def test_learns_and_exports(task, rows, tmp_path):
     assert after["cider"] > before["cider"] + 100
     assert after["loss"] < before["loss"]
     assert scalars["accuracy"] > 0.7
+    (tmp_path / "features").mkdir()
+    store = features.write([make_regions(0)], ["images/train-0.jpg"], fingerprint={"kind": "test"})
+    pq.write_table(store, tmp_path / "features" / "0.parquet")
     task.export(model, str(tmp_path / "best"))
     captioner = Captioner.load(str(tmp_path / "best"))
+    assert captioner.extractor == {"kind": "test"}
     regions = [make_regions(2)]
     (caption,) = captioner.caption(regions, task.predictor.top(RegionBatch.collate(regions), 3))[0]
     assert "boat" in caption.text
