@@ -26,6 +26,9 @@ STEPS_PER_CHECK = {"cpu": 1, "cuda": 4}
 COMPACTION = 0.2
 """Finished images leave the batch when they are this share of it: to move the others costs time too."""
 
+NEVER_WORDS = (PAD, BOS, UNK)
+"""Tokens that no caption holds, whatever the model says."""
+
 
 @torch.inference_mode()
 def decode(
@@ -93,7 +96,7 @@ class Given:
         """From the arguments of `decode`."""
         if config.suppress and suppressed is None:
             raise UsageError("suppress: words are suppressed by Captioner, which knows their ids")
-        forbidden = torch.tensor([PAD, BOS, UNK, *(suppressed or ())], device=device)
+        forbidden = torch.tensor([*NEVER_WORDS, *(suppressed or ())], device=device)
         uniform = _uniform(config, batch, seeds).to(device) if config.method == "sample" else None
         return cls(forbidden, uniform)
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from glied.captioner.captioner import Captioner
 from glied.captioner.config import DecodingConfig
-from glied.captioner.decode import Hypothesis, decode
+from glied.captioner.decode import NEVER_WORDS, Hypothesis, decode
 from glied.captioner.inference import freeze
 from glied.captioner.model import CaptioningModel
 from glied.captioner.vocabulary import BOS, EOS, PAD
@@ -219,7 +219,9 @@ class ScstTask(Light):
             inputs, targets = (t.to(device) for t in sample_tensors(drawn.samples, self.sampling.samples))
             mask = targets != PAD
             logits = model(batch.regions, batch.attributes, batch.attribute_mask, inputs, mask)  # [M, V]
-        log_probabilities = logits.log_softmax(dim=-1, dtype=torch.float32)
+        # The distribution that was drawn from: else the words that are never drawn take all probability.
+        never = torch.tensor(NEVER_WORDS, device=device)
+        log_probabilities = logits.index_fill(-1, never, -math.inf).log_softmax(dim=-1, dtype=torch.float32)
         chosen = log_probabilities.gather(1, targets[mask][:, None]).squeeze(1)
         clock.lap("score")
         rewards = self.rewards("train", device)(self.captions(batch.names, drawn.hypotheses))

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from glied.captioner.captioner import Captioner
+from glied.captioner.decode import NEVER_WORDS
 from glied.captioner.search import Hypothesis
 from glied.captioner.vocabulary import BOS, EOS, PAD, Vocabulary
 from glied.errors import UsageError
@@ -149,6 +150,25 @@ def test_sampled_log_probabilities_equal_the_rescored_ones(world: Path) -> None:
     torch.testing.assert_close(sums, expected, rtol=1e-4, atol=1e-4)
     assert {one.finished for one in drawn.samples} == {True, False}, "ended and cut ones were compared"
     assert len({one.tokens for one in drawn.hypotheses[0]}) > 2
+
+
+def test_words_that_are_never_drawn_get_no_gradient(world: Path) -> None:
+    """Where they got one, training moved all probability to the unknown word, which no reward ever sees."""
+    task = make_task(world)
+    model = task.build().train()
+    seen: list[torch.Tensor] = []
+
+    def keep(module: nn.Module, given: tuple, logits: torch.Tensor) -> None:
+        logits.retain_grad()
+        seen.append(logits)
+
+    model.register_forward_hook(keep)
+    loss, _ = task.loss(model, make_batch(task))
+    loss.backward()
+    gradient = seen[-1].grad
+    assert not gradient[:, list(NEVER_WORDS)].any()
+    assert gradient[:, EOS].any()
+    torch.testing.assert_close(gradient.sum(dim=-1), torch.zeros(len(gradient)), atol=1e-6, rtol=0.0)
 
 
 def test_rescoring_has_the_dropout_mode_of_sampling_and_training_goes_on(world: Path) -> None:
