@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connection import HTTPConnection, HTTPSConnection, port_by_scheme
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError
 from urllib3.util import Url, parse_url
 
@@ -144,7 +144,10 @@ class WebReader:
             raise self._failure(url, error) from error
 
     def _request(self, url: Url) -> urllib3.BaseHTTPResponse:
-        pool = _pool(os.getpid(), str(url.scheme), str(url.host), url.port, self.allow_private)
+        scheme = str(url.scheme)
+        # Always with a port: without one, http.client takes the last group of an IPv6 address for it.
+        port = url.port or port_by_scheme[scheme]
+        pool = _pool(os.getpid(), scheme, str(url.host), port, self.allow_private)
         return pool.urlopen(
             "GET",
             url.request_uri,
@@ -312,9 +315,7 @@ class _HttpsPool(urllib3.HTTPSConnectionPool):
 
 
 @functools.lru_cache(maxsize=HOSTS)
-def _pool(
-    pid: int, scheme: str, host: str, port: int | None, allow_private: bool
-) -> urllib3.HTTPConnectionPool:
+def _pool(pid: int, scheme: str, host: str, port: int, allow_private: bool) -> urllib3.HTTPConnectionPool:
     """The idle connections to a host; `pid` keeps a forked process from using its parent's."""
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # in workers too: its warnings quote whole URLs
     if scheme == "http":
@@ -336,10 +337,19 @@ def _resolve(host: str, port: int, allow_private: bool) -> list[Candidate]:
         candidates: list[Candidate] = list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     except UnicodeError as error:
         raise ImageError("bad_url", "the host name has an empty or too long part") from error
+    except socket.gaierror:
+        with contextlib.suppress(ValueError):  # a name
+            # An address is judged also where this machine does not have the interface that it names.
+            _judge(host, str(ipaddress.ip_address(host)), allow_private)
+        raise
     for *_, address in candidates:
-        if not is_allowed(address[0], allow_private):
-            raise ImageError("forbidden", f"{host} is at {address[0]}, which must not be read from")
+        _judge(host, address[0], allow_private)
     return candidates
+
+
+def _judge(host: str, address: str, allow_private: bool) -> None:
+    if not is_allowed(address, allow_private):
+        raise ImageError("forbidden", f"{host} is at {address}, which must not be read from")
 
 
 def _connect_first(

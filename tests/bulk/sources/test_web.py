@@ -2,6 +2,7 @@ import dataclasses
 import email.utils
 import gzip
 import http.server
+import ipaddress
 import pickle
 import shutil
 import socket
@@ -423,6 +424,39 @@ def test_ipv6(server):
         assert READER.read(server6.url("/image", "[::1]")) == IMAGE
         assert server6.requests[0][1]["Host"] == f"[::1]:{server6.server_port}"
         assert READER.read(server.url("/image", "[::ffff:127.0.0.1]")) == IMAGE
+
+
+@pytest.mark.parametrize(
+    ("literal", "address"),
+    [("[::1]", "::1"), ("[::ffff:127.0.0.1]", "::ffff:7f00:1"), ("[64:ff9b::7f00:1]", "64:ff9b::7f00:1"),
+     ("[::127.0.0.1]", "::7f00:1"), ("[fd00::1:2]", "fd00::1:2"), ("10.0.0.1", "10.0.0.1")],
+)  # fmt: skip
+@pytest.mark.parametrize(("scheme", "port"), [("http", 80), ("https", 443)])
+@pytest.mark.parametrize("with_port", [False, True])
+def test_an_address_is_connected_to_as_written(literal, address, scheme, port, with_port, monkeypatch):
+    """Also without a port: the last group of an IPv6 address is none."""
+    connected: list[tuple] = []
+
+    def connect(candidate, *args):
+        connected.append((ipaddress.ip_address(candidate[-1][0]), candidate[-1][1]))
+        raise ConnectionRefusedError("nobody there")
+
+    monkeypatch.setattr(web, "_connect", connect)
+    url = f"{scheme}://{literal}{f':{port}' if with_port else ''}/x"
+    assert failure_of(url).startswith(f"unreachable: {url}")
+    assert connected == [(ipaddress.ip_address(address), port)]
+
+
+@pytest.mark.parametrize("port", ["", ":80", ":8080"])
+@pytest.mark.parametrize(
+    "host", ["[fe80::1]", "[fe80::1%25eth0]", "[fe80::1%25nosuch]", "[fd00:ec2::254]",
+             "[::ffff:169.254.169.254]", "[64:ff9b::a9fe:a9fe]", "169.254.169.254"],
+)  # fmt: skip
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_metadata_services_are_forbidden_in_any_writing(server, scheme, host, port):
+    assert kind_of(f"{scheme}://{host}{port}/x") == "forbidden"
+    server.redirects["/moved"] = f"{scheme}://{host}{port}/x"
+    assert kind_of(server.url("/moved")) == "forbidden"
 
 
 def test_requests_fail_where_urllib3_connects_on_its_own(server, monkeypatch):
