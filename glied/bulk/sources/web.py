@@ -6,7 +6,7 @@ connection; every answer is judged; and the socket is opened to the very address
 and the Host header keep the name. Redirects are followed here and pass the same way.
 
 urllib3 speaks HTTP. Of its internals only `HTTPConnection._new_conn` is replaced; should an update stop
-calling it, requests fail instead of going out unchecked.
+calling it, requests fail instead of going out unchecked. Its decoders are asked whether they saw the end.
 """
 
 import contextlib
@@ -29,6 +29,7 @@ from typing import Any
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection, port_by_scheme
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError
+from urllib3.response import GzipDecoderState
 from urllib3.util import Url, parse_url
 
 from glied.bulk.sources import hosts
@@ -177,10 +178,28 @@ def _body(url: Url, response: urllib3.BaseHTTPResponse, max_bytes: int) -> bytes
         # urllib3 inflates no more than what is asked for.
         data = response.read(min(STEP, max_bytes + 1 - len(body)), decode_content=True)
         if not data:
+            _check_decoded(url, response)
             return bytes(body)
         body += data
         fits = len(body) <= max_bytes
     raise ImageError("too_large", f"{_shown(url)}: more than the {max_bytes} bytes allowed")
+
+
+def _check_decoded(url: Url, response: urllib3.BaseHTTPResponse) -> None:
+    """Refuse compressed data that end too early: urllib3 returns what it could inflate."""
+    decoder = getattr(response, "_decoder", None)
+    decoders = getattr(decoder, "_decoders", [decoder] if decoder else [])
+    if not all(_at_end(one) for one in decoders):
+        reason = "the compressed body ends too early"
+        raise HostError(hosts.CONNECTION_LOST, f"{_shown(url)}: {reason}", host=_host(url))
+
+
+def _at_end(decoder: Any) -> bool:
+    """Whether a decoder of urllib3 has seen the end of its data; bytes after a gzip member may be none."""
+    if getattr(decoder, "_state", None) is GzipDecoderState.SWALLOW_DATA:
+        return True
+    stream = decoder._obj
+    return bool(stream.is_finished() if hasattr(stream, "is_finished") else stream.eof)
 
 
 def _diagnosis(error: HTTPError) -> tuple[str, bool, str]:

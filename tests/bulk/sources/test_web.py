@@ -4,6 +4,7 @@ import gzip
 import http.server
 import ipaddress
 import pickle
+import random
 import shutil
 import socket
 import ssl
@@ -12,6 +13,7 @@ import subprocess
 import threading
 import time
 import tracemalloc
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -105,6 +107,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def get_gzip(self) -> None:
         self.reply(200, gzip.compress(IMAGE), Content_Encoding="gzip")
 
+    def get_encoded(self) -> None:
+        name = self.path.partition("?")[2]
+        coding, body = self.server.bodies[name]
+        self.reply(200, body, Content_Encoding=coding)
+
     def get_bomb(self) -> None:
         self.reply(200, BOMB, Content_Encoding="gzip")
 
@@ -165,6 +172,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.requests: list = []
         self.connections = 0
         self.redirects = dict(REDIRECTS)
+        self.bodies: dict[str, tuple[str, bytes]] = {}
         self.stopped = threading.Event()
         super().__init__(address, Handler)
 
@@ -240,6 +248,55 @@ def check_message(message: str) -> None:
 )
 def test_bodies(server, path):
     assert READER.read(server.url(path)) == IMAGE
+
+
+def raw_deflate(data: bytes) -> bytes:
+    return zlib.compress(data)[2:-4]
+
+
+CODINGS = [
+    ("gzip", gzip.compress),
+    ("x-gzip", gzip.compress),
+    ("gzip", lambda data: gzip.compress(data[:5_000]) + gzip.compress(data[5_000:])),
+    ("deflate", zlib.compress),
+    ("deflate", raw_deflate),
+    ("deflate, gzip", lambda data: gzip.compress(zlib.compress(data))),
+]
+PIXELS = random.Random(0).randbytes(150_000)
+
+
+@pytest.mark.parametrize(("coding", "encode"), CODINGS)
+@pytest.mark.parametrize("size", [0, 1, 1 << 16, len(PIXELS)])
+def test_whole_compressed_bodies(server, coding, encode, size):
+    data = PIXELS[:size]
+    server.bodies = {"x": (coding, encode(data))}
+    assert READER.read(server.url("/encoded?x")) == data
+
+
+@pytest.mark.parametrize(("coding", "encode"), CODINGS)
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.67, "end", "last"])
+def test_a_compressed_body_that_ends_too_early_is_no_image(server, coding, encode, part):
+    """The length is the announced one: only the decoder can tell."""
+    whole = encode(PIXELS)
+    kept = {"end": len(whole) - 8, "last": len(whole) - 1}.get(part) if isinstance(part, str) else None
+    server.bodies = {"x": (coding, whole[: int(len(whole) * part) if kept is None else kept])}
+    message = failure_of(server.url("/encoded?x"))
+    assert message.startswith("connection_lost: ")
+    assert message.endswith("the compressed body ends too early")
+
+
+def test_the_inner_of_two_compressions_may_end_too_early_as_well(server):
+    server.bodies = {"x": ("deflate, gzip", gzip.compress(zlib.compress(PIXELS)[:-1000]))}
+    assert "the compressed body ends too early" in failure_of(server.url("/encoded?x"))
+
+
+def test_bytes_after_a_compressed_body_are_passed_over(server):
+    server.bodies = {
+        "x": ("gzip", gzip.compress(PIXELS) + bytes(100)),
+        "y": ("deflate", zlib.compress(b"a") + b"b"),
+    }
+    assert READER.read(server.url("/encoded?x")) == PIXELS
+    assert READER.read(server.url("/encoded?y")) == b"a"
 
 
 def test_sizes(server):
