@@ -26,7 +26,7 @@ PLAN_DIGITS = 8
 RESULTS = ("captions", "features")
 """Folders of rows; a run has one of them."""
 CHECKSUM = "checksum"
-"""Key of manifest.json: SHA-256 of all the others."""
+"""Key of run.json and manifest.json: SHA-256 of all the others."""
 _OUTPUT = re.compile(r"unit-(\d{6,})-([0-9a-f]{8})\.g(\d+)\.parquet")
 _RECORD = re.compile(r"unit-(\d{6,})-([0-9a-f]{8})(?:-(\d+))?\.g(\d+)\.json")
 
@@ -142,12 +142,37 @@ def read_manifest(run_uri: str, run: str | None) -> dict[str, Any] | None:
             continue
         if not isinstance(content, dict):
             raise UsageError(f"{uri} is damaged: it is no manifest of this program")
-        checksum = content.pop(CHECKSUM, None)  # older versions have none, and do not name the run
-        if checksum not in (None, digest(content)):
-            raise UsageError(f"{uri} is damaged: its checksum is wrong")
-        if content.pop("run", None) in (None, run) or run is None:
+        if content.pop("run", None) in (None, run) or run is None:  # older versions do not name the run
             return content
     return None
+
+
+def check_not_lost(run_uri: str, run: str) -> None:
+    """Refuse a run without a manifest that has commit records: its manifest was deleted.
+
+    Records of a run that this one has overwritten do not count; a job of it may still write some.
+
+    Raises:
+        UsageError: it has some.
+    """
+    files = storage.list_files(storage.join(run_uri, "commits"), recursive=False)
+    records = [file.uri for file in files if _RECORD.fullmatch(file.name)]
+    if any(_is_of(uri, run) for uri in records):
+        raise UsageError(
+            f"{run_uri}/manifest/manifest.json is missing, but {len(records)} units are committed: put it "
+            "back, or start again with --output.mode overwrite"
+        )
+
+
+def _is_of(record: str, run: str) -> bool:
+    """Whether a commit record is of a run, or does not say."""
+    try:
+        content = json.loads(storage.read_bytes(record))
+        return content.get("run") in (None, run)
+    except FileNotFoundError:
+        return False
+    except (ValueError, AttributeError):
+        return True
 
 
 def manifest_name(run: str | None) -> str:
@@ -251,6 +276,7 @@ def committed(run_uri: str) -> Committed | None:
     results = record["results"]
     manifest = read_manifest(run, record["run"])
     if manifest is None:
+        check_not_lost(run, record["run"])
         return Committed(run, results, None, [])
     try:
         plan, planned = str(manifest["plan"]), int(manifest["units"])
@@ -281,11 +307,24 @@ def _root(uri: str) -> tuple[str, dict[str, Any]] | None:
     return None
 
 
+def with_checksum(content: dict[str, Any]) -> bytes:
+    """A control file that shows when it was damaged."""
+    content = json.loads(json.dumps(content))  # as it is read
+    return json.dumps(content | {CHECKSUM: digest(content)}, indent=1).encode()
+
+
 def _read_json(uri: str) -> Any:
-    """The content of a file; None where there is none."""
+    """The content of a control file without its checksum; None where there is none.
+
+    Raises:
+        UsageError: it is damaged. Files of older versions have no checksum.
+    """
     try:
-        return json.loads(storage.read_bytes(uri))
+        content = json.loads(storage.read_bytes(uri))
     except FileNotFoundError:
         return None
     except ValueError as error:
         raise UsageError(f"{uri} is damaged: {' '.join(str(error).split())}") from error
+    if isinstance(content, dict) and content.pop(CHECKSUM, None) not in (None, digest(content)):
+        raise UsageError(f"{uri} is damaged: its checksum is wrong")
+    return content

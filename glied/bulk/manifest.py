@@ -12,7 +12,6 @@ tables, a part at a time, so that memory does not grow with their number.
 import base64
 import hashlib
 import io
-import json
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -256,7 +255,7 @@ def _to_json(manifest: Manifest, run: str | None) -> bytes:
     record |= {"skipped_kinds": manifest.skipped_kinds} if manifest.skipped_kinds else {}
     record |= {"columns": _pack_schema(manifest.columns)}
     record |= {"parts": [asdict(part) for part in manifest.parts]}
-    return json.dumps(record | {run_folder.CHECKSUM: run_folder.digest(record)}, indent=1).encode()
+    return run_folder.with_checksum(record)
 
 
 def _pack_schema(schema: pa.Schema) -> str:

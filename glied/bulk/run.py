@@ -23,7 +23,7 @@ from glied.bulk.chunks import Stream
 from glied.bulk.config import describe_skipped, recorded_input
 from glied.bulk.driver import Driver
 from glied.bulk.job import Job
-from glied.bulk.ledger import Commit, Ledger
+from glied.bulk.ledger import Ledger
 from glied.bulk.manifest import Manifest
 from glied.bulk.parallel import InOrder, in_order
 from glied.bulk.sinks import FAILED
@@ -70,7 +70,7 @@ def _open(job: Job, run_uri: str, index: InOrder) -> tuple[str, Manifest]:
         run = _claim(job, run_uri)
         plan = manifest.load(run_uri, run)
         if plan is None:
-            _refuse_lost_manifest(run_uri, run)
+            run_folder.check_not_lost(run_uri, run)
             plan = _plan(job, run_uri, run, index)
             ledger.confirm(run_uri, run)
     return run, plan
@@ -103,30 +103,6 @@ def _refused_by_s3(error: BaseException | None) -> bool:
     answer: dict[str, Any] = getattr(error, "response", None) or {}
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
     return status in (401, 403, 404) or answer.get("Error", {}).get("Code") in _REFUSALS
-
-
-def _refuse_lost_manifest(run_uri: str, run: str) -> None:
-    """Refuse to plan a run anew that has commit records: its manifest was deleted.
-
-    Records of a run that this one has overwritten do not count; a job of it may still write some.
-    """
-    files = storage.list_files(storage.join(run_uri, "commits"), recursive=False)
-    records = [file.uri for file in files if ledger.is_own("commits", file.name)]
-    if any(in_order(lambda uri: _is_of(uri, run), records, ledger.REQUESTS)):
-        raise UsageError(
-            f"{run_uri}/manifest/manifest.json is missing, but {len(records)} units are committed: put it "
-            "back, or start again with --output.mode overwrite"
-        )
-
-
-def _is_of(record: str, run: str) -> bool:
-    """Whether a commit record is of a run, or does not say."""
-    try:
-        return Commit.from_json(storage.read_bytes(record)).run in (None, run)
-    except FileNotFoundError:
-        return False
-    except ValueError:
-        return True
 
 
 def _plan(job: Job, run_uri: str, run: str, index: InOrder) -> Manifest:
@@ -189,7 +165,7 @@ def _claim(job: Job, run_uri: str) -> str:
     mine = json.loads(json.dumps({"fingerprint": job.fingerprint, "input": source}))
     run = uuid.uuid4().hex[:12]
     record = {"run": run, "results": job.results} | mine | {"config": job.config}
-    if storage.put_if_absent(uri, json.dumps(record, indent=1).encode()):
+    if storage.put_if_absent(uri, run_folder.with_checksum(record)):
         return run
     there = run_folder.read_record(run_uri)
     if there is None or not isinstance(there.get("input"), dict):

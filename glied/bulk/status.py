@@ -139,7 +139,10 @@ def open_run(uri: str) -> Run:
     record = run_folder.read_record(uri)
     if record is None:
         raise UsageError(f"{uri} holds no run: it has no run.json")
-    return Run(uri.rstrip("/"), record["results"], manifest.load(uri, record["run"]))
+    plan = manifest.load(uri, record["run"])
+    if plan is None:
+        run_folder.check_not_lost(uri, record["run"])
+    return Run(uri.rstrip("/"), record["results"], plan)
 
 
 def committed_units(run: Run) -> dict[int, CommittedUnit]:

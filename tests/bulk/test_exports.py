@@ -4,6 +4,7 @@ import io
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -503,6 +504,9 @@ def test_runs_and_destinations_that_do_not_fit(folder, tmp_path):
     with pytest.raises(UsageError, match="is not usable"):
         run(folder, "jsonl", "file")
     (folder / "manifest" / "manifest.json").unlink()
+    with pytest.raises(UsageError, match="manifest.json is missing, but"):
+        run(folder, "jsonl")
+    shutil.rmtree(folder / "commits")
     with pytest.raises(UsageError, match="still being listed"):
         run(folder, "jsonl")
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import random
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -14,10 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from botocore.exceptions import ClientError, NoCredentialsError
 
-from glied import storage
+from glied import run_folder, storage
 from glied.bulk import ledger, manifest, results, run, sinks, status
 from glied.bulk.chunks import Chunk, Result
 from glied.bulk.config import InputConfig, OutputConfig, ResourcesConfig
+from glied.bulk.exports import ExportConfig, export
 from glied.bulk.job import Job
 from glied.bulk.summary import Summary
 from glied.errors import GliedError, JobError, StorageError, UsageError
@@ -352,11 +354,52 @@ def test_a_deleted_manifest_beside_commits_is_refused(source, tmp_path):
     assert execute(source, out, mode="overwrite").statuses == {"ok": IMAGES}
 
 
+def test_every_reader_names_a_deleted_manifest(source, tmp_path):
+    out = tmp_path / "out"
+    execute(source, out)
+    (out / "manifest" / "manifest.json").unlink()
+    lost = r"manifest\.json is missing, but 5 units are committed"
+    for read in (status.open_run, results.files, run_folder.committed):
+        with pytest.raises(UsageError, match=lost):
+            read(str(out))
+    with pytest.raises(UsageError, match=lost):
+        export(ExportConfig(run=str(out), form="jsonl", out=str(tmp_path / "exported")))
+
+
+@pytest.mark.parametrize("key", ["run", "results", "fingerprint", "input"])
+def test_a_changed_value_in_run_json_is_damage(source, tmp_path, key):
+    """It would be another run, whose job clears away the rows of this one."""
+    out = tmp_path / "out"
+    execute(source, out)
+    text = (out / "run.json").read_text()
+    place = text.index(f'"{key}": ') + len(f'"{key}": ')
+    place += re.search(r"[0-9a-z]", text[place:]).start()
+    (out / "run.json").write_text(text[:place] + ("1" if text[place] != "1" else "2") + text[place + 1 :])
+    before = content(out)
+    for mode in ("resume", "repair", "overwrite"):
+        with pytest.raises(UsageError, match=r"run\.json is (damaged|not of a bulk run)"):
+            execute(source, out, mode=mode)
+    with pytest.raises(UsageError, match=r"run\.json is (damaged|not of a bulk run)"):
+        status.open_run(str(out))
+    assert content(out) == before
+
+
+def test_a_run_json_of_an_older_version_has_no_checksum(source, tmp_path):
+    out = tmp_path / "out"
+    execute(source, out)
+    record = json.loads((out / "run.json").read_text())
+    record.pop(run_folder.CHECKSUM)
+    (out / "run.json").write_text(json.dumps(record))
+    assert execute(source, out).images_this_time == 0
+
+
 def test_a_plan_that_was_cut_off_is_made_anew_beside_records_of_an_overwritten_run(source, tmp_path):
     out = tmp_path / "out"
     execute(source, out)
     record = json.loads((out / "run.json").read_text())
-    (out / "run.json").write_text(json.dumps(record | {"run": "0123456789ab"}))  # B claimed, and was killed
+    record.pop(run_folder.CHECKSUM)
+    claimed = run_folder.with_checksum(record | {"run": "0123456789ab"})  # B claimed, and was killed
+    (out / "run.json").write_bytes(claimed)
     (out / "manifest" / "manifest.json").unlink()
     summary = execute(source, out)
     assert summary.images_this_time == IMAGES
