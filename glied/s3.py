@@ -65,14 +65,14 @@ def list_keys(bucket: str, prefix: str, *, recursive: bool = True) -> Iterator[t
     """Keys that begin with `prefix` and the sizes of their objects, in ascending order, a page at a time.
 
     Raises:
-        StorageError: the storage failed, or repeats what it has listed.
+        StorageError: the storage failed, sends something else than a listing, or repeats what it has listed.
     """
     request = {"Bucket": bucket, "Prefix": prefix} | ({} if recursive else {"Delimiter": "/"})
     ordered = not bucket.endswith(_DIRECTORY_BUCKET)  # directory buckets list in no order
     last, tokens = b"", set[str]()
     while True:
         try:
-            page = _call("list_objects_v2", Place(bucket, prefix), **request)
+            page = _insist(lambda: _page(Place(bucket, prefix), request))
         except FileNotFoundError:
             return
         for item in page.get("Contents", []):
@@ -84,7 +84,7 @@ def list_keys(bucket: str, prefix: str, *, recursive: bool = True) -> Iterator[t
                 )
             last = key
             yield item["Key"], item["Size"]
-        if not page.get("IsTruncated"):
+        if not page["IsTruncated"]:
             return
         token = page.get("NextContinuationToken")
         if not token or token in tokens:
@@ -94,6 +94,17 @@ def list_keys(bucket: str, prefix: str, *, recursive: bool = True) -> Iterator[t
             )
         tokens = {token} if page.get("Contents") else {*tokens, token}
         request["ContinuationToken"] = token
+
+
+def _page(place: Place, request: Mapping[str, str]) -> dict[str, Any]:
+    """A page of a listing, which says whether there is more; the client takes any other answer for empty."""
+    page = _call("list_objects_v2", place, **request)
+    if "IsTruncated" not in page:
+        raise WrongAnswer(
+            f"cannot list {place}: the storage answered with something else than a listing (IsTruncated is "
+            "missing). Check the endpoint; the same command may succeed later"
+        )
+    return page
 
 
 def size(place: Place) -> int:
