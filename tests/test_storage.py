@@ -398,10 +398,23 @@ class TestShortAnswers:
                 with pytest.raises(StorageError, match="bytes came"):
                     storage.read_range(bucket.uri("0.parquet"), start, stop)
 
+    def test_the_first_object_with_a_wrong_digest_is_not_believed(self, bucket, monkeypatch):
+        """Equal bytes each time, of the right length: the other objects tell that ETags are digests here."""
+        bucket.put({"in/bad": b"content", "in/a": b"other", "in/b": b"another one"})
+        wrong, right = bucket.client.head_object(Bucket=bucket.name, Key="in/bad")["ETag"], s3_objects._digest
+        monkeypatch.setattr(
+            s3_objects, "_digest", lambda answer: "0" * 32 if answer["ETag"] == wrong else right(answer)
+        )
+        monkeypatch.setattr(s3_objects, "_DIGEST_BUCKETS", set())
+        with pytest.raises(StorageError, match="do not fit the object's ETag"):
+            storage.read_bytes(bucket.uri("in/bad"))
+        assert storage.read_bytes(bucket.uri("in/a")) == b"other"
+
     def test_storages_whose_etags_are_no_digests(self, bucket, lying, monkeypatch):
         """Equal bytes, twice, are the object; once a digest was seen to fit, all must."""
-        bucket.put({"a": b"content"})
+        bucket.put({"a": b"content", "b": b"other"})
         monkeypatch.setattr(s3_objects, "_digest", lambda answer: "0" * 32)
+        monkeypatch.setattr(s3_objects, "_OTHER_BUCKETS", set())
         monkeypatch.setattr(s3_objects, "_DIGEST_BUCKETS", set())
         assert storage.read_bytes(bucket.uri("a")) == b"content"
         s3_objects._DIGEST_BUCKETS.add((os.environ["AWS_ENDPOINT_URL"], bucket.name))
