@@ -11,14 +11,19 @@ import re
 MAX_SHOWN = 200
 """Longest address that a message quotes."""
 
-_SCHEME = r"[A-Za-z][A-Za-z0-9+.\-]*://"
-_USER_INFO = re.compile(rf"({_SCHEME})[^\s/?#'\"<>]*@")
-_QUERY = re.compile(rf"({_SCHEME}[^\s?'\"<>]*)\?[^\s'\"<>]*")
-_LOOSE_QUERY = re.compile(r"\?[\w.~%+\-]+=[^\s'\"<>)]*")
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.\-]{0,30}://"
+_QUOTE_WITHIN = r"['\"](?=[\w%@])"
+"""A quote that an address goes on after, so that it does not end what a message quotes."""
+_VALUE = rf"(?:=(?:'[^\s']*'|\"[^\s\"]*\"|<[^\s<>]*>)|{_QUOTE_WITHIN}|[^\s'\"<>])"
+_USER_INFO = re.compile(rf"({_SCHEME})(?:[^\s/?#'\"<>]|(?<=:)['\"]|{_QUOTE_WITHIN})*@")
+_QUERY = re.compile(rf"({_SCHEME}[^\s?'\"<>]*)\?{_VALUE}*")
+_LOOSE_QUERY = re.compile(rf"\?[\w.~%+\-]+(?==)(?:(?!\)){_VALUE})*")
 """A query without its host, as libraries quote it ("url: /a.png?sig=...")."""
 _PARAMETER = re.compile(
-    r"\b(x-(?:amz|goog)-[a-z\-]+|sig|signature|\w*token|delegation|password|\w*secret|\w*api_?key|AWSAccessKeyId)"
-    r"=[^\s&'\"<>)]+",
+    r"(?<![\w\-])((?:[\w\-]*-)?(?:x-(?:amz|goog)-[a-z\-]+|sig|signature|delegation)|"
+    r"[\w\-]*(?:token|password|secret|secret[_\-]key|api[_\-]?key|access[_\-]?key(?:[_\-]?id)?|"
+    r"session[_\-]?id|sessid))"
+    r"=(?:'[^']*'|\"[^\"]*\"|[^\s&'\"<>)]+)",
     re.IGNORECASE,
 )
 """What is secret by its name, wherever it stands."""

@@ -25,6 +25,12 @@ _ATTEMPTS = 3
 _DIGEST_BUCKETS: set[tuple[str | None, str]] = set()
 """Endpoint and bucket where the ETag of an object was seen to be the MD5 digest of its content."""
 
+_OTHER_BUCKETS: set[tuple[str | None, str]] = set()
+"""Those where no digest was found among the objects that were looked at."""
+_WITNESSES = 3
+"""Other objects whose ETags are compared with their content where one does not fit."""
+_MOST_OF_WITNESS = 1 << 24
+
 
 class Place(NamedTuple):
     """Where an object is; its key is never changed."""
@@ -65,14 +71,14 @@ def list_keys(bucket: str, prefix: str, *, recursive: bool = True) -> Iterator[t
     """Keys that begin with `prefix` and the sizes of their objects, in ascending order, a page at a time.
 
     Raises:
-        StorageError: the storage failed, or repeats what it has listed.
+        StorageError: the storage failed, sends something else than a listing, or repeats what it has listed.
     """
     request = {"Bucket": bucket, "Prefix": prefix} | ({} if recursive else {"Delimiter": "/"})
     ordered = not bucket.endswith(_DIRECTORY_BUCKET)  # directory buckets list in no order
     last, tokens = b"", set[str]()
     while True:
         try:
-            page = _call("list_objects_v2", Place(bucket, prefix), **request)
+            page = _insist(lambda: _page(Place(bucket, prefix), request))
         except FileNotFoundError:
             return
         for item in page.get("Contents", []):
@@ -84,7 +90,7 @@ def list_keys(bucket: str, prefix: str, *, recursive: bool = True) -> Iterator[t
                 )
             last = key
             yield item["Key"], item["Size"]
-        if not page.get("IsTruncated"):
+        if not page["IsTruncated"]:
             return
         token = page.get("NextContinuationToken")
         if not token or token in tokens:
@@ -94,6 +100,17 @@ def list_keys(bucket: str, prefix: str, *, recursive: bool = True) -> Iterator[t
             )
         tokens = {token} if page.get("Contents") else {*tokens, token}
         request["ContinuationToken"] = token
+
+
+def _page(place: Place, request: Mapping[str, str]) -> dict[str, Any]:
+    """A page of a listing, which says whether there is more; the client takes any other answer for empty."""
+    page = _call("list_objects_v2", place, **request)
+    if "IsTruncated" not in page:
+        raise WrongAnswer(
+            f"cannot list {place}: the storage answered with something else than a listing (IsTruncated is "
+            "missing). Check the endpoint; the same command may succeed later"
+        )
+    return page
 
 
 def size(place: Place) -> int:
@@ -112,7 +129,8 @@ def read(place: Place, *, listed: int | None = None, most: int | None = None) ->
     """The content of an object.
 
     It is compared with its MD5 digest where the ETag is one, else with the length that was listed or that a
-    second request states.
+    second request states. An ETag that does not fit is taken for no digest only where the same bytes come
+    twice and no other object that was looked at in the bucket has a digest.
 
     Args:
         place: of the object.
@@ -135,11 +153,37 @@ def _read(place: Place, listed: int | None, most: int | None) -> bytes:
         _check_length(place, data, listed)
     elif digest == hashlib.md5(data, usedforsecurity=False).hexdigest():
         _DIGEST_BUCKETS.add(bucket)
-    elif bucket in _DIGEST_BUCKETS or _get(place, most)[0] != data:
+    elif bucket in _DIGEST_BUCKETS or _get(place, most)[0] != data or _others_have_digests(place):
         raise WrongAnswer(f"cannot read {place}: the bytes that came do not fit the object's ETag")
     else:  # this storage has other ETags
         _check_length(place, data, listed)
     return data
+
+
+def _others_have_digests(place: Place) -> bool:
+    """Whether the ETag of some other object of the bucket is the MD5 digest of its content.
+
+    Without others that can be listed and read, a damaged object looks like a storage with other ETags.
+    """
+    bucket = _access().client.meta.endpoint_url, place.bucket
+    if bucket not in _OTHER_BUCKETS:
+        folder = place.key[: place.key.rfind("/") + 1]
+        try:
+            listed = _call("list_objects_v2", place, Bucket=place.bucket, Prefix=folder).get("Contents", [])
+            others = [item for item in listed if item["Key"] != place.key and _MD5.fullmatch(item["ETag"])]
+            if not others:
+                return False
+            for item in sorted(others, key=lambda item: item["Size"])[:_WITNESSES]:
+                data, answer = _get(Place(place.bucket, item["Key"]), _MOST_OF_WITNESS)
+                if (digest := _digest(answer)) is None:  # encrypted: it tells nothing
+                    return False
+                if digest == hashlib.md5(data, usedforsecurity=False).hexdigest():
+                    _DIGEST_BUCKETS.add(bucket)
+                    return True
+        except (StorageError, FileNotFoundError, TooLarge):
+            return False
+        _OTHER_BUCKETS.add(bucket)
+    return False
 
 
 def read_range(place: Place, start: int, stop: int, *, whole: int | None = None) -> bytes:

@@ -248,17 +248,19 @@ def test_the_profile_holds_for_listing_and_for_reading(bucket, monkeypatch, tmp_
 
 
 @contextmanager
-def paged(pages: dict[str, tuple[str, str]]) -> Iterator[str]:
-    """An S3 that lists pages, by the token that asks for them: keys of a letter each, and the next token."""
+def paged(pages: dict[str, Any]) -> Iterator[str]:
+    """An S3 that lists pages, by the token that asks for them: keys of a letter each, and the next token.
+
+    Bytes are sent as they are; of a list, one item for each request, and the last again and again.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
-            keys, token = pages[query.get("continuation-token", [""])[0]]
-            items = "".join(f"<Contents><Key>k/{key}</Key><Size>1</Size></Contents>" for key in keys)
-            more = f"<NextContinuationToken>{token}</NextContinuationToken>" if token else ""
-            truncated = f"<IsTruncated>{'true' if token else 'false'}</IsTruncated>"
-            data = f"<ListBucketResult>{truncated}{items}{more}</ListBucketResult>".encode()
+            page = pages[query.get("continuation-token", [""])[0]]
+            if isinstance(page, list):
+                page = page.pop(0) if len(page) > 1 else page[0]
+            data = page if isinstance(page, bytes) else listing(*page)
             self.send_response(200)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
@@ -271,6 +273,22 @@ def paged(pages: dict[str, tuple[str, str]]) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+def listing(keys: str, token: str) -> bytes:
+    """A page of a listing as S3 writes it."""
+    items = "".join(f"<Contents><Key>k/{key}</Key><Size>1</Size></Contents>" for key in keys)
+    more = f"<NextContinuationToken>{token}</NextContinuationToken>" if token else ""
+    truncated = f"<IsTruncated>{'true' if token else 'false'}</IsTruncated>"
+    return f"<ListBucketResult>{truncated}{items}{more}</ListBucketResult>".encode()
+
+
+NO_LISTINGS = [
+    b"",
+    b"<html><body>Sign in</body></html>",
+    b"<ListBucketResult/>",
+    b"<ListBucketResult><Contents><Key>k/b</Key><Size>1</Size></Contents></ListBucketResult>",
+]
 
 
 class TestListings:
@@ -304,6 +322,20 @@ class TestListings:
             monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
             with pytest.raises(StorageError, match=message):
                 list(storage.list_files(bucket.uri("k")))
+
+    @pytest.mark.parametrize("answer", NO_LISTINGS)
+    @pytest.mark.parametrize("first", [True, False])
+    def test_an_answer_that_is_no_listing_is_not_the_end(self, bucket, answer, first, monkeypatch):
+        with paged({"": answer} if first else {"": ("a", "t"), "t": answer}) as endpoint:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+            with pytest.raises(StorageError, match=r"cannot list s3://.* something else than a listing"):
+                list(storage.list_files(bucket.uri("k")))
+
+    def test_a_listing_goes_on_after_an_answer_that_is_none(self, bucket, monkeypatch):
+        pages = {"": [b"", ("a", "t")], "t": [b"<html></html>", ("b", "")]}
+        with paged(pages) as endpoint:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+            assert [file.name for file in storage.list_files(bucket.uri("k"))] == ["a", "b"]
 
     def test_pages_without_a_key_are_passed_over(self, bucket, monkeypatch):
         with paged({"": ("a", "t"), "t": ("", "u"), "u": ("b", "")}) as endpoint:
@@ -366,10 +398,23 @@ class TestShortAnswers:
                 with pytest.raises(StorageError, match="bytes came"):
                     storage.read_range(bucket.uri("0.parquet"), start, stop)
 
+    def test_the_first_object_with_a_wrong_digest_is_not_believed(self, bucket, monkeypatch):
+        """Equal bytes each time, of the right length: the other objects tell that ETags are digests here."""
+        bucket.put({"in/bad": b"content", "in/a": b"other", "in/b": b"another one"})
+        wrong, right = bucket.client.head_object(Bucket=bucket.name, Key="in/bad")["ETag"], s3_objects._digest
+        monkeypatch.setattr(
+            s3_objects, "_digest", lambda answer: "0" * 32 if answer["ETag"] == wrong else right(answer)
+        )
+        monkeypatch.setattr(s3_objects, "_DIGEST_BUCKETS", set())
+        with pytest.raises(StorageError, match="do not fit the object's ETag"):
+            storage.read_bytes(bucket.uri("in/bad"))
+        assert storage.read_bytes(bucket.uri("in/a")) == b"other"
+
     def test_storages_whose_etags_are_no_digests(self, bucket, lying, monkeypatch):
         """Equal bytes, twice, are the object; once a digest was seen to fit, all must."""
-        bucket.put({"a": b"content"})
+        bucket.put({"a": b"content", "b": b"other"})
         monkeypatch.setattr(s3_objects, "_digest", lambda answer: "0" * 32)
+        monkeypatch.setattr(s3_objects, "_OTHER_BUCKETS", set())
         monkeypatch.setattr(s3_objects, "_DIGEST_BUCKETS", set())
         assert storage.read_bytes(bucket.uri("a")) == b"content"
         s3_objects._DIGEST_BUCKETS.add((os.environ["AWS_ENDPOINT_URL"], bucket.name))
