@@ -504,7 +504,7 @@ def test_runs_and_destinations_that_do_not_fit(folder, tmp_path):
     with pytest.raises(UsageError, match="is not usable"):
         run(folder, "jsonl", "file")
     (folder / "manifest" / "manifest.json").unlink()
-    with pytest.raises(UsageError, match="manifest.json is missing, but"):
+    with pytest.raises(UsageError, match=r"manifest\.json is missing, but"):
         run(folder, "jsonl")
     shutil.rmtree(folder / "commits")
     with pytest.raises(UsageError, match="still being listed"):
