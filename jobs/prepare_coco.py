@@ -6,8 +6,8 @@
 
 Downloads what is missing, checks digests, and writes references, vocabulary, word lists and the table of
 document frequencies into `out`. The same command resumes, also in the middle of a download; a second run does
-nothing. Exit code 0: all is there. 1: a download failed or is not what its digest says, photographs are
-missing, or numbers are not as expected. 2: bad usage, input or config.
+nothing. Exit code 0: all is there. 1: a download failed or is not what its digest says, or numbers are not as
+expected. 2: bad usage, input or config; photographs are missing.
 """
 
 import json

@@ -161,6 +161,7 @@ def _entry(item: Any, where: str) -> Entry:
 def _table(text: str, uri: str, delimiter: str) -> Iterator[Entry]:
     limit = csv.field_size_limit(_LARGEST_FIELD)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    last = 0  # line of the record before
     try:
         header = [column.strip().lower() for column in next(reader, [])]
         image = next((header.index(key) for key in IMAGE_KEYS if key in header), None)
@@ -169,10 +170,11 @@ def _table(text: str, uri: str, delimiter: str) -> Iterator[Entry]:
             raise UsageError(
                 f"{uri}: {_NEEDED}, the columns are {short(', '.join(header))}. It can be {FORMS}"
             )
+        last = reader.line_num
         for values in reader:
+            where, last = f"{uri}, line {last + 1}", reader.line_num
             if not values:
                 continue
-            where = f"{uri}, line {reader.line_num}"
             if len(values) != len(header):
                 raise UsageError(
                     f"{where}: {len(values)} fields instead of {len(header)}; fields with a "
@@ -182,7 +184,7 @@ def _table(text: str, uri: str, delimiter: str) -> Iterator[Entry]:
                 raise UsageError(f"{where}: names no image")
             yield Entry(values[image].strip(), [values[caption]], where)
     except csv.Error as error:
-        raise UsageError(f"{uri}, line {reader.line_num}: {error}; is a quote open?") from error
+        raise UsageError(f"{uri}, line {last + 1}: {error}; is a quote open?") from error
     finally:
         csv.field_size_limit(limit)
 

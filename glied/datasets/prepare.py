@@ -292,6 +292,8 @@ class _Preparation:
         """Paths of all files below `images`; None where a web server has them, which cannot be listed."""
         if self._root.startswith(("http://", "https://")):
             return None
+        if storage.is_local(self._root) and storage.local_path(self._root).is_file():
+            raise UsageError(f"images {self.config.images} is a file; name the folder of the photographs")
         return Names((file.name for file in storage.list_files(self._root)), f"images {self.config.images}")
 
     def _paths(self, names: list[str]) -> dict[str, str]:

@@ -218,7 +218,12 @@ def test_tables_and_lines(tmp_path: Path, name: str, content: str, expected: dic
             "image,caption\na.jpg,a dog, a cat\n",
             "line 2: 3 fields instead of 2; .* comma .* need quotes",
         ),
-        ("a.csv", 'image,caption\na.jpg,"a dog\nb.jpg,a cat\n', "is a quote open"),
+        ("a.csv", 'image,caption\na.jpg,"a dog\nb.jpg,a cat\n', "line 2: .* is a quote open"),
+        (
+            "a.csv",
+            'image,caption\na.jpg,"a\ndog"\n\nb.jpg,"a cat\n' + "c.jpg,x\n" * 9,
+            "line 5: .* is a quote open",
+        ),
         ("a.csv", "image,caption\n,a dog\n", "line 2: names no image"),
         ("a.csv", "", "the columns are ''"),
         ("a.tsv", "image\tcaption\na.jpg\n", "line 2: 1 fields instead of 2; .* tab"),
@@ -277,6 +282,8 @@ def test_missing_photographs_are_refused_before_anything_is_written(tmp_path: Pa
             UsageError, match=r"0 of 6 photographs are below .*, 6 are missing, first \d\.jpg"
         ):
             prepare_own(tmp_path, uri, str(folder))
+    with pytest.raises(UsageError, match=r"images .* is a file; name the folder"):
+        prepare_own(tmp_path, uri, uri)
     images = photographs(tmp_path, "#.jpg")
     (tmp_path / "photos" / "3.jpg").unlink()
     with pytest.raises(UsageError, match=r"5 of 6 photographs are below .*, 1 are missing, first 3\.jpg"):

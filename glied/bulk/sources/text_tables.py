@@ -275,11 +275,24 @@ def _object_row(value: Any, place: str, wanted: str) -> TextRow:
 def _parsed(text: str) -> tuple[Any, str | None]:
     """A JSON value, or why it is none."""
     try:
-        return json.loads(text), None
+        try:
+            return json.loads(text), None
+        except json.JSONDecodeError:
+            raise
+        except ValueError:  # a number of more digits than Python converts
+            return json.loads(text, parse_int=_integer), None
     except json.JSONDecodeError as error:
         return None, f"{error.msg} at character {error.pos + 1}"
-    except (ValueError, RecursionError) as error:
-        return None, str(error)
+    except RecursionError:
+        return None, "values are nested too deeply"
+
+
+def _integer(digits: str) -> int | str:
+    """A number, or its digits where they are more than Python converts."""
+    try:
+        return int(digits)
+    except ValueError:
+        return digits
 
 
 def _text(value: Any) -> str | None:
