@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
@@ -219,13 +220,27 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM came: whoever sent it wants the process to end as after Ctrl-C."""
 
 
+ending = threading.Event()
+"""Set once a signal ends the job: what its workers then say is of no use to anybody."""
+
+
 def _terminate(number: int, frame: object) -> NoReturn:
+    ending.set()
     raise Terminated
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    ending.set()
+    raise KeyboardInterrupt
 
 
 def run(main: Callable[[], int]) -> NoReturn:
     """Run a job's `main` and exit: 0 done, 1 failed or incomplete, 2 bad usage or config, 143 on SIGTERM."""
     signal.signal(signal.SIGTERM, _terminate)
+    if (
+        signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ):  # a shell has its background jobs ignore it
+        signal.signal(signal.SIGINT, _interrupt)
     handler = logging.StreamHandler()
     handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])

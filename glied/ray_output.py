@@ -13,6 +13,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from glied.config import ending
+
 _INTERNAL = re.compile(
     r"TrainController|PlacementGroupCleaner|PreemptionWatcher|\w*StatsActor|\w*Autoscaling\w*|SplitCoordinator"
 )
@@ -98,7 +100,7 @@ def _filter_workers() -> None:
 
 def _print(batch: Batch, printer: Callable[[Batch], None]) -> None:
     lines = shown(batch)
-    if not lines:
+    if not lines or ending.is_set():
         return
     if _OURS in (batch.get("actor_name") or ""):
         print("\n".join(lines), file=sys.stderr if batch.get("is_err") else sys.stdout, flush=True)

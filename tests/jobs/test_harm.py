@@ -93,9 +93,12 @@ def test_a_job_that_is_ended_says_so_in_one_line(environment, models, photos, tm
     command = [sys.executable, "jobs/caption_dataset.py", *options]
     harm, code, words = ENDS[end]
     with (tmp_path / "log").open("w") as log:
+        # Tests that run in the background of a shell ignore SIGINT, and so would the job.
+        ignoring = signal.signal(signal.SIGINT, signal.default_int_handler)
         job = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
         )
+        signal.signal(signal.SIGINT, ignoring)
         try:
             wait_for(lambda: len(list(out.glob("commits/*"))) > 0, job)
             before = (tmp_path / "log").read_text()
