@@ -157,7 +157,8 @@ def check_not_lost(run_uri: str, run: str) -> None:
     """
     files = storage.list_files(storage.join(run_uri, "commits"), recursive=False)
     records = [file.uri for file in files if _RECORD.fullmatch(file.name)]
-    if any(_is_of(uri, run) for uri in records):
+    if any(_is_of(uri, run) for uri in records) and read_manifest(run_uri, run) is None:
+        # Looked at again: a job may have finished its plan, and a first unit, since the caller looked.
         raise UsageError(
             f"{run_uri}/manifest/manifest.json is missing, but {len(records)} units are committed: put it "
             "back, or start again with --output.mode overwrite"

@@ -1,6 +1,6 @@
 """Chunks: the pieces of units that travel between tasks."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,9 +16,8 @@ Stage = Callable[[pa.Table], pa.Table]
 class FetchStage(Protocol):
     """The stage that reads what is planned. It may keep what it has read for the next chunk."""
 
-    @property
-    def tasks_per_worker(self) -> int:
-        """Among how many tasks for each worker the chunks of a short run are divided; 0 for a task each."""
+    def tasks_per_worker(self, tables: Iterable[pa.Table]) -> int:
+        """Among how many tasks a worker these chunks are divided, if they are few; 0 for a task each."""
         ...
 
     def __call__(self, table: pa.Table) -> pa.Table:

@@ -154,8 +154,9 @@ class RayStream:
         resources = self.resources
         retries = 0 if alone else resources.restarts
         # A row group of a Parquet file is read for many chunks, and slow hosts are waited for together; yet
-        # the first chunks should not wait for that.
-        tasks = 0 if alone else self.fetch.tasks_per_worker * resources.workers
+        # the first chunks should not wait for that: what a task has fetched travels together.
+        wanted = 0 if alone else self.fetch.tasks_per_worker(chunk.table for chunk in chunks)
+        tasks = wanted * resources.workers
         images = sum(chunk.table.num_rows for chunk in chunks) // tasks if tasks else 1
         together = min(MOST_GATHERED * resources.chunk_images, images)
         rows = [

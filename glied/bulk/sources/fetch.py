@@ -19,6 +19,7 @@ from itertools import groupby, islice
 from typing import Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from glied import storage
 from glied.bulk import tables
@@ -118,10 +119,11 @@ class Fetch:
                 yield number, _fetched(some, passing.slice(first, len(some)))
                 first += len(some)
 
-    @property
-    def tasks_per_worker(self) -> int:
-        """Few for Parquet, of which a row group is kept; one for tables, to wait for many hosts at once."""
-        return {"parquet": 4, "table": 1}.get(self.form, 0)
+    def tasks_per_worker(self, tables: Iterable[pa.Table]) -> int:
+        """Few for Parquet, of which a row group is kept; one for web links, whose hosts are waited for."""
+        if self.form == "table":
+            return int(any(pc.any(pc.starts_with(table["uri"], "http")).as_py() for table in tables))
+        return 4 if self.form == "parquet" else 0
 
     def forget(self) -> None:
         """Let go of that row group."""

@@ -1,7 +1,7 @@
 """A feature store as the input of a run: images whose regions are there already."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -61,8 +61,7 @@ class ReadStore:
 
     rows: parquet.RowReader = field(default_factory=parquet.RowReader)
 
-    @property
-    def tasks_per_worker(self) -> int:
+    def tasks_per_worker(self, tables: Iterable[pa.Table]) -> int:
         """Few: a row group is kept."""
         return 4
 
