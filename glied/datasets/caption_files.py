@@ -6,14 +6,13 @@ This module reads files into plain values; `glied.datasets.coco` says what they 
 import codecs
 import csv
 import io
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from glied import storage
+from glied import json_values, storage
 from glied.errors import UsageError
 
 FORMS = (
@@ -104,7 +103,7 @@ def load_json(text: str, where: str) -> Any:
         UsageError: it is none.
     """
     try:
-        return json.loads(text)
+        return json_values.loads(text)
     except RecursionError as error:
         raise UsageError(f"{where}: nested too deeply") from error
     except ValueError as error:
@@ -130,7 +129,7 @@ def _json(text: str, uri: str) -> dict[str, Any] | list[Entry]:
 def _looks_like_lines(text: str) -> bool:
     """Whether a file named .json has an entry a line."""
     try:
-        first = json.loads(text.lstrip().partition("\n")[0])
+        first = json_values.loads(text.lstrip().partition("\n")[0])
         return isinstance(first, dict) and not {"images", "annotations"} & first.keys()
     except (ValueError, RecursionError):
         return False

@@ -200,6 +200,8 @@ def test_what_cannot_be_used_is_refused_in_one_line(tmp_path: Path, case: str) -
         ("a.tsv", "image_id\tcaption\n7\ta dog, it runs\n", {"7": ["a dog, it runs"]}),
         ("captions.txt", "image,caption\na.jpg,a dog\n", {"a.jpg": ["a dog"]}),
         ("a.jsonl", '{"id": 1, "captions": ["x", null]}\n\n{"id": 3, "text": "y"}', {"1": ["x"], "3": ["y"]}),
+        ("a.jsonl", f'{{"image": "a.jpg", "caption": "x", "n": {"9" * 5_000}}}', {"a.jpg": ["x"]}),
+        ("a.json", f'[{{"id": {"9" * 5_000}, "caption": "x"}}]', {"9" * 5_000: ["x"]}),
         ("a.ndjson", '{"image": "a.jpg", "caption": "x"}', {"a.jpg": ["x"]}),
         ("a.json", '{"image": "a.jpg", "caption": "x"}', {"a.jpg": ["x"]}),
         ("a.jsonl", '{"image": "a\\ud83d.jpg", "caption": "x"}', {"a\\ud83d.jpg": ["x"]}),

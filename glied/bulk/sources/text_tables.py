@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
-from glied import storage
+from glied import json_values, storage
 from glied.bulk.sources.columns import distinct, escaped
 from glied.bulk.sources.listing import BrokenShard
 from glied.errors import StorageError, UsageError
@@ -267,7 +267,8 @@ def _object_row(value: Any, place: str, wanted: str) -> TextRow:
     if not isinstance(value, dict):
         return TextRow({}, f"{place}: no JSON object")
     fault = None
-    if not isinstance(value.get(wanted, ""), str | None):
+    uri = value.get(wanted)
+    if not isinstance(uri, str | None) or isinstance(uri, json_values.Digits):
         value, fault = value | {wanted: None}, f"{place}: column {wanted} is no text"
     return TextRow({escaped(name): _text(one) for name, one in value.items()}, fault)
 
@@ -275,24 +276,11 @@ def _object_row(value: Any, place: str, wanted: str) -> TextRow:
 def _parsed(text: str) -> tuple[Any, str | None]:
     """A JSON value, or why it is none."""
     try:
-        try:
-            return json.loads(text), None
-        except json.JSONDecodeError:
-            raise
-        except ValueError:  # a number of more digits than Python converts
-            return json.loads(text, parse_int=_integer), None
+        return json_values.loads(text), None
     except json.JSONDecodeError as error:
         return None, f"{error.msg} at character {error.pos + 1}"
     except RecursionError:
         return None, "values are nested too deeply"
-
-
-def _integer(digits: str) -> int | str:
-    """A number, or its digits where they are more than Python converts."""
-    try:
-        return int(digits)
-    except ValueError:
-        return digits
 
 
 def _text(value: Any) -> str | None:

@@ -146,6 +146,8 @@ TEXTS = {
         [A, ("t.jsonl#1", "bad_row")]),
     "a number of many digits": ("t.jsonl", '{"uri": "b.png", "n": ' + "9" * 5_000 + '}\n{"uri": "a.png"}',
         [B, A]),
+    "a URI of many digits": ("t.jsonl", '{"uri": ' + "9" * 5_000 + '}\n{"uri": "a.png"}',
+        [("t.jsonl#0", "bad_row"), A]),
     "NaN": ("t.jsonl", '{"uri": "a.png", "n": NaN}\n', [A]),
     "a JSON array": ("t.json", '[{"uri": "a.png"}, {"uri": "b.png"}, 5]', [A, B, ("t.json#2", "bad_row")]),
     "a JSON array over lines": ("t.jsonl", '[\n {\n  "uri": "a.png"\n },\n {"uri": "b.png"}\n]\n', [A, B]),
