@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from glied.config import ending
 from glied.ray_output import quiet_start
 
 log = logging.getLogger(__name__)
@@ -87,16 +88,16 @@ def _own_sigterm() -> Iterator[None]:
 
 
 def _print_nothing_of_the_dead() -> None:
-    """Have Ray not print what a dying node leaves: the end of its raylet's log, stacks of its workers.
+    """Have Ray not print what a dying node or an ended job leaves: its raylet's log, stacks of workers.
 
-    The job says in one line that the node died. Ray (2.60) has no switch for it.
+    The job says in one line what ended it. Ray (2.60) has no switch for it.
     """
     import ray
 
     print_lines = ray._private.worker.print_worker_logs
 
     def print_living(*arguments: Any) -> None:
-        if not node_is_dead():
+        if not ending.is_set() and not node_is_dead():
             print_lines(*arguments)
 
     ray._private.worker.print_worker_logs = print_living

@@ -21,6 +21,7 @@ from glied.bulk.summary import Summary
 from glied.config import parse
 from glied.errors import UsageError
 from glied.vision import formats
+from tests.bulk import runs
 from tests.bulk.models import model_options
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200)
@@ -160,11 +161,9 @@ def test_shares_of_rows_that_make_no_sense_are_refused():
 def test_a_run_of_an_earlier_version_is_resumed(configure, tmp_path):
     """Its run.json has the extensions that were the default then, and lacks the settings that came since."""
     execute(configure())
-    path = tmp_path / "out" / "run.json"
-    record = json.loads(path.read_text())
-    del record["input"]["max_missing_rows"]
-    record["input"]["extensions"] = FORMER_EXTENSIONS
-    path.write_text(json.dumps(record))
+    with runs.changed_record(tmp_path / "out") as record:
+        del record["input"]["max_missing_rows"]
+        record["input"]["extensions"] = FORMER_EXTENSIONS
     assert execute(configure()).units_done_earlier == 1
     same = ", ".join(FORMER_EXTENSIONS)
     assert execute(configure(f"--input.extensions=[{same}]")).units_done_earlier == 1

@@ -151,9 +151,10 @@ def test_pictures_are_bounded() -> None:
 
 
 def test_images_that_are_gone_leave_their_captions(captioned: Path, tmp_path: Path) -> None:
-    record = json.loads((captioned / "run" / "run.json").read_text())
     plan = runs.make_run(tmp_path / "run", [runs.row(name) for name in ("a", "b")], 2)
-    (tmp_path / "run" / "run.json").write_text(json.dumps(record | {"run": runs.RUN}))
+    shutil.copy(captioned / "run" / "run.json", tmp_path / "run" / "run.json")
+    with runs.changed_record(tmp_path / "run") as record:
+        record["run"] = runs.RUN
     report, entries, _ = made(tmp_path, tmp_path / "g.html")
     assert (plan.images, report.pictures) == (2, 0)
     assert report.notes == ["2 of 2 images can no longer be read"]
@@ -164,12 +165,11 @@ def test_images_that_are_gone_leave_their_captions(captioned: Path, tmp_path: Pa
 @pytest.mark.parametrize("change", ["fingerprint", "config"])
 def test_words_are_not_explained_by_other_weights(captioned: Path, tmp_path: Path, change: str) -> None:
     shutil.copytree(captioned / "run", tmp_path / "run")
-    record = json.loads((tmp_path / "run" / "run.json").read_text())
-    if change == "fingerprint":
-        record["fingerprint"]["captioner"] = "other"
-    else:
-        record["config"]["captioner"]["checkpoint"] = str(tmp_path / "gone")
-    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    with runs.changed_record(tmp_path / "run") as record:
+        if change == "fingerprint":
+            record["fingerprint"]["captioner"] = "other"
+        else:
+            record["config"]["captioner"]["checkpoint"] = str(tmp_path / "gone")
     report, entries, _ = made(tmp_path, tmp_path / "g.html")
     assert (report.pictures, report.explained) == (6, 0)
     assert len(report.notes) == 1
@@ -179,11 +179,10 @@ def test_words_are_not_explained_by_other_weights(captioned: Path, tmp_path: Pat
 
 def test_a_run_that_used_a_gpu_is_explained_without_one(captioned: Path, tmp_path: Path) -> None:
     shutil.copytree(captioned / "run", tmp_path / "run")
-    record = json.loads((tmp_path / "run" / "run.json").read_text())
-    record["config"]["regions"] |= {"device": "cuda", "jpeg": "gpu", "compile": True}
-    record["config"]["captioner"]["cuda_graphs"] = True
-    record["fingerprint"]["regions"]["jpeg"] = "gpu"
-    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    with runs.changed_record(tmp_path / "run") as record:
+        record["config"]["regions"] |= {"device": "cuda", "jpeg": "gpu", "compile": True}
+        record["config"]["captioner"]["cuda_graphs"] = True
+        record["fingerprint"]["regions"]["jpeg"] = "gpu"
     report, _, _ = made(tmp_path, tmp_path / "g.html")
     assert (report.explained, report.notes) == (6, [])
 
