@@ -27,6 +27,7 @@ _NOISE = re.compile(
     r"|has constructor arguments in the object store and max_restarts > 0"
     r"|Token authentication is (?:en|dis)abled"
     r"|Found credentials in"
+    r"|^Raylet is terminated\. "  # with the end of its log; a job says itself that the node died, or goes on
 )
 _LOGGERS = {
     "ray._private.authentication.authentication_token_setup": logging.ERROR,  # that there is a token

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from glied.config import ending
-from glied.ray_output import quiet_start
+from glied.ray_output import Batch, quiet_start, shown
 
 log = logging.getLogger(__name__)
 
@@ -96,9 +96,10 @@ def _print_nothing_of_the_dead() -> None:
 
     print_lines = ray._private.worker.print_worker_logs
 
-    def print_living(*arguments: Any) -> None:
-        if not ending.is_set() and not node_is_dead():
-            print_lines(*arguments)
+    def print_living(batch: Batch, *arguments: Any) -> None:
+        lines = shown(batch)  # errors that Ray publishes come here without having been filtered
+        if lines and not ending.is_set() and not node_is_dead():
+            print_lines({**batch, "lines": lines}, *arguments)
 
     ray._private.worker.print_worker_logs = print_living
 

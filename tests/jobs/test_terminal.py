@@ -86,6 +86,8 @@ def test_train_captioner(run_job, tmp_path: Path, monkeypatch) -> None:
         (None, "Actor x has constructor arguments in the object store and max_restarts > 0. If", False),
         ("MapWorker(MapBatches(_DescribeChunk))", "a.jpg: a warning", True),
         (None, "a raylet line", True),
+        (None, "Raylet is terminated. Termination is unexpected. Possible\nlog", False),
+        (None, "some words: Raylet is terminated. ", True),
     ],
 )  # fmt: skip
 def test_which_lines_of_workers_are_shown(actor: str | None, line: str, kept: bool) -> None:
