@@ -7,8 +7,8 @@ others, in the versions of constraints.txt. Checked are the total size with the 
 which travel together, and that everything that benchmarks/gpu.py imports is on that list or in the wheels: it
 is imported here in a process in which all other packages are hidden. There:
 
-    python3 -m pip install --no-index --no-deps --no-compile --target /tmp/site .wheels/*.whl
-    PYTHONPATH=/tmp/site python3 benchmarks/gpu.py
+    python3 -m pip install --no-index --no-deps --no-compile --target .site .wheels/*.whl
+    PYTHONPATH=$PWD/.site python3 benchmarks/gpu.py
 
 The last line is one JSON object. Exit code 1 where something is missing or too large.
 """

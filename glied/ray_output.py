@@ -1,7 +1,7 @@
 """Which of Ray's output reaches a terminal: what this project's workers say, and what a person can act on.
 
-The rest stays in Ray's log files, in session_latest/logs below RAY_TMPDIR or /tmp/ray. Nothing here changes
-what Ray does.
+The rest stays in Ray's log files, in session_latest/logs of its temporary folder (RAY_TMPDIR). Nothing here
+changes what Ray does.
 """
 
 import contextlib

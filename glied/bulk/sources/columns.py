@@ -232,14 +232,14 @@ def id_values(table: pa.Table, name: str) -> list[str | None]:
     if is_text(kind) or is_binary(kind):
         return [text and escaped(text) for text in text_values(column)]
     if pa.types.is_floating(kind):
-        return [_number(value) for value in column.to_pylist()]
+        return [number_id(value) for value in column.to_pylist()]
     if isinstance(kind, pa.BaseExtensionType):  # a UUID
         return [None if value is None else str(value) for value in column.to_pylist()]
     return column.cast(kind).cast(pa.string()).to_pylist()
 
 
-def _number(value: float | None) -> str | None:
-    """NaN is no id: it is pandas' null in columns of numbers."""
+def number_id(value: float | None) -> str | None:
+    """A number as an id, whole ones without a point; NaN is none, since it is pandas' null."""
     if value is None or value != value:
         return None
     return str(int(value)) if value.is_integer() else str(value)

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from glied import json_values, storage
-from glied.bulk.sources.columns import distinct, escaped
+from glied.bulk.sources.columns import distinct, escaped, number_id
 from glied.bulk.sources.listing import BrokenShard
 from glied.errors import StorageError, UsageError
 
@@ -47,8 +47,10 @@ class TextTable:
         columns: names of the columns; empty where the file has no rows, or none that can be read.
     """
 
-    def __init__(self, uri: str, name: str, wanted: str) -> None:
+    def __init__(self, uri: str, name: str, wanted: str, id_column: str | None = None) -> None:
         """Finds the columns; `name` has the ending, and `wanted` is a column whose values are text.
+
+        `id_column` is one whose values are text or numbers.
 
         Raises:
             BrokenShard: it is damaged before its first row.
@@ -57,6 +59,7 @@ class TextTable:
         """
         self.uri = uri
         self.wanted = wanted
+        self.id_column = id_column
         self._packed = name.lower().endswith(".gz")
         ending = name.lower().removesuffix(".gz")
         self._delimiter: str | None = None
@@ -77,10 +80,10 @@ class TextTable:
             if self._delimiter is not None:
                 return (yield from _csv_rows(lines, self._delimiter, self.columns))
             if self._as_array:
-                return (yield from _array_rows(lines, self.wanted))
+                return (yield from self._array_rows(lines))
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    yield _json_row(line, number, self.wanted)
+                    yield self._json_row(line, number)
 
     def _find_delimiter(self, usual: str) -> str:
         """The usual one, unless only another one makes the header hold what is wanted."""
@@ -116,6 +119,32 @@ class TextTable:
             for row in self.rows():
                 names |= dict.fromkeys(row.values)
         return list(names)
+
+    def _array_rows(self, lines: Iterable[str]) -> Iterator[TextRow]:
+        value, fault = _parsed("".join(lines))
+        if fault is not None:
+            raise BrokenShard(f"no JSON array: {fault}")
+        for number, row in enumerate(value, 1):
+            yield self._object_row(row, f"entry {number}")
+
+    def _json_row(self, line: str, number: int) -> TextRow:
+        value, fault = _parsed(line)
+        place = f"line {number}"
+        return self._object_row(value, place) if fault is None else TextRow({}, f"{place}: no JSON: {fault}")
+
+    def _object_row(self, value: Any, place: str) -> TextRow:
+        if not isinstance(value, dict):
+            return TextRow({}, f"{place}: no JSON object")
+        fault = None
+        uri = value.get(self.wanted)
+        if not isinstance(uri, str | None) or isinstance(uri, json_values.Digits):
+            value, fault = value | {self.wanted: None}, f"{place}: column {self.wanted} is no text"
+        key = value.get(self.id_column) if self.id_column is not None else None
+        if isinstance(key, list | dict):
+            value, fault = value | {self.id_column: None}, f"{place}: column {self.id_column} is no id"
+        elif isinstance(key, float):
+            value = value | {self.id_column: number_id(key)}
+        return TextRow({escaped(name): _text(one) for name, one in value.items()}, fault)
 
     @contextmanager
     def _lines(self) -> Iterator[Iterator[str]]:
@@ -249,30 +278,6 @@ def _stripped(names: list[str]) -> list[str]:
     return [name.strip() for name in names]
 
 
-def _array_rows(lines: Iterable[str], wanted: str) -> Iterator[TextRow]:
-    value, fault = _parsed("".join(lines))
-    if fault is not None:
-        raise BrokenShard(f"no JSON array: {fault}")
-    for number, row in enumerate(value, 1):
-        yield _object_row(row, f"entry {number}", wanted)
-
-
-def _json_row(line: str, number: int, wanted: str) -> TextRow:
-    value, fault = _parsed(line)
-    place = f"line {number}"
-    return _object_row(value, place, wanted) if fault is None else TextRow({}, f"{place}: no JSON: {fault}")
-
-
-def _object_row(value: Any, place: str, wanted: str) -> TextRow:
-    if not isinstance(value, dict):
-        return TextRow({}, f"{place}: no JSON object")
-    fault = None
-    uri = value.get(wanted)
-    if not isinstance(uri, str | None) or isinstance(uri, json_values.Digits):
-        value, fault = value | {wanted: None}, f"{place}: column {wanted} is no text"
-    return TextRow({escaped(name): _text(one) for name, one in value.items()}, fault)
-
-
 def _parsed(text: str) -> tuple[Any, str | None]:
     """A JSON value, or why it is none."""
     try:
@@ -285,5 +290,5 @@ def _parsed(text: str) -> tuple[Any, str | None]:
 
 def _text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
-        return value
+        return value and str(value)
     return json.dumps(value, ensure_ascii=False)

@@ -101,7 +101,7 @@ class UriTableSource:
 
     def _open(self, shard: storage.FileInfo) -> Table | BrokenShard:
         try:
-            return open_table(shard.uri, self.files.config.uri_column)
+            return open_table(shard.uri, self.files.config.uri_column, self.files.config.id_column)
         except BrokenShard as error:
             return error
 
@@ -133,7 +133,7 @@ class UriTableSource:
         return result
 
 
-def open_table(uri: str, uri_column: str) -> Table:
+def open_table(uri: str, uri_column: str, id_column: str | None = None) -> Table:
     """The table in a file, by the ending of its name.
 
     Raises:
@@ -145,7 +145,7 @@ def open_table(uri: str, uri_column: str) -> Table:
     if name.endswith(_PARQUET):
         return ParquetTable(uri, uri_column)
     if name.endswith(text_tables.ENDINGS):
-        return TextFile(uri, name, uri_column)
+        return TextFile(uri, name, uri_column, id_column)
     endings = ", ".join([_PARQUET, *text_tables.ENDINGS])
     raise UsageError(f"{uri} has not the ending of a table that can be read: {endings}")
 
@@ -189,11 +189,11 @@ class ParquetTable:
 class TextFile:
     """A CSV or JSON file whose rows name images."""
 
-    def __init__(self, uri: str, name: str, uri_column: str) -> None:
+    def __init__(self, uri: str, name: str, uri_column: str, id_column: str | None) -> None:
         """Finds the columns; raises as `open_table`."""
         self.uri = uri
         self.uri_column = uri_column
-        self.text = TextTable(uri, name, uri_column)
+        self.text = TextTable(uri, name, uri_column, id_column)
         self.schema = pa.schema([(name, pa.string()) for name in self.text.columns])
 
     def batches(self) -> Iterator[Batch]:

@@ -250,6 +250,25 @@ def test_a_bad_row_says_where_it_is(images):
     assert rows[1]["error"] == "line 3: no JSON: Expecting ':' delimiter at character 8"
 
 
+@pytest.mark.parametrize("array", [False, True])
+def test_ids_in_json_are_as_in_parquet(images, array):
+    values = ["1.0", "2", "2.5", '"x"', '"3.0"', "NaN", "null", '""', "true", "9" * 5_000]
+    lines = [f'{{"uri": "a.png", "id": {value}}}' for value in values]
+    name = "t.json" if array else "t.jsonl"
+    (images / name).write_text(f"[{','.join(lines)}]" if array else "\n".join(lines))
+    rows, _, _ = run(images / name, id_column="id")
+    missing = [f"{name}#{number}" for number in (5, 6, 7)]
+    assert [row["id"] for row in rows] == ["1", "2", "2.5", "x", "3.0", *missing, "true", "9" * 5_000]
+
+
+@pytest.mark.parametrize("value", ["[1]", "[]", '{"a": 1}'])
+def test_an_id_in_json_that_is_neither_text_nor_a_number_costs_its_row(images, value):
+    (images / "t.jsonl").write_text(f'{{"uri": "a.png", "id": 1}}\n{{"uri": "b.png", "id": {value}}}\n')
+    rows, _, _ = run(images / "t.jsonl", id_column="id")
+    assert [(row["id"], row["kind"]) for row in rows] == [("1", None), ("t.jsonl#1", "bad_row")]
+    assert rows[1]["error"] == "line 2: column id is no id"
+
+
 def test_damaged_gzip_costs_what_is_after_the_damage(images):
     lines = [
         f'{{"uri": "a.png", "n": {number}, "noise": "{random.Random(number).random()}"}}'
