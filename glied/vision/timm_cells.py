@@ -203,12 +203,12 @@ class _Trunk(nn.Module):
         """[B, 3, H, W] -> the maps in the order of `levels`."""
         found: dict[Level, Tensor] = {}
         if self.indices:
-            maps = self.model.forward_intermediates(
-                images, indices=sorted(self.indices), intermediates_only=True
-            )
+            last, maps = self.model.forward_intermediates(images, indices=sorted(self.indices))
             found.update(zip(sorted(self.indices), maps, strict=True))
+        else:
+            last = self.model.forward_features(images)
         if "final" in self.levels:
-            found["final"] = self._as_map(self.model.forward_features(images), images.shape[2:])
+            found["final"] = self._as_map(last, images.shape[2:])
         return [found[level] for level in self.levels]
 
     def _as_map(self, features: Tensor, size: Sequence[int]) -> Tensor:
