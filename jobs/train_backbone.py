@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from glied.config import parse, run
 from glied.datasets.pairs import PairsConfig
 from glied.errors import UsageError
-from glied.training.backbone import BackboneConfig, BackboneTask, CropConfig
+from glied.training.backbone import BackboneConfig, BackboneTask
 from glied.training.config import TrainerConfig
 from glied.training.trainer import train
+from glied.vision.crops import CropConfig
 
 
 @dataclass(frozen=True, kw_only=True)

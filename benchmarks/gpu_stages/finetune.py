@@ -19,10 +19,11 @@ from benchmarks.gpu_stages.setting import Row, Setting
 from glied.datasets.pairs import PairsConfig
 from glied.scenes.dataset import write_split
 from glied.training import rows as training_rows
-from glied.training.backbone import BackboneConfig, BackboneTask, CropConfig
+from glied.training.backbone import BackboneConfig, BackboneTask
 from glied.training.config import TrainerConfig
 from glied.training.here import FileCheckpoints
 from glied.training.loop import Loop, Plan
+from glied.vision.crops import CropConfig
 
 TINY = BackboneConfig(model="tf_efficientnet_lite0", size=64)
 

@@ -13,6 +13,7 @@ from glied.bulk.job import Job
 from glied.datasets import features
 from glied.errors import UsageError
 from glied.vision.config import RegionsConfig
+from glied.vision.crops import CopyConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,8 @@ class ExtractRegionsConfig:
     """Where the run folder is; its folder features/ is the feature store."""
     regions: RegionsConfig
     """How regions are found."""
+    copy: CopyConfig | None = None
+    """Take the regions of a random crop of each image: a store of copies to train on too (`train.copies`)."""
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
     """What the run uses."""
     error_budget: float = 0.0
@@ -45,6 +48,7 @@ class ExtractFactory:
     batch_size: int
     decoders: int
     missing_rows: float = 0.0
+    copy: CopyConfig | None = None
 
     def build(self) -> Stage:
         """Load the detector; see `loading.extract_stage`."""
@@ -66,6 +70,7 @@ def extract_factory(config: ExtractRegionsConfig) -> ExtractFactory:
         config.resources.batch_size,
         config.resources.decoders,
         missing_rows=config.input.max_missing_rows,
+        copy=config.copy,
     )
 
 
@@ -92,6 +97,7 @@ def extract_job(config: ExtractRegionsConfig, *, apart: bool = False) -> Job:
             "regions": fingerprint,
             "preprocessing": preprocessing(config.input.max_missing_rows),
             "schema": features.SCHEMA_VERSION,
+            **({"copy": dataclasses.asdict(config.copy)} if config.copy else {}),
         },
         source=config.input,
         output=config.output,

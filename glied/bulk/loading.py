@@ -140,7 +140,7 @@ def extract_stage(factory: ExtractFactory) -> ImageStage:
     extractor = _extractor(factory.regions)
     describe = ExtractRegions(extractor, model=_name(extractor, factory.regions))
     decoder = _decoder(factory, extractor.resolution)
-    return ImageStage(describe, decoder, batch_size=factory.batch_size)
+    return ImageStage(describe, decoder, batch_size=factory.batch_size, vary=factory.copy)
 
 
 def extract_fingerprint(factory: ExtractFactory) -> tuple[str, dict[str, Any]]:

@@ -94,11 +94,23 @@ class ImageStage:
     Decoding happens in other processes, one batch ahead of the models.
     """
 
-    def __init__(self, describe: Describe, decoder: Decoder, *, batch_size: int = 16) -> None:
-        """At most `batch_size` images, or `BATCH_BYTES` of encoded ones, are described at a time."""
+    def __init__(
+        self,
+        describe: Describe,
+        decoder: Decoder,
+        *,
+        batch_size: int = 16,
+        vary: Callable[[str, Picture], Picture] | None = None,
+    ) -> None:
+        """At most `batch_size` images, or `BATCH_BYTES` of encoded ones, are described at a time.
+
+        Args:
+            vary: makes the picture of an image id what is described in its place.
+        """
         self.describe = describe
         self.decoder = decoder
         self.batch_size = batch_size
+        self.vary = vary
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """`fetch.FETCHED` to the describer's schema; the metadata has the seconds by stage."""
@@ -117,7 +129,10 @@ class ImageStage:
         for batch, pending in _one_ahead(started):
             with clock.measure("decode"):  # the time that the models wait
                 pixels = iter(pending.result())
-            yield batch, [_outcome(row, pixels) for row in batch]
+            yield batch, [self._varied(row, _outcome(row, pixels)) for row in batch]
+
+    def _varied(self, row: Row, item: Picture | Row) -> Picture | Row:
+        return self.vary(row["id"], item) if self.vary and isinstance(item, Picture) else item
 
     def _start(self, batch: list[Row]) -> Decoding:
         return self.decoder.start([row["data"] for row in batch if row["data"] is not None])

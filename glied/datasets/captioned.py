@@ -20,6 +20,9 @@ class CaptionedRegions(Light):
     captions: str
     """Captions file of the same images, whose file names are the store's ids; either may leave out folders
     (docs/inputs.md)."""
+    copies: tuple[str, ...] = ()
+    """Feature stores of varied copies of the same images (`copy` of jobs/extract_regions.py): an epoch goes
+    through them, too."""
 
     @cached_property
     def references(self) -> dict[str, list[str]]:
@@ -35,9 +38,14 @@ class CaptionedRegions(Light):
         """Fingerprint of the extractor of the store; raises as `features.fingerprint`."""
         return features.fingerprint(self.features)
 
+    @property
+    def stores(self) -> list[str]:
+        """The feature store, and those of the copies."""
+        return [self.features, *self.copies]
+
     def paths(self) -> list[str]:
-        """The Parquet files of the feature store; raises as `features.paths`."""
-        return features.paths(self.features)
+        """The Parquet files of all stores; raises as `features.paths`."""
+        return [path for store in self.stores for path in features.paths(store)]
 
     def pair(self, rows: Iterable[dict[str, Any]]) -> list[tuple[dict[str, Any], list[str]]]:
         """Rows of the store with their captions; raises as `present` and `name`."""
@@ -55,16 +63,22 @@ class CaptionedRegions(Light):
         return found
 
     def check(self) -> None:
-        """Reads the ids of the whole store.
+        """Reads the ids of all stores.
 
         Raises:
-            UsageError: an image with regions has no captions, or several images fit the same ones.
+            UsageError: an image with regions has no captions, several images fit the same ones, or the copies
+                are another extractor's.
         """
-        ids = features.image_ids(self.features)
-        found = self._names.join(ids, self.features)
+        features.check_same_extractor(self.stores)
+        for store in self.stores:
+            self._check_captions(store)
+
+    def _check_captions(self, store: str) -> None:
+        ids = features.image_ids(store)
+        found = self._names.join(ids, store)
         missing = [image_id for image_id in ids if image_id not in found]
         if missing:
-            count = f"{len(missing)} images of {self.features}, {missing[0]} for one"
+            count = f"{len(missing)} images of {store}, {missing[0]} for one"
             raise UsageError(f"{self.captions} has no captions for {count}")
 
     def feature_size(self) -> int:

@@ -29,6 +29,7 @@ from glied.errors import UsageError
 from glied.training.attributes import average_precisions
 from glied.training.task import Row, Split
 from glied.vision.attributes import AttributePredictor, noisy_or_loss, save_attributes
+from glied.vision.crops import CropConfig, draw_crop
 from glied.vision.images import decode
 from glied.vision.timm_cells import SETTINGS, load_backbone, save_backbone, settings_of
 
@@ -62,23 +63,6 @@ class BackboneConfig:
         for name in ("drop_path", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name}: {getattr(self, name)} is not in [0, 1)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CropConfig:
-    """How training images are varied."""
-
-    smallest: float = 0.65
-    """Least share of the image that is seen."""
-    stretch: float = 1.2
-    """Largest factor by which a crop is wider or taller than its image."""
-    flip: bool = True
-    """Mirror half of the images: captions seldom say which side something is on."""
-
-    def __post_init__(self) -> None:
-        """Refuse values without meaning."""
-        if not 0 < self.smallest <= 1 or self.stretch < 1:
-            raise UsageError(f"smallest {self.smallest} must be in (0, 1], stretch {self.stretch} at least 1")
 
 
 @dataclass(frozen=True)
@@ -237,16 +221,3 @@ class BackboneTask(Light):
         pixels["input_size"] = [3, self.model.size, self.model.size]
         save_backbone(trained.backbone, folder_uri, name=settings["model"], settings=pixels, source=source)
         save_attributes(trained.predictor, storage.join(folder_uri, ATTRIBUTES))
-
-
-def draw_crop(
-    size: tuple[int, int], config: CropConfig, random: np.random.Generator
-) -> tuple[tuple[float, float, float, float], bool]:
-    """A box (left, top, right, bottom) in an image of `size` (width, height); whether to mirror it."""
-    share = random.uniform(config.smallest, 1) ** 0.5
-    stretch = config.stretch ** random.uniform(-0.5, 0.5)
-    width, height = (
-        min(1.0, share * factor) * side for factor, side in zip((stretch, 1 / stretch), size, strict=True)
-    )
-    left, top = random.uniform(0, size[0] - width), random.uniform(0, size[1] - height)
-    return (left, top, left + width, top + height), config.flip and bool(random.random() < 0.5)

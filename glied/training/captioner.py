@@ -6,6 +6,7 @@ A row is an image with all its captions: the image is encoded once and its capti
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -34,8 +35,8 @@ from glied.vision.regions import RegionBatch
 
 log = logging.getLogger(__name__)
 
-TopWords = dict[str, list[str]]
-"""The likeliest attribute words of images, by the image's id."""
+TopWords = dict[tuple[str, int], list[str]]
+"""The likeliest attribute words of images, by what `_key` gives."""
 SHOWN = 8
 """Captions of a validation that the run's log keeps."""
 
@@ -257,15 +258,20 @@ def read_images(
     """
     found = [features.read(row) for row in rows]
     regions = RegionBatch.collate(found)
-    new = [index for index, row in enumerate(rows) if row["id"] not in known] if count else []
+    keys = [_key(row) for row in rows] if count else []
+    new = [index for index, key in enumerate(keys) if key not in known]
     if new:
         with torch.inference_mode():
             top = predictor.top(RegionBatch.collate([found[index] for index in new]), count)
-        known.update(
-            (rows[index]["id"], [word for word, _ in one]) for index, one in zip(new, top, strict=True)
-        )
-    ids, mask = attribute_ids([known[row["id"]] if count else [] for row in rows], vocabulary, count)
+        known.update((keys[index], [word for word, _ in one]) for index, one in zip(new, top, strict=True))
+    words = [known[key] for key in keys] if count else [[] for _ in rows]
+    ids, mask = attribute_ids(words, vocabulary, count)
     return regions, ids, mask
+
+
+def _key(row: Row) -> tuple[str, int]:
+    """An image's id and a checksum of its features: its copies have others."""
+    return row["id"], zlib.crc32(row["features"])
 
 
 def thin_out(batch: RegionBatch, share: float, generator: torch.Generator) -> RegionBatch:

@@ -166,7 +166,7 @@ class ScstTask(Light):
         copy.deepcopy(self)._check()
 
     def _check(self) -> None:
-        features.check_same_extractor([self.train.features, self.validation.features])
+        features.check_same_extractor([*self.train.stores, *self.validation.stores])
         sizes = {
             self.start: self.captioner.model.feature_size,
             self.attributes: self.predictor.feature_size,

@@ -12,10 +12,11 @@ from PIL import Image
 from glied.config import parse
 from glied.datasets.pairs import PairsConfig
 from glied.errors import UsageError
-from glied.training.backbone import BackboneConfig, BackboneTask, CropConfig, WordsOfCells, draw_crop
+from glied.training.backbone import BackboneConfig, BackboneTask, WordsOfCells
 from glied.training.here import train_here
 from glied.vision.attributes import load_attributes
 from glied.vision.config import RegionsConfig
+from glied.vision.crops import CropConfig
 from glied.vision.regions import RegionBatch, load_extractor
 from jobs.train_backbone import Config, build_task
 
@@ -121,24 +122,6 @@ def test_normalization_is_the_backbones(data):
     assert task._normalized(pixels).flatten().tolist() == pytest.approx(expected, abs=1e-6)
 
 
-def test_crops_stay_inside_and_vary():
-    config = CropConfig(smallest=0.5, stretch=1.5)
-    drawn = [draw_crop((200, 100), config, np.random.default_rng(seed)) for seed in range(200)]
-    areas = []
-    for (left, top, right, bottom), _ in drawn:
-        assert 0 <= left < right <= 200 + 1e-9
-        assert 0 <= top < bottom <= 100 + 1e-9
-        areas.append((right - left) * (bottom - top) / 20_000)
-    assert 0.45 < min(areas) < 0.6
-    assert 0.95 < max(areas) <= 1
-    assert 60 < sum(mirrored for _, mirrored in drawn) < 140
-    plain = [
-        draw_crop((9, 9), CropConfig(smallest=1, stretch=1, flip=False), np.random.default_rng(s))
-        for s in range(9)
-    ]
-    assert all(box == (0, 0, 9, 9) and not mirrored for box, mirrored in plain)
-
-
 def test_mistakes_are_named(data):
     for change, message in [
         ({"model": ""}, "either checkpoint"),
@@ -148,8 +131,6 @@ def test_mistakes_are_named(data):
     ]:
         with pytest.raises(UsageError, match=message):
             make_task(data, **change)
-    with pytest.raises(UsageError, match="smallest"):
-        CropConfig(smallest=0.0)
     with pytest.raises(UsageError, match="only convolutional"):
         make_task(data, model="vit_tiny_patch16_224", size=224).build()
     with pytest.raises(UsageError, match="frozen_stages"):

@@ -72,6 +72,37 @@ def test_batch(task, rows):
     assert batch.references[2] == ["A boat.", "the boat on a hill"]
 
 
+def test_an_epoch_goes_through_the_copies_too(task, tmp_path):
+    ids = [f"images/train-{i}.jpg" for i in range(16)]
+    for name, shift in (("features", 0), ("copies", 1)):
+        table = features.write([make_regions((i + shift) % 4) for i in range(16)], ids, fingerprint={})
+        (tmp_path / name).mkdir()
+        pq.write_table(table, tmp_path / name / "part.parquet")
+    train = dataclasses.replace(task.train, copies=(str(tmp_path / "copies"),))
+    both = dataclasses.replace(task, train=train)
+    files = both.data("train")
+    assert [path.rsplit("/", 2)[-2] for path in files] == ["features", "copies"]
+    assert len(both.data("validation")) == 1
+    rows = [pq.read_table(path).to_pylist()[0] for path in files]
+    whole = both.collate(rows, training=True, generator=GENERATOR)
+    assert whole.inputs[0].equal(whole.inputs[1])
+    kinds = whole.regions.features.argmax(dim=-1).flatten().tolist()
+    assert kinds == [0, 1]
+    # Each copy has attribute words of its own, in whatever order they are read.
+    alone = dataclasses.replace(both).collate(rows[1:], training=True, generator=GENERATOR)
+    assert alone.attributes[0].equal(whole.attributes[1])
+
+
+def test_copies_must_be_the_same_extractors(task, tmp_path):
+    for name in ("features", "copies"):
+        table = features.write([make_regions(0)], ["train-0.jpg"], fingerprint={"size": len(name)})
+        (tmp_path / name).mkdir()
+        pq.write_table(table, tmp_path / name / "part.parquet")
+    train = dataclasses.replace(task.train, copies=(str(tmp_path / "copies"),))
+    with pytest.raises(UsageError, match="extracted differently: size"):
+        dataclasses.replace(task, train=train).data("train")
+
+
 def test_the_vocabulary_may_come_from_a_file(task, tmp_path):
     (tmp_path / "vocabulary.json").write_text('{"words": ["a", "horse"]}')
     words = dataclasses.replace(task.words, vocabulary=str(tmp_path / "vocabulary.json"))

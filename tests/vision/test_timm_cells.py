@@ -138,6 +138,24 @@ def test_a_store_of_cells_from_the_bulk_job(photos, tmp_path):
     assert store.fingerprint["model"] == "mobilenetv3_small_050"
 
 
+def test_a_store_of_copies_is_of_the_same_extractor_and_other_features(photos, tmp_path):
+    options = ["--config=configs/extract/photographs_tiny.yaml", f"--input.uri={photos}"]
+    stores = []
+    for name, copy in (("plain", []), ("one", ["--copy.seed=1"]), ("two", ["--copy.seed=2"])):
+        config = parse(ExtractRegionsConfig, [*options, f"--output.uri={tmp_path / name}", *copy])
+        torch.manual_seed(0)  # the weights of the tiny config are random
+        job = extract_job(config)
+        torch.manual_seed(0)
+        assert run.execute(job, run_here(Fetch(), extract_factory(config).build())).statuses["ok"] == 58
+        assert job.fingerprint.get("copy", {}).get("seed") == (config.copy and config.copy.seed)
+        stores.append(features.FeatureStore(str(tmp_path / name)))
+    features.check_same_extractor([str(tmp_path / name) for name in ("plain", "one", "two")])
+    plain, one, two = (store["turned.jpg"] for store in stores)
+    assert one.width < plain.width or one.height < plain.height
+    assert not np.array_equal(one.features, plain.features)
+    assert not np.array_equal(one.features, two.features)
+
+
 def test_fingerprints_hold_what_decides():
     changes = [
         {},
