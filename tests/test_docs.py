@@ -9,17 +9,37 @@ import pytest
 from benchmarks import cost
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCS = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")])
+DOCS = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
+CARDS = sorted([*(ROOT / "glied" / "weights").glob("*/README.md"), ROOT / "benchmarks" / "README.md"])
 NAMES = r"(?:jobs|configs|cluster|tests|benchmarks)/[\w./-]+\.(?:py|yaml|json)"
 
 
+@pytest.mark.parametrize("page", [*DOCS, *CARDS], ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """To files that exist, and to headings that they have."""
+    links = re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", page.read_text())
+    targets = [((page.parent / link) if link else page, anchor) for link, anchor in links]
+    assert [link for link, _ in targets if not link.exists()] == []
+    assert [(link.name, anchor) for link, anchor in targets if anchor and anchor not in anchors(link)] == []
+
+
+def anchors(page: Path) -> list[str]:
+    """The names that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.*)", page.read_text(), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
-def test_links_and_commands_lead_somewhere(page: Path) -> None:
-    text = page.read_text()
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
-    named = [f"{ROOT}/{name}" for name in re.findall(rf"(?<![\w/.]){NAMES}", text)]
-    assert [link for link in links if not (page.parent / link).exists()] == []
-    assert [name for name in named if not Path(name).exists()] == []
+def test_files_in_commands_exist(page: Path) -> None:
+    named = re.findall(rf"(?<![\w/.]){NAMES}", page.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "cluster", "configs", "docs", "glied", "jobs"])
+def test_pages_named_in_sources_exist(folder: str) -> None:
+    files = [file for file in (ROOT / folder).rglob("*") if file.suffix in (".py", ".yaml", ".md")]
+    named = {name for file in files for name in re.findall(r"(?<![\w/.(])docs/[\w/]+\.md", file.read_text())}
+    assert sorted(name for name in named if not (ROOT / name).exists()) == []
 
 
 COMMANDED = [*DOCS, *sorted((ROOT / "jobs").glob("*.py")), *sorted((ROOT / "configs").rglob("*.yaml"))]
