@@ -17,7 +17,8 @@ from glied.scenes.world import Scene
 
 REFERENCES = 5
 
-# How much the five speakers differ; tuned on the leave-one-out CIDEr of 500 test scenes (benchmarks/results/scenes.md).
+# How much the five speakers differ; tuned on the leave-one-out CIDEr of 500 test scenes
+# (benchmarks/results/scenes.md).
 COLOR_SHARE = 0.6
 SIZE_SHARE = 0.5
 PATTERN_SHARE = 0.6
