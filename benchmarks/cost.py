@@ -186,28 +186,28 @@ def inputs_table(config: Config, measured: Measured) -> str:
     """What everything follows from, and where it was measured."""
     footprint, planning, assumed = "`footprint.py`", "`planning.py`", "assumed: `--{}`"
     rows = [
-        ("manifest, bytes an image", f"{measured.manifest_bytes:.1f}", footprint),
-        ("caption row, bytes an image", f"{measured.row_bytes:.0f}", footprint),
-        ("planned chunk in the driver, bytes an image", f"{measured.planned_bytes:.0f}", footprint),
-        ("commit record, bytes a unit", f"{measured.record_bytes:.0f}", footprint),
-        ("finished unit in the driver's summary, bytes", f"{measured.summed_bytes:.0f}", footprint),
-        ("PUTs a unit", f"{measured.puts:g}", footprint),
-        ("driver, CPU ms an image", f"{1000 * measured.driver_image_s:.3f}", footprint),
-        ("driver, CPU ms a unit", f"{1000 * measured.driver_unit_s:.1f}", footprint),
-        ("listing and planning, s a million images", f"{1e6 * measured.listing_image_s:.1f}", planning),
-        ("images/s and GPU", f"{config.images_per_s:g}", assumed.format("images_per_s")),
+        ("manifest, bytes per image", f"{measured.manifest_bytes:.1f}", footprint),
+        ("caption row, bytes per image", f"{measured.row_bytes:.0f}", footprint),
+        ("planned chunks in the driver, bytes per image", f"{measured.planned_bytes:.0f}", footprint),
+        ("commit record, bytes per unit", f"{measured.record_bytes:.0f}", footprint),
+        ("summary in the driver, bytes per finished unit", f"{measured.summed_bytes:.0f}", footprint),
+        ("PUTs per unit", f"{measured.puts:g}", footprint),
+        ("driver, CPU ms per image", f"{1000 * measured.driver_image_s:.3f}", footprint),
+        ("driver, CPU ms per unit", f"{1000 * measured.driver_unit_s:.1f}", footprint),
+        ("listing and planning, s per million images", f"{1e6 * measured.listing_image_s:.1f}", planning),
+        ("images/s per GPU", f"{config.images_per_s:g}", assumed.format("images_per_s")),
         ("GPUs", f"{config.gpus}", assumed.format("gpus")),
-        ("bytes of an encoded image", f"{config.image_bytes:,}", assumed.format("image_bytes")),
+        ("bytes per encoded image", f"{config.image_bytes:,}", assumed.format("image_bytes")),
         ("node with a GPU, $/h", f"{config.gpu_dollars:g}", assumed.format("gpu_dollars")),
-        ("spot, share of that price", f"{config.spot_share:g}", assumed.format("spot_share")),
+        ("price on spot, as a share of that", f"{config.spot_share:g}", assumed.format("spot_share")),
         ("1,000 HEADs or GETs, $", f"{config.get_dollars:g}", assumed.format("get_dollars")),
         ("1,000 PUTs or LISTs, $", f"{config.put_dollars:g}", assumed.format("put_dollars")),
-        ("a GB kept for a month, $", f"{config.month_dollars:g}", assumed.format("month_dollars")),
-        ("answer to a PUT, s", f"{config.request_s:g}", assumed.format("request_s")),
-        ("page of a listing, s", f"{config.page_s:g}", assumed.format("page_s")),
-        ("images of a unit", f"{config.unit_size:,}", "`--unit_size`"),
+        ("storage per GB and month, $", f"{config.month_dollars:g}", assumed.format("month_dollars")),
+        ("latency of a PUT, s", f"{config.request_s:g}", assumed.format("request_s")),
+        ("latency of a page of a listing, s", f"{config.page_s:g}", assumed.format("page_s")),
+        ("images per unit", f"{config.unit_size:,}", "`--unit_size`"),
     ]  # fmt: skip
-    return table(("input", "", "from"), rows)
+    return table(("input", "value", "source"), rows)
 
 
 def runs_table(runs: list[Run]) -> str:
@@ -221,8 +221,8 @@ def runs_table(runs: list[Run]) -> str:
         ("manifest", lambda run: size(run.images * run.measured.manifest_bytes)),
         ("caption rows", lambda run: size(run.images * run.measured.row_bytes)),
         ("commit records", lambda run: size(run.units * run.measured.record_bytes)),
-        ("driver: planned chunks", lambda run: size(run.window_bytes)),
-        ("driver: summary of all units", lambda run: size(run.summing_bytes)),
+        ("driver memory: planned chunks", lambda run: size(run.window_bytes)),
+        ("driver memory: summary", lambda run: size(run.summing_bytes)),
         ("planning, before the first image", lambda run: hours(run.planning_s)),
         ("resume, before the first image", lambda run: hours(run.resume_s)),
         ("GPU hours", lambda run: f"{run.gpu_hours:,.1f}"),
@@ -230,7 +230,7 @@ def runs_table(runs: list[Run]) -> str:
         ("GPU nodes on demand", lambda run: f"${run.gpu_dollars:,.0f}"),
         ("GPU nodes on spot", lambda run: f"${run.gpu_dollars * run.config.spot_share:,.0f}"),
         ("requests", lambda run: f"${run.request_dollars:,.2f}"),
-        ("results kept for a month", lambda run: f"${run.stored_bytes / GB * run.config.month_dollars:,.2f}"),
+        ("storage of the results per month", lambda run: f"${run.stored_bytes / GB * run.config.month_dollars:,.2f}"),
     ]  # fmt: skip
     rows = [(name, *(value(one) for one in runs)) for name, value in lines]
     return table(("", *(f"{one.images:,} images" for one in runs)), rows)
@@ -244,16 +244,16 @@ def limits_table(config: Config, measured: Measured) -> str:
     limits = [
         (
             memory / one.summing_bytes,
-            f"the summary of all units fills half of the head's {config.head_gb:g} GB",
+            f"the driver's summary fills half of the head's {config.head_gb:g} GB",
         ),
         (8 * 3600 / one.planning_s, "planning takes 8 hours"),
-        (3600 / one.resume_s, "a resume lists for an hour"),
-        (30 * 24 * config.gpus / one.gpu_hours, f"{config.gpus} GPUs work for 30 days"),
+        (3600 / one.resume_s, "listing at a resume takes an hour"),
+        (30 * 24 * config.gpus / one.gpu_hours, f"{config.gpus} GPUs need 30 days"),
     ]
     rows = [(f"{units * config.unit_size / 1e6:,.0f} million", why) for units, why in sorted(limits)]
     gpus = pace / config.images_per_s
-    rows.append(("any", f"one driver commits at most {pace:,.0f} images/s: those of {gpus:,.0f} such GPUs"))
-    return table(("images of one run", "what is reached there"), rows)
+    rows.append(("any", f"one driver commits at most {pace:,.0f} images/s, the output of {gpus:,.0f} such GPUs"))
+    return table(("images in one run", "limit"), rows)
 
 
 def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
