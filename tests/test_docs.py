@@ -35,6 +35,17 @@ def test_files_in_commands_exist(page: Path) -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+UNWRAPPED = ("photographs.md",)
+PAGES = [page for page in (ROOT / "docs").rglob("*.md") if page.name not in UNWRAPPED]
+
+
+@pytest.mark.parametrize("page", sorted(PAGES), ids=lambda page: page.name)
+def test_lines_are_at_most_100_characters_long(page: Path) -> None:
+    """But for tables and pictures, which Markdown does not wrap."""
+    lines = [line for line in page.read_text().split("\n") if not line.startswith(("|", "!"))]
+    assert [line for line in lines if len(line) > 100] == []
+
+
 @pytest.mark.parametrize("folder", ["benchmarks", "cluster", "configs", "docs", "glied", "jobs"])
 def test_pages_named_in_sources_exist(folder: str) -> None:
     files = [file for file in (ROOT / folder).rglob("*") if file.suffix in (".py", ".yaml", ".md")]
