@@ -230,7 +230,7 @@ def runs_table(runs: list[Run]) -> str:
         ("GPU nodes on demand", lambda run: f"${run.gpu_dollars:,.0f}"),
         ("GPU nodes on spot", lambda run: f"${run.gpu_dollars * run.config.spot_share:,.0f}"),
         ("requests", lambda run: f"${run.request_dollars:,.2f}"),
-        ("storage of the results per month", lambda run: f"${run.stored_bytes / GB * run.config.month_dollars:,.2f}"),
+        ("results kept, per month", lambda run: f"${run.stored_bytes / GB * run.config.month_dollars:,.2f}"),
     ]  # fmt: skip
     rows = [(name, *(value(one) for one in runs)) for name, value in lines]
     return table(("", *(f"{one.images:,} images" for one in runs)), rows)
@@ -252,7 +252,7 @@ def limits_table(config: Config, measured: Measured) -> str:
     ]
     rows = [(f"{units * config.unit_size / 1e6:,.0f} million", why) for units, why in sorted(limits)]
     gpus = pace / config.images_per_s
-    rows.append(("any", f"one driver commits at most {pace:,.0f} images/s, the output of {gpus:,.0f} such GPUs"))
+    rows.append(("any", f"one driver commits at most {pace:,.0f} images/s, as from {gpus:,.0f} such GPUs"))
     return table(("images in one run", "limit"), rows)
 
 
