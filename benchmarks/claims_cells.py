@@ -168,7 +168,8 @@ def equal_size(
     sizes = {"feature_size": feature_size, "vocabulary_size": vocabulary_size}
     wanted = parameters(glied, **sizes)
     steps = range(model.heads, 4 * glied.width + 1, model.heads)
-    candidates = [dataclasses.replace(model, **{setting: value}) for value in steps]
+    settings: list[dict[str, Any]] = [{setting: value} for value in steps]
+    candidates = [dataclasses.replace(model, **one) for one in settings]
     return min(candidates, key=lambda one: abs(parameters(one, **sizes) - wanted))
 
 

@@ -74,7 +74,7 @@ def text_figures(said: Captions, references: References, metrics: list[Metric]) 
 
 def clip_figures(config: "Config", said: Captions) -> dict[str, float]:
     """By the CLIP that rewards and by the judge, as far as there are any."""
-    found = {}
+    found: dict[str, float] = {}
     for name, uri in (("clip", config.clip), ("judge", config.judge_checkpoint)):
         if digest(uri) is None:
             continue
