@@ -18,6 +18,7 @@ from glied.captioner.config import DecodingConfig
 from glied.captioner.model import CaptionerConfig
 from glied.datasets import features
 from glied.datasets.captioned import CaptionedRegions
+from glied.datasets.extractors import check_trained_on
 from glied.errors import UsageError
 from glied.training import history
 from glied.training.captioner import CaptionerTask
@@ -217,9 +218,12 @@ def told(trainer: TrainerConfig, *, rewarded: bool) -> dict[str, Any]:
 
 
 def captions(config: "Config", variant: str, seed: int) -> tuple[dict[int, Captions], References]:
-    """The captions of the test images by number of beams, and the references."""
+    """The captions of the test images by number of beams, and the references.
+
+    Raises:
+        UsageError: the captioner was trained on regions of another extractor than those of the test images.
+    """
     settings = job(config, variant, seed)
-    features.check_same_extractor([settings.train.features, config.features])
     build = train_scst.build_task if config.spec.variants[variant].reward else train_captioner.build_task
     best = str(config.folder / f"{variant}-{seed}" / "best")
     captioners = {
@@ -227,6 +231,7 @@ def captions(config: "Config", variant: str, seed: int) -> tuple[dict[int, Capti
         for beam in dict.fromkeys((1, config.spec.beam or 1))
     }
     test = CaptionedRegions(features=config.features, captions=storage.join(config.scenes, "captions.json"))
+    check_trained_on(best, captioners[1].extractor, test.extractor, test.features, ", or delete the run")
     limit = SHORT_IMAGES if config.short else None
     names = [test.name(image_id) for image_id in features.image_ids(config.features)[:limit]]
     images = test_images(test, build(settings).predictor, captioners[1].attribute_count, limit)

@@ -262,3 +262,11 @@ def test_photographs_are_measured_without_what_only_scenes_have(world, monkeypat
     assert claims.main() == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert all("judge R@1" in row for row in told["rows"]), "measured again with the judge"
+
+    (results / "glied-0.json").unlink()
+    store = world / "runs" / "features_tiny" / "test"
+    table = features.write([one_region(np.ones(8))], ["images/0.jpg"], fingerprint={"weights": "other"})
+    (store / "part.parquet").write_bytes(features.parquet_bytes(table))
+    monkeypatch.setattr(sys, "argv", [*command, "--variants", "glied"])
+    with pytest.raises(UsageError, match=r"glied-0/best was trained on other regions .* or delete the run"):
+        claims.main()
