@@ -133,17 +133,22 @@ def test_a_judge_that_is_missing_or_unfit_is_refused(tmp_path):
     check_judge(str(tmp_path))
 
 
-def test_models_of_equal_size_have_the_parameters_of_glied():
-    sizes = {"demo": (256, 210), "photographs": (1472, 2543)}
-    for name, spec in WORLDS.items():
-        config = claims.Config(world=name, full=True)
-        shape = dict(zip(("feature_size", "vocabulary_size"), sizes[name], strict=True))
-        glied = job(config, "glied", 0).model
-        sized = {variant: one.sized for variant, one in spec.variants.items() if one.sized}
-        assert sized.keys() == {"base_wide"} | ({"up_down", "ct"} if name == "photographs" else set())
-        for variant, setting in sized.items():
-            model = equal_size(job(config, variant, 0).model, setting, glied, **shape)
-            assert abs(parameters(model, **shape) / parameters(glied, **shape) - 1) < 0.03, variant
+@pytest.mark.parametrize(
+    ("world", "feature_size", "vocabulary_size", "sized"),
+    [
+        ("demo", 256, 210, {"base_wide"}),
+        ("photographs", 352, 2543, {"base_wide", "up_down", "ct"}),
+        ("photographs", 1472, 2543, {"base_wide", "up_down", "ct"}),
+    ],
+)
+def test_models_of_equal_size_have_the_parameters_of_glied(world, feature_size, vocabulary_size, sized):
+    config = claims.Config(world=world, full=True)
+    shape = {"feature_size": feature_size, "vocabulary_size": vocabulary_size}
+    glied, settings = job(config, "glied", 0).model, WORLDS[world].variants
+    assert {variant for variant, one in settings.items() if one.sized} == sized
+    for variant in sized:
+        model = equal_size(job(config, variant, 0).model, settings[variant].sized, glied, **shape)
+        assert abs(parameters(model, **shape) / parameters(glied, **shape) - 1) < 0.03, variant
 
 
 def test_variants_differ_from_glied_in_the_model_alone():
@@ -185,7 +190,7 @@ def test_bad_options_are_named():
 
 
 @pytest.fixture
-def world(tmp_path, monkeypatch) -> Path:
+def few_scenes(tmp_path, monkeypatch) -> Path:
     """Few scenes with random features, an attribute predictor, a random CLIP that rewards and judges."""
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)
@@ -210,7 +215,7 @@ def world(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_short_form_trains_measures_and_is_not_done_twice(world, monkeypatch, capsys):
+def test_short_form_trains_measures_and_is_not_done_twice(few_scenes, monkeypatch, capsys):
     options = ["--configs=tiny", "--scenes=data/scenes_tiny/test", "--features=runs/features_tiny/test"]
     monkeypatch.setattr(sys, "argv", ["claims.py", "--short", "--clip=runs/grammar", *options])
     assert claims.main() == 0
@@ -221,7 +226,7 @@ def test_short_form_trains_measures_and_is_not_done_twice(world, monkeypatch, ca
         assert measured >= {"CIDEr", "BLEU-4", "clip R@1", "judge R@10", "judge CLIP-S", "p(grammatical)"}
         assert measured >= {"recall object", "repeated bigrams", "cut", "length", "CPU minutes"}
         assert row["CPU minutes"] >= 0
-    results = world / "runs" / "claims" / "short" / "results"
+    results = few_scenes / "runs" / "claims" / "short" / "results"
     cell = json.loads((results / "cider-0.json").read_text())
     assert (cell["recipe"]["max_steps"], cell["test_images"]) == (2, 6)
     assert cell["recipe"]["judge"]
@@ -233,7 +238,7 @@ def test_short_form_trains_measures_and_is_not_done_twice(world, monkeypatch, ca
     assert json.loads(marked.read_text())["date"] == "kept", "done cells are left alone"
 
 
-def test_photographs_are_measured_without_what_only_scenes_have(world, monkeypatch, capsys):
+def test_photographs_are_measured_without_what_only_scenes_have(few_scenes, monkeypatch, capsys):
     tiny = {"captioner": "captioner/glied_tiny.yaml", "reward": "scst/cider_tiny.yaml"}
     monkeypatch.setitem(WORLDS, "photographs", dataclasses.replace(PHOTOGRAPHS, **tiny, images="images"))
     options = ["--scenes=data/scenes_tiny/test", "--features=runs/features_tiny/test"]
@@ -251,7 +256,7 @@ def test_photographs_are_measured_without_what_only_scenes_have(world, monkeypat
     for row in told["rows"]:
         assert row.keys() >= {"CIDEr", "ROUGE-L", "CIDEr, beam 5", "BLEU-4, beam 5", "repeated bigrams"}
         assert not row.keys() & {"judge R@1", "METEOR", "recall object", "precision objects"}
-    results = world / "runs" / "photographs" / "claims" / "short" / "results"
+    results = few_scenes / "runs" / "photographs" / "claims" / "short" / "results"
     cell = json.loads((results / "ct-0.json").read_text())
     assert len(cell["by_image"]["CIDEr"]) == cell["test_images"] == 6
     assert sum(cell["by_image"]["CIDEr"]) / 6 == pytest.approx(cell["figures"]["CIDEr"], abs=0.01)
@@ -264,7 +269,7 @@ def test_photographs_are_measured_without_what_only_scenes_have(world, monkeypat
     assert all("judge R@1" in row for row in told["rows"]), "measured again with the judge"
 
     (results / "glied-0.json").unlink()
-    store = world / "runs" / "features_tiny" / "test"
+    store = few_scenes / "runs" / "features_tiny" / "test"
     table = features.write([one_region(np.ones(8))], ["images/0.jpg"], fingerprint={"weights": "other"})
     (store / "part.parquet").write_bytes(features.parquet_bytes(table))
     monkeypatch.setattr(sys, "argv", [*command, "--variants", "glied"])
