@@ -1,32 +1,25 @@
-"""One cell of benchmarks/claims.py: train a variant with a seed, caption the test scenes, measure."""
+"""One cell of benchmarks/claims.py: train a variant with a seed, caption the test images, measure."""
 
 import dataclasses
 import json
 import time
 from collections.abc import Mapping
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from benchmarks.claims_figures import MAX_LENGTH, Captions, References, digest, figures
 from benchmarks.decoding import machine
 from benchmarks.table2 import captions_of, configured, test_images
-from glied import checkpoint, storage
+from glied import storage
 from glied.captioner.architectures import build_model
 from glied.captioner.captioner import Captioner
 from glied.captioner.config import DecodingConfig
 from glied.captioner.model import CaptionerConfig
-from glied.captioner.vocabulary import tokenize
 from glied.datasets import features
 from glied.datasets.captioned import CaptionedRegions
-from glied.datasets.finecapeval import load_annotations
+from glied.datasets.extractors import check_trained_on
 from glied.errors import UsageError
-from glied.evaluation.clip_metrics import ClipMetrics
-from glied.evaluation.diversity import diversity
-from glied.evaluation.finecapeval import word_recall
-from glied.evaluation.scene_precision import precision
-from glied.evaluation.text_metrics import score, tokenized
-from glied.rewards.config import ClipConfig
 from glied.training import history
 from glied.training.captioner import CaptionerTask
 from glied.training.config import TrainerConfig
@@ -38,15 +31,14 @@ from jobs import train_captioner, train_scst
 if TYPE_CHECKING:
     from benchmarks.claims import Config
 
-REWARDS = ("cider", "clip_s", "ref_clip_s", "cider_clip_s", "clip_s_grammar")
-XE_EPOCHS, REWARD_STEPS = 8, 300
-"""1,000 steps of XE, then 300 of a reward: 27 cells of at most 17 minutes, 15 of at most 12 on one core."""
+RECORDED = (
+    *("epochs", "max_steps", "batch_size", "learning_rate"),
+    *("schedule", "warmup_steps", "ema_decay", "precision"),
+)
+"""Settings of the trainer that a cell's recipe names."""
 SHORT_STEPS, SHORT_IMAGES = 2, 20
 JUDGE_R1, JUDGE_POOL = 70.0, 5000
 """What the judge must reach with full descriptions, and among how many images, before a reward is trained."""
-MAX_LENGTH = 20
-"""Words of a caption; longer ones are cut."""
-CLIP_FIGURES = ("CLIP-S", "R@1", "R@5", "R@10")
 
 
 def prepare(config: "Config") -> None:
@@ -57,7 +49,8 @@ def prepare(config: "Config") -> None:
     """
     torch.set_num_threads(config.threads)
     config.cells.mkdir(parents=True, exist_ok=True)
-    if config.full and any(variant in REWARDS for variant, _ in config.work):
+    rewards = any(config.spec.variants[variant].reward for variant, _ in config.work)
+    if config.full and config.spec.needs_judge and rewards:
         check_judge(config.judge)
 
 
@@ -81,18 +74,22 @@ def measure(config: "Config", variant: str, seed: int) -> None:
     """Train a cell, unless it is trained, and write its results, unless they are those of these judges."""
     path = config.cells / f"{variant}-{seed}.json"
     identity = recipe(config, variant, seed)
-    if path.exists() and json.loads(path.read_text())["recipe"] == identity:
+    if path.exists() and _same(json.loads(path.read_text())["recipe"], identity):
         return
     started = train(config, variant, seed)
     said, references = captions(config, variant, seed)
-    (config.folder / f"{variant}-{seed}" / "captions.json").write_text(json.dumps(said, indent=1))
+    found = figures(config, said, references)
+    for beam, texts in said.items():
+        name = "captions.json" if beam == 1 else f"captions_beam{beam}.json"
+        (config.folder / f"{variant}-{seed}" / name).write_text(json.dumps(texts, indent=1))
     result = {
         "variant": variant,
         "seed": seed,
         "recipe": identity,
-        "figures": {**figures(config, said, references), **started["figures"]},
+        "figures": {**found.values, **started["figures"]},
+        "by_image": found.by_image,
         "curve": started["curve"],
-        "test_images": len(said),
+        "test_images": len(references),
         "machine": machine(),
         "date": time.strftime("%Y-%m-%d"),
     }
@@ -101,83 +98,103 @@ def measure(config: "Config", variant: str, seed: int) -> None:
 
 def recipe(config: "Config", variant: str, seed: int) -> dict[str, Any]:
     """What the figures of a cell depend on."""
-    judges = {"clip": config.clip, "judge": f"{config.judge}/best"}
-    trainer = job(config, variant, seed).trainer
+    trainer, world = job(config, variant, seed).trainer, config.spec
+    beams = f" and beam {world.beam}" if world.beam else ""
     return {
-        "configs": f"configs/{'scst' if variant in REWARDS else 'captioner'}/*_{config.configs}.yaml",
-        "epochs": trainer.epochs,
-        "max_steps": trainer.max_steps,
-        "batch_size": trainer.batch_size,
-        "learning_rate": trainer.learning_rate,
-        "decoding": f"greedy, at most {MAX_LENGTH} words, nothing blocked",
+        "configs": f"configs/{config_name(config, variant, any_name=True)}",
+        **{key: getattr(trainer, key) for key in RECORDED},
+        "decoding": f"greedy{beams}, at most {MAX_LENGTH} words, nothing blocked",
         "test": config.scenes,
-        **{name: _digest(uri) for name, uri in judges.items()},
+        "regions": features.fingerprint(config.features).get("weights"),
+        "clip": digest(config.clip),
+        "judge": digest(config.judge_checkpoint),
     }
 
 
-def _digest(uri: str) -> str | None:
-    """Of a checkpoint; None where there is none."""
-    return checkpoint.load(uri).digest if storage.exists(storage.join(uri, checkpoint.METADATA)) else None
+def _same(stored: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
+    """Whether the recipe of a cell is this one; what an older cell does not name is not held against it."""
+    return all(identity.get(key) == value for key, value in stored.items())
 
 
 # ---- training
 
 
 def job(config: "Config", variant: str, seed: int) -> Any:
-    """The config of the job that trains a cell."""
-    output = config.folder / f"{variant}-{seed}"
-    options = {
-        "trainer.output": str(output),
+    """The config of the job that trains a cell; what is `sized` is not yet."""
+    chosen = config.spec.variants[variant]
+    options: dict[str, Any] = {f"trainer.{key}": value for key, value in _lengths(config, variant).items()}
+    options |= {
+        "trainer.output": str(config.folder / f"{variant}-{seed}"),
         "trainer.seed": seed,
         "trainer.threads_per_worker": config.threads,
     }
-    options |= {"trainer.max_steps": SHORT_STEPS} if config.short else {}
-    if variant in REWARDS:
-        options |= {} if config.short else {"trainer.max_steps": REWARD_STEPS}
-        options["start"] = str(config.folder / f"glied-{seed}" / "best")
-        if variant != "cider":
-            options["reward.clip.checkpoint"] = config.clip
-        return configured(train_scst.Config, f"scst/{variant}_{config.configs}.yaml", options)
-    options |= {} if config.short else {"trainer.epochs": XE_EPOCHS, "trainer.validate_every_epochs": 1}
-    if variant == "base_wide":
-        options["model.width"] = wide_base(config.configs)
-    elif variant not in ("base", "glied"):
-        options[f"model.{variant}"] = "true"
-    name = "base" if variant.startswith("base") else "glied"
-    return configured(train_captioner.Config, f"captioner/{name}_{config.configs}.yaml", options)
+    name = config_name(config, variant)
+    if not chosen.reward:
+        options |= {f"model.{key}": str(value).lower() for key, value in chosen.model.items()}
+        return configured(train_captioner.Config, name, options)
+    options["start"] = str(config.folder / f"glied-{seed}" / "best")
+    if chosen.reward != "cider":
+        options["reward.clip.checkpoint"] = config.clip
+    return configured(train_scst.Config, name, options)
 
 
-@cache
-def wide_base(configs: str) -> int:
-    """The width at which Base comes nearest to GLIED's number of parameters, at the demo's sizes."""
-    base, glied = (
-        configured(train_captioner.Config, f"captioner/{name}_{configs}.yaml", {}).model
-        for name in ("base", "glied")
-    )
-    wanted, step = _size(glied), 2 * base.heads
-    widths = range(base.width, 3 * base.width, step)
-    return min(widths, key=lambda width: abs(_size(dataclasses.replace(base, width=width)) - wanted))
+def config_name(config: "Config", variant: str, *, any_name: bool = False) -> str:
+    """The file below configs/ that trains a variant; with `any_name` as a pattern for all of its kind."""
+    reward = config.spec.variants[variant].reward
+    pattern = config.spec.reward if reward else config.spec.captioner
+    return pattern.format(name="*" if any_name else reward or "glied", configs=config.configs)
 
 
-def _size(model: CaptionerConfig) -> int:
+def _lengths(config: "Config", variant: str) -> Mapping[str, Any]:
+    if config.short:
+        return {"max_steps": SHORT_STEPS, "warmup_steps": 0}
+    return config.spec.rewarded if config.spec.variants[variant].reward else config.spec.xe
+
+
+def xe_task(config: "Config", variant: str, seed: int) -> CaptionerTask:
+    """What trains a variant under XE, its model of GLIED's size where it is to be."""
+    task = train_captioner.build_task(job(config, variant, seed))
+    setting = config.spec.variants[variant].sized
+    if not setting:
+        return task
+    glied = job(config, "glied", seed).model
+    sizes = {"feature_size": task.predictor.feature_size, "vocabulary_size": len(task.vocabulary)}
+    return dataclasses.replace(task, model=equal_size(task.model, setting, glied, **sizes))
+
+
+def equal_size(
+    model: CaptionerConfig, setting: str, glied: CaptionerConfig, *, feature_size: int, vocabulary_size: int
+) -> CaptionerConfig:
+    """The model with that width or feed-forward width at which it comes nearest to GLIED's parameters."""
+    sizes = {"feature_size": feature_size, "vocabulary_size": vocabulary_size}
+    wanted = parameters(glied, **sizes)
+    steps = range(model.heads, 4 * glied.width + 1, model.heads)
+    settings: list[dict[str, Any]] = [{setting: value} for value in steps]
+    candidates = [dataclasses.replace(model, **one) for one in settings]
+    return min(candidates, key=lambda one: abs(parameters(one, **sizes) - wanted))
+
+
+def parameters(model: CaptionerConfig, *, feature_size: int, vocabulary_size: int) -> int:
+    """How many a model has; tied weights count once."""
     with torch.device("meta"):
-        built = build_model(model, feature_size=256, vocabulary_size=210)
-    return sum(parameter.numel() for parameter in built.parameters())
+        built = build_model(model, feature_size=feature_size, vocabulary_size=vocabulary_size)
+    return sum(one.numel() for one in built.parameters())
 
 
 def train(config: "Config", variant: str, seed: int) -> dict[str, Any]:
     """Train a cell and what it starts from; what the run tells of itself."""
-    if variant in REWARDS and not (config.folder / f"glied-{seed}" / history.RESULT).exists():
+    rewarded = bool(config.spec.variants[variant].reward)
+    if rewarded and not (config.folder / f"glied-{seed}" / history.RESULT).exists():
         train(config, "glied", seed)
     settings = job(config, variant, seed)
     task: CaptionerTask | ScstTask
-    if variant in REWARDS:
+    if rewarded:
         task = train_scst.build_task(settings)
         task.check()
     else:
-        task = train_captioner.build_task(settings)
+        task = xe_task(config, variant, seed)
     train_here(task, settings.trainer)
-    return told(settings.trainer, rewarded=variant in REWARDS)
+    return told(settings.trainer, rewarded=rewarded)
 
 
 def told(trainer: TrainerConfig, *, rewarded: bool) -> dict[str, Any]:
@@ -197,60 +214,29 @@ def told(trainer: TrainerConfig, *, rewarded: bool) -> dict[str, Any]:
     return {"figures": numbers, "curve": [] if rewarded else curve}
 
 
-# ---- figures
+# ---- captions
 
 
-def captions(config: "Config", variant: str, seed: int) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """The caption of each test scene, and its references."""
-    folder = config.folder / f"{variant}-{seed}"
-    captioner = Captioner.load(str(folder / "best"), DecodingConfig(beam_size=1, max_length=MAX_LENGTH))
+def captions(config: "Config", variant: str, seed: int) -> tuple[dict[int, Captions], References]:
+    """The captions of the test images by number of beams, and the references.
+
+    Raises:
+        UsageError: the captioner was trained on regions of another extractor than those of the test images.
+    """
     settings = job(config, variant, seed)
-    build = train_scst.build_task if variant in REWARDS else train_captioner.build_task
+    build = train_scst.build_task if config.spec.variants[variant].reward else train_captioner.build_task
+    best = str(config.folder / f"{variant}-{seed}" / "best")
+    captioners = {
+        beam: Captioner.load(best, DecodingConfig(beam_size=beam, max_length=MAX_LENGTH))
+        for beam in dict.fromkeys((1, config.spec.beam or 1))
+    }
     test = CaptionedRegions(features=config.features, captions=storage.join(config.scenes, "captions.json"))
+    check_trained_on(best, captioners[1].extractor, test.extractor, test.features, ", or delete the run")
     limit = SHORT_IMAGES if config.short else None
     names = [test.name(image_id) for image_id in features.image_ids(config.features)[:limit]]
-    images = test_images(test, build(settings).predictor, captioner.attribute_count, limit)
-    said = dict(zip(names, captions_of(captioner, images), strict=True))
-    return said, {name: test.references[name] for name in names}
-
-
-def figures(config: "Config", said: Mapping[str, str], references: Mapping[str, list[str]]) -> dict[str, Any]:
-    """All that is measured of captions, by image; without a CLIP or judge their columns are missing."""
-    scores = score(
-        tokenized(said, references), ["CIDEr", "BLEU"] if config.short else ["CIDEr", "BLEU", "METEOR"]
-    )
-    found: dict[str, Any] = {name: scores.values.get(name) for name in ("CIDEr", "BLEU-4", "METEOR")}
-    for name, uri in (("clip", config.clip), ("judge", f"{config.judge}/best")):
-        if _digest(uri) is not None:
-            values = _clip(uri, storage.join(config.scenes, "images"))(said).values
-            found |= {f"{name} {figure}": values[figure] for figure in CLIP_FIGURES}
-            if name == "clip" and "p(grammatical)" in values:
-                found["p(grammatical)"] = values["p(grammatical)"]
-    return found | scene_figures(config.scenes, said) | plain_figures(list(said.values()))
-
-
-@cache
-def _clip(uri: str, images: str) -> ClipMetrics:
-    """One for all cells: it encodes the images once."""
-    return ClipMetrics(ClipConfig(checkpoint=uri), images)
-
-
-def scene_figures(scenes: str, said: Mapping[str, str]) -> dict[str, float]:
-    """Recall of FineCapEval's phrases and precision of what is named, x 100."""
-    rows = [row for row in load_annotations(storage.join(scenes, "finecapeval.csv")) if row.image in said]
-    found = {}
-    for criterion, by_image in word_recall(said, rows).items():
-        found[f"recall {criterion}"] = 100 * sum(by_image.values()) / max(1, len(by_image))
-    lines = storage.read_bytes(storage.join(scenes, "annotations.jsonl")).decode().splitlines()
-    annotated = {line["file_name"]: line for line in map(json.loads, lines)}
-    return found | {f"precision {name}": value for name, value in precision(said, annotated).items()}
-
-
-def plain_figures(texts: list[str]) -> dict[str, float]:
-    """Of the captions by themselves; "cut" is the share that is as long as a caption may be."""
-    shape = diversity(texts)
-    return {
-        "repeated bigrams": shape.get("repeats-2", 0.0),
-        "length": shape.get("length", 0.0),
-        "cut": 100 * sum(len(tokenize(text)) >= MAX_LENGTH for text in texts) / len(texts),
+    images = test_images(test, build(settings).predictor, captioners[1].attribute_count, limit)
+    said = {
+        beam: dict(zip(names, captions_of(captioner, images), strict=True))
+        for beam, captioner in captioners.items()
     }
+    return said, {name: test.references[name] for name in names}

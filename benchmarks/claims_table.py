@@ -1,82 +1,21 @@
 """What the cells of benchmarks/claims.py say together: means, spreads, and a verdict on each claim.
 
-A cell is {"variant", "seed", "figures": {name: value}, ...}. Plain Python.
+A cell is {"variant", "seed", "figures": {name: value}, "by_image": {name: values}, ...}, the last with some
+figures only. Needs no torch.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+
+from benchmarks.claims_worlds import Claim, World
+from glied.evaluation.bootstrap import paired_bootstrap
 
 Cell = Mapping[str, Any]
 
 SEEDS = 3
 """How many a verdict needs."""
-NAMES = {
-    "base": "Base, XE",
-    "base_wide": "Base with GLIED's parameters, XE",
-    "glied": "GLIED, XE",
-    "no_visual_distilling": "GLIED without visual distilling, XE",
-    "no_attribute_distilling": "GLIED without attribute distilling, XE",
-    "no_pivot": "GLIED without pivot, XE",
-    "no_local_distilling": "GLIED without local distilling, XE",
-    "vision_only": "GLIED, vision only, XE",
-    "attributes_only": "GLIED, attributes only, XE",
-    "cider": "GLIED, CIDEr",
-    "clip_s": "GLIED, CLIP-S",
-    "ref_clip_s": "GLIED, RefCLIP-S",
-    "cider_clip_s": "GLIED, CIDEr + CLIP-S",
-    "clip_s_grammar": "GLIED, CLIP-S + grammar",
-}
-"""Rows of the table by variant."""
-FIGURES = (
-    "parameters, millions",
-    *("CIDEr", "BLEU-4", "METEOR"),
-    *("clip CLIP-S", "clip R@1", "clip R@5", "clip R@10"),
-    *("judge CLIP-S", "judge R@1", "judge R@5", "judge R@10"),
-    *("recall background", "recall object", "recall relation"),
-    *("precision objects", "precision colors", "precision relations"),
-    *("repeated bigrams", "cut", "p(grammatical)", "length"),
-    *("CIDEr val", "CIDEr val at equal CPU", "CPU minutes"),
-)
-"""Columns of the table; what a cell lacks stays empty."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One variant's figure against another's.
-
-    Attributes:
-        says: the claim.
-        better: variant of which it is claimed.
-        other: variant that it is compared with.
-        figure: which of `FIGURES`.
-        least: how much higher it must be; or with `within`, how much higher it may be.
-        beyond_spread: it must also be higher by more than the seeds of either variant differ.
-        within: the claim is that the difference is small.
-    """
-
-    says: str
-    better: str
-    other: str
-    figure: str
-    least: float
-    beyond_spread: bool = False
-    within: bool = False
-
-
-CLAIMS = (
-    Claim("GLIED is above Base", "glied", "base", "CIDEr", 2, beyond_spread=True),
-    Claim("GLIED is above a Base of its size", "glied", "base_wide", "CIDEr", 2, beyond_spread=True),
-    Claim("The CIDEr reward is above XE", "cider", "glied", "CIDEr", 5),
-    Claim("The CLIP-S reward finds images better than the CIDEr reward", "clip_s", "cider", "judge R@1", 10),
-    Claim("CLIP-S alone makes captions repeat themselves", "clip_s", "glied", "repeated bigrams", 5),
-    Claim(
-        "With grammar they repeat themselves as little as after XE",
-        *("clip_s_grammar", "glied", "repeated bigrams"),
-        1,
-        within=True,
-    ),
-)
 
 
 def values(cells: Sequence[Cell], variant: str, figure: str) -> dict[int, float]:
@@ -104,18 +43,48 @@ def verdict(claim: Claim, cells: Sequence[Cell]) -> dict[str, Any]:
         return told | {"verdict": "not measured", "difference": None, "spread": None}
     one, other = [found[seed] for seed in seeds], [base[seed] for seed in seeds]
     difference, widest = mean(one) - mean(other), max(spread(one), spread(other))
+    told |= {"verdict": _decide(claim, difference, widest)}
+    told |= {"difference": round(difference, 2), "spread": round(widest, 2)}
+    interval = over_images(claim, cells, seeds)
+    return told | ({"interval": interval} if interval else {})
+
+
+def _decide(claim: Claim, difference: float, widest: float) -> str:
+    if claim.compared:
+        higher = "higher" if difference > 0 else "lower"
+        return higher if abs(difference) > widest else "no difference"
     if claim.within:
         shown = difference <= claim.least
     else:
         shown = difference >= claim.least and (difference > widest or not claim.beyond_spread)
-    numbers = {"difference": round(difference, 2), "spread": round(widest, 2)}
-    return told | {"verdict": "shown" if shown else "not shown", **numbers}
+    return "shown" if shown else "not shown"
 
 
 def _needs(claim: Claim) -> str:
+    if claim.compared:
+        return f"{claim.figure}: a comparison, by more than the spread"
     if claim.within:
         return f"{claim.figure}: at most {claim.least:g} above"
     return f"{claim.figure}: {claim.least:g} above" + ", and more than the spread" * claim.beyond_spread
+
+
+def over_images(claim: Claim, cells: Sequence[Cell], seeds: Sequence[int]) -> list[float] | None:
+    """The 95 % interval of a claim's difference over other draws of the test images, or None.
+
+    It is a paired bootstrap of the images' means over the seeds; none where a cell has no values by image.
+    """
+    means = []
+    for variant in (claim.other, claim.better):
+        rows = [
+            cell.get("by_image", {}).get(claim.figure)
+            for cell in cells
+            if cell["variant"] == variant and cell["seed"] in seeds
+        ]
+        if None in rows:
+            return None
+        means.append(np.mean(rows, axis=0))
+    drawn = paired_bootstrap(*means)
+    return [round(drawn.low, 2), round(drawn.high, 2)]
 
 
 def with_equal_cpu(cells: Sequence[Cell]) -> list[Cell]:
@@ -137,13 +106,13 @@ def _at_budget(cell: Cell, budget: float) -> Cell:
     return {**cell, "figures": {**cell["figures"], **best}}
 
 
-def table(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+def table(cells: Sequence[Cell], world: World) -> list[dict[str, Any]]:
     """A row for each variant that has cells: how many, and of each figure mean and spread."""
     cells, rows = with_equal_cpu(cells), []
-    for variant, name in NAMES.items():
+    for variant, known in world.variants.items():
         seeds = sum(cell["variant"] == variant for cell in cells)
-        row: dict[str, Any] = {"variant": name, "seeds": seeds}
-        for figure in FIGURES:
+        row: dict[str, Any] = {"variant": known.name, "seeds": seeds}
+        for figure in world.figures:
             numbers = list(values(cells, variant, figure).values())
             if numbers:
                 row[figure], row[f"{figure} spread"] = round(mean(numbers), 2), round(spread(numbers), 2)
@@ -152,40 +121,51 @@ def table(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     return rows
 
 
-def missing(cells: Sequence[Cell]) -> list[str]:
+def missing(cells: Sequence[Cell], world: World) -> list[str]:
     """The cells that are not there, variant by variant."""
     there = {(cell["variant"], cell["seed"]) for cell in cells}
-    return [f"{variant}-{seed}" for variant in NAMES for seed in range(SEEDS) if (variant, seed) not in there]
+    every = [(variant, seed) for variant in world.variants for seed in range(SEEDS)]
+    return [f"{variant}-{seed}" for variant, seed in every if (variant, seed) not in there]
 
 
-def report(cells: Sequence[Cell]) -> dict[str, Any]:
+def report(cells: Sequence[Cell], world: World) -> dict[str, Any]:
     """All of it, in the form that jobs/report.py reads as a table."""
     machines = sorted({cell["machine"] for cell in cells})
     dates = sorted({cell["date"] for cell in cells})
-    note = f"{len(cells)} of {len(NAMES) * SEEDS} cells"
+    note = f"{len(cells)} of {len(world.variants) * SEEDS} cells"
     if cells:
         note += f"; {'; '.join(machines)}; {dates[0]} to {dates[-1]}"
     return {
-        "title": "The papers' claims on the demo world",
+        "title": world.title,
         "note": note,
-        "rows": table(cells),
-        "claims": [verdict(claim, cells) for claim in CLAIMS],
-        "missing": missing(cells),
+        "rows": table(cells, world),
+        "claims": [verdict(claim, cells) for claim in world.claims],
+        "missing": missing(cells, world),
     }
 
 
-def markdown(told: Mapping[str, Any]) -> str:
+def markdown(told: Mapping[str, Any], world: World) -> str:
     """The report for people: verdicts, then each variant's mean and, behind it, the spread over its seeds."""
-    lines = [f"**{told['title']}.** {told['note']}.", "", "| claim | needs | difference | spread | verdict |"]
-    lines.append("|---|---|---|---|---|")
-    for one in told["claims"]:
-        numbers = ("" if one[key] is None else f"{one[key]:g}" for key in ("difference", "spread"))
-        seeds = f" ({one['seeds']} of {SEEDS} seeds)" if one["verdict"] == "not measured" else ""
-        lines.append(f"| {one['claim']} | {one['needs']} | {' | '.join(numbers)} | {one['verdict']}{seeds} |")
-    figures = [figure for figure in FIGURES if any(figure in row for row in told["rows"])]
+    head, *claims = verdict_rows(told["claims"])
+    lines = [f"**{told['title']}.** {told['note']}.", "", head, "|---" * (head.count("|") - 1) + "|", *claims]
+    figures = [figure for figure in world.figures if any(figure in row for row in told["rows"])]
     if told["rows"]:
         lines += ["", f"| | seeds | {' | '.join(figures)} |", "|---" * (2 + len(figures)) + "|"]
     for row in told["rows"]:
         shown = (f"{row[f]:g} ± {row[f'{f} spread']:g}" if f in row else "" for f in figures)
         lines.append(f"| {row['variant']} | {row['seeds']} | {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
+
+
+def verdict_rows(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The table of verdicts, its head first; with a column for intervals if there are any."""
+    bounded = any("interval" in one for one in verdicts)
+    rows = [["claim", "needs", "difference", *["95 % over images"] * bounded, "spread", "verdict"]]
+    for one in verdicts:
+        difference, widest = ("" if one[key] is None else f"{one[key]:g}" for key in ("difference", "spread"))
+        interval = " to ".join(f"{bound:g}" for bound in one.get("interval", ()))
+        seeds = f" ({one['seeds']} of {SEEDS} seeds)" if one["verdict"] == "not measured" else ""
+        rows.append(
+            [one["claim"], one["needs"], difference, *[interval] * bounded, widest, one["verdict"] + seeds]
+        )
+    return [f"| {' | '.join(row)} |" for row in rows]

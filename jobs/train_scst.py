@@ -17,6 +17,7 @@ from glied import checkpoint
 from glied.captioner.config import DecodingConfig
 from glied.config import parse, run
 from glied.datasets.captioned import RewardedRegions
+from glied.errors import UsageError
 from glied.rewards.config import RewardConfig
 from glied.training.config import TrainerConfig
 from glied.training.scst import SamplingConfig, ScstTask
@@ -43,6 +44,13 @@ class Config:
     """What is sampled, and the baseline."""
     decoding: DecodingConfig = field(default_factory=lambda: DecodingConfig(beam_size=1))
     """How validation captions are searched."""
+    region_dropout: float = 0.0
+    """Share of an image's regions that a training step does not see, against learning by heart."""
+
+    def __post_init__(self) -> None:
+        """Refuse values without meaning."""
+        if not 0 <= self.region_dropout < 1:
+            raise UsageError(f"region_dropout: {self.region_dropout} is not in [0, 1)")
 
 
 def build_task(config: Config) -> ScstTask:
@@ -56,6 +64,7 @@ def build_task(config: Config) -> ScstTask:
         reward=config.reward,
         sampling=config.sampling,
         decoding=config.decoding,
+        region_dropout=config.region_dropout,
     )
 
 

@@ -13,7 +13,7 @@ import copy
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, cast
@@ -38,7 +38,7 @@ from glied.rewards.advantage import greedy_advantage, leave_one_out_advantage
 from glied.rewards.config import RewardConfig
 from glied.rewards.loading import RewardLoader
 from glied.rewards.reward import Captions, Rewards, WeightedSum
-from glied.training.captioner import SHOWN, TopWords, read_images
+from glied.training.captioner import SHOWN, TopWords, read_images, thin_out
 from glied.training.history import Sample
 from glied.training.losses import entropy, self_critical_loss
 from glied.training.task import WEIGHT, Row, Split
@@ -58,6 +58,9 @@ class SamplingConfig:
     """Most words of a caption; it is cut there."""
     baseline: Baseline = "greedy"
     """What rewards are compared with: the image's greedy caption, or the mean of its other samples."""
+    dropout: bool = False
+    """Score the samples with the captioner's dropout, against learning few training images by heart. The
+    distribution is then a little different from the one that was drawn from."""
 
     def __post_init__(self) -> None:
         """Refuse values without meaning."""
@@ -125,6 +128,8 @@ class ScstTask(Light):
     reward: RewardConfig
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     decoding: DecodingConfig = field(default_factory=lambda: DecodingConfig(beam_size=1))
+    region_dropout: float = 0.0
+    """Share of an image's regions that a training step does not see."""
     name: str = "scst"
 
     @cached_property
@@ -205,17 +210,20 @@ class ScstTask(Light):
         captioner = self.captioner
         count = captioner.attribute_count if captioner.model.config.reads_attributes else 0
         known = self._known_words[training]
-        images = read_images(present, self.predictor, captioner.vocabulary, count, known)
+        regions, *words = read_images(present, self.predictor, captioner.vocabulary, count, known)
         seeds = torch.randint(2**62, (len(present),), generator=generator).tolist()
-        return ImageBatch([data.name(row["id"]) for row in present], *images, seeds)
+        if training and self.region_dropout:
+            regions = thin_out(regions, self.region_dropout, generator)
+        return ImageBatch([data.name(row["id"]) for row in present], regions, *words, seeds)
 
     def loss(self, model: nn.Module, batch: ImageBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
         """The self-critical loss of a batch's samples; logs rewards, figures of the samples, seconds."""
         clock = _Clock()
         with without_dropout(model):
             drawn = self.draw(cast(CaptioningModel, getattr(model, "module", model)), batch)
-            clock.lap("draw")
-            device = batch.regions.features.device
+        clock.lap("draw")
+        device = batch.regions.features.device
+        with nullcontext() if self.sampling.dropout else without_dropout(model):
             inputs, targets = (t.to(device) for t in sample_tensors(drawn.samples, self.sampling.samples))
             mask = targets != PAD
             logits = model(batch.regions, batch.attributes, batch.attribute_mask, inputs, mask)  # [M, V]

@@ -1,5 +1,6 @@
 """The claims: the arithmetic of verdicts, and cells from training to figures on a world of a few scenes."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -9,8 +10,9 @@ import pytest
 import torch
 
 from benchmarks import claims
-from benchmarks.claims_cells import check_judge, wide_base
-from benchmarks.claims_table import CLAIMS, NAMES, markdown, missing, report, table, verdict
+from benchmarks.claims_cells import check_judge, equal_size, job, parameters
+from benchmarks.claims_table import markdown, missing, report, table, verdict
+from benchmarks.claims_worlds import DEMO, PHOTOGRAPHS, WORLDS
 from glied.datasets import features
 from glied.datasets.coco import load_captions
 from glied.errors import UsageError
@@ -25,7 +27,8 @@ from tests.jobs.here import load_config
 from tests.rewards.test_clip import TINY
 from tests.training.rewarded import one_region
 
-HIGHER, PRESERVED = CLAIMS[0], CLAIMS[-1]
+HIGHER, PRESERVED = DEMO.claims[0], DEMO.claims[-1]
+COMPARED = PHOTOGRAPHS.claims[-1]
 
 
 def cells(variant: str, *values: float, figure: str = "CIDEr") -> list[dict]:
@@ -62,22 +65,46 @@ def test_a_claim_of_no_rise_is_refuted_by_a_rise_alone():
     assert judged(PRESERVED, cells("clip_s_grammar", 1, 1, 1, figure=figure), xe) == "shown"
 
 
+def test_a_comparison_says_which_is_higher_beyond_the_spread():
+    ct = cells("ct", 50, 51, 52)
+    assert judged(COMPARED, cells("glied", 53, 54, 54), ct) == "higher"
+    assert judged(COMPARED, cells("glied", 52, 52, 53), ct) == "no difference", "1.3 above, the spread is 2"
+    assert judged(COMPARED, cells("glied", 47, 48, 48), ct) == "lower"
+
+
+def test_a_verdict_has_the_interval_over_images_where_all_cells_know_them():
+    base, glied = cells("base", 100, 101, 102), cells("glied", 104, 105, 104)
+    assert "interval" not in verdict(HIGHER, [*base, *glied])
+    for cell in base:
+        cell["by_image"] = {"CIDEr": [90.0, 100.0, 110.0, 100.0]}
+    assert "interval" not in verdict(HIGHER, [*base, *glied])
+    for cell, more in zip(glied, (3.0, 4.0, 5.0), strict=True):
+        cell["by_image"] = {"CIDEr": [90.0 + more, 100.0 + more, 110.0 + more, 100.0 + more]}
+    assert verdict(HIGHER, [*base, *glied])["interval"] == [4, 4], "each image is 4 above on average"
+    glied[0]["by_image"] = {"CIDEr": [90.0, 100.0, 110.0, 142.0]}
+    low, high = verdict(HIGHER, [*base, *glied])["interval"]
+    assert low < 6 < high
+    shown = markdown(report([*base, *glied], DEMO), DEMO)
+    assert "| difference | 95 % over images | spread |" in shown
+    assert f"| {low:g} to {high:g} |" in shown
+
+
 def test_equal_cpu_is_that_of_the_cheapest_of_the_seed():
     two = cells("base", 1) + cells("glied", 1)
     for cell, minutes in zip(two, (4, 8), strict=True):
         points = [{"cpu_minutes": minutes * part / 4, "cider": 10.0 * minutes + part} for part in range(1, 5)]
         cell["curve"] = points
-    rows = table(two)
+    rows = table(two, DEMO)
     assert [row["CIDEr val at equal CPU"] for row in rows] == [44, 82]
 
 
 def test_report_says_what_is_missing(tmp_path):
     found = cells("glied", 104, 105, 106)
-    told = report(found)
+    told = report(found, DEMO)
     assert told["note"].startswith("3 of 42 cells; m; 2026-01-01")
-    assert len(told["missing"]) == len(missing(found)) == 39
-    assert "| GLIED, XE | 3 | 105 ± 2 |" in markdown(told)
-    assert "not measured (0 of 3 seeds)" in markdown(told)
+    assert len(told["missing"]) == len(missing(found, DEMO)) == 39
+    assert "| GLIED, XE | 3 | 105 ± 2 |" in markdown(told, DEMO)
+    assert "not measured (0 of 3 seeds)" in markdown(told, DEMO)
     (tmp_path / "claims.json").write_text(json.dumps(told))
     assert read_table(str(tmp_path / "claims.json")).labels == ["GLIED, XE"]
 
@@ -90,7 +117,7 @@ def test_without_options_prints_what_is_there(tmp_path, monkeypatch, capsys):
     assert "nothing is shown or refuted" in printed
     last = json.loads(printed.splitlines()[-1])
     assert {one["verdict"] for one in last["claims"]} == {"not measured"}
-    assert len(last["missing"]) == 3 * len(NAMES)
+    assert len(last["missing"]) == 3 * len(DEMO.variants)
     assert json.loads((tmp_path / "out.json").read_text()) == last
 
 
@@ -106,19 +133,64 @@ def test_a_judge_that_is_missing_or_unfit_is_refused(tmp_path):
     check_judge(str(tmp_path))
 
 
-def test_the_wide_base_has_the_parameters_of_glied():
-    assert wide_base("demo") > load_config(train_captioner, "captioner/base_demo.yaml").model.width
+@pytest.mark.parametrize(
+    ("world", "feature_size", "vocabulary_size", "sized"),
+    [
+        ("demo", 256, 210, {"base_wide"}),
+        ("photographs", 352, 2543, {"base_wide", "up_down", "ct"}),
+        ("photographs", 1472, 2543, {"base_wide", "up_down", "ct"}),
+    ],
+)
+def test_models_of_equal_size_have_the_parameters_of_glied(world, feature_size, vocabulary_size, sized):
+    config = claims.Config(world=world, full=True)
+    shape = {"feature_size": feature_size, "vocabulary_size": vocabulary_size}
+    glied, settings = job(config, "glied", 0).model, WORLDS[world].variants
+    assert {variant for variant, one in settings.items() if one.sized} == sized
+    for variant in sized:
+        model = equal_size(job(config, variant, 0).model, settings[variant].sized, glied, **shape)
+        assert abs(parameters(model, **shape) / parameters(glied, **shape) - 1) < 0.03, variant
+
+
+def test_variants_differ_from_glied_in_the_model_alone():
+    for name, spec in WORLDS.items():
+        config = claims.Config(world=name, full=True)
+        glied = job(config, "glied", 1)
+        for variant in (variant for variant, one in spec.variants.items() if not one.reward):
+            other = job(config, variant, 1)
+            assert other.trainer.output == f"{spec.runs}/{variant}-1"
+            trainer = dataclasses.replace(other.trainer, output=glied.trainer.output)
+            assert dataclasses.replace(other, model=glied.model, trainer=trainer) == glied, variant
+
+
+def test_the_short_form_warms_up_within_its_steps():
+    for name, spec in WORLDS.items():
+        for variant in spec.variants:
+            trainer = job(claims.Config(world=name, short=True), variant, 0).trainer
+            assert trainer.warmup_steps <= trainer.max_steps, variant
+
+
+def test_committed_cells_of_the_demo_world_are_those_of_its_recipe():
+    """Except for digests and what they do not name: --full would train a cell of another recipe anew."""
+    config = claims.Config(full=True)
+    for variant in DEMO.variants:
+        stored = json.loads((config.cells / f"{variant}-0.json").read_text())["recipe"]
+        trainer = dataclasses.asdict(job(config, variant, 0).trainer)
+        stored = {key: value for key, value in stored.items() if key in trainer}
+        assert stored.keys() >= {"epochs", "max_steps", "batch_size", "learning_rate"}
+        assert stored == {key: trainer[key] for key in stored}
 
 
 def test_bad_options_are_named():
     with pytest.raises(UsageError, match="variants: 'best' is none of base"):
         claims.Config(variants=("best",))
+    with pytest.raises(UsageError, match=r"variants: 'no_pivot' is none of base, .*ct, cider"):
+        claims.Config(world="photographs", variants=("no_pivot",))
     with pytest.raises(UsageError, match="exclude each other"):
         claims.Config(full=True, short=True)
 
 
 @pytest.fixture
-def world(tmp_path, monkeypatch) -> Path:
+def few_scenes(tmp_path, monkeypatch) -> Path:
     """Few scenes with random features, an attribute predictor, a random CLIP that rewards and judges."""
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)
@@ -143,7 +215,7 @@ def world(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_short_form_trains_measures_and_is_not_done_twice(world, monkeypatch, capsys):
+def test_short_form_trains_measures_and_is_not_done_twice(few_scenes, monkeypatch, capsys):
     options = ["--configs=tiny", "--scenes=data/scenes_tiny/test", "--features=runs/features_tiny/test"]
     monkeypatch.setattr(sys, "argv", ["claims.py", "--short", "--clip=runs/grammar", *options])
     assert claims.main() == 0
@@ -154,7 +226,7 @@ def test_short_form_trains_measures_and_is_not_done_twice(world, monkeypatch, ca
         assert measured >= {"CIDEr", "BLEU-4", "clip R@1", "judge R@10", "judge CLIP-S", "p(grammatical)"}
         assert measured >= {"recall object", "repeated bigrams", "cut", "length", "CPU minutes"}
         assert row["CPU minutes"] >= 0
-    results = world / "runs" / "claims" / "short" / "results"
+    results = few_scenes / "runs" / "claims" / "short" / "results"
     cell = json.loads((results / "cider-0.json").read_text())
     assert (cell["recipe"]["max_steps"], cell["test_images"]) == (2, 6)
     assert cell["recipe"]["judge"]
@@ -164,3 +236,42 @@ def test_short_form_trains_measures_and_is_not_done_twice(world, monkeypatch, ca
     marked.write_text(json.dumps(json.loads(marked.read_text()) | {"date": "kept"}))
     assert claims.main() == 0
     assert json.loads(marked.read_text())["date"] == "kept", "done cells are left alone"
+
+
+def test_photographs_are_measured_without_what_only_scenes_have(few_scenes, monkeypatch, capsys):
+    tiny = {"captioner": "captioner/glied_tiny.yaml", "reward": "scst/cider_tiny.yaml"}
+    monkeypatch.setitem(WORLDS, "photographs", dataclasses.replace(PHOTOGRAPHS, **tiny, images="images"))
+    options = ["--scenes=data/scenes_tiny/test", "--features=runs/features_tiny/test"]
+    command = ["claims.py", "--short", "--world=photographs", *options]
+    monkeypatch.setattr(sys, "argv", command)
+    assert claims.main() == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    names = [
+        "Base with GLIED's parameters, XE",
+        "GLIED, XE",
+        "CT with GLIED's parameters, XE",
+        "GLIED, CIDEr",
+    ]
+    assert [row["variant"] for row in told["rows"]] == names
+    for row in told["rows"]:
+        assert row.keys() >= {"CIDEr", "ROUGE-L", "CIDEr, beam 5", "BLEU-4, beam 5", "repeated bigrams"}
+        assert not row.keys() & {"judge R@1", "METEOR", "recall object", "precision objects"}
+    results = few_scenes / "runs" / "photographs" / "claims" / "short" / "results"
+    cell = json.loads((results / "ct-0.json").read_text())
+    assert len(cell["by_image"]["CIDEr"]) == cell["test_images"] == 6
+    assert sum(cell["by_image"]["CIDEr"]) / 6 == pytest.approx(cell["figures"]["CIDEr"], abs=0.01)
+    assert cell["recipe"]["decoding"].startswith("greedy and beam 5")
+    assert cell["recipe"]["regions"] == "toy"
+
+    monkeypatch.setattr(sys, "argv", [*command, "--judge=runs/judge"])
+    assert claims.main() == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert all("judge R@1" in row for row in told["rows"]), "measured again with the judge"
+
+    (results / "glied-0.json").unlink()
+    store = few_scenes / "runs" / "features_tiny" / "test"
+    table = features.write([one_region(np.ones(8))], ["images/0.jpg"], fingerprint={"weights": "other"})
+    (store / "part.parquet").write_bytes(features.parquet_bytes(table))
+    monkeypatch.setattr(sys, "argv", [*command, "--variants", "glied"])
+    with pytest.raises(UsageError, match=r"glied-0/best was trained on other regions .* or delete the run"):
+        claims.main()

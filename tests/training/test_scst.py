@@ -182,6 +182,30 @@ def test_rescoring_has_the_dropout_mode_of_sampling_and_training_goes_on(world: 
     assert losses[0] == losses[1], "dropout would differ"
 
 
+def test_scoring_may_keep_the_dropout_while_samples_are_drawn_without(world: Path) -> None:
+    task = make_task(world)
+    kept = dataclasses.replace(task, sampling=dataclasses.replace(task.sampling, dropout=True))
+    model, batch = kept.build().train(), make_batch(kept)
+    losses, rewards = [], []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        loss, figures = kept.loss(model, batch)
+        losses.append(loss.item())
+        rewards.append(figures["reward"])
+        assert model.training
+    assert losses[0] != losses[1]
+    assert rewards[0] == rewards[1] == task.loss(model, batch)[1]["reward"]
+
+
+def test_training_images_lose_regions_and_validation_images_none(world: Path) -> None:
+    task = dataclasses.replace(make_task(world), region_dropout=0.5)
+    rows = [row for uri in task.data("train") for row in pq.read_table(uri).to_pylist()]
+    whole = make_batch(make_task(world)).regions.mask.sum(dim=1)
+    assert make_batch(task).regions.mask.sum(dim=1).equal((whole / 2).ceil().long())
+    unseen = task.collate(rows, training=False, generator=steps.generator("collate", 0))
+    assert unseen.regions.mask.sum(dim=1).equal(whole)
+
+
 def test_sample_tensors_by_hand() -> None:
     samples = [
         Hypothesis((7, 8), -1.0),

@@ -150,10 +150,12 @@ def test_a_store_of_copies_is_of_the_same_extractor_and_other_features(photos, t
         assert job.fingerprint.get("copy", {}).get("seed") == (config.copy and config.copy.seed)
         stores.append(features.FeatureStore(str(tmp_path / name)))
     features.check_same_extractor([str(tmp_path / name) for name in ("plain", "one", "two")])
-    plain, one, two = (store["turned.jpg"] for store in stores)
-    assert one.width < plain.width or one.height < plain.height
-    assert not np.array_equal(one.features, plain.features)
-    assert not np.array_equal(one.features, two.features)
+    turned, cut = stores[0]["turned.jpg"], stores[1]["turned.jpg"]
+    assert cut.width < turned.width or cut.height < turned.height
+    for a, b in ((0, 1), (1, 2)):  # a plain color looks the same in any copy
+        ids = features.image_ids(str(tmp_path / "plain"))
+        same = [np.array_equal(stores[a][one].features, stores[b][one].features) for one in ids]
+        assert sum(same) < len(ids) / 2
 
 
 def test_fingerprints_hold_what_decides():
