@@ -374,21 +374,40 @@ def test_the_demo_shows_the_photographs_first(
     count, total = len(rows), len(browser.entries)
     assert {row["status"] for row in rows} == {"ok"}
     assert count >= 12
-    assert browser.shown() == list(range(total))
-    kinds = browser.texts("#cards > .run h2, #cards > article .name")
-    assert kinds[: 1 + count] == ["Photographs", *(row["id"] for row in rows)]
-    assert kinds[1 + count] == "Scenes"
+    script = """return [...document.querySelectorAll('#cards > *')].map((one) =>
+        one.dataset.index ?? one.querySelector('h2').textContent)"""
+    indices = list(map(str, range(total)))
+    expected = ["Photographs", *indices[:count], "Scenes", *indices[count:]]
+    assert browser.driver.execute_script(script) == expected
+    assert [entry["id"] for entry in browser.entries[:count]] == [row["id"] for row in rows]
     assert browser.texts("#cards > .run p")[0].startswith(f"{count} images")
     for place, row in enumerate(rows):
         card = f"#cards > article[data-index='{place}']"
         browser.driver.execute_script("document.querySelector(arguments[0]).scrollIntoView()", card)
         browser.wait(f"return document.querySelector(`{card} img`)?.naturalWidth > 100")
         assert browser.one(f"{card} .caption").text == row["caption"]
-    word = browser.one("#cards > article[data-index='0'] .word")
+    word = browser.one(f"{card} .word")
     browser.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", word)
     browser.hover(word)
-    lit = browser.lit("article[data-index='0']")
-    assert lit == places(browser.entries[0]["attention"]["global"]["regions"][0])
+    assert browser.lit(card) == places(browser.entries[count - 1]["attention"]["global"]["regions"][0])
+    assert browser.complaints() == []
+
+
+def test_a_grid_does_not_hide_the_picture(driver: webdriver.Chrome, demo_gallery: Path) -> None:
+    """Cells have no names and no outlines; the large view calls them by row and column."""
+    browser = Browser(driver)
+    browser.open(demo_gallery)
+    chips = browser.texts("#cards > article[data-index='0'] .sees .chip")
+    words = [word for word, _ in browser.entries[0]["attributes"]]
+    assert set(chips) < set(words)
+    assert "a" not in chips
+    browser.one("#cards > article[data-index='0'] .frame").click()
+    assert browser.all("#detail .stage.outlined, #detail .regions-figure") == []
+    browser.hover(browser.one("#detail .word"))
+    first, *_ = browser.entries[0]["attention"]["global"]["regions"][0]
+    row, column = divmod(first - 1, 7)
+    expected = "image" if first == 0 else f"{row + 1}, {column + 1}"
+    assert browser.texts("#detail .meters ol:first-of-type .meter > span:first-child")[0] == expected
     assert browser.complaints() == []
 
 

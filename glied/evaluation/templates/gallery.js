@@ -35,13 +35,25 @@ const number = (value, digits) => value.toFixed(digits).replace("-", "\u2212");
 const DIGITS = { cider: 0, log_probability: 1, clip: 3 };
 
 // A detector names what a region shows; a cell of a grid has no name but its place.
-function regionName(entry, index) {
-  const [x, y, width, height, label] = entry.regions[index];
-  if (label !== "cell") return label;
-  return `row ${Math.round(y / height) + 1}, column ${Math.round(x / width) + 1}`;
-}
 
 const isGrid = (entry) => entry.regions.some((region) => region[4] === "cell");
+
+function regionName(entry, index, [row, column] = ["row ", "column "]) {
+  const [x, y, width, height, label] = entry.regions[index];
+  if (label !== "cell") return label;
+  return `${row}${Math.round(y / height) + 1}, ${column}${Math.round(x / width) + 1}`;
+}
+
+const shortName = (entry, index) => regionName(entry, index, ["", ""]);
+
+// Attributes that half of a run's images have, such as "the", tell nothing of an image.
+const COMMON = RUNS.map((_, number_of_run) => {
+  const own = ENTRIES.filter(({ run, attributes }) => run === number_of_run && attributes.length);
+  const counts = new Map();
+  for (const { attributes } of own)
+    for (const [word] of attributes) counts.set(word, (counts.get(word) || 0) + 1);
+  return new Set([...counts.keys()].filter((word) => counts.get(word) >= own.length / 2));
+});
 
 // What is attended: by a word in the chosen view, or by a region in its grouping.
 
@@ -378,7 +390,7 @@ function sees(view) {
   const { entry } = view;
   const line = make("div", { className: "sees", "aria-hidden": "true" });
   const labels = isGrid(entry)
-    ? entry.attributes.map(([word]) => word).filter((word) => word.length > 2)
+    ? entry.attributes.map(([word]) => word).filter((word) => !COMMON[entry.run].has(word))
     : entry.regions.map((region) => region[4]);
   const still = [...new Set(labels)].map((label) => chip(label, null, ""));
   const show = (found) => {
@@ -408,7 +420,8 @@ function fill(card) {
   );
   open.addEventListener("click", () => openDetail(entry, card));
   if (view.stage) {
-    const outline = (on) => view.stage.element.classList.toggle("outlined", on || $("boxes").checked);
+    const outline = (on) =>
+      view.stage.element.classList.toggle("outlined", (on && !isGrid(entry)) || $("boxes").checked);
     open.addEventListener("pointerenter", () => outline(true));
     open.addEventListener("pointerleave", () => outline(false));
     outline(false);
@@ -616,7 +629,7 @@ function showDetail(entry, pinned = null) {
   );
   if (view.stage)
     for (const [index, box] of view.stage.boxes.entries()) view.follow(box, { kind: "region", index });
-  if (view.stage) view.stage.element.classList.toggle("outlined", true);
+  if (view.stage) view.stage.element.classList.toggle("outlined", !isGrid(entry)); // a grid hides the picture
   const said = entry.status === "ok" ? [view.caption()] : [fault(entry)];
   const left = make(
     "div",
@@ -689,14 +702,14 @@ function attentionPanel(view) {
       : grouped
         ? `\u201c${found.name}\u201d is grouped with`
         : `\u201c${found.name}\u201d, probability ${number(found.probability, 2)}, looked at`;
-    regionsTitle.textContent = found ? "Regions" : "";
+    regionsTitle.textContent = found ? (isGrid(entry) ? "Cells, by row and column" : "Regions") : "";
     attributesTitle.textContent =
       !found || grouped
         ? ""
         : found.pivot
           ? `Attributes that go with \u201c${found.pivot}\u201d`
           : "Attributes";
-    regions.replaceChildren(...list(found ? found.regions : [], (index) => regionName(entry, index)));
+    regions.replaceChildren(...list(found ? found.regions : [], (index) => shortName(entry, index)));
     attributes.replaceChildren(...list(found ? found.attributes : [], (index) => entry.attributes[index][0]));
   };
   view.listeners.push(show);
