@@ -14,10 +14,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: install
+	$(BIN)/python jobs/caption_dataset.py --config configs/caption/photographs.yaml --input.uri docs/images/photographs --output.uri demo/photographs
 	$(BIN)/python jobs/make_scenes.py --out demo/scenes --split test --count 200
 	$(BIN)/python jobs/caption_dataset.py --config configs/caption/demo.yaml --input.uri demo/scenes/images --output.uri demo/captions
 	$(BIN)/python jobs/evaluate.py --captions demo/captions --references demo/scenes/captions.json --out demo/results.json
-	$(BIN)/python jobs/gallery.py --run demo/captions --references demo/scenes/captions.json --out demo/gallery.html
+	$(BIN)/python jobs/gallery.py --run demo/photographs demo/captions --names Photographs Scenes --references demo/scenes/captions.json --out demo/gallery.html
 
 test: install
 	sh tests/install_browser.sh

@@ -1,10 +1,11 @@
 """Caption image files, without a cluster; the code and the captions are those of the bulk job.
 
 .venv/bin/python jobs/caption_image.py photo.jpg another.png
-.venv/bin/python jobs/caption_image.py photo.jpg --config configs/caption/demo.yaml --decoding.beam_size 5
+.venv/bin/python jobs/caption_image.py scene.jpg --config configs/caption/demo.yaml --decoding.beam_size 5
 
-Prints one line per image, "file: caption". The config is configs/caption/demo.yaml of the repository unless
---config names another; its input and output are not used.
+Prints one line per image, "file: caption". The config is configs/caption/photographs.yaml of the repository
+unless --config names another, such as configs/caption/demo.yaml for the scenes of the demo world; its input
+and output are not used.
 
 Exit code 0: every image has its caption. 1: an image has none; the reason is on stderr. 2: bad usage or
 config, or a file is missing.
@@ -16,13 +17,14 @@ from pathlib import Path
 import pyarrow as pa
 
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, fetch_stage
+from glied.bulk.chunks import Stage
 from glied.bulk.manifest import planned
 from glied.bulk.sinks import OK
 from glied.bulk.sources.listing import absolute
 from glied.config import parse, run, split_arguments
 from glied.errors import UsageError
 
-DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "caption" / "demo.yaml"
+DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "caption" / "photographs.yaml"
 
 
 def check(files: list[str]) -> None:
@@ -40,6 +42,22 @@ def chunk(files: list[str]) -> pa.Table:
     return planned(id=files, uri=[absolute(file) for file in files], size=sizes)
 
 
+def stage(config: CaptionDatasetConfig) -> Stage:
+    """The captioning stage, on as many threads as a worker of the bulk job has.
+
+    More threads only wait for each other: a batch of one image is many small operations.
+
+    Raises:
+        UsageError: the config finds no regions in files, or its weights are not there.
+    """
+    if config.regions.kind == "precomputed":
+        raise UsageError("regions.kind precomputed finds no regions in files: name a detector in regions")
+    import torch  # it takes seconds, and mistakes on the command line are found before
+
+    torch.set_num_threads(config.resources.worker_threads)
+    return caption_factory(config).build()
+
+
 def main() -> int:
     """Caption the files in their order."""
     files, options = split_arguments(sys.argv[1:], CaptionDatasetConfig)
@@ -47,10 +65,7 @@ def main() -> int:
         options = ["--config", str(DEFAULT_CONFIG), *options]
     config = parse(CaptionDatasetConfig, options, description=__doc__, arguments="FILE...")
     check(files)
-    if config.regions.kind == "precomputed":
-        raise UsageError("regions.kind precomputed finds no regions in files: name a detector in regions")
-    table = caption_factory(config).build()(fetch_stage(config.input, config.resources)(chunk(files)))
-    rows = table.to_pylist()
+    rows = stage(config)(fetch_stage(config.input, config.resources)(chunk(files))).to_pylist()
     for row in rows:
         if row["status"] == OK:
             print(f"{row['id']}: {row['caption']}")

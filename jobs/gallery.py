@@ -1,18 +1,24 @@
-"""Make one self-contained HTML page of a captioned run: captions, scores, and what each word looked at.
+"""Make one self-contained HTML page of captioned runs: captions, scores, and what each word looked at.
 
 .venv/bin/python jobs/gallery.py --run demo/captions --references demo/scenes/captions.json \\
     --out demo/gallery.html
+.venv/bin/python jobs/gallery.py --run demo/photographs demo/captions --names Photographs Scenes \\
+    --references demo/scenes/captions.json --out demo/gallery.html
 .venv/bin/python jobs/gallery.py --run s3://bucket/captions --out worst.html --explain 100 \\
     --explain_order worst
 """
 
-from glied.config import parse, run
+import sys
+
+from glied.config import lists_as_json, parse, run
 from glied.evaluation.gallery import GalleryConfig, make_gallery
+
+LISTS = ("--run", "--names")
 
 
 def main() -> int:
     """Make the page and say what is on it."""
-    config = parse(GalleryConfig, description=__doc__)
+    config = parse(GalleryConfig, lists_as_json(sys.argv[1:], LISTS), description=__doc__)
     report = make_gallery(config)
     for note in report.notes:
         print(f"note: {note}")

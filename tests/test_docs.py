@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from benchmarks import cost
 
@@ -83,3 +84,19 @@ def test_the_scaling_page_has_the_tables_that_its_inputs_give() -> None:
     run = cost.Run(3_600_000, cost.Config(images_per_s=50, unit_size=1000), cost.Measured.load())
     assert (run.units, run.gets, run.gpu_hours) == (3600, 7_200_000, 20)
     assert run.gpu_dollars == pytest.approx(20 * 0.98)
+
+
+def test_each_photograph_of_the_demo_has_author_license_and_source() -> None:
+    folder = ROOT / "docs" / "images" / "photographs"
+    files = sorted(folder.glob("*.jpg"))
+    lines = re.findall(
+        r"^\| `(\S+)` \| (.+?) \| (.+?) \| (.+?) \|$", (folder / "README.md").read_text(), re.MULTILINE
+    )
+    assert [name for name, *_ in lines] == [file.name for file in files]
+    assert {license for _, _, license, _ in lines} <= {"public domain", "CC0 1.0", "CC BY 4.0"}
+    assert len(files) >= 12
+    assert sum(file.stat().st_size for file in files) < 1_500_000
+    for file in files:
+        with Image.open(file) as image:
+            assert max(image.size) <= 640
+            assert not image.getexif()

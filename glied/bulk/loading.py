@@ -35,6 +35,8 @@ from glied.vision.config import RegionsConfig
 from glied.vision.decoding import DecoderPool
 from glied.vision.regions import RegionExtractor, load_extractor
 
+SHIPPED = "glied/weights/"
+"""Where the weights that ship are in the repository."""
 _OTHER_REGIONS = "; --captioner.other_regions true captions all the same"
 
 if TYPE_CHECKING:  # open_clip takes seconds to import
@@ -213,8 +215,18 @@ def check_device(name: str) -> torch.device:
 
 
 def locate(uri: str) -> str:
-    """A relative path that does not exist here is meant from the repository (shipped weights)."""
+    """A relative path that does not exist here is meant from the repository (shipped weights).
+
+    Raises:
+        UsageError: it names weights that ship, and the repository lacks them, too.
+    """
     if not storage.is_local(uri) or Path(uri).is_absolute() or Path(uri).exists():
         return uri
-    shipped = Path(glied.__file__).parent.parent / uri
+    repository = Path(glied.__file__).parent.parent
+    shipped = repository / uri
+    if uri.startswith(SHIPPED) and not shipped.exists():
+        raise UsageError(
+            f"no checkpoint in {uri}: it ships with the repository, but {repository} lacks it. Run the job "
+            "in a clone of the repository, or name other weights in the config"
+        )
     return str(shipped) if shipped.exists() else uri

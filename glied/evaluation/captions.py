@@ -89,18 +89,41 @@ def coco_aliases(uri: str) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     return references, {image.file_name: [image.file_name, str(image.id)] for image in images}
 
 
-def read_references(uri: str, names: Sequence[str]) -> dict[str, list[str]]:
-    """References of the named images (ids of a run, file names or COCO ids as text), from a captions file.
+def find_references(uri: str, names: Sequence[str]) -> dict[str, list[str]]:
+    """References of those of the named images that a captions file knows.
+
+    Args:
+        uri: of the captions file.
+        names: ids of a run, file names or COCO ids as text.
 
     Raises:
-        UsageError: the file is missing or of another form, or does not know one of the images.
+        UsageError: the file is missing or of another form.
     """
     references, aliases = coco_aliases(uri)
     known = _resolved(names, aliases, uri)
-    unknown = [name for name in names if name not in known]
+    return {name: references[known[name]] for name in names if name in known}
+
+
+def read_references(uri: str, names: Sequence[str]) -> dict[str, list[str]]:
+    """References of all the named images, as `find_references`.
+
+    Raises:
+        UsageError: also where the file does not know one of the images.
+    """
+    found = find_references(uri, names)
+    check_found(uri, names, found)
+    return found
+
+
+def check_found(uri: str, names: Sequence[str], found: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a captions file that does not know all of the named images.
+
+    Raises:
+        UsageError: it lacks some.
+    """
+    unknown = [name for name in names if name not in found]
     if unknown:
         raise UsageError(f"{uri} has no references for {len(unknown)} captioned images: {some(unknown)}")
-    return {name: references[known[name]] for name in names}
 
 
 def base_name(image_id: str) -> str:

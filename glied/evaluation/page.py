@@ -4,8 +4,10 @@ The page builds its text from that JSON without markup, and its content security
 the script of the template, so that no caption, id or error can become code.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,9 +22,27 @@ MOST_WEIGHTS = 6
 """Regions and attributes kept of each word's attention, the strongest first."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run on the page.
+
+    Attributes:
+        name: heading of its images, where the page has several runs.
+        total: images of the run, of which the entries may be the first.
+        model: names the weights.
+        missing: what stands in the place of a good image that has no picture.
+    """
+
+    name: str = ""
+    total: int
+    model: str
+    missing: str = ""
+
+
 def entry(
     row: Mapping[str, Any],
     *,
+    run: int = 0,
     references: Sequence[str] = (),
     cider: float | None = None,
     picture: str | None = None,
@@ -32,6 +52,7 @@ def entry(
 
     Args:
         row: of a bulk run, with the columns of `glied.bulk.sinks.CAPTIONS`.
+        run: position of the run among those of the page.
         references: to read beside the caption.
         cider: x 100.
         picture: base64 WebP; without, the page shows a placeholder.
@@ -42,6 +63,7 @@ def entry(
         name: row[name] for name in ("id", "status", "caption", "error_kind", "error", "width", "height")
     }
     return plain | {
+        "run": run,
         "picture": picture,
         "captions": [[one["text"], _rounded(one["log_probability"])] for one in row["captions"] or []],
         "references": list(references),
@@ -57,22 +79,18 @@ def log_probability(row: Mapping[str, Any]) -> float | None:
     return row["captions"][0]["log_probability"] if row["captions"] else None
 
 
-def render(
-    entries: Sequence[Mapping[str, Any]], *, title: str, total: int, model: str, missing: str = ""
-) -> str:
+def render(entries: Sequence[Mapping[str, Any]], *, title: str, runs: Sequence[Run]) -> str:
     """The page.
 
     Args:
-        entries: of `entry`, in the order of the page.
+        entries: of `entry`, in the order of the page: those of the first run, then those of the next.
         title: its heading.
-        total: images of the run, of which the entries may be the first.
-        model: names the weights.
-        missing: what stands in the place of a good image that has no picture.
+        runs: those of the entries.
     """
     used = {
         name: label for name, label in SCORES.items() if any(e["scores"][name] is not None for e in entries)
     }
-    data = {"entries": entries, "scores": used, "total": total, "model": model, "missing": missing}
+    data = {"entries": entries, "scores": used, "runs": [dataclasses.asdict(run) for run in runs]}
     return render_template("gallery", title=title, data=data)
 
 

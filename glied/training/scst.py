@@ -210,11 +210,11 @@ class ScstTask(Light):
         captioner = self.captioner
         count = captioner.attribute_count if captioner.model.config.reads_attributes else 0
         known = self._known_words[training]
-        regions, *words = read_images(present, self.predictor, captioner.vocabulary, count, known)
+        regions, attributes, mask = read_images(present, self.predictor, captioner.vocabulary, count, known)
         seeds = torch.randint(2**62, (len(present),), generator=generator).tolist()
         if training and self.region_dropout:
             regions = thin_out(regions, self.region_dropout, generator)
-        return ImageBatch([data.name(row["id"]) for row in present], regions, *words, seeds)
+        return ImageBatch([data.name(row["id"]) for row in present], regions, attributes, mask, seeds)
 
     def loss(self, model: nn.Module, batch: ImageBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
         """The self-critical loss of a batch's samples; logs rewards, figures of the samples, seconds."""

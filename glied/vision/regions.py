@@ -16,7 +16,7 @@ from torch import Tensor
 
 from glied.errors import UsageError
 from glied.vision.config import RegionsConfig
-from glied.vision.lean import import_torchvision
+from glied.vision.lean import import_timm, import_torchvision
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,8 @@ def load_extractor(config: RegionsConfig) -> RegionExtractor:
         return ClipGrid(scorer, config) if config.kind == "clip_grid" else ClipImages(scorer)
     import_torchvision()  # it is slow to import
     if config.kind == "timm":
+        if not config.compile:
+            import_timm()
         from glied.vision.timm_cells import load_timm
 
         return load_timm(config)

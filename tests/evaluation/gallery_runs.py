@@ -1,6 +1,7 @@
 """A small captioned run with real images and tiny models, and what a page says of it."""
 
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption
 from glied.bulk.chunks import run_here
 from glied.bulk.results import read_rows
 from glied.bulk.sources.fetch import Fetch
-from glied.config import parse
+from glied.config import lists_as_json, parse
+from jobs import gallery
 from tests.bulk.models import model_options
 
 NAMES = [f"{number}.png" for number in range(5)] + ['it\'s a "quote" & <b>.png']
@@ -45,6 +47,21 @@ def make_run(folder: Path, models: Path) -> Path:
     content = {"images": images, "annotations": annotations}
     (folder / "captions.json").write_text(json.dumps(content))
     return folder
+
+
+def caption_photographs(folder: Path) -> Path:
+    """Caption the photographs of the demo with the weights that ship; the run folder."""
+    out = folder / "photographs"
+    options = ["--config=configs/caption/photographs.yaml", "--input.uri=docs/images/photographs"]
+    config = parse(CaptionDatasetConfig, [*options, f"--output.uri={out}"])
+    run.execute(caption_job(config), run_here(Fetch(pause=0.0), caption_factory(config).build()))
+    return out
+
+
+def demo_options(places: dict[str, Path]) -> list[str]:
+    """The options that `make demo` gives to jobs/gallery.py, with other places for those below demo/."""
+    (line,) = re.findall(r"^\t.*jobs/gallery\.py (.*)", Path("Makefile").read_text(), re.MULTILINE)
+    return lists_as_json([str(places.get(option, option)) for option in line.split()], gallery.LISTS)
 
 
 class Page(HTMLParser):

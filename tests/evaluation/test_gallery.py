@@ -22,6 +22,7 @@ from glied.bulk.run import execute
 from glied.bulk.sources.fetch import Fetch
 from glied.captioner.explain import Explanation, Weights
 from glied.config import parse, run
+from glied.errors import UsageError
 from glied.evaluation import page
 from glied.evaluation.gallery import GalleryConfig, Report, make_gallery
 from glied.evaluation.pictures import THUMBNAIL_SIDE, Explainer, read_pictures, thumbnail
@@ -129,12 +130,12 @@ def test_the_worst_and_the_best_can_be_explained_first(captioned: Path, tmp_path
 def test_a_page_of_the_first_images_knows_the_rest(captioned: Path, tmp_path: Path) -> None:
     report, entries, read = made(captioned, tmp_path / "g.html", limit=4, explain=0)
     assert (report.images, report.total, report.explained) == (4, 8, 0)
-    assert (len(entries), read.data["total"]) == (4, 8)
+    assert (len(entries), read.data["runs"][0]["total"]) == (4, 8)
 
 
 def test_text_from_outside_is_data_and_the_policy_runs_one_script_only() -> None:
     entries = [page.entry(evil_row(), references=[EVIL])]
-    read = Page(page.render(entries, title=EVIL, total=1, model=EVIL))
+    read = Page(page.render(entries, title=EVIL, runs=[page.Run(name=EVIL, total=1, model=EVIL)]))
     assert [read.tags.count(tag) for tag in ("script", "img", "style")] == [2, 0, 1]
     one = read.data["entries"][0]
     assert one["id"] == one["caption"] == one["captions"][0][0] == one["references"][0] == EVIL
@@ -233,7 +234,7 @@ def test_a_run_over_a_feature_store_shows_and_explains_its_images(stored: Path, 
     for name in NAMES:
         assert Image.open(io.BytesIO(base64.b64decode(entries[name]["picture"]))).size == (160, 120)
         assert entries[name]["attention"]["words"] == entries[name]["caption"].split()
-    assert read.data["missing"] == "The image can no longer be read."
+    assert read.data["runs"][0]["missing"] == "The image can no longer be read."
 
 
 def test_images_of_published_features_are_shown_where_they_are_named(
@@ -244,7 +245,7 @@ def test_images_of_published_features_are_shown_where_they_are_named(
     report, entries, read = made(tmp_path, tmp_path / "g.html")
     assert (report.pictures, report.explained) == (0, 0)
     assert report.notes == ["the run captioned stored features: --images FOLDER shows its images"]
-    assert "--images" in read.data["missing"]
+    assert "--images" in read.data["runs"][0]["missing"]
     assert entries["0.png"]["caption"]
     report, entries, _ = made(tmp_path, tmp_path / "g.html", images=str(captioned / "in"))
     assert (report.pictures, report.explained, report.notes) == (6, 6, [])
@@ -256,6 +257,48 @@ def test_images_that_were_moved_are_shown_where_they_are_now(captioned: Path, tm
     report, _, _ = made(captioned, tmp_path / "g.html", images=str(tmp_path / "moved"))
     assert report.pictures == 5
     assert report.notes == [f"1 of 6 images can no longer be read below {tmp_path / 'moved'}"]
+
+
+def test_several_runs_are_shown_in_their_order(captioned: Path, stored: Path, tmp_path: Path) -> None:
+    """Both have files of the same names, and references and explanations of their own."""
+    folders = (str(stored / "run"), str(captioned / "run"))
+    options = {"run": folders, "references": str(captioned / "captions.json"), "explain": 2, "limit": 4}
+    report = make_gallery(GalleryConfig(out=str(tmp_path / "g.html"), **options))
+    assert (report.images, report.total, report.explained) == (8, 16, 4)
+    data = Page((tmp_path / "g.html").read_text()).data
+    assert [entry["run"] for entry in data["entries"]] == [0] * 4 + [1] * 4
+    assert [(run["name"], run["total"]) for run in data["runs"]] == [("run", 8), ("run", 8)]
+    for place, folder in enumerate(folders):
+        rows = [row["id"] for row in read_rows(folder)][:4]
+        own = [entry for entry in data["entries"] if entry["run"] == place]
+        assert [entry["id"] for entry in own] == rows
+        assert sum(entry["attention"] is not None for entry in own) == 2
+    with pytest.raises(UsageError, match="names has 1 headings for 2 runs"):
+        GalleryConfig(out="x", run=folders, names=("A",))
+    with pytest.raises(UsageError, match="run names no run folder"):
+        GalleryConfig(out="x", run=())
+
+
+def test_of_several_runs_those_that_the_references_know_have_them(
+    captioned: Path, photographed: Path, tmp_path: Path
+) -> None:
+    def make(references: Path, *folders: Path) -> list[dict[str, Any]]:
+        options = {"run": tuple(map(str, folders)), "references": str(references), "explain": 0}
+        make_gallery(GalleryConfig(out=str(tmp_path / "g.html"), **options))
+        return Page((tmp_path / "g.html").read_text()).data["entries"]
+
+    known = captioned / "captions.json"
+    entries = make(known, photographed, captioned / "run")
+    scored = {entry["run"] for entry in entries if entry["scores"]["cider"] is not None}
+    assert scored == {entry["run"] for entry in entries if entry["references"]} == {1}
+    with pytest.raises(UsageError, match="has no references for 16 captioned images: astronaut"):
+        make(known, photographed)
+    content = json.loads(known.read_text())
+    content["images"] = content["images"][1:]
+    partly = tmp_path / "partly.json"
+    partly.write_text(json.dumps(content | {"annotations": content["annotations"][2:]}))
+    with pytest.raises(UsageError, match="has no references for 1 captioned images: 0"):
+        make(partly, photographed, captioned / "run")
 
 
 def job(monkeypatch: pytest.MonkeyPatch, *options: str) -> int:

@@ -1,6 +1,7 @@
 """The gallery in a real browser, opened as a file: tests/install_browser.sh installs what is needed."""
 
 import io
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +17,13 @@ from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 
 from docs.gallery_picture import PROGRAMS, PictureConfig, chromium, photograph
+from glied.bulk.results import read_rows
+from glied.config import parse
 from glied.errors import UsageError
 from glied.evaluation import page
 from glied.evaluation.gallery import GalleryConfig, make_gallery
 from tests.bulk import runs
-from tests.evaluation.gallery_runs import Page
+from tests.evaluation.gallery_runs import Page, demo_options
 from tests.evaluation.test_gallery import evil_row
 
 pytestmark = pytest.mark.skipif(
@@ -302,7 +305,7 @@ def test_markup_in_texts_stays_text(driver: webdriver.Chrome, tmp_path: Path) ->
     failed = runs.row("b", "failed", error=row["id"], error_kind="<b>")
     entries = [page.entry(row, references=[row["id"]]), page.entry(failed)]
     out = tmp_path / "evil.html"
-    out.write_text(page.render(entries, title=row["id"], total=2, model="<i>"))
+    out.write_text(page.render(entries, title=row["id"], runs=[page.Run(total=2, model="<i>")]))
     browser = Browser(driver)
     browser.open(out)
     assert browser.texts("article .caption") == [row["caption"]]
@@ -322,7 +325,9 @@ def test_two_thousand_images_are_built_as_they_come_near(driver: webdriver.Chrom
         for number in range(2000)
     ]
     out = tmp_path / "large.html"
-    out.write_text(page.render([page.entry(row) for row in rows], title="Many", total=9000, model="m"))
+    out.write_text(
+        page.render([page.entry(row) for row in rows], title="Many", runs=[page.Run(total=9000, model="m")])
+    )
     browser = Browser(driver)
     browser.open(out)
     assert len(browser.shown()) == 2000
@@ -352,6 +357,79 @@ def test_the_picture_of_the_large_view(driver: webdriver.Chrome, gallery: Path, 
 
 
 @pytest.fixture(scope="module")
+def demo_gallery(captioned: Path, photographed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page as `make demo` makes it, with another run for the scenes."""
+    out = tmp_path_factory.mktemp("demo") / "gallery.html"
+    places = {"demo/photographs": photographed, "demo/captions": captioned / "run", "demo/gallery.html": out}
+    places["demo/scenes/captions.json"] = captioned / "captions.json"
+    make_gallery(parse(GalleryConfig, demo_options(places)))
+    return out
+
+
+def test_the_demo_shows_the_photographs_first(
+    driver: webdriver.Chrome, demo_gallery: Path, photographed: Path
+) -> None:
+    browser = Browser(driver)
+    browser.open(demo_gallery)
+    rows = list(read_rows(str(photographed)))
+    count, total = len(rows), len(browser.entries)
+    assert {row["status"] for row in rows} == {"ok"}
+    assert count >= 12
+    script = """return [...document.querySelectorAll('#cards > *')].map((one) =>
+        one.dataset.index ?? one.querySelector('h2').textContent)"""
+    indices = list(map(str, range(total)))
+    expected = ["Photographs", *indices[:count], "Scenes", *indices[count:]]
+    assert browser.driver.execute_script(script) == expected
+    assert [entry["id"] for entry in browser.entries[:count]] == [row["id"] for row in rows]
+    assert browser.texts("#cards > .run p")[0].startswith(f"{count} images")
+    for place, row in enumerate(rows):
+        card = f"#cards > article[data-index='{place}']"
+        browser.driver.execute_script("document.querySelector(arguments[0]).scrollIntoView()", card)
+        browser.wait(f"return document.querySelector(`{card} img`)?.naturalWidth > 100")
+        assert browser.one(f"{card} .caption").text == row["caption"]
+    word = browser.one(f"{card} .word")
+    browser.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", word)
+    browser.hover(word)
+    assert browser.lit(card) == places(browser.entries[count - 1]["attention"]["global"]["regions"][0])
+    assert browser.complaints() == []
+
+
+def test_a_grid_does_not_hide_the_picture(driver: webdriver.Chrome, demo_gallery: Path) -> None:
+    """Cells have no names and no outlines; the large view calls them by row and column."""
+    browser = Browser(driver)
+    browser.open(demo_gallery)
+    chips = browser.texts("#cards > article[data-index='0'] .sees .chip")
+    words = [word for word, _ in browser.entries[0]["attributes"]]
+    assert set(chips) < set(words)
+    assert "a" not in chips
+    browser.one("#cards > article[data-index='0'] .frame").click()
+    assert browser.all("#detail .stage.outlined, #detail .regions-figure") == []
+    browser.hover(browser.one("#detail .word"))
+    first, *_ = browser.entries[0]["attention"]["global"]["regions"][0]
+    row, column = divmod(first - 1, math.isqrt(len(browser.entries[0]["regions"]) - 1))
+    expected = "image" if first == 0 else f"{row + 1}, {column + 1}"
+    assert browser.texts("#detail .meters ol:first-of-type .meter > span:first-child")[0] == expected
+    assert browser.complaints() == []
+
+
+def test_runs_stay_apart_in_every_order(driver: webdriver.Chrome, demo_gallery: Path) -> None:
+    browser = Browser(driver)
+    browser.open(demo_gallery)
+    runs_of = [entry["run"] for entry in browser.entries]
+    browser.set("#score", "log_probability")
+    for order in ("worst", "best"):
+        browser.set("#order", order)
+        shown = browser.shown()
+        assert [runs_of[index] for index in shown] == sorted(runs_of)
+        values = [browser.entries[index]["scores"]["log_probability"] for index in shown[: runs_of.count(0)]]
+        assert values == sorted(values, reverse=order == "best")
+    browser.one("#find").send_keys("two-dogs")
+    assert browser.texts("#cards > .run h2") == ["Photographs"]
+    assert browser.one("#summary").text == f"1 of {len(runs_of)} images of 2 runs"
+    assert browser.complaints() == []
+
+
+@pytest.fixture(scope="module")
 def plain_gallery(captioned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Without references and explanations, so that other controls stand side by side."""
     out = tmp_path_factory.mktemp("plain") / "gallery.html"
@@ -359,7 +437,7 @@ def plain_gallery(captioned: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return out
 
 
-@pytest.mark.parametrize("kind", ["gallery", "plain_gallery"])
+@pytest.mark.parametrize("kind", ["gallery", "plain_gallery", "demo_gallery"])
 @pytest.mark.parametrize("width", [320, 360, 390, 430, 700, 1200])
 def test_no_control_is_clipped_on_a_phone(
     browser: Browser, request: pytest.FixtureRequest, kind: str, width: int

@@ -70,7 +70,7 @@ def test_killed_half_way_and_started_again(run_job, environment, models, photos,
 
     rows = {row["id"]: row for row in read_rows(out)}
     names = ["turned.jpg", "cmyk.jpg", "sub1/image 001.jpg"]
-    image = run_job("caption_image", *(str(photos / name) for name in names), *model_options(models))
+    image = run_job("caption_image", *(str(photos / name) for name in names), CONFIG, *model_options(models))
     assert image.returncode == 0, image.stderr
     assert image.stdout.splitlines() == [f"{photos / name}: {rows[name]['caption']}" for name in names]
 
@@ -120,7 +120,7 @@ def test_mistakes_are_one_line_and_exit_2(run_job, models, options, message):
 
 @pytest.mark.timeout(120)
 def test_caption_image_says_what_is_wrong(run_job, models, photos):
-    bad = run_job("caption_image", str(photos / "text.jpg"), *model_options(models))
+    bad = run_job("caption_image", str(photos / "text.jpg"), CONFIG, *model_options(models))
     assert bad.returncode == 1
     assert "rejected, not_an_image" in bad.stderr
     missing = run_job("caption_image", "nowhere.jpg")

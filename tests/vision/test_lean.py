@@ -1,4 +1,4 @@
-"""What importing torchvision costs, and that the stand-in leaves nothing behind."""
+"""What importing torchvision and timm costs, and that the stand-ins leave nothing behind."""
 
 import subprocess
 import sys
@@ -33,3 +33,21 @@ print(torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)).item())
 print(standin.counters is sys.modules[lean.HEAVY].counters)
 """)
     assert lines == ["True False False", "True", "True", "2.0", "True"]
+
+
+def test_timm_is_imported_without_the_compiler() -> None:
+    lines = printed_by("""
+import sys
+from glied.vision import lean
+lean.import_torchvision()
+lean.import_timm()
+print("timm.models" in sys.modules, "torch._dynamo" in sys.modules)
+
+import torch
+plain = lambda x: x + 1
+marked = torch.compiler.disable(plain)
+print(marked is plain, "torch._dynamo" in sys.modules)
+print(torch.compile(marked, backend="eager")(torch.ones(1)).item())
+assert lean._unmarked(plain) is plain is lean._unmarked(recursive=False)(plain)
+""")
+    assert lines == ["True False", "False True", "2.0"]

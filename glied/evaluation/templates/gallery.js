@@ -5,6 +5,7 @@ const $ = (id) => document.getElementById(id);
 const DATA = JSON.parse($("data").textContent);
 $("data").remove(); // the text is as long as the page
 const ENTRIES = DATA.entries;
+const RUNS = DATA.runs;
 const NAMED_BOXES = 3; // lit boxes with a label; more would hide the picture
 
 function make(tag, properties = {}, ...children) {
@@ -32,6 +33,27 @@ function pairs(flat) {
 
 const number = (value, digits) => value.toFixed(digits).replace("-", "\u2212");
 const DIGITS = { cider: 0, log_probability: 1, clip: 3 };
+
+// A detector names what a region shows; a cell of a grid has no name but its place.
+
+const isGrid = (entry) => entry.regions.some((region) => region[4] === "cell");
+
+function regionName(entry, index, [row, column] = ["row ", "column "]) {
+  const [x, y, width, height, label] = entry.regions[index];
+  if (label !== "cell") return label;
+  return `${row}${Math.round(y / height) + 1}, ${column}${Math.round(x / width) + 1}`;
+}
+
+const shortName = (entry, index) => regionName(entry, index, ["", ""]);
+
+// Attributes that half of a run's images have, such as "the", tell nothing of an image.
+const COMMON = RUNS.map((_, number_of_run) => {
+  const own = ENTRIES.filter(({ run, attributes }) => run === number_of_run && attributes.length);
+  const counts = new Map();
+  for (const { attributes } of own)
+    for (const [word] of attributes) counts.set(word, (counts.get(word) || 0) + 1);
+  return new Set([...counts.keys()].filter((word) => counts.get(word) >= own.length / 2));
+});
 
 // What is attended: by a word in the chosen view, or by a region in its grouping.
 
@@ -76,7 +98,7 @@ function attended(entry, active) {
   if (!found || !active) return null;
   if (active.kind === "region") {
     return {
-      name: entry.regions[active.index][4],
+      name: regionName(entry, active.index),
       regions: pairs((found.groupings || [])[active.index]),
       attributes: [],
       source: active.index,
@@ -178,7 +200,8 @@ class Stage {
     box.classList.add("on");
     box.classList.toggle("named", named);
     box.style.setProperty("border-color", `rgb(from var(--region) r g b / ${opacity.toFixed(2)})`);
-    box.firstChild.textContent = `${this.entry.regions[index][4]} ${text}`;
+    const label = this.entry.regions[index][4];
+    box.firstChild.textContent = label === "cell" ? text : `${label} ${text}`;
   }
 
   link(from, to, share) {
@@ -294,7 +317,7 @@ function speak(entry, found) {
       .slice(0, 3)
       .map(([index, percent]) => `${name(index)} ${percent} percent`)
       .join(", ");
-  const regions = list(found.regions, (index) => entry.regions[index][4]);
+  const regions = list(found.regions, (index) => regionName(entry, index));
   const attributes = list(found.attributes, (index) => entry.attributes[index][0]);
   $("spoken").textContent = [
     `${found.name}: regions ${regions || "none"}`,
@@ -310,7 +333,7 @@ function placeholder(entry) {
   return make(
     "span",
     { className: "none" },
-    (entry.status === "ok" && DATA.missing) || "No picture",
+    (entry.status === "ok" && RUNS[entry.run].missing) || "No picture",
   );
 }
 
@@ -366,10 +389,13 @@ function chip(text, percent, kind) {
 function sees(view) {
   const { entry } = view;
   const line = make("div", { className: "sees", "aria-hidden": "true" });
-  const still = [...new Set(entry.regions.map((region) => region[4]))].map((label) => chip(label, null, ""));
+  const labels = isGrid(entry)
+    ? entry.attributes.map(([word]) => word).filter((word) => !COMMON[entry.run].has(word))
+    : entry.regions.map((region) => region[4]);
+  const still = [...new Set(labels)].map((label) => chip(label, null, ""));
   const show = (found) => {
     if (!found) return line.replaceChildren(...still);
-    const regions = found.regions
+    const regions = (isGrid(entry) ? [] : found.regions)
       .slice(0, 2)
       .map(([index, percent]) => chip(entry.regions[index][4], percent, "region"));
     const attributes = found.attributes
@@ -394,7 +420,8 @@ function fill(card) {
   );
   open.addEventListener("click", () => openDetail(entry, card));
   if (view.stage) {
-    const outline = (on) => view.stage.element.classList.toggle("outlined", on || $("boxes").checked);
+    const outline = (on) =>
+      view.stage.element.classList.toggle("outlined", (on && !isGrid(entry)) || $("boxes").checked);
     open.addEventListener("pointerenter", () => outline(true));
     open.addEventListener("pointerleave", () => outline(false));
     outline(false);
@@ -476,32 +503,53 @@ function refresh() {
   const sign = { worst: 1, best: -1 }[$("order").value];
   if (sign) {
     const value = (index) => scoreOf(index) ?? sign * Infinity; // images without a score come last
-    shown.sort((a, b) => (value(a) === value(b) ? a - b : sign * (value(a) - value(b))));
+    const run = (index) => ENTRIES[index].run; // scores of different runs do not compare
+    shown.sort((a, b) => run(a) - run(b) || (value(a) === value(b) ? a - b : sign * (value(a) - value(b))));
   }
   for (const [place, index] of shown.entries()) {
     CARDS[index].setAttribute("aria-posinset", place + 1);
     CARDS[index].setAttribute("aria-setsize", shown.length);
   }
-  $("cards").replaceChildren(...shown.map((index) => CARDS[index]));
+  $("cards").replaceChildren(...sections().flat());
   $("nothing").hidden = shown.length > 0;
   summarize();
   drawRange();
 }
 
-function summarize() {
-  const scored = shown.map(scoreOf).filter((value) => value !== null);
+// The cards on the page, those of each of several runs below its heading.
+function sections() {
+  return RUNS.map((run, number) => {
+    const own = shown.filter((index) => ENTRIES[index].run === number);
+    const cards = own.map((index) => CARDS[index]);
+    if (RUNS.length === 1 || !own.length) return cards;
+    const about = make("p", { className: "muted" }, describe(own, number));
+    return [make("div", { className: "run" }, make("h2", {}, run.name), about), ...cards];
+  });
+}
+
+// How many of a run's images are on the page, their mean score and the run's weights.
+function describe(own, number_of_run) {
+  const { total, model } = RUNS[number_of_run];
+  const count = ENTRIES.filter(({ run }) => run === number_of_run).length;
+  const scored = own.map(scoreOf).filter((value) => value !== null);
   const mean = scored.reduce((sum, value) => sum + value, 0) / scored.length;
   const of =
-    shown.length < ENTRIES.length
-      ? ` of ${ENTRIES.length}`
-      : DATA.total > ENTRIES.length
-        ? `, the first of ${DATA.total.toLocaleString("en")}`
+    own.length < count
+      ? ` of ${count}`
+      : total > count
+        ? `, the first of ${total.toLocaleString("en")}`
         : "";
-  const parts = [`${shown.length}${of} image${ENTRIES.length === 1 ? "" : "s"}`];
+  const parts = [`${own.length}${of} image${count === 1 ? "" : "s"}`];
   if (scored.length)
     parts.push(`mean ${DATA.scores[scoreName()]} ${number(mean, Math.max(1, DIGITS[scoreName()]))}`);
-  if (DATA.model) parts.push(DATA.model);
-  $("summary").textContent = parts.join(" \u00b7 ");
+  if (model) parts.push(model);
+  return parts.join(" \u00b7 ");
+}
+
+function summarize() {
+  const of = shown.length < ENTRIES.length ? ` of ${ENTRIES.length}` : "";
+  $("summary").textContent =
+    RUNS.length === 1 ? describe(shown, 0) : `${shown.length}${of} images of ${RUNS.length} runs`;
 }
 
 function drawRange() {
@@ -581,7 +629,7 @@ function showDetail(entry, pinned = null) {
   );
   if (view.stage)
     for (const [index, box] of view.stage.boxes.entries()) view.follow(box, { kind: "region", index });
-  if (view.stage) view.stage.element.classList.toggle("outlined", true);
+  if (view.stage) view.stage.element.classList.toggle("outlined", !isGrid(entry)); // a grid hides the picture
   const said = entry.status === "ok" ? [view.caption()] : [fault(entry)];
   const left = make(
     "div",
@@ -654,14 +702,14 @@ function attentionPanel(view) {
       : grouped
         ? `\u201c${found.name}\u201d is grouped with`
         : `\u201c${found.name}\u201d, probability ${number(found.probability, 2)}, looked at`;
-    regionsTitle.textContent = found ? "Regions" : "";
+    regionsTitle.textContent = found ? (isGrid(entry) ? "Cells, by row and column" : "Regions") : "";
     attributesTitle.textContent =
       !found || grouped
         ? ""
         : found.pivot
           ? `Attributes that go with \u201c${found.pivot}\u201d`
           : "Attributes";
-    regions.replaceChildren(...list(found ? found.regions : [], (index) => entry.regions[index][4]));
+    regions.replaceChildren(...list(found ? found.regions : [], (index) => shortName(entry, index)));
     attributes.replaceChildren(...list(found ? found.attributes : [], (index) => entry.attributes[index][0]));
   };
   view.listeners.push(show);
@@ -707,7 +755,7 @@ function tiles(items, name) {
 function groupingsPanel(view) {
   const { entry } = view;
   const groupings = entry.attention && entry.attention.groupings;
-  if (!groupings) return null;
+  if (!groupings || isGrid(entry)) return null; // cells are pointed at in the picture
   const figure = make("div", { className: "figure regions-figure" });
   const buttons = groupings.map((flat, index) => {
     const button = make("button", { type: "button", "aria-pressed": "false" }, entry.regions[index][4]);

@@ -1,0 +1,38 @@
+"""The captioner for one's own photographs, as a user calls it: with the weights that ship, and quickly."""
+
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from tests.jobs.conftest import ROOT
+
+PHOTOGRAPHS = ROOT / "docs" / "images" / "photographs"
+SECONDS = 10
+"""Of processor time, start-up included: what a quiet machine takes, whatever the load of this one."""
+UNUSED = ("ray", "open_clip", "torch._dynamo")
+"""Modules that take seconds to import, and that no caption needs."""
+
+RUN = """
+import runpy, sys
+try:
+    runpy.run_path("jobs/caption_image.py", run_name="__main__")
+finally:
+    print(*[name for name in {unused} if name in sys.modules], file=sys.stderr)
+"""
+
+
+@pytest.mark.timeout(200)
+def test_a_photograph_is_captioned_by_default_within_seconds(environment):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    file = str(PHOTOGRAPHS / "two-dogs.jpg")
+    command = [sys.executable, "-c", RUN.format(unused=UNUSED), file]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    name, _, caption = done.stdout.rstrip("\n").partition(": ")
+    assert name == file
+    assert "dog" in caption
+    assert 4 <= len(caption.split()) <= 20
+    assert done.stderr.strip() == "", "imported without need"
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < SECONDS
