@@ -1,6 +1,7 @@
-"""Train a small CLIP from nothing on images with texts, or finetune any CLIP of open_clip on them.
+"""Train a small CLIP on images with texts, from nothing or from a backbone, or finetune one of open_clip.
 
 .venv/bin/python jobs/train_clip.py --config configs/clip/demo.yaml
+.venv/bin/python jobs/train_clip.py --config configs/clip/photographs.yaml
 .venv/bin/python jobs/train_clip.py --config configs/clip/coco.yaml --model.start.weights ViT-B-32.safetensors
 
 Pairs are a COCO captions file or JSON lines of image and text. The same command resumes; the model with the
@@ -14,7 +15,8 @@ from glied import storage
 from glied.config import parse, run
 from glied.datasets.pairs import PairsConfig
 from glied.errors import UsageError
-from glied.training.clip import ClipModelConfig, ClipTask
+from glied.training.clip import ClipTask
+from glied.training.clip_model import ClipModelConfig
 from glied.training.config import TrainerConfig
 from glied.training.contrastive import refuse_micro_batches
 from glied.training.texts import TextsConfig
@@ -38,7 +40,10 @@ class Config:
     prompt_share: float = 0.5
     """Share of the training texts behind the prompt "A photo depicts"; scores are with it."""
     cache: str | None = None
-    """Local folder for the images, decoded and resized once; without it they are decoded in every epoch."""
+    """Local folder for the images, decoded and resized once, or for what a frozen backbone makes of them;
+    without it they are decoded in every epoch."""
+    mirror: bool = False
+    """Mirror half of the training images, for captions that seldom say which side something is on."""
 
     def __post_init__(self) -> None:
         """Refuse values without meaning."""
@@ -58,6 +63,7 @@ def build_task(config: Config) -> ClipTask:
         texts=config.texts,
         prompt_share=config.prompt_share,
         cache=config.cache,
+        mirror=config.mirror,
     )
 
 

@@ -27,7 +27,7 @@ CONFIGS = {
 
 
 def test_all_files_are_covered() -> None:
-    assert len(FILES) == 81
+    assert len(FILES) == 86
     assert {file.parent.name for file in FILES} == set(CONFIGS)
 
 

@@ -27,6 +27,7 @@ from glied.datasets.cached import Light
 from glied.datasets.pairs import PairsConfig
 from glied.errors import UsageError
 from glied.training.attributes import average_precisions
+from glied.training.freezing import freeze_stages, keep_statistics
 from glied.training.task import Row, Split
 from glied.vision.attributes import AttributePredictor, noisy_or_loss, save_attributes
 from glied.vision.crops import CropConfig, draw_crop
@@ -82,15 +83,12 @@ class WordsOfCells(nn.Module):
         self.backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.predictor = predictor
         self.dropout = nn.Dropout(config.dropout)
-        for part in _first_parts(backbone, config.frozen_stages):
-            part.requires_grad_(False)
+        freeze_stages(backbone, config.frozen_stages)
 
     def train(self, mode: bool = True) -> WordsOfCells:
-        """Batches are small and much alike: normalization keeps the statistics it came with."""
+        """As of any module, but that the backbone keeps its statistics."""
         super().train(mode)
-        for module in self.backbone.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
+        keep_statistics(self.backbone)
         return self
 
     def forward(self, images: Tensor) -> Tensor:
@@ -101,15 +99,6 @@ class WordsOfCells(nn.Module):
         regions = self.dropout(torch.cat([cells.mean(dim=1, keepdim=True), cells], dim=1))
         mask = torch.ones(regions.shape[:2], dtype=torch.bool, device=regions.device)
         return self.predictor(regions, mask)
-
-
-def _first_parts(backbone: Any, stages: int) -> list[nn.Module]:
-    """The stem and the first `stages` of timm's list of feature modules; nothing for 0."""
-    if not stages:
-        return []
-    if not hasattr(backbone, "blocks") or not hasattr(backbone, "conv_stem"):
-        raise UsageError(f"frozen_stages: not known for {type(backbone).__name__}; 0 trains all of it")
-    return [backbone.conv_stem, backbone.bn1, *backbone.blocks[:stages]]
 
 
 @dataclass(frozen=True, kw_only=True)

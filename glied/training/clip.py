@@ -2,114 +2,41 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, cast
 
-import numpy as np
-import open_clip
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glied import storage
-from glied.datasets.cached import Light, cached_array
+from glied.datasets.cached import Light
 from glied.datasets.pairs import Pair, PairsConfig
-from glied.errors import ImageError, UsageError
+from glied.errors import UsageError
 from glied.evaluation.retrieval import retrieval
-from glied.rewards.clip import (
-    build_clip,
-    clip_tokenizer,
-    open_clip_model,
-    preprocessing,
-    save_clip,
-    token_ids,
-)
-from glied.rewards.config import PROMPT, ClipConfig
-from glied.rewards.pixels import Pixels
-from glied.rewards.text_encoder import has_text_tower, read_texts
+from glied.rewards.clip import clip_tokenizer, save_clip, token_ids
+from glied.rewards.config import PROMPT
+from glied.training.clip_images import ClipImages
+from glied.training.clip_model import ClipForm, ClipModel, ClipModelConfig, build_model
 from glied.training.contrastive import contrastive_loss
 from glied.training.task import Row, Split
 from glied.training.texts import TextsConfig, all_texts, draw_text, python_random
-from glied.vision.images import decode
-
-LARGEST_SCALE = 100.0
-_CACHE_THREADS = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipModelConfig:
-    """Which CLIP is trained: a new one, or one that exists."""
-
-    architecture: dict[str, Any] | None = None
-    """open_clip's config of a new model: embed_dim, vision_cfg, text_cfg; excludes `start`."""
-    preprocess: dict[str, Any] = field(default_factory=dict)
-    """What a new model's preprocessing has different from open_clip's, e.g. {resize_mode: squash}."""
-    start: ClipConfig | None = None
-    """A model to be finetuned; excludes `architecture`."""
-
-    def __post_init__(self) -> None:
-        """Refuse conflicts."""
-        if (self.architecture is None) == (self.start is None):
-            raise UsageError("model: give either architecture (a new CLIP) or start (one to be finetuned)")
-        if self.start and self.preprocess:
-            raise UsageError("model.preprocess is of a new model; the one in start has its own")
-        missing = {"embed_dim", "vision_cfg", "text_cfg"} - (self.architecture or {}).keys()
-        if self.architecture is not None and missing:
-            raise UsageError(f"model.architecture lacks {', '.join(sorted(missing))}")
 
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """Pairs of one step: pixels [B, height, width, 3] uint8 and tokens [B, T] int64."""
+    """Pairs of one step.
 
-    pixels: Tensor
-    tokens: Tensor
-
-
-class ClipModel(nn.Module):
-    """A CLIP in training: vectors as its own forward makes them, sooner.
-
-    Convolutions read channels last, and no text is computed behind its end token.
+    Attributes:
+        images: [B, height, width, 3] uint8; of a frozen backbone what it made of them, [B, F] float32.
+        tokens: [B, T] int64.
     """
 
-    def __init__(self, clip: Any) -> None:
-        """Take over a model of open_clip."""
-        super().__init__()
-        self.clip = clip.to(memory_format=torch.channels_last)
-        self._reads_words = has_text_tower(clip)
-        self.limit_scale()
-
-    @torch.no_grad()
-    def limit_scale(self) -> None:
-        """Keep the learned scale at 100 at most, as CLIP does: a cap in `forward` would end its gradient."""
-        self.clip.logit_scale.clamp_(max=math.log(LARGEST_SCALE))
-
-    def forward(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pixels [B, 3, height, width], tokens [B, T] -> unit vectors [B, E] of both, and their scale."""
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
-        image = self.clip.encode_image(pixels, normalize=True)
-        if self._reads_words:
-            text = F.normalize(read_texts(self.clip, tokens).projected, dim=-1)
-        else:
-            text = self.clip.encode_text(tokens, normalize=True)
-        return image, text, self.clip.logit_scale.exp()
-
-
-@dataclass(frozen=True)
-class _Form:
-    """How a model wants its input, and which rows of its token table it came with."""
-
-    model_config: Mapping[str, Any]
-    preprocess: Mapping[str, Any]
-    used_tokens: list[int] | None
+    images: Tensor
+    tokens: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,44 +49,36 @@ class ClipTask(Light):
     texts: TextsConfig = field(default_factory=TextsConfig)
     prompt_share: float = 0.5
     cache: str | None = None
+    mirror: bool = False
     name: str = "clip"
 
+    def __post_init__(self) -> None:
+        """Refuse conflicts of the model with the rest."""
+        if self.model.frozen and not self.cache:
+            raise UsageError("model.frozen_stages all needs cache: the backbone reads each image only once")
+
     @cached_property
-    def _form(self) -> _Form:
-        if self.model.architecture is not None:
-            config = self.model.architecture
-            size = config["vision_cfg"].get("image_size", 224)
-            return _Form(config, preprocessing(self.model.preprocess, size), None)
-        assert self.model.start is not None
-        opened = open_clip_model(self.model.start)
-        used = None if opened.used_tokens is None else opened.used_tokens.tolist()
-        return _Form(opened.model_config, open_clip.get_model_preprocess_cfg(opened.model), used)
+    def _form(self) -> ClipForm:
+        return ClipForm.of(self.model)
 
     @cached_property
     def _tokenizer(self) -> Any:
         return clip_tokenizer(self._form.model_config["text_cfg"])
 
     @cached_property
-    def _pixels(self) -> Pixels:
-        return Pixels(self._form.preprocess)
+    def _images(self) -> ClipImages:
+        return ClipImages(self.model, self._form, self.cache)
 
     def build(self) -> ClipModel:
         """The model as training starts."""
-        if self.model.start is not None:
-            model: Any = open_clip_model(self.model.start).model
-        else:
-            model = build_clip(self._form.model_config, preprocess=self.model.preprocess)
-        if getattr(model, "logit_bias", None) is not None:
-            model.logit_bias.requires_grad_(False)  # SigLIP's; a softmax over pairs does not see it
-        return ClipModel(model)
+        return build_model(self.model, self._form)
 
     def data(self, split: Split) -> pa.Table:
         """Rows of `index`, `image` (URI), `texts` and `clauses`; images are decoded into the cache first."""
         if "multimodal_cfg" in self._form.model_config:
             raise UsageError("a CoCa cannot be trained here: its captioning half would stay as it is")
         pairs = self._source(split)
-        if self.cache:
-            self._cached(pairs)
+        self._images.prepare(pairs, mirrored=self.mirror and split == "train")
         return pairs_table(pairs.all)
 
     def collate(self, rows: Sequence[Row], *, training: bool, generator: torch.Generator) -> ClipBatch:
@@ -171,11 +90,13 @@ class ClipTask(Light):
         else:
             texts, prompts = [row["texts"][0] for row in rows], [PROMPT] * len(rows)
         tokens = self._tokenizer([f"{prompt} {text}" for prompt, text in zip(prompts, texts, strict=True)])
-        return ClipBatch(self._read(rows, self._source("train" if training else "validation")), tokens)
+        mirrored = [training and self.mirror and rng.random() < 0.5 for _ in rows]
+        pairs = self._source("train" if training else "validation")
+        return ClipBatch(self._images.read(pairs, [row["index"] for row in rows], mirrored), tokens)
 
     def loss(self, model: nn.Module, batch: ClipBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Contrastive over the pairs of all workers; logs the temperature's inverse and the batch's R@1."""
-        image, text, scale = model(self._pixels.normalize(batch.pixels), batch.tokens)
+        image, text, scale = model(self._images.normalized(batch.images), batch.tokens)
         loss = contrastive_loss(image, text, scale)
         with torch.no_grad():
             own = torch.arange(len(text), device=text.device)
@@ -190,7 +111,7 @@ class ClipTask(Light):
         """Retrieval both ways among all validation images, by full text behind the prompt."""
         images, texts = [], []
         for batch in batches:
-            image, text, _ = model(self._pixels.normalize(batch.pixels), batch.tokens)
+            image, text, _ = model(self._images.normalized(batch.images), batch.tokens)
             images.append(image.cpu())
             texts.append(text.cpu())
         return both_ways(torch.cat(texts), torch.cat(images))
@@ -205,31 +126,6 @@ class ClipTask(Light):
     def _source(self, split: Split) -> PairsConfig:
         return self.train if split == "train" else self.validation
 
-    def _read(self, rows: Sequence[Row], pairs: PairsConfig) -> Tensor:
-        """The images of rows -> [B, height, width, 3] uint8."""
-        if self.cache:
-            return torch.from_numpy(np.array(self._cached(pairs)[[row["index"] for row in rows]]))
-        return torch.from_numpy(np.stack([self._pixels.resize(read_image(row["image"])) for row in rows]))
-
-    def _cached(self, pairs: PairsConfig) -> NDArray[np.uint8]:
-        """All images of a split as the model's preprocessing resizes them, [N, height, width, 3]."""
-        assert self.cache is not None
-        return cached_array(
-            self.cache,
-            cache_name("pixels", pairs.digest, self._form.preprocess),
-            shape=(len(pairs.all), *self._pixels.size, 3),
-            dtype=np.uint8,
-            fill=lambda array: self._fill(array, pairs.all),
-        )
-
-    def _fill(self, array: NDArray, pairs: Sequence[Pair]) -> None:
-        def fill_one(index: int) -> None:
-            array[index] = self._pixels.resize(read_image(pairs[index].image))
-
-        with ThreadPoolExecutor(_CACHE_THREADS) as pool:
-            for _ in pool.map(fill_one, range(len(pairs))):
-                pass
-
 
 def pairs_table(pairs: Sequence[Pair]) -> pa.Table:
     """Rows of a task: `index` into the pairs, `image`, `texts`, `clauses`."""
@@ -237,27 +133,6 @@ def pairs_table(pairs: Sequence[Pair]) -> pa.Table:
     texts = pa.list_(pa.string())
     fields = [("index", pa.int64()), ("image", pa.string()), ("texts", texts), ("clauses", texts)]
     return pa.Table.from_pylist(rows, schema=pa.schema([pa.field(*field) for field in fields]))
-
-
-def read_image(uri: str) -> NDArray[np.uint8]:
-    """An image of the pairs, upright RGB [H, W, 3].
-
-    Raises:
-        UsageError: it is missing or broken.
-    """
-    try:
-        return decode(storage.read_bytes(uri))
-    except (FileNotFoundError, ImageError) as error:
-        raise UsageError(
-            f"{uri} of the pairs cannot be read ({error}): mend it or remove it there"
-        ) from error
-
-
-def cache_name(kind: str, *parts: Any) -> str:
-    """A file name that is another one where any of `parts` is."""
-    return (
-        f"{kind}-{hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]}"
-    )
 
 
 def both_ways(texts: Tensor, images: Tensor) -> dict[str, float]:

@@ -28,7 +28,9 @@ from glied.rewards.config import ClipConfig
 from glied.rewards.grammar import CORRUPTIONS, GrammarHead, save_grammar
 from glied.rewards.text_encoder import read_texts, text_width
 from glied.training import steps
-from glied.training.clip import LARGEST_SCALE, both_ways, cache_name, pairs_table, read_image
+from glied.training.clip import both_ways, pairs_table
+from glied.training.clip_images import cache_name, read_image
+from glied.training.clip_model import LARGEST_SCALE
 from glied.training.contrastive import contrastive_loss
 from glied.training.corruptions import Corruptor
 from glied.training.task import Row, Split

@@ -73,14 +73,17 @@ def _identity(plan: Plan) -> dict[str, Any]:
 
 def _defaults(plan: Plan) -> dict[str, Any]:
     """Defaults of the settings, by their keys in run.json: what older runs have of later settings."""
-    owners = {"task": plan.task, "trainer": plan.config}
-    return {
-        f"{name}.{field.name}": field.default
-        for name, owner in owners.items()
-        if dataclasses.is_dataclass(owner)
-        for field in dataclasses.fields(owner)
-        if field.default is not dataclasses.MISSING
-    }
+    return _defaults_of("task", plan.task) | _defaults_of("trainer", plan.config)
+
+
+def _defaults_of(key: str, owner: Any) -> dict[str, Any]:
+    """Those of the fields of a dataclass and of the dataclasses in them; nothing for other values."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(owner) if dataclasses.is_dataclass(owner) else ():
+        if field.default is not dataclasses.MISSING:
+            found[f"{key}.{field.name}"] = field.default
+        found |= _defaults_of(f"{key}.{field.name}", getattr(owner, field.name))
+    return found
 
 
 def _compare(config: TrainerConfig, uri: str, identity: dict[str, Any], defaults: dict[str, Any]) -> None:

@@ -14,7 +14,8 @@ from glied.datasets.pairs import PairsConfig
 from glied.errors import UsageError
 from glied.rewards.clip import build_clip, clip_tokenizer, load_clip
 from glied.rewards.config import ClipConfig
-from glied.training.clip import ClipModel, ClipModelConfig, ClipTask, both_ways
+from glied.training.clip import ClipTask, both_ways
+from glied.training.clip_model import ClipModel, ClipModelConfig
 from glied.training.config import TrainerConfig
 from glied.training.here import train_here
 from glied.training.task import Task
@@ -53,7 +54,7 @@ def train(task: ClipTask, steps: int) -> torch.nn.Module:
 def test_is_a_task_that_travels_light(task):
     assert isinstance(task, Task)
     collate(task, task.data("train").to_pylist())
-    assert "_pixels" in vars(task)
+    assert "_images" in vars(task)
     assert len(pickle.dumps(task)) < 2000
     assert pickle.loads(pickle.dumps(task)) == task
 
@@ -61,8 +62,8 @@ def test_is_a_task_that_travels_light(task):
 def test_batch(task):
     rows = task.data("train").to_pylist()
     batch = collate(task, rows[:3])
-    assert batch.pixels.shape == (3, 32, 32, 3)
-    assert batch.pixels.dtype == torch.uint8
+    assert batch.images.shape == (3, 32, 32, 3)
+    assert batch.images.dtype == torch.uint8
     assert batch.tokens.shape == (3, 32)
     assert torch.equal(batch.tokens, collate(task, rows[:3]).tokens)
     drawn = {tuple(row.tolist()) for seed in range(20) for row in collate(task, rows[:1], seed=seed).tokens}
@@ -82,7 +83,7 @@ def test_pixels_are_those_of_open_clips_transform_cached_or_not(task, pairs):
     expected = torch.stack([transform(Image.open(row["image"])) for row in rows])
     uncached = ClipTask(train=pairs, validation=pairs, model=task.model)
     for one in (task, uncached):
-        found = one._pixels.normalize(collate(one, rows).pixels)
+        found = one._images.normalized(collate(one, rows).images)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
@@ -99,7 +100,7 @@ def test_learns_and_exports_only_what_it_knows(task, tmp_path):
     assert metrics["r1"] > before["r1"] + 30
     task.export(model, str(tmp_path / "best"))
     scorer = load_clip(ClipConfig(checkpoint=str(tmp_path / "best")))
-    images = scorer.encode_images([task._cached(task.train)[0]])
+    images = scorer.encode_images([task._images.resized(task.train)[0]])
     texts = scorer.encode_texts(["a red field on the left with a red field on the right", "a blue field"])
     assert images[0] @ texts[0] > images[0] @ texts[1]
     assert scorer.unknown_words(["a red giraffe"]) == ["giraffe"]
@@ -198,7 +199,7 @@ def test_other_pairs_have_another_cache(task, tmp_path):
     task.data("train")
     other = write_pairs(tmp_path / "pairs", count=8)
     fresh = ClipTask(train=other, validation=other, model=task.model, cache=task.cache)
-    assert len(fresh._cached(other)) == 8
+    assert len(fresh._images.resized(other)) == 8
     assert len(list(Path(tmp_path / "cache").iterdir())) == 2
 
 

@@ -19,7 +19,8 @@ from glied.datasets.captioned import CaptionedRegions
 from glied.errors import JobError, UsageError
 from glied.training import rows, steps, watch
 from glied.training.attributes import AttributesTask
-from glied.training.clip import ClipModelConfig, ClipTask
+from glied.training.clip import ClipTask
+from glied.training.clip_model import ClipModelConfig
 from glied.training.config import TrainerConfig
 from glied.training.here import FileCheckpoints, train_here
 from glied.training.loop import Loop, Plan
