@@ -23,7 +23,7 @@ from glied.training.clip_images import ClipImages
 from glied.training.clip_model import ClipForm, ClipModel, ClipModelConfig, build_model
 from glied.training.contrastive import contrastive_loss
 from glied.training.task import Row, Split
-from glied.training.texts import TextsConfig, all_texts, draw_text, python_random
+from glied.training.texts import TextsConfig, all_texts, draw_text, plain, python_random
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,9 @@ class ClipTask(Light):
         """Write the model in half precision, of a new one only the token rows of the training texts."""
         form, used = self._form, None
         if self.model.start is None or form.used_tokens is not None:
-            used = {*token_ids(all_texts(self.train.all), form.model_config), *(form.used_tokens or ())}
+            texts = all_texts(self.train.all)
+            said = map(plain, texts)  # a captioner that learned from them says "-lrb-" for a bracket
+            used = {*token_ids([*texts, *said], form.model_config), *(form.used_tokens or ())}
         save_clip(folder_uri, cast(ClipModel, model).clip, form.model_config, used_tokens=used)
 
     def _source(self, split: Split) -> PairsConfig:

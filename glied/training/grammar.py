@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glied.captioner.vocabulary import tokenize
 from glied.datasets.cached import Light, cached_array
 from glied.datasets.pairs import Pair, PairsConfig
 from glied.errors import UsageError
@@ -34,7 +33,7 @@ from glied.training.clip_model import LARGEST_SCALE
 from glied.training.contrastive import contrastive_loss
 from glied.training.corruptions import Corruptor
 from glied.training.task import Row, Split
-from glied.training.texts import TextsConfig, all_texts, draw_text, python_random
+from glied.training.texts import TextsConfig, all_texts, draw_text, plain, python_random
 
 log = logging.getLogger(__name__)
 
@@ -274,11 +273,6 @@ def word_loss(logits: Tensor, fits: Tensor) -> Tensor:
         logits.flatten(0, 1).float(), fits.flatten(), ignore_index=_UNKNOWN, reduction="sum"
     )
     return summed / (fits != _UNKNOWN).sum().clamp(min=1)
-
-
-def plain(text: str) -> str:
-    """A text as a captioner would say it: lowercase words, no punctuation, that nothing but grammar tells."""
-    return " ".join(tokenize(text))
 
 
 def accuracies(right: Tensor, kinds: Tensor, lengths: Tensor) -> dict[str, float]:

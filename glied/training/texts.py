@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from glied.captioner.vocabulary import tokenize
 from glied.datasets.pairs import Pair
 from glied.errors import UsageError
 
@@ -42,3 +43,8 @@ def python_random(generator: torch.Generator) -> random.Random:
 def all_texts(pairs: list[Pair]) -> list[str]:
     """Every text and clause of the pairs: whatever `draw_text` gives has their words only."""
     return [text for pair in pairs for text in (*pair.texts, *pair.clauses)]
+
+
+def plain(text: str) -> str:
+    """A text as a captioner would say it: lowercase words, no punctuation, that nothing but grammar tells."""
+    return " ".join(tokenize(text))

@@ -173,6 +173,16 @@ def test_features_are_made_once_and_anew_for_another_backbone(backbone, pairs, t
     assert not read(make_task(str(tmp_path / "other"), pairs, tmp_path / "cache")).images.equal(first)
 
 
+def test_what_a_captioner_makes_of_the_texts_is_known(backbone, pairs, tmp_path):
+    lines = [json.loads(line) for line in Path(pairs.pairs).read_text().splitlines()]
+    lines[0]["text"].append("a field (red)")
+    Path(pairs.pairs).write_text("\n".join(map(json.dumps, lines)))
+    task = make_task(backbone, pairs, tmp_path / "cache")
+    task.export(task.build(), str(tmp_path / "best"))
+    scorer = load_clip(ClipConfig(checkpoint=str(tmp_path / "best")))
+    assert scorer.unknown_words(["a field -lrb- red -rrb-", "giraffe"]) == ["giraffe"]
+
+
 def test_half_precision_is_near(backbone, pairs, tmp_path):
     whole = read(make_task(backbone, pairs, tmp_path / "cache")).images
     half = read(make_task(backbone, pairs, tmp_path / "cache", dtype="bfloat16")).images
