@@ -3,9 +3,10 @@
 .venv/bin/python jobs/caption_image.py photo.jpg another.png
 .venv/bin/python jobs/caption_image.py scene.jpg --config configs/caption/demo.yaml --decoding.beam_size 5
 
-Prints one line per image, "file: caption". The config is configs/caption/photographs.yaml of the repository
-unless --config names another, such as configs/caption/demo.yaml for the scenes of the demo world; its input
-and output are not used.
+Prints one line per image, "file: caption". Where images look unlike anything the captioner was trained on, so
+that their captions mean little, a line on stderr says how many and which. The config is
+configs/caption/photographs.yaml of the repository unless --config names another, such as
+configs/caption/demo.yaml for the scenes of the demo world; its input and output are not used.
 
 Exit code 0: every image has its caption. 1: an image has none; the reason is on stderr. 2: bad usage or
 config, or a file is missing.
@@ -21,10 +22,15 @@ from glied.bulk.chunks import Stage
 from glied.bulk.manifest import planned
 from glied.bulk.sinks import OK
 from glied.bulk.sources.listing import absolute
+from glied.bulk.summary import unfamiliar_line
+from glied.captioner.familiarity import UNFAMILIAR
 from glied.config import parse, run, split_arguments
 from glied.errors import UsageError
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "caption" / "photographs.yaml"
+
+NAMED = 5
+"""Unfamiliar images that are named; their number always is."""
 
 
 def check(files: list[str]) -> None:
@@ -71,6 +77,9 @@ def main() -> int:
             print(f"{row['id']}: {row['caption']}")
         else:
             print(f"{row['id']}: {row['status']}, {row['error_kind']}: {row['error']}", file=sys.stderr)
+    known = [row for row in rows if row["familiarity"] is not None]
+    if strange := [row["id"] for row in known if row["familiarity"] < UNFAMILIAR]:
+        print(f"{unfamiliar_line(len(strange), len(known))}: {', '.join(strange[:NAMED])}", file=sys.stderr)
     return 0 if all(row["status"] == OK for row in rows) else 1
 
 

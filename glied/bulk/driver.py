@@ -28,6 +28,7 @@ from glied.bulk.sources import fetch
 from glied.bulk.sources.fetch import STORAGE
 from glied.bulk.summary import Example, Summary
 from glied.bulk.tables import conform, seconds_of
+from glied.captioner.familiarity import UNFAMILIAR
 from glied.errors import JobError
 from glied.redaction import shown
 from glied.run_folder import CommittedUnit, Listing
@@ -176,6 +177,8 @@ class Driver:
             errors=totals.errors,
             skipped_files=self.plan.skipped,
             skipped_kinds=self.plan.skipped_kinds,
+            images_rated=totals.familiarity.get("rated", 0),
+            images_unfamiliar=totals.familiarity.get("unfamiliar", 0),
             stage_seconds={stage: round(value, 2) for stage, value in totals.seconds.items()},
             images_this_time=self.images,
             images_per_s=round(self._rate(), 2),
@@ -378,7 +381,7 @@ class Driver:
         uri = self.ledger.output_uri(unit.index, generation)
         try:
             table = sinks.decode(data)
-            same = table.schema.equals(self.schema)
+            same = table.schema.equals(self._known_to(table))
             _check_ids(unit, table)
             _count(table, Counter())  # reads what must be text
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:
@@ -389,6 +392,11 @@ class Driver:
         if not same:
             raise JobError(f"{uri} is in the way and has other columns; delete it and run again")
         return table
+
+    def _known_to(self, table: pa.Table) -> pa.Schema:
+        """The schema of the version of this project that wrote a table."""
+        absent = sinks.LATER.difference(table.column_names)
+        return pa.schema([field for field in self.schema if field.name not in absent])
 
     def _storage_failed(self, unit: Unit, table: pa.Table, counts: Counts) -> bool:
         failures = counts.errors.get(STORAGE, 0)
@@ -429,4 +437,12 @@ def _check_ids(unit: Unit, table: pa.Table) -> None:
 def _count(table: pa.Table, seconds: Counter[str]) -> Counts:
     statuses: Counter[str] = Counter(map(str, table["status"].to_pylist()))
     errors: Counter[str] = Counter(str(kind) for kind in table["error_kind"].to_pylist() if kind is not None)
-    return Counts(dict(statuses), dict(errors), {stage: round(value, 3) for stage, value in seconds.items()})
+    spent = {stage: round(value, 3) for stage, value in seconds.items()}
+    return Counts(dict(statuses), dict(errors), spent, _count_familiarity(table))
+
+
+def _count_familiarity(table: pa.Table) -> dict[str, int]:
+    if "familiarity" not in table.column_names:
+        return {}
+    known = [value for value in table["familiarity"].to_pylist() if value is not None]
+    return {"rated": len(known), "unfamiliar": sum(value < UNFAMILIAR for value in known)} if known else {}

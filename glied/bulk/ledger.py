@@ -48,15 +48,18 @@ class Counts:
         rows: images by status.
         errors: images that are not ok, by kind of error.
         seconds: time spent in each stage, summed over workers.
+        familiarity: images whose familiarity is known ("rated"), and those of them that are unfamiliar
+            ("unfamiliar"); empty where none is known.
     """
 
     rows: dict[str, int] = field(default_factory=dict)
     errors: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    familiarity: dict[str, int] = field(default_factory=dict)
 
     def add(self, other: "Counts") -> None:
         """Add another's numbers to these."""
-        for name in ("rows", "errors", "seconds"):
+        for name in ("rows", "errors", "seconds", "familiarity"):
             mine = getattr(self, name)
             for key, value in getattr(other, name).items():
                 mine[key] = round(mine.get(key, 0) + value, 3)
@@ -101,6 +104,7 @@ class Commit:
                     {str(status): int(count) for status, count in record["statuses"].items()},
                     {str(kind): int(count) for kind, count in record["errors"].items()},
                     {str(stage): float(seconds) for stage, seconds in record["seconds"].items()},
+                    {str(kind): int(count) for kind, count in record.get("familiarity", {}).items()},
                 ),
                 committed_at=time if time.tzinfo else time.replace(tzinfo=timezone.utc),
                 plan=str(record["plan"]),
@@ -165,6 +169,7 @@ class Ledger:
             "statuses": counts.rows,
             "errors": counts.errors,
             "seconds": counts.seconds,
+            "familiarity": counts.familiarity,
         }
         name = run_folder.record_name(unit, generation, self.plan, len(data))
         uri = storage.join(self.run_uri, "commits", name)

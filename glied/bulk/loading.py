@@ -130,6 +130,7 @@ def caption_fingerprint(factory: CaptionFactory) -> tuple[str, dict[str, Any]]:
         "decoding": dataclasses.asdict(here.decoding),
         "preprocessing": preprocessing(here.missing_rows),
         "schema": sinks.SCHEMA_VERSION,
+        **({} if captioner.familiarity is None else {"familiarity": captioner.familiarity.digest}),
     }
 
 

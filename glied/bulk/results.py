@@ -44,7 +44,7 @@ def read_rows(run_uri: str) -> Iterator[dict[str, Any]]:
     uris = files(run_uri)
     for uri, data in zip(uris, in_order(storage.read_bytes, uris, in_flight=4), strict=True):
         try:
-            rows = sinks.decode(data).to_pylist()
+            rows = sinks.with_later_columns(sinks.decode(data)).to_pylist()
         except (pa.ArrowException, OSError, ValueError) as error:
             raise JobError(
                 f"{uri} is damaged: {' '.join(str(error).split())}; --output.mode repair mends the run"

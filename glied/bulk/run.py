@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from glied import run_folder, storage
-from glied.bulk import ledger, manifest
+from glied.bulk import ledger, manifest, sinks
 from glied.bulk.chunks import Stream
 from glied.bulk.config import describe_skipped, recorded_input
 from glied.bulk.driver import Driver
@@ -73,7 +73,18 @@ def _open(job: Job, run_uri: str, index: InOrder) -> tuple[str, Manifest]:
             run_folder.check_not_lost(run_uri, run)
             plan = _plan(job, run_uri, run, index)
             ledger.confirm(run_uri, run)
+        _check_columns(job, plan)
     return run, plan
+
+
+def _check_columns(job: Job, plan: Manifest) -> None:
+    """Refuse a run of an older version whose input has a column that the rows have themselves since then."""
+    for name in plan.columns.names:
+        if name in job.schema.names:
+            raise UsageError(
+                f"output.uri {job.output.uri} holds a run of an older version, whose input has a column {name}, "
+                "as the rows have themselves now. Choose another output.uri"
+            )
 
 
 @contextmanager
@@ -170,7 +181,11 @@ def _claim(job: Job, run_uri: str) -> str:
     there = run_folder.read_record(run_uri)
     if there is None or not isinstance(there.get("input"), dict):
         raise UsageError(f"{uri} is damaged: it has no input")
-    theirs = {"fingerprint": there["fingerprint"], "input": recorded_input(there["input"], job.source)}
+    later = {key: value for key, value in mine["fingerprint"].items() if key in sinks.LATER}
+    theirs = {
+        "fingerprint": later | there["fingerprint"],
+        "input": recorded_input(there["input"], job.source),
+    }
     differences = list(_differences(theirs, mine))
     if differences:
         raise UsageError(

@@ -21,6 +21,7 @@ CAPTIONS = pa.schema(
         pa.field("caption", pa.string()),
         pa.field("captions", tables.list_of(text=pa.string(), log_probability=pa.float32())),
         pa.field("clip_score", pa.float32()),
+        pa.field("familiarity", pa.float64()),
         pa.field("attributes", tables.list_of(word=pa.string(), probability=pa.float32())),
         pa.field("regions", tables.list_of(box=BOX, label=pa.string(), score=pa.float32())),
         pa.field("width", pa.int32()),
@@ -33,8 +34,12 @@ CAPTIONS = pa.schema(
 )
 """One row per image; `status` is ok, rejected (the image is at fault) or failed (ours).
 
-Boxes are xyxy in upright pixels; log-probabilities are natural; clip_score is CLIP-S, null unless asked for.
+Boxes are xyxy in upright pixels; log-probabilities are natural; clip_score is CLIP-S, null unless asked for;
+familiarity is that of `glied.captioner.familiarity`, null where the captioner has nothing to compute it from.
 """
+
+LATER = frozenset({"familiarity"})
+"""Columns that the rows of older runs lack; readers and resumed runs take them as null there."""
 
 
 FEATURES = pa.schema(
@@ -64,6 +69,15 @@ def decode(data: bytes) -> pa.Table:
         pyarrow.ArrowInvalid: the bytes are no Parquet file.
     """
     return pq.read_table(pa.BufferReader(data))
+
+
+def with_later_columns(table: pa.Table) -> pa.Table:
+    """Caption rows with the columns of `LATER`, null and in their place where the table lacks them."""
+    for position, field in enumerate(CAPTIONS):
+        if field.name in LATER and field.name not in table.column_names:
+            nulls = pa.nulls(table.num_rows, field.type)
+            table = table.add_column(min(position, table.num_columns), field, nulls)
+    return table
 
 
 def empty_row(schema: pa.Schema, **values: Any) -> dict[str, Any]:

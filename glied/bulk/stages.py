@@ -210,12 +210,18 @@ class CaptionRegions:
         self.model = model
 
     def __call__(self, regions: Sequence[Regions], clock: Clock) -> list[Row]:
-        """Columns caption, captions, attributes, regions, width, height."""
+        """Columns caption, captions, familiarity, attributes, regions, width, height."""
         with clock.measure("attributes"):
             attributes = self._attributes(regions)
         with clock.measure("captions"):
             captions = self.captioner.caption(regions, attributes)
-        return [_caption_row(*parts) for parts in zip(regions, attributes, captions, strict=True)]
+        rows = [_caption_row(*parts) for parts in zip(regions, attributes, captions, strict=True)]
+        familiarity = self.captioner.familiarity
+        if familiarity is None:
+            return rows
+        return [
+            row | {"familiarity": familiarity(one.features)} for row, one in zip(rows, regions, strict=True)
+        ]
 
     def _attributes(self, regions: Sequence[Regions]) -> list[list[tuple[str, float]]]:
         device = next(self.predictor.parameters()).device
@@ -238,7 +244,7 @@ class CaptionImages:
         self.model = describe.model
 
     def __call__(self, batch: Sequence[Picture], clock: Clock) -> list[Row]:
-        """Columns caption, captions, attributes, regions, width, height, clip_score."""
+        """Columns caption, captions, familiarity, attributes, regions, width, height, clip_score."""
         with clock.measure("regions"):
             regions = _regions(self.extractor, batch)
         rows = self.describe(regions, clock)

@@ -15,6 +15,7 @@ from glied import run_folder, storage
 from glied.bulk import manifest, verification
 from glied.bulk.ledger import Commit, read_commits, sum_counts
 from glied.bulk.manifest import Manifest
+from glied.bulk.summary import unfamiliar_line
 from glied.errors import UsageError
 from glied.run_folder import CommittedUnit
 
@@ -51,6 +52,8 @@ class Status:
         units_damaged: of the missing ones, those whose rows were committed but are gone or truncated.
         units_retried: done units of which failed images were tried again.
         statuses, errors: committed images by status, and those not ok by kind of error.
+        images_rated: committed images whose familiarity is known, of which images_unfamiliar look unlike what
+            the captioner was trained on.
         stage_seconds: seconds in each stage over all attempts, summed over workers.
         images_per_s: over the last `window_s` seconds before the last commit; None where one commit, or
             none, tells nothing.
@@ -73,6 +76,8 @@ class Status:
     units_retried: int = 0
     statuses: dict[str, int]
     errors: dict[str, int]
+    images_rated: int = 0
+    images_unfamiliar: int = 0
     stage_seconds: dict[str, float]
     images_per_s: float | None = None
     window_s: float = 0.0
@@ -108,6 +113,8 @@ class Status:
             lines.append(f"done again: {self.units_retried} units")
         if self.errors:
             lines.append("errors: " + _counted(self.errors))
+        if self.images_rated:
+            lines.append(unfamiliar_line(self.images_unfamiliar, self.images_rated))
         if self.last_commit:
             lines.append(self._pace(now))
         if self.stage_seconds:
@@ -185,6 +192,8 @@ def status(run: Run, now: datetime | None = None) -> Status:
         units_retried=sum(unit.generation > 0 for unit in done),
         statuses=totals.rows,
         errors=totals.errors,
+        images_rated=totals.familiarity.get("rated", 0),
+        images_unfamiliar=totals.familiarity.get("unfamiliar", 0),
         stage_seconds={stage: round(value, 2) for stage, value in totals.seconds.items()},
         images_per_s=None if rate is None else round(rate, 2),
         window_s=round(window, 1),

@@ -6,6 +6,15 @@ from dataclasses import asdict, dataclass
 from glied.bulk.config import describe_skipped
 from glied.bulk.sinks import OK
 from glied.bulk.sources.hosts import is_host_failure
+from glied.captioner.familiarity import UNFAMILIAR
+
+
+def unfamiliar_line(count: int, of: int) -> str:
+    """Says how many images look unlike what the captioner was trained on."""
+    return (
+        f"{count} of {of} images look unlike anything the captioner was trained on "
+        f"(familiarity below {UNFAMILIAR:g})"
+    )
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,8 @@ class Summary:
         units_missing: of this job's share of the units, not committed.
         units_mended: done again because the rows that were committed are missing or damaged.
         statuses, errors: committed images by status, and those not ok by kind of error.
+        images_rated: committed images whose familiarity is known, of which images_unfamiliar look unlike what
+            the captioner was trained on.
         skipped_files: files under the prefix whose extension is not an image's.
         skipped_kinds: these by extension.
         stage_seconds: seconds in each stage over all attempts, summed over workers.
@@ -51,6 +62,8 @@ class Summary:
     units_mended: int
     statuses: dict[str, int]
     errors: dict[str, int]
+    images_rated: int = 0
+    images_unfamiliar: int = 0
     skipped_files: int
     skipped_kinds: dict[str, int]
     stage_seconds: dict[str, float]
@@ -92,6 +105,8 @@ class Summary:
             lines.append(
                 "errors: " + ", ".join(f"{count} {kind}" for kind, count in sorted(self.errors.items()))
             )
+        if self.images_rated:
+            lines.append(unfamiliar_line(self.images_unfamiliar, self.images_rated))
         if self.failed_hosts:
             lines.append(
                 f"{self.failed_hosts} images failed at web hosts, outside the error budget; "

@@ -14,6 +14,7 @@ from glied.captioner.architectures import build_model
 from glied.captioner.config import DecodingConfig
 from glied.captioner.decode import decode
 from glied.captioner.explain import Explanation, explain
+from glied.captioner.familiarity import Familiarity, load_familiarity
 from glied.captioner.inference import freeze
 from glied.captioner.model import CaptionerConfig, CaptioningModel
 from glied.captioner.recording import Recorder
@@ -44,6 +45,7 @@ class Captioner:
         decoding: DecodingConfig | None = None,
         digest: str = "",
         extractor: Mapping[str, Any] | None = None,
+        familiarity: Familiarity | None = None,
         cuda_graphs: bool = False,
     ) -> None:
         """The weights must not change once captions were asked for.
@@ -55,6 +57,7 @@ class Captioner:
             decoding: how captions are searched.
             digest: names the weights.
             extractor: fingerprint of the extractor whose regions it was trained on, if that is known.
+            familiarity: says how much an image looks like its training images, if that is known.
             cuda_graphs: replay decoding as CUDA graphs; the model is on a GPU then.
 
         Raises:
@@ -66,6 +69,7 @@ class Captioner:
         self.decoding = decoding or DecodingConfig()
         self.digest = digest
         self.extractor = extractor
+        self.familiarity = familiarity
         self.cuda_graphs = cuda_graphs
         unknown = [word for word in self.decoding.suppress if word not in vocabulary]
         if unknown:
@@ -100,6 +104,10 @@ class Captioner:
         metadata = loaded.metadata
         if metadata.get("kind") != KIND:
             raise UsageError(f"{uri} holds a checkpoint of kind {metadata.get('kind')}, not a captioner")
+        familiarity = load_familiarity(uri)
+        if familiarity and familiarity.feature_size != metadata["feature_size"]:
+            sizes = f"{familiarity.feature_size} values, the captioner reads {metadata['feature_size']}"
+            raise UsageError(f"{uri}: its familiarity was computed from features of {sizes}")
         vocabulary = Vocabulary.from_json(metadata["vocabulary"], metadata["vocabulary_digest"])
         model = build_model(
             CaptionerConfig(**metadata["config"]),
@@ -114,6 +122,7 @@ class Captioner:
             decoding=decoding,
             digest=loaded.digest,
             extractor=loaded.extractor,
+            familiarity=familiarity,
             cuda_graphs=cuda_graphs,
         )
 
@@ -128,6 +137,8 @@ class Captioner:
             "vocabulary_digest": self.vocabulary.digest,
         }
         checkpoint.save(uri, self.model.state_dict(), metadata, half=half, extractor=self.extractor)
+        if self.familiarity is not None:
+            self.familiarity.save(uri)
 
     def caption(
         self,

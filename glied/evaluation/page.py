@@ -16,7 +16,12 @@ from glied.captioner.explain import Explanation, Weights
 from glied.evaluation.html import render_template
 from glied.vision.regions import Regions
 
-SCORES = {"cider": "CIDEr", "log_probability": "log-probability", "clip": "CLIP-S"}
+SCORES = {
+    "cider": "CIDEr",
+    "log_probability": "log-probability",
+    "clip": "CLIP-S",
+    "familiarity": "familiarity",
+}
 """What a page can be sorted and filtered by, and how it is called; better is higher."""
 MOST_WEIGHTS = 6
 """Regions and attributes kept of each word's attention, the strongest first."""
@@ -58,7 +63,12 @@ def entry(
         picture: base64 WebP; without, the page shows a placeholder.
         explained: the caption's explanation and the regions that it is over, which then replace the row's.
     """
-    scores = {"cider": cider, "log_probability": log_probability(row), "clip": row["clip_score"]}
+    scores = {
+        "cider": cider,
+        "log_probability": log_probability(row),
+        "clip": row["clip_score"],
+        "familiarity": row.get("familiarity"),
+    }
     plain = {
         name: row[name] for name in ("id", "status", "caption", "error_kind", "error", "width", "height")
     }

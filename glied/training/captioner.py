@@ -19,6 +19,7 @@ from glied.captioner.architectures import build_model
 from glied.captioner.captioner import Captioner, attribute_ids
 from glied.captioner.config import DecodingConfig
 from glied.captioner.decode import decode
+from glied.captioner.familiarity import Familiarity
 from glied.captioner.model import CaptionerConfig, CaptioningModel
 from glied.captioner.vocabulary import BOS, EOS, PAD, SPECIAL, Vocabulary, load_words, tokenize
 from glied.datasets import features
@@ -27,6 +28,7 @@ from glied.datasets.captioned import CaptionedRegions
 from glied.datasets.extractors import check_trained_on
 from glied.errors import UsageError
 from glied.evaluation.text_metrics import cider
+from glied.training.familiarity import familiarity_of
 from glied.training.history import Sample
 from glied.training.losses import word_cross_entropy
 from glied.training.task import WEIGHT, Row, Split
@@ -233,6 +235,10 @@ class CaptionerTask(Light):
         shown = zip(hypotheses[:SHOWN], references, strict=False)
         return metrics, [Sample(text, known[0]) for text, known in shown]
 
+    @cached_property
+    def _familiarity(self) -> Familiarity | None:
+        return familiarity_of(self.train.features, self.validation.features)
+
     def export(self, model: nn.Module, folder_uri: str) -> None:
         """Write the captioner in half precision, as it ships."""
         captioner = Captioner(
@@ -240,6 +246,7 @@ class CaptionerTask(Light):
             self.vocabulary,
             attribute_count=self.words.attribute_count,
             extractor=self.train.extractor,
+            familiarity=self._familiarity,
         )
         captioner.save(folder_uri, half=True)
 

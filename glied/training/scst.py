@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from glied.captioner.captioner import Captioner
 from glied.captioner.config import DecodingConfig
 from glied.captioner.decode import NEVER_WORDS, Hypothesis, decode
+from glied.captioner.familiarity import Familiarity
 from glied.captioner.inference import freeze
 from glied.captioner.model import CaptioningModel
 from glied.captioner.vocabulary import BOS, EOS, PAD
@@ -39,6 +40,7 @@ from glied.rewards.config import RewardConfig
 from glied.rewards.loading import RewardLoader
 from glied.rewards.reward import Captions, Rewards, WeightedSum
 from glied.training.captioner import SHOWN, TopWords, read_images, thin_out
+from glied.training.familiarity import familiarity_of
 from glied.training.history import Sample
 from glied.training.losses import entropy, self_critical_loss
 from glied.training.task import WEIGHT, Row, Split
@@ -316,6 +318,11 @@ class ScstTask(Light):
         shown = zip(names[:SHOWN], texts, strict=False)
         return figures, [Sample(text, truths[name][0]) for name, text in shown]
 
+    @cached_property
+    def _familiarity(self) -> Familiarity | None:
+        """For a start that has none."""
+        return familiarity_of(self.train.features, self.validation.features)
+
     def export(self, model: nn.Module, folder_uri: str) -> None:
         """Write the captioner in half precision, as it ships."""
         start = self.captioner
@@ -324,6 +331,7 @@ class ScstTask(Light):
             start.vocabulary,
             attribute_count=start.attribute_count,
             extractor=self.train.extractor,
+            familiarity=start.familiarity or self._familiarity,
         )
         trained.save(folder_uri, half=True)
 

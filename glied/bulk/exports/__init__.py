@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from glied import storage
+from glied.bulk import sinks
 from glied.bulk.exports.book import SUCCESS, Book
 from glied.bulk.exports.config import ExportConfig, Report, UnitReport
 from glied.bulk.exports.files import UnitFiles
@@ -156,6 +157,7 @@ def _absolute(uri: str) -> str:
 def _check_columns(units: dict[int, CommittedUnit], columns: list[str]) -> None:
     for unit in units.values():
         known = pq.read_schema(pa.BufferReader(read_output(unit))).names
+        known += sorted(sinks.LATER.difference(known))
         unknown = [name for name in columns if name not in known]
         if unknown:
             raise UsageError(f"columns {', '.join(unknown)}: the rows have {', '.join(known)}")

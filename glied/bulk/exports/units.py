@@ -4,6 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from glied import storage
+from glied.bulk import sinks
 from glied.errors import JobError, StorageError
 from glied.run_folder import CommittedUnit
 
@@ -24,15 +25,18 @@ def read_output(unit: CommittedUnit) -> bytes:
 
 
 def read_table(unit: CommittedUnit, columns: list[str] | None = None) -> pa.Table:
-    """A unit's rows; raises as `read_output`, and where they are no Parquet."""
+    """A unit's rows with all columns of today; raises as `read_output`, and where they are no Parquet."""
+    data = read_output(unit)
     try:
-        table = pq.read_table(pa.BufferReader(read_output(unit)), columns=columns)
-    except (pa.ArrowException, OSError) as error:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        present = columns and [name for name in columns if name in file.schema_arrow.names]
+        table = sinks.with_later_columns(file.read(present))
+        return table.select(columns) if columns else table
+    except (pa.ArrowException, OSError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise JobError(
             f"{unit.output} cannot be read as Parquet: {reason}; --output.mode repair mends the run"
         ) from error
-    return table.select(columns) if columns else table
 
 
 def write(uri: str, data: bytes) -> None:
