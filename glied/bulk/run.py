@@ -82,8 +82,8 @@ def _check_columns(job: Job, plan: Manifest) -> None:
     for name in plan.columns.names:
         if name in job.schema.names:
             raise UsageError(
-                f"output.uri {job.output.uri} holds a run of an older version, whose input has a column {name}, "
-                "as the rows have themselves now. Choose another output.uri"
+                f"output.uri {job.output.uri} holds a run of an older version, whose input has a column "
+                f"{name}, as the rows have themselves now. Choose another output.uri"
             )
 
 

@@ -1,4 +1,4 @@
-"""Computes what a captioner needs to say how familiar an image is, from its training and validation images."""
+"""What a captioner needs to say how familiar an image is, from its training and validation images."""
 
 import logging
 import time

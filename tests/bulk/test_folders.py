@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from botocore.exceptions import ClientError, NoCredentialsError
@@ -167,6 +168,84 @@ def test_a_plan_with_doubled_ids_cannot_be_repaired(tmp_path, source):
     (out / "run.json").write_text(json.dumps(record))
     assert plan.units == 2
     with pytest.raises(JobError, match=r"cannot mend unit 1: 1 ids .* stand twice"):
+        run.execute(wanted, Captioner())
+
+
+OLDER = pa.schema([field for field in sinks.CAPTIONS if field.name not in sinks.LATER])
+"""Columns of a run that was begun before the later ones came."""
+
+
+def older(source: Path, out: Path, **options: Any) -> Job:
+    return replace(job(source, out, **options), schema=OLDER)
+
+
+def test_a_run_goes_on_whose_rows_lack_a_later_column(source, tmp_path):
+    out, ids = tmp_path / "out", all_ids(source)
+    run.execute(older(source, out, shard="0/2"), Captioner())
+    assert "familiarity" not in pq.read_schema(unit_of(out, 0)).names
+    next(out.glob("commits/unit-000002-*")).unlink()  # as after a kill: it is adopted
+    stream = Captioner(familiarity=0.003)
+    summary = execute(source, out, stream)
+    assert stream.seen == [*ids[5:10], *ids[15:20]]
+    expected = {one: 0.003 if one in stream.seen else None for one in ids}
+    assert {row["id"]: row["familiarity"] for row in results.read_rows(str(out))} == expected
+    assert (summary.images_rated, summary.images_unfamiliar) == (10, 10)
+    assert "10 of 10 images look unlike anything" in "\n".join(summary.lines())
+    state = status.status(status.open_run(str(out)))
+    assert (state.images_rated, state.images_unfamiliar) == (10, 10)
+    assert list(status.verify(status.open_run(str(out)))) == []
+    assert execute(source, out).images_this_time == 0
+
+    for columns in (None, ["familiarity", "id"]):
+        parts = tmp_path / f"parts {columns}"
+        export(ExportConfig(run=str(out), out=str(parts), form="parquet", columns=columns))
+        assert len({str(pq.read_schema(part)) for part in parts.glob("*.parquet")}) == 1
+        assert pq.read_table(parts)["familiarity"].to_pylist() == list(expected.values())
+
+
+def test_rows_are_retried_in_a_run_whose_rows_lack_a_later_column(source, tmp_path):
+    out = tmp_path / "out"
+    good, bad = Captioner(), Captioner("failed", error_kind="out_of_memory")
+
+    def half(chunks: list[Chunk], *, alone: bool = False) -> Iterator[Result]:
+        for number, chunk in enumerate(chunks):
+            yield from (bad if number % 2 else good)([chunk])
+
+    run.execute(older(source, out), half)
+    summary = execute(source, out, Captioner(familiarity=0.5), mode="retry_failed")
+    assert summary.statuses == {"ok": IMAGES}
+    assert (summary.images_rated, summary.images_unfamiliar) == (len(bad.seen), 0)
+    expected = {one: 0.5 if one in bad.seen else None for one in all_ids(source)}
+    assert {row["id"]: row["familiarity"] for row in results.read_rows(str(out))} == expected
+    assert all(pq.read_schema(path).equals(sinks.CAPTIONS) for path in out.glob("captions/*.g1.parquet"))
+
+
+def test_only_what_is_known_of_both_is_compared_where_a_run_has_no_familiarity(source, tmp_path):
+    plain = job(source, tmp_path / "out")
+    measured = replace(plain, fingerprint=plain.fingerprint | {"familiarity": "abc"})
+    run.execute(plain, Captioner())
+    assert run.execute(measured, Captioner()).images_this_time == 0
+    run.execute(replace(measured, output=replace(plain.output, uri=str(tmp_path / "other"))), Captioner())
+    for changed, now in (
+        (plain, "null"),
+        (replace(measured, fingerprint={**plain.fingerprint, "familiarity": "d"}), '"d"'),
+    ):
+        with pytest.raises(UsageError, match=f'familiarity was "abc" and is now {now}'):
+            run.execute(
+                replace(changed, output=replace(plain.output, uri=str(tmp_path / "other"))), Captioner()
+            )
+
+
+def test_an_older_run_whose_input_has_a_column_of_that_name_is_refused(source, tmp_path):
+    out, wanted = tmp_path / "out", job(source, tmp_path / "out")
+    out.mkdir()
+    record = {"run": runs.RUN, "results": "captions", "config": {}, "fingerprint": wanted.fingerprint}
+    (out / "run.json").write_text(json.dumps(record | {"input": asdict(wanted.source)}))
+    planned = manifest.planned(id=["a"], uri=["/in/a"])
+    manifest.create(
+        str(out), [planned], UNIT, run=runs.RUN, columns=pa.schema([("familiarity", pa.string())])
+    )
+    with pytest.raises(UsageError, match="an older version, whose input has a column familiarity"):
         run.execute(wanted, Captioner())
 
 

@@ -32,7 +32,7 @@ function pairs(flat) {
 }
 
 const number = (value, digits) => value.toFixed(digits).replace("-", "\u2212");
-const DIGITS = { cider: 0, log_probability: 1, clip: 3 };
+const DIGITS = { cider: 0, log_probability: 1, clip: 3, familiarity: 3 };
 
 // A detector names what a region shows; a cell of a grid has no name but its place.
 
