@@ -137,6 +137,9 @@ def test_learns_and_exports(task, rows, tmp_path):
     task.export(model, str(tmp_path / "best"))
     captioner = Captioner.load(str(tmp_path / "best"))
     assert captioner.extractor == {"kind": "test"}
+    assert captioner.familiarity is not None
+    assert captioner.familiarity(make_regions(0).features) == 1  # the only image of the store
+    assert captioner.familiarity(make_regions(2).features) == 1 / 2
     regions = [make_regions(2)]
     (caption,) = captioner.caption(regions, task.predictor.top(RegionBatch.collate(regions), 3))[0]
     assert "boat" in caption.text

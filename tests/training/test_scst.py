@@ -2,6 +2,7 @@ import copy
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 
 from glied.captioner.captioner import Captioner
 from glied.captioner.decode import NEVER_WORDS
+from glied.captioner.familiarity import FILE
 from glied.captioner.search import Hypothesis
 from glied.captioner.vocabulary import BOS, EOS, PAD, Vocabulary
 from glied.errors import UsageError
@@ -383,3 +385,20 @@ def test_bad_sampling_is_named() -> None:
         SamplingConfig(samples=0)
     with pytest.raises(UsageError, match="leave_one_out needs at least 2"):
         SamplingConfig(samples=1, baseline="leave_one_out")
+
+
+def test_familiarity_is_taken_over_from_the_start_or_computed_where_that_has_none(
+    world: Path, tmp_path: Path
+) -> None:
+    task = make_task(world)
+    known = Captioner.load(str(world / "start")).familiarity
+    assert known is not None
+    task.export(task.build(), str(tmp_path / "best"))
+    assert Captioner.load(str(tmp_path / "best")).familiarity.digest == known.digest
+
+    old = shutil.copytree(world / "start", tmp_path / "old")
+    (old / FILE).unlink()
+    again = dataclasses.replace(task, start=str(old))
+    assert again.captioner.familiarity is None
+    again.export(again.build(), str(tmp_path / "new"))
+    assert Captioner.load(str(tmp_path / "new")).familiarity.digest == known.digest
