@@ -57,7 +57,6 @@ def add(config: Config) -> dict[str, object]:
     found.save(config.captioner)
     return {
         "captioner": config.captioner,
-        "components": len(found.variances),
         "validation_images": len(found.distances),
         "unfamiliar_below": UNFAMILIAR,
         "digest": found.digest,

@@ -437,7 +437,7 @@ def _check_ids(unit: Unit, table: pa.Table) -> None:
 def _count(table: pa.Table, seconds: Counter[str]) -> Counts:
     statuses: Counter[str] = Counter(map(str, table["status"].to_pylist()))
     errors: Counter[str] = Counter(str(kind) for kind in table["error_kind"].to_pylist() if kind is not None)
-    spent = {stage: round(value, 3) for stage, value in seconds.items()}
+    spent: dict[str, float] = {stage: round(value, 3) for stage, value in seconds.items()}
     return Counts(dict(statuses), dict(errors), spent, _count_familiarity(table))
 
 

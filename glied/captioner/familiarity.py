@@ -1,22 +1,27 @@
 """How familiar an image is to a captioner: whether it looks like the images that the captioner learned from.
 
-The distance of an image from the training images is measured on its pooled region features: the Mahalanobis
-distance along the leading principal components of the training images, plus the squared distance from the
-space that these span, each divided by what an average training image has. Weighted like this, no part drowns
-the other: the first alone misses drawings and documents, the second alone condemns close-ups. Familiarity is
-the rank of that distance among those of the validation images, as a conformal p-value (Vovk et al. 2005); the
-training images themselves would be a biased reference, because the components were fitted to them.
+Statistics of an image's region features are measured along the principal components of *lowest* variance of
+the training images. Such a component is a linear relation between feature values that holds in nearly every
+training image; images of another world break it, even where their leading components look ordinary. Five
+distances are mean squared deviations from such relations, in training variances: of the mean of the image's
+regions; of the mean and the second moment of the features that the others predict best; and three of single
+regions, from relations that hold within images, where only the regions that deviate least count, because an
+odd object is no odd image. Their logarithms are brought to a common scale (0 the median, 1 the 99 % quantile
+of the validation images) and added. Familiarity is the rank of that sum among those of the validation images,
+as a conformal p-value (Vovk et al. 2005); the training images would be a biased reference, because the
+components were fitted to them.
 
 No torch here: drivers of bulk jobs import this module.
 
-Shapes: ``R`` regions, ``F`` feature size, ``K`` components, ``M`` images.
+Shapes: ``R`` regions, ``F`` feature size, ``V`` values of a statistic, ``K`` relations, ``M`` images.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import safetensors.numpy
@@ -32,17 +37,111 @@ UNFAMILIAR = 0.01
 """An image whose familiarity is below this looks unlike the training images."""
 LEAST_VALIDATION = 100
 """With fewer validation images no familiarity is below `UNFAMILIAR`."""
-COMPONENTS = 64
+RELATIONS = 20
+"""Components of lowest variance that are looked at, of statistics of an image."""
+REGION_RELATIONS = (10, 25, 40)
+"""The same of single regions: the 10 % quantile over the regions counts for two of them, then the minimum."""
+WEIGHTS = np.array([1, 1, 1, 1, 0.5])
+"""Of the distances in their sum."""
+PREDICTABLE = 192
+"""Feature values whose second moment is looked at."""
+_REGIONS = 4
+"""Regions per training image that relations are fitted to."""
 _FORMAT = "glied-familiarity-1"
-_LEAST_VARIANCE = 1e-6
-"""Smallest variance of a component or of the rest, as a share of the mean variance of a feature value."""
+_LEAST_VARIANCE = 1e-5
+"""A component with less, as a share of the variance of a value, is rounding, or a value that is constant."""
+_LEAST_SCALE = 1e-3
+"""Smallest standard deviation that a value is divided by, as a share of the mean one."""
+_LEAST_DISTANCE = 1e-9
+_CHUNK = 4096
 
 Array = NDArray[np.float32]
+Exact = NDArray[np.float64]
 
 
-def pooled(features: Array) -> Array:
-    """[R, F] -> [F], the mean over the regions; for cells that is the feature of the whole image."""
-    return features.mean(axis=0, dtype=np.float64).astype(np.float32)
+@dataclass(frozen=True, eq=False)
+class Relations:
+    """Linear relations between values, which the values that they were fitted to nearly obey.
+
+    Attributes:
+        mean: [V] float32.
+        scale: [V] float32, standard deviations.
+        directions: [K, V] float16, of standardized values, the strictest relation first.
+        variances: [K] float32, along the directions.
+    """
+
+    mean: Array
+    scale: Array
+    directions: NDArray[np.float16]
+    variances: Array
+
+    @cached_property
+    def _directions(self) -> Exact:
+        return self.directions.T.astype(np.float64)
+
+    def deviations(self, values: NDArray[np.floating]) -> Exact:
+        """[..., V] -> [..., K]: squared deviations from the relations, in variances."""
+        along = ((values.astype(np.float64) - self.mean) / self.scale) @ self._directions
+        return np.asarray(along**2 / self.variances)
+
+
+class _Spectrum(NamedTuple):
+    """Principal components of standardized values, in order of their variance."""
+
+    mean: Exact
+    scale: Exact
+    covariance: Exact
+    variances: Exact
+    components: Exact  # [V, V], a column each
+
+    def _live(self) -> NDArray[np.intp]:
+        """Components of some variance; all where there is none, as among equal images."""
+        found = np.flatnonzero(self.variances > _LEAST_VARIANCE)
+        return found if len(found) else np.arange(len(self.variances))
+
+    def relations(self, count: int) -> Relations:
+        directions = self.components[:, self._live()[:count]].T.astype(np.float16)
+        exact = directions.astype(np.float64)
+        variances = ((exact @ self.covariance) * exact).sum(axis=1)  # of what is stored
+        return Relations(
+            self.mean.astype(np.float32),
+            self.scale.astype(np.float32),
+            directions,
+            np.maximum(variances, _LEAST_VARIANCE).astype(np.float32),
+        )
+
+    def predictable(self, count: int) -> NDArray[np.int32]:
+        """The values of least variance given all others, in ascending order."""
+        live = self._live()
+        variances = np.maximum(self.variances[live], _LEAST_VARIANCE)
+        precision = (self.components[:, live] ** 2 / variances).sum(axis=1)
+        return np.sort(np.argsort(-precision, kind="stable")[:count]).astype(np.int32)
+
+
+def _spectrum(values: NDArray[np.floating]) -> _Spectrum:
+    """Of values [M, V]."""
+    mean = values.mean(axis=0, dtype=np.float64)
+    covariance = np.zeros((len(mean), len(mean)))
+    for start in range(0, len(values), _CHUNK):
+        centered = values[start : start + _CHUNK] - mean
+        covariance += centered.T @ centered
+    covariance /= len(values)
+    deviations = np.sqrt(np.diag(covariance))
+    scale = np.maximum(deviations, _LEAST_SCALE * deviations.mean() or 1.0)
+    covariance /= np.outer(scale, scale)
+    return _Spectrum(mean, scale, covariance, *np.linalg.eigh(covariance))
+
+
+def _moments(features: NDArray[np.floating]) -> Exact:
+    """[R, F] -> [2, F], means of the values and of their squares."""
+    exact = features.astype(np.float64)
+    return np.stack([exact.mean(axis=0), (exact**2).mean(axis=0)])
+
+
+def _chosen(moments: NDArray[np.floating], columns: NDArray[np.int32]) -> NDArray[np.floating]:
+    """[..., 2, F] -> [..., V], both moments of some features."""
+    found = moments[..., columns]
+    return found.reshape(*found.shape[:-2], -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,59 +149,90 @@ class Familiarity:
     """What the familiarity of images is computed from.
 
     Attributes:
-        mean: [F] float32, of the training images' pooled features.
-        directions: [K, F] float16, the principal components of these.
-        variances: [K] float32, along the components.
-        rest: [1] float32, the training images' mean squared distance from the space of the components.
+        image: between the means over the regions of an image; V is F.
+        moment: between means and second moments, of the features `columns`; V is twice their number.
+        region: between the features of a region, from the differences between regions of an image; V is F.
+        columns: int32.
+        median: [5] float32, of the logarithms of the validation images' distances.
+        spread: [5] float32, their 99 % quantile less the median.
         distances: [M] float32, of the validation images, ascending.
     """
 
-    mean: Array
-    directions: NDArray[np.float16]
-    variances: Array
-    rest: Array
+    image: Relations
+    moment: Relations
+    region: Relations
+    columns: NDArray[np.int32]
+    median: Array
+    spread: Array
     distances: Array
 
     @classmethod
-    def fit(cls, training: Sequence[Array], validation: Sequence[Array]) -> "Familiarity":
-        """From the pooled features of training and validation images, at least one of each.
+    def fit(cls, training: Iterable[Array], validation: Iterable[Array]) -> "Familiarity":
+        """From the region features [R, F] of training and validation images, at least one image of each.
 
-        Images whose features are not finite must have been left out.
+        Images without regions, or whose features are not finite, must have been left out.
         """
-        images = np.asarray(training, np.float64)  # [M, F]
-        mean = images.mean(axis=0)
-        centered = images - mean
-        variances, directions = _principal(centered)
-        total = centered.var(axis=0).sum() if len(images) > 1 else 0.0
-        floor = _LEAST_VARIANCE * (total / len(mean) or 1.0)
-        rest = total - variances.sum()
-        fitted = cls(
-            mean=mean.astype(np.float32),
-            directions=directions.astype(np.float16),
-            variances=np.maximum(variances, floor).astype(np.float32),
-            rest=np.array([max(rest, floor)], np.float32),
+        draw = np.random.default_rng(0)
+        moments, differences = [], []
+        for image in training:
+            moments.append(_moments(image).astype(np.float32))
+            differences.append(image[draw.permutation(len(image))[:_REGIONS]] - moments[-1][0])
+        fitted = cls._related(np.stack(moments), np.concatenate(differences))
+        logs = np.stack([fitted._logs(image) for image in validation])
+        median = np.median(logs, axis=0)
+        spread = np.maximum(np.quantile(logs, 0.99, axis=0) - median, 1e-6)
+        return fitted._ranking(median.astype(np.float32), spread.astype(np.float32), logs)
+
+    @classmethod
+    def _related(cls, moments: Array, differences: Array) -> "Familiarity":
+        """From [M, 2, F] and differences [N, F] of regions from the means of their images."""
+        means = _spectrum(moments[:, 0])
+        # Images of a single region have no differences: the regions themselves stand for them.
+        regions = differences + means.mean if differences.any() else moments[:, 0]
+        columns = means.predictable(PREDICTABLE)
+        return cls(
+            image=means.relations(RELATIONS),
+            moment=_spectrum(np.asarray(_chosen(moments, columns), np.float32)).relations(RELATIONS),
+            region=_spectrum(regions).relations(max(REGION_RELATIONS)),
+            columns=columns,
+            median=np.zeros(len(WEIGHTS), np.float32),
+            spread=np.ones(len(WEIGHTS), np.float32),
             distances=np.empty(0, np.float32),
         )
-        # As the stored numbers give them, so that rounding cannot move an image against its reference.
-        distances = np.sort([fitted.distance(one) for one in validation]).astype(np.float32)
-        return cls(fitted.mean, fitted.directions, fitted.variances, fitted.rest, distances)
 
-    @cached_property
-    def _directions(self) -> NDArray[np.float64]:
-        return self.directions.astype(np.float64)
+    def _ranking(self, median: Array, spread: Array, logs: Exact) -> "Familiarity":
+        """The same, for images whose logarithms of distances are `logs` [M, 5]."""
+        parts = {one.name: getattr(self, one.name) for one in fields(self)}
+        scaled = Familiarity(**parts | {"median": median, "spread": spread})
+        # As the stored numbers give them, so that rounding cannot move an image against its reference.
+        distances = np.sort(np.array([scaled._sum(one) for one in logs], np.float32))
+        return Familiarity(**parts | {"median": median, "spread": spread, "distances": distances})
 
     @property
     def feature_size(self) -> int:
         """F."""
-        return len(self.mean)
+        return len(self.image.mean)
 
-    def distance(self, feature: Array) -> np.float32:
-        """Of an image with this pooled feature [F] from the training images; an average one has 2."""
-        centered = feature.astype(np.float64) - self.mean
-        along = self._directions @ centered
-        outside = centered - along @ self._directions
-        mahalanobis = (along**2 / self.variances).sum() / max(1, len(along))
-        return np.float32(mahalanobis + (outside**2).sum() / self.rest[0])
+    def _logs(self, features: Array) -> Exact:
+        """[R, F] -> [5], logarithms of the distances."""
+        moments = _moments(features)
+        regions = self.region.deviations(features)
+        few, some, many = (regions[:, :count].mean(axis=1) for count in REGION_RELATIONS)
+        distances = [
+            self.image.deviations(moments[0]).mean(),
+            self.moment.deviations(_chosen(moments, self.columns)).mean(),
+            np.quantile(few, 0.1),
+            np.quantile(some, 0.1),
+            many.min(),
+        ]
+        return np.log(np.maximum(distances, _LEAST_DISTANCE))
+
+    def _sum(self, logs: Exact) -> np.float32:
+        return np.float32(((logs - self.median) / self.spread) @ WEIGHTS)
+
+    def distance(self, features: Array) -> np.float32:
+        """From the training images, of an image with regions of these features; the median has about 0."""
+        return self._sum(self._logs(features)) if len(features) else np.float32(np.inf)
 
     def __call__(self, features: Array) -> float:
         """The familiarity of an image with regions of these features [R, F], more than 0 and at most 1.
@@ -110,7 +240,7 @@ class Familiarity:
         It is the share of images that lie at least as far from the training images, counting the validation
         images and the image itself; so 1 / (M + 1) is the least there is.
         """
-        nearer = int(np.searchsorted(self.distances, self.distance(pooled(features))))
+        nearer = int(np.searchsorted(self.distances, self.distance(features)))
         return (len(self.distances) - nearer + 1) / (len(self.distances) + 1)
 
     @cached_property
@@ -118,17 +248,25 @@ class Familiarity:
         """SHA-256 of what `save` writes, hexadecimal."""
         return hashlib.sha256(self._to_bytes()).hexdigest()
 
+    def _arrays(self) -> dict[str, NDArray[np.generic]]:
+        parts = {
+            f"{name}.{one.name}": getattr(getattr(self, name), one.name)
+            for name in _RELATIONS
+            for one in fields(Relations)
+        }
+        return parts | {name: getattr(self, name) for name in _PLAIN}
+
     def _to_bytes(self) -> bytes:
-        tensors = {name: getattr(self, name) for name in _SHAPES}
-        return safetensors.numpy.save(tensors, {"format": _FORMAT})
+        arrays = {name: np.ascontiguousarray(array) for name, array in self._arrays().items()}
+        return safetensors.numpy.save(arrays, {"format": _FORMAT})
 
     def save(self, folder_uri: str) -> None:
         """Write it beside a captioner's weights."""
         storage.write_bytes(storage.join(folder_uri, FILE), self._to_bytes())
 
 
-_SHAPES = {"mean": 1, "directions": 2, "variances": 1, "rest": 1, "distances": 1}
-"""Dimensions of the stored arrays."""
+_RELATIONS = ("image", "moment", "region")
+_PLAIN = ("columns", "median", "spread", "distances")
 
 
 def load_familiarity(folder_uri: str) -> Familiarity | None:
@@ -142,35 +280,45 @@ def load_familiarity(folder_uri: str) -> Familiarity | None:
     except FileNotFoundError:
         return None
     try:
-        arrays = safetensors.numpy.load(data)
-        found = Familiarity(**{name: arrays[name] for name in _SHAPES})
-        _check(found, data)
+        _check_format(data)
+        found = _from_arrays(safetensors.numpy.load(data))
+        _check(found)
         return found
     except (SafetensorError, ValueError, KeyError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else error
-        raise UsageError(f"{FILE} in {folder_uri} is broken: {reason}") from error
+        hint = "delete it, and compute it anew with jobs/add_familiarity.py"
+        raise UsageError(f"{FILE} in {folder_uri} is broken: {reason}; {hint}") from error
 
 
-def _check(found: Familiarity, data: bytes) -> None:
+def _from_arrays(arrays: Mapping[str, NDArray[np.generic]]) -> Familiarity:
+    relations = {
+        name: Relations(**{one.name: arrays[f"{name}.{one.name}"] for one in fields(Relations)})  # type: ignore[arg-type]  # checked by _check
+        for name in _RELATIONS
+    }
+    return Familiarity(**relations, **{name: arrays[name] for name in _PLAIN})  # type: ignore[arg-type]  # as above
+
+
+def _check_format(data: bytes) -> None:
+    safetensors.numpy.load(data)  # says what is wrong with bytes that are no such file
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     if (format_ := header.get("__metadata__", {}).get("format")) != _FORMAT:
         raise ValueError(f"its format is {format_!r}, not {_FORMAT!r}")
-    for name, dimensions in _SHAPES.items():
-        if getattr(found, name).ndim != dimensions:
-            raise ValueError(f"{name} has the shape {getattr(found, name).shape}")
-    if found.directions.shape != (len(found.variances), len(found.mean)) or not len(found.distances):
-        raise ValueError("its arrays do not fit each other")
 
 
-def _principal(centered: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """[M, F] -> variances [K] and directions [K, F] of the leading components."""
-    count, size = centered.shape
-    leading = min(COMPONENTS, count // 4, size // 2)  # more of them would be fitted to single images
-    if count < size:  # the smaller of two matrices with the same eigenvalues
-        values, vectors = np.linalg.eigh(centered @ centered.T / count)
-        vectors = centered.T @ vectors / np.sqrt(np.maximum(values, 1e-300) * count)
-    else:
-        values, vectors = np.linalg.eigh(centered.T @ centered / count)
-    order = np.argsort(-values)[:leading]
-    order = order[values[order] > 1e-9 * max(values.max(initial=0.0), 1e-300)]
-    return values[order], vectors[:, order].T
+def _check(found: Familiarity) -> None:
+    size, chosen = found.feature_size, found.columns
+    shapes = {"columns": chosen.shape, "distances": (len(found.distances),)}
+    shapes |= dict.fromkeys(("median", "spread"), WEIGHTS.shape)
+    for name, width in (("image", size), ("moment", 2 * chosen.size), ("region", size)):
+        count = len(getattr(found, name).directions)
+        shapes |= {
+            f"{name}.mean": (width,),
+            f"{name}.scale": (width,),
+            f"{name}.directions": (count, width),
+            f"{name}.variances": (count,),
+        }
+    for name, array in found._arrays().items():
+        if array.shape != shapes[name] or not array.size:
+            raise ValueError(f"{name} has the shape {array.shape}, which does not fit the other arrays")
+    if chosen.ndim != 1 or chosen.min() < 0 or chosen.max() >= size:
+        raise ValueError(f"columns are not numbers of its {size} feature values")

@@ -2,9 +2,14 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
 
 from glied.captioner.familiarity import LEAST_VALIDATION, UNFAMILIAR, Familiarity
-from glied.datasets.pooled import sample_pooled
+from glied.datasets.sample import sample_regions
 
 log = logging.getLogger(__name__)
 
@@ -20,23 +25,25 @@ def familiarity_of(train_uri: str, validation_uri: str) -> Familiarity | None:
         UsageError: as `features.paths`.
     """
     start = time.perf_counter()
-    training = sample_pooled(train_uri, TRAINING_IMAGES)
-    validation = sample_pooled(validation_uri, VALIDATION_IMAGES)
-    if not training or not validation:
-        log.warning(
-            "%s has no image with regions: the captioner cannot say how familiar images are",
-            validation_uri if training else train_uri,
-        )
+    training = _some(train_uri, TRAINING_IMAGES)
+    validation = _some(validation_uri, VALIDATION_IMAGES)
+    if training is None or validation is None:
         return None
-    if len(validation) < LEAST_VALIDATION:
+    found = Familiarity.fit(training, validation)
+    if (count := len(found.distances)) < LEAST_VALIDATION:
         log.warning(
             "%s has %d images: familiarity is a rank among them, so at least %g, and no image is reported as "
             "unfamiliar (below %g); %d images are needed for that",
-            validation_uri, len(validation), 1 / (len(validation) + 1), UNFAMILIAR, LEAST_VALIDATION,
+            validation_uri, count, 1 / (count + 1), UNFAMILIAR, LEAST_VALIDATION,
         )  # fmt: skip
-    found = Familiarity.fit(training, validation)
-    log.info(
-        "familiarity: %d training and %d validation images, %.1f s",
-        len(training), len(validation), time.perf_counter() - start,
-    )  # fmt: skip
+    log.info("familiarity: %d validation images, %.1f s", count, time.perf_counter() - start)
     return found
+
+
+def _some(uri: str, most: int) -> Iterator[NDArray[np.float32]] | None:
+    """A sample of the store, None where no image has regions."""
+    images = sample_regions(uri, most)
+    if (first := next(images, None)) is None:
+        log.warning("%s has no image with regions: the captioner cannot say how familiar images are", uri)
+        return None
+    return chain([first], images)

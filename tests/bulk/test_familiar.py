@@ -1,5 +1,6 @@
 """The column `familiarity` of caption runs, with tiny models."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from glied.bulk.chunks import run_here
 from glied.bulk.manifest import planned
 from glied.bulk.sources.fetch import Fetch
 from glied.bulk.sources.listing import absolute
-from glied.captioner.familiarity import Familiarity, pooled
+from glied.captioner.familiarity import Familiarity
 from glied.config import parse
 from glied.evaluation import page
 from glied.vision import images
@@ -39,10 +40,9 @@ def features(models: Path, photos: Path) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def familiarity(features) -> Familiarity:
     """Fitted to half of the photos; of the validation images, 200, all lie where the median photo does."""
-    fitted = Familiarity.fit([pooled(one) for one in list(features.values())[::2]], [np.zeros(FEATURES)])
-    distances = [fitted.distance(pooled(one)) for one in features.values()]
-    middle = np.full(200, np.median(distances), np.float32)
-    return Familiarity(fitted.mean, fitted.directions, fitted.variances, fitted.rest, middle)
+    fitted = Familiarity.fit(list(features.values())[::2], [np.zeros((1, FEATURES), np.float32)])
+    distances = [fitted.distance(one) for one in features.values()]
+    return dataclasses.replace(fitted, distances=np.full(200, np.median(distances), np.float32))
 
 
 @pytest.fixture(scope="module")

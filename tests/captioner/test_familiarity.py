@@ -8,20 +8,26 @@ import safetensors.numpy
 
 from glied.captioner import familiarity
 from glied.captioner.captioner import Captioner
-from glied.captioner.familiarity import FILE, Familiarity, load_familiarity, pooled
+from glied.captioner.familiarity import FILE, RELATIONS, WEIGHTS, Familiarity, Relations, load_familiarity
 from glied.captioner.vocabulary import Vocabulary
 from glied.errors import UsageError
-from glied.vision.timm_cells import _regions
 
 WORDS = Vocabulary([f"word{i}" for i in range(26)])
 SIZE = 12
-SCALES = np.linspace(3, 0.1, SIZE)
+FREE = 8
+"""Values that vary freely; the others are sums of these, but for a little noise."""
+REGIONS = 6
 
 
-def images(count: int, seed: int, *, scales: np.ndarray = SCALES, shift: float = 0.0) -> np.ndarray:
-    """Pooled features [count, F] of a Gaussian along the axes."""
-    values = np.random.default_rng(seed).normal(size=(count, len(scales))) * scales + 5 + shift
-    return values.astype(np.float32)
+def images(
+    count: int, seed: int, *, noise: float = 0.05, spread: float = 1.0, shift: float = 0.0
+) -> np.ndarray:
+    """Region features [count, R, F] of images whose regions vary about the image's own mean."""
+    draw = np.random.default_rng(seed)
+    mixing = np.random.default_rng(99).normal(size=(FREE, SIZE - FREE))
+    free = draw.normal(size=(count, 1, FREE)) + spread * draw.normal(size=(count, REGIONS, FREE))
+    bound = free @ mixing + noise * draw.normal(size=(count, REGIONS, SIZE - FREE))
+    return (np.concatenate([free, bound], axis=2) + 5 + shift).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -29,68 +35,86 @@ def fitted() -> Familiarity:
     return Familiarity.fit(images(3000, 0), images(1000, 1))
 
 
-def by_hand(mean, directions, variances, rest, distances) -> Familiarity:
-    return Familiarity(
-        np.float32(mean),
-        np.float16(directions),
-        np.float32(variances),
-        np.float32(rest),
-        np.float32(distances),
-    )
+def relations(directions, variances=1.0, mean=0.0, scale=1.0) -> Relations:
+    count, size = np.shape(directions)
+    full = [np.full(size, one, np.float32) for one in (mean, scale)]
+    return Relations(*full, np.float16(directions), np.full(count, variances, np.float32))
+
+
+def test_deviations_by_hand():
+    one = relations([[1, -1, 0], [0, 0, 1]], variances=4, mean=1, scale=2)
+    # Standardized (2, 0, -1): along the directions 2 and -1.
+    np.testing.assert_allclose(one.deviations(np.float32([[5, 1, -1]])), [[1, 0.25]])
 
 
 def test_distance_and_rank_by_hand():
-    one = by_hand([1, 0, 0], [[1, 0, 0]], [4], [2], [0.5, 1, 1, 3, 9])
-    assert one.distance(np.float32([3, 0, 0])) == 1  # 2**2 / 4
-    assert one.distance(np.float32([1, 1, -1])) == 1  # (1 + 1) / 2
-    assert one.distance(np.float32([5, 2, 0])) == 6
-    # Of five validation images four are at least as far as distance 1, one as distance 6, none as 12.
-    assert one(np.float32([[3, 0, 0]])) == 5 / 6
-    assert one(np.float32([[5, 2, 0]])) == 2 / 6
-    assert one(np.float32([[5, 4, 0]])) == 1 / 6
-    assert one(np.float32([[1, 0, 0]])) == 1
+    one = Familiarity(
+        image=relations([[1, 0]]),
+        moment=relations([[0, 1]], variances=9),
+        region=relations(np.eye(2)),
+        columns=np.int32([1]),
+        median=np.log(np.float32([4, 1, 2.5, 1.1, 1])),
+        spread=np.float32([1, 2, 1, 1, 0.5]),
+        distances=np.float32([0, 0.5, 2, 2, 9]),
+    )
+    image = np.float32([[1, 0], [3, 2]])
+    # Of the mean (2, 1): 4. Of the second value's mean square 2: 4 / 9. Of the regions (1, 13) / 2: their
+    # 10 % quantile is 1.1, their least 0.5, which has half the weight.
+    logs = [np.log(4 / 4), np.log(4 / 9) / 2, np.log(1.1 / 2.5), np.log(1.1 / 1.1), np.log(0.5) / 0.5]
+    expected = sum(logs[:4]) + logs[4] / 2
+    assert WEIGHTS.tolist() == [1, 1, 1, 1, 0.5]
+    assert one.distance(image) == pytest.approx(expected, rel=1e-5)
+    for distances, rank in (([-9, 0], 2 / 3), ([-9, -8], 1 / 3), ([0, 1], 1)):
+        assert dataclasses.replace(one, distances=np.float32(distances))(image) == rank
 
 
-def test_the_distance_is_that_of_the_covariance_whichever_matrix_is_decomposed():
-    for count in (8, 3000):  # fewer and more images than feature values
-        training = images(count, 0).astype(np.float64)
-        fitted = Familiarity.fit(training, training)
-        values, vectors = np.linalg.eigh(np.cov(training.T, bias=True))
-        kept = min(count // 4, SIZE // 2)
-        assert len(fitted.variances) == kept
-        np.testing.assert_allclose(fitted.variances, values[::-1][:kept], rtol=1e-4)
-        along = vectors.T[::-1][:kept] @ (images(5, 3) - training.mean(axis=0)).T
-        squares = ((images(5, 3) - training.mean(axis=0)) ** 2).sum(axis=1) - (along**2).sum(axis=0)
-        expected = (along**2 / values[::-1][:kept, None]).mean(axis=0) + squares / values[::-1][kept:].sum()
-        found = [fitted.distance(one) for one in images(5, 3)]
-        np.testing.assert_allclose(found, expected, rtol=5e-3)  # directions are float16
+def test_relations_are_the_components_of_lowest_variance(monkeypatch):
+    values = images(3000, 0)[:, 0]
+    monkeypatch.setattr(familiarity, "_CHUNK", 700)
+    found = familiarity._spectrum(values).relations(4)
+    standardized = (values.astype(np.float64) - values.mean(axis=0)) / values.std(axis=0)
+    variances, components = np.linalg.eigh(np.cov(standardized.T, bias=True))
+    np.testing.assert_allclose(found.variances, variances[:4], rtol=1e-2)  # directions are float16
+    np.testing.assert_allclose(abs(found.directions @ components[:, :4]), np.eye(4), atol=2e-3)
+    np.testing.assert_allclose(found.deviations(values).mean(axis=0), 1, rtol=1e-2)
 
 
-def test_an_average_training_image_has_distance_two(fitted):
-    distances = [fitted.distance(one) for one in images(3000, 0)]
-    assert np.mean(distances) == pytest.approx(2, rel=1e-3)
+def test_values_that_the_others_predict_are_found():
+    draw = np.random.default_rng(0)
+    values = draw.normal(size=(500, 6))
+    values[:, 4] = values[:, 1] + 0.01 * draw.normal(size=500)
+    values[:, 2] = 3  # constant: it says nothing
+    assert familiarity._spectrum(values.astype(np.float32)).predictable(2).tolist() == [1, 4]
 
 
 def test_images_of_the_same_kind_are_familiar_and_others_are_not(fitted):
-    same = [fitted(one[None]) for one in images(1000, 2)]
+    same = [fitted(one) for one in images(1000, 2)]
     assert 0.002 <= np.mean(np.less(same, 0.01)) <= 0.03
     assert np.quantile(same, [0.25, 0.5, 0.75]) == pytest.approx([0.25, 0.5, 0.75], abs=0.06)
-    for others in (images(50, 3, shift=30), images(50, 3, scales=9 * SCALES[::-1]), 50 * np.eye(SIZE)):
-        assert max(fitted(one[None]) for one in others) < familiarity.UNFAMILIAR
+    scrambled = images(50, 3)[:, :, np.random.default_rng(1).permutation(SIZE)]
+    for others in (images(50, 3, noise=1.0), images(50, 3, shift=30), scrambled):
+        assert np.mean([fitted(one) < familiarity.UNFAMILIAR for one in others]) >= 0.95
 
 
-def test_what_lies_within_the_components_and_what_lies_outside_both_count(fitted):
-    mean = np.full(SIZE, 5.0, np.float32)
-    within, outside = mean.copy(), mean.copy()
-    within[0] += 30 * SCALES[0]
-    outside[-1] += 60 * SCALES[-1]
-    assert fitted(mean[None]) > 0.99
-    assert fitted(within[None]) < familiarity.UNFAMILIAR
-    assert fitted(outside[None]) < familiarity.UNFAMILIAR
+def test_an_odd_region_is_no_odd_image(fitted):
+    image = images(1, 4, noise=0.0)[0]
+    image = np.concatenate([image] * 4)
+    before = fitted._logs(image)[2:]
+    image[0] = 40 * np.arange(SIZE)
+    np.testing.assert_allclose(fitted._logs(image)[2:], before, atol=0.3)
+    image[:] = image[0]
+    assert (fitted._logs(image)[2:] > before + 5).all()
+
+
+def test_images_of_a_single_region_are_recognized_too():
+    fitted = Familiarity.fit(images(3000, 0)[:, :1], images(1000, 1)[:, :1])
+    assert 0.002 <= np.mean([fitted(one) < 0.01 for one in images(1000, 2)[:, :1]]) <= 0.03
+    strange = images(50, 3, noise=1.0)[:, :1]
+    assert np.mean([fitted(one) < familiarity.UNFAMILIAR for one in strange]) >= 0.9
 
 
 def test_few_validation_images_condemn_no_image():
-    strange = np.full((1, SIZE), 1e4, np.float32)
+    strange = np.full((1, SIZE), 1e4, np.float32) * np.arange(SIZE)
     least = {count: Familiarity.fit(images(500, 0), images(count, 1))(strange) for count in (1, 20, 99, 100)}
     assert least == {1: 1 / 2, 20: 1 / 21, 99: 1 / 100, 100: 1 / 101}
     assert [count for count, value in least.items() if value < familiarity.UNFAMILIAR] == [
@@ -98,18 +122,13 @@ def test_few_validation_images_condemn_no_image():
     ]
 
 
-@pytest.mark.parametrize("training", [images(1, 0), images(3, 0), np.ones((20, SIZE), np.float32)])
+@pytest.mark.parametrize("training", [images(1, 0), images(3, 0), np.ones((20, REGIONS, SIZE), np.float32)])
 def test_degenerate_training_images_still_give_a_rank(training):
     fitted = Familiarity.fit(training, training)
-    assert fitted(training[:1]) == 1 or len(training) == 3
-    assert fitted(np.full((1, SIZE), 1e6, np.float32)) == 1 / (len(training) + 1)
-    assert fitted(np.full((1, SIZE), np.nan, np.float32)) == 1 / (len(training) + 1)
-
-
-def test_the_pooled_feature_of_cells_is_that_of_the_whole_image():
-    cells = np.random.default_rng(0).normal(size=(SIZE, 7, 7)).astype(np.float32)
-    found = _regions(np.zeros((40, 60, 3), np.uint8), cells)
-    np.testing.assert_allclose(pooled(found.features), found.features[0], atol=1e-6)
+    assert fitted(training[0]) == 1 or len(training) == 3
+    strange = np.full((1, SIZE), 1e6, np.float32) * np.arange(SIZE)
+    for one in (strange, np.full((1, SIZE), np.nan, np.float32), np.empty((0, SIZE), np.float32)):
+        assert fitted(one) == 1 / (len(training) + 1)
 
 
 def test_it_is_stored_beside_the_weights_and_changes_no_digest(make_model, fitted, tmp_path):
@@ -122,41 +141,52 @@ def test_it_is_stored_beside_the_weights_and_changes_no_digest(make_model, fitte
     assert new.digest == old.digest
     assert new.familiarity.digest == fitted.digest
     strange = images(20, 3, shift=4)
-    assert [new.familiarity(one[None]) for one in strange] == [fitted(one[None]) for one in strange]
+    assert [new.familiarity(one) for one in strange] == [fitted(one) for one in strange]
     new.save(str(tmp_path / "again"))
     assert load_familiarity(str(tmp_path / "again")).digest == fitted.digest
 
 
 def test_it_is_small():
-    size, shown = 2048, familiarity.COMPONENTS
-    big = by_hand(np.zeros(size), np.zeros((shown, size)), np.ones(shown), [1], np.zeros(5000))
-    assert len(big._to_bytes()) < 320_000
+    size, count = 2048, 2 * familiarity.PREDICTABLE
+    big = Familiarity(
+        relations(np.zeros((RELATIONS, size))),
+        relations(np.zeros((RELATIONS, count))),
+        relations(np.zeros((max(familiarity.REGION_RELATIONS), size))),
+        np.zeros(count // 2, np.int32),
+        *(np.zeros(length, np.float32) for length in (5, 5, 5000)),
+    )
+    assert len(big._to_bytes()) < 350_000
 
 
 def test_files_that_do_not_fit_are_named(make_model, fitted, tmp_path):
     Captioner(make_model(), WORDS).save(str(tmp_path))
     file = tmp_path / FILE
-    arrays = {name: getattr(fitted, name) for name in familiarity._SHAPES}
+    arrays = fitted._arrays()
     known = {"format": "glied-familiarity-1"}
+    wrong = {
+        "image.mean": np.zeros(3, np.float32),
+        "moment.directions": np.zeros((2, 5), np.float16),
+        "region.variances": np.zeros(0, np.float32),
+        "distances": np.zeros(0, np.float32),
+        "spread": np.zeros((1, 1), np.float32),
+    }
     for data, message in (
         (b"no", "broken"),
         (safetensors.numpy.save(arrays), "format is None"),
-        (safetensors.numpy.save({"mean": fitted.mean}, known), "it has no 'directions'"),
-        (safetensors.numpy.save(arrays | {"mean": np.zeros(3, np.float32)}, known), "do not fit each other"),
-        (safetensors.numpy.save(arrays | {"distances": np.zeros(0, np.float32)}, known), "do not fit"),
-        (
-            safetensors.numpy.save(arrays | {"rest": np.zeros((1, 1), np.float32)}, known),
-            "rest has the shape",
-        ),
+        (safetensors.numpy.save({"image.mean": fitted.image.mean}, known), "it has no 'image.scale'"),
+        *((safetensors.numpy.save(arrays | {name: array}, known), "shape") for name, array in wrong.items()),
+        (safetensors.numpy.save(arrays | {"columns": fitted.columns + 5}, known), "columns are not numbers"),
     ):
         file.write_bytes(data)
         with pytest.raises(UsageError, match=message):
             Captioner.load(str(tmp_path))
-    other = images(300, 0, scales=np.ones(7))
+    other = np.random.default_rng(0).normal(size=(300, 2, 7)).astype(np.float32)
     Familiarity.fit(other, other).save(str(tmp_path))
     with pytest.raises(UsageError, match="features of 7 values, the captioner reads 12"):
         Captioner.load(str(tmp_path))
 
 
 def test_the_stored_arrays_are_what_the_class_has():
-    assert set(familiarity._SHAPES) == {field.name for field in dataclasses.fields(Familiarity)}
+    assert {*familiarity._RELATIONS, *familiarity._PLAIN} == {
+        field.name for field in dataclasses.fields(Familiarity)
+    }

@@ -1,4 +1,4 @@
-"""Samples of a feature store's pooled features."""
+"""Samples of the images of a feature store."""
 
 import numpy as np
 import pyarrow as pa
@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from glied.datasets import features, parquet
-from glied.datasets.pooled import sample_pooled
+from glied.datasets.sample import sample_regions
 from glied.errors import UsageError
 from glied.vision.regions import Regions
 
@@ -41,9 +41,11 @@ def means(sample):
 
 
 def test_a_small_store_is_read_whole(tmp_path):
-    sample = sample_pooled(write(tmp_path / "store", range(120)), 120)
+    sample = list(sample_regions(write(tmp_path / "store", range(120)), 120))
     assert means(sample) == list(range(120))
-    assert all(one.shape == (4,) and one.dtype == np.float32 for one in sample)
+    for number, one in enumerate(sample):
+        np.testing.assert_array_equal(one, regions(number).features)
+        assert one.dtype == np.float32
 
 
 def test_of_a_large_store_some_row_groups_are_read_the_same_each_time(tmp_path, monkeypatch):
@@ -51,14 +53,14 @@ def test_of_a_large_store_some_row_groups_are_read_the_same_each_time(tmp_path, 
     opened = []
     plain = parquet.open_file
     monkeypatch.setattr(parquet, "open_file", lambda uri, **rest: opened.append(uri) or plain(uri, **rest))
-    sample = means(sample_pooled(uri, 35))
+    sample = means(sample_regions(uri, 35))
     assert len(sample) == 40
     assert len(opened) == 4 + 4 + 4  # fingerprints, footers, groups
     starts = {int(one) // 10 for one in sample}
     assert len(starts) == 4
     assert max(starts) - min(starts) > 4
-    assert means(sample_pooled(uri, 35)) == sample
-    assert means(sample_pooled(uri, 35, seed=1)) != sample
+    assert means(sample_regions(uri, 35)) == sample
+    assert means(sample_regions(uri, 35, seed=1)) != sample
 
 
 def test_images_without_regions_or_with_broken_features_are_left_out(tmp_path):
@@ -68,15 +70,15 @@ def test_images_without_regions_or_with_broken_features_are_left_out(tmp_path):
     data = pa.array([good[0]["features"], broken.tobytes(), None], pa.binary())
     counts = pa.array([1, 2, None], pa.int32())
     uri = write(tmp_path / "store", range(3), features=data, count=counts)
-    assert means(sample_pooled(uri, 10)) == [0]
+    assert means(sample_regions(uri, 10)) == [0]
 
 
 def test_stores_from_before_features_had_a_type_are_read(tmp_path):
     table = features.write([regions(5)], ["5"], fingerprint={}).drop_columns(["feature_type"])
     pq.write_table(table, tmp_path / "0.parquet")
-    assert means(sample_pooled(str(tmp_path), 10)) == [5]
+    assert means(sample_regions(str(tmp_path), 10)) == [5]
 
 
 def test_what_is_no_store_is_named(tmp_path):
     with pytest.raises(UsageError, match="holds no feature store"):
-        sample_pooled(str(tmp_path), 10)
+        next(sample_regions(str(tmp_path), 10))

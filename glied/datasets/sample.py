@@ -1,13 +1,12 @@
-"""Pooled features of a random sample of the images of a feature store, read without the rest of the store."""
+"""Region features of a random sample of the images of a feature store, read without the rest of the store."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from glied.captioner.familiarity import pooled
 from glied.datasets import features, parquet
 
 _READERS = 4
@@ -21,11 +20,11 @@ class _Group(NamedTuple):
     rows: int
 
 
-def sample_pooled(uri: str, most: int, *, seed: int = 0) -> list[NDArray[np.float32]]:
-    """Pooled features [F] of up to about `most` images of the store at `uri`, the same ones each time.
+def sample_regions(uri: str, most: int, *, seed: int = 0) -> Iterator[NDArray[np.float32]]:
+    """Yields the region features [R, F] of about `most` images of the store at `uri`, the same each time.
 
-    Whole row groups (2 MB, so about 14 images of 36 x 2048 values) are drawn until they hold `most` rows.
-    Images without regions, or whose features are not finite, are left out.
+    Whole row groups (2 MB, so about 14 images of 36 x 2048 values) are drawn until they hold `most` rows;
+    a few are in memory at a time. Images without regions, or whose features are not finite, are left out.
 
     Raises:
         UsageError: as `features.paths`.
@@ -33,7 +32,9 @@ def sample_pooled(uri: str, most: int, *, seed: int = 0) -> list[NDArray[np.floa
     groups = [group for path in features.paths(uri) for group in _groups(path)]
     drawn = _draw(groups, most, seed)
     with ThreadPoolExecutor(_READERS) as pool:
-        return [image for images in pool.map(_read, drawn) for image in images]
+        for start in range(0, len(drawn), _READERS):
+            for images in pool.map(_read, drawn[start : start + _READERS]):
+                yield from images
 
 
 def _groups(uri: str) -> list[_Group]:
@@ -57,5 +58,5 @@ def _read(group: _Group) -> list[NDArray[np.float32]]:
     with parquet.open_file(group.uri) as file:
         columns = [name for name in features.VALUES if name in file.schema_arrow.names]
         rows = file.read_row_group(group.number, columns=columns, use_threads=False).to_pylist()
-    found = [pooled(features.values(row)) for row in rows if row["count"]]
+    found = [features.values(row) for row in rows if row["count"]]
     return [image for image in found if np.isfinite(image).all()]
