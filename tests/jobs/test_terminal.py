@@ -28,6 +28,8 @@ TRAINING = [
     r"caption: .* \| reference: .*",
     r"validation at step 3: cider .*",
     r"the loss did not fall: .*",
+    r"runs/features_tiny/val has 8 images: familiarity .*",
+    r"familiarity: 8 validation images, [\d.]+ s",
     r"complete: 3 steps, best [\d.]+ at step 3, models in runs/glied_tiny",
     r'\{"complete": true, .*\}',
 ]
