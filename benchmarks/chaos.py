@@ -29,8 +29,8 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 
-from glied.bulk import status
 from glied.bulk.chunks import Chunk, Result, Stream
+from glied.bulk.run import status
 from glied.config import parse, run
 from glied.errors import JobError
 
@@ -265,8 +265,8 @@ def noted(stream: Stream, file: Path) -> Stream:
 def be_the_job(config: Config) -> int:
     """What jobs/caption_dataset.py does, with notes."""
     from glied.bulk.captioning import CaptionDatasetConfig, caption_job, caption_pools, fetch_stage
-    from glied.bulk.pipeline import RayStream
-    from glied.bulk.run import execute, exit_code
+    from glied.bulk.ray.stream import RayStream
+    from glied.bulk.run.bulk_run import execute, exit_code
 
     places = [f"--input.uri={os.environ['CHAOS_SCENES']}", f"--output.uri={os.environ['CHAOS_RUN']}"]
     options = [f"--config={CONFIG}", *places, f"--output.unit_size={config.unit_size}"]

@@ -20,8 +20,8 @@ import numpy as np
 from pycocoevalcap.cider.cider_scorer import CiderScorer
 
 from glied.config import parse, run
-from glied.rewards.cider import DocumentFrequencies, cider_d
-from glied.rewards.ngrams import Packed
+from glied.text.cider import DocumentFrequencies, cider_d
+from glied.text.ngrams import Packed
 
 IMAGES = 50
 CAPTIONS = 6

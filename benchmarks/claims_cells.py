@@ -16,20 +16,20 @@ from glied.captioner.architectures import build_model
 from glied.captioner.captioner import Captioner
 from glied.captioner.config import DecodingConfig
 from glied.captioner.model import CaptionerConfig
-from glied.datasets import features
-from glied.datasets.captioned import CaptionedRegions
-from glied.datasets.extractors import check_trained_on
+from glied.data import features
+from glied.data.captioned import CaptionedRegions
+from glied.data.extractor_fingerprint import check_trained_on
 from glied.errors import UsageError
 from glied.training import history
-from glied.training.captioner import CaptionerTask
 from glied.training.config import TrainerConfig
-from glied.training.here import train_here
 from glied.training.history import VALIDATION
-from glied.training.scst import ScstTask
+from glied.training.local_trainer import train_here
+from glied.training.tasks.captioner import CaptionerTask
+from glied.training.tasks.scst import ScstTask
 from jobs import train_captioner, train_scst
 
 if TYPE_CHECKING:
-    from benchmarks.claims import Config
+    from benchmarks.claims_config import Config
 
 RECORDED = (
     *("epochs", "max_steps", "batch_size", "learning_rate"),

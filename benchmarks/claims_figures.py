@@ -7,17 +7,17 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from glied import checkpoint, storage
-from glied.captioner.vocabulary import tokenize
-from glied.datasets.finecapeval import load_annotations
-from glied.evaluation.clip_metrics import ClipMetrics
-from glied.evaluation.diversity import diversity
-from glied.evaluation.finecapeval import word_recall
-from glied.evaluation.scene_precision import precision
-from glied.evaluation.text_metrics import Metric, score, tokenized
-from glied.rewards.config import ClipConfig
+from glied.clip.config import ClipConfig
+from glied.data.finecapeval import load_annotations
+from glied.demo_world.scene_precision import precision
+from glied.metrics.clip_metrics import ClipMetrics
+from glied.metrics.diversity import diversity
+from glied.metrics.finecapeval import word_recall
+from glied.metrics.text_metrics import Metric, score, tokenized
+from glied.text.tokenizer import tokenize
 
 if TYPE_CHECKING:
-    from benchmarks.claims import Config
+    from benchmarks.claims_config import Config
 
 Captions = dict[str, str]
 """By the image's name."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.claims_worlds import Claim, World
-from glied.evaluation.bootstrap import paired_bootstrap
+from glied.metrics.bootstrap import paired_bootstrap
 
 Cell = Mapping[str, Any]
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from glied.evaluation.text_metrics import Metric
+from glied.metrics.text_metrics import Metric
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from glied.bulk.driver import IN_FLIGHT_IMAGES, IN_FLIGHT_UNITS
-from glied.bulk.manifest import PART_ROWS
+from glied.bulk.plan.manifest import PART_ROWS
+from glied.bulk.run.driver import IN_FLIGHT_IMAGES, IN_FLIGHT_UNITS
 from glied.config import parse, run
 from glied.errors import UsageError
 

@@ -37,15 +37,15 @@ from torch import Tensor
 from glied.captioner.architectures import PAPER_SIZES, build_model
 from glied.captioner.captioner import Captioner
 from glied.captioner.config import DecodingConfig
+from glied.captioner.cuda_graphs import Recorder
 from glied.captioner.decode import decode
 from glied.captioner.inference import PackedLinear, can_pack
 from glied.captioner.model import Memory
-from glied.captioner.recording import Recorder
 from glied.captioner.search import Hypothesis
-from glied.captioner.vocabulary import Vocabulary
 from glied.config import parse, run
 from glied.errors import UsageError
-from glied.vision.regions import RegionBatch
+from glied.regions import RegionBatch
+from glied.text.vocabulary import Vocabulary
 
 HEADS, REGIONS, FEATURES, ATTRIBUTES, WORDS, STEPS = 8, 36, 2048, 49, 9487, 20
 Cell = tuple[str, int, int, str, int]

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from glied.config import parse, run
-from glied.vision.decoding import DecoderPool
+from glied.vision.decoder_pool import DecoderPool
 from glied.vision.images import decode
 
 SIZES = {"small": (400, 300, 100), "large": (6000, 4000, 2)}

@@ -21,20 +21,21 @@ import torch
 from glied import storage
 from glied.captioner.captioner import Captioner
 from glied.captioner.config import DecodingConfig
-from glied.captioner.vocabulary import tokenize
+from glied.clip.config import ClipConfig
 from glied.config import parse, run
-from glied.datasets.coco import load_captions
-from glied.evaluation.clip_metrics import ClipMetrics
-from glied.evaluation.diversity import diversity
-from glied.evaluation.text_metrics import text_metrics
-from glied.rewards.config import ClipConfig
-from glied.training.attributes import average_precisions
-from glied.training.regions import RegionsData, RegionsTask
+from glied.data.coco import load_captions
+from glied.metrics.clip_metrics import ClipMetrics
+from glied.metrics.diversity import diversity
+from glied.metrics.text_metrics import text_metrics
+from glied.regions import RegionBatch, Regions
+from glied.text.tokenizer import tokenize
+from glied.training.tasks.attributes import average_precisions
+from glied.training.tasks.regions import RegionsData, RegionsTask
 from glied.vision.attributes import AttributePredictor, load_attributes
-from glied.vision.config import RegionsConfig
-from glied.vision.detector import DetectorConfig, load_detector
+from glied.vision.extractors.config import RegionsConfig
+from glied.vision.extractors.region_extractor import load_extractor
+from glied.vision.extractors.small_detector import DetectorConfig, load_detector
 from glied.vision.images import decode
-from glied.vision.regions import RegionBatch, Regions, load_extractor
 
 BATCH = 16
 CAPTIONERS = ("base", "glied", "glied_cider", "glied_clip_s_grammar")

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from glied.config import parse, run
-from glied.datasets import features, published
+from glied.data import features, published
 from glied.errors import JobError
 
 REGIONS, SIZE, DISTINCT = 36, 2048, 64
@@ -82,7 +82,7 @@ def random_access(store: str) -> dict[str, float]:
 
 def read_randomly(store: str) -> None:
     """Prints what random access costs, as JSON."""
-    import glied.vision.regions  # noqa: F401  # torch, which rows are read with, is no part of the cost
+    import glied.regions  # noqa: F401  # torch, which rows are read with, is no part of the cost
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()

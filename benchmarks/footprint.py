@@ -25,17 +25,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from glied import storage
-from glied.bulk import chunks, manifest
+from glied.bulk import chunks
+from glied.bulk.arrow_tables import to_ipc
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job
 from glied.bulk.chunks import Chunk, Result, Stream, run_here
-from glied.bulk.job import Job
-from glied.bulk.run import execute
-from glied.bulk.sinks import CAPTIONS, encode
-from glied.bulk.sources.fetch import Fetch
-from glied.bulk.tables import to_ipc
+from glied.bulk.job_spec import Job
+from glied.bulk.plan import manifest
+from glied.bulk.plan.sources.fetch import Fetch
+from glied.bulk.row_schemas import CAPTIONS, encode
+from glied.bulk.run.bulk_run import execute
 from glied.config import parse, run
+from glied.demo_world.dataset import write_split
 from glied.run_folder import CommittedUnit, output_name, record_name
-from glied.scenes.dataset import write_split
 
 KEY = "s3://photographs/2026/{:03d}/{}.jpg"
 """Keys of object storage, longer than names of scenes; the random ones are the hardest to compress."""

@@ -21,8 +21,8 @@ import psutil
 from PIL import Image
 
 from glied.config import parse, run
+from glied.demo_world.dataset import write_split
 from glied.errors import JobError
-from glied.scenes.dataset import write_split
 
 FILES = 64
 SIZE = (6000, 4000)

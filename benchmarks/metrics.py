@@ -49,10 +49,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for benchmark
 
 from benchmarks.decoding import machine, megabytes  # noqa: E402
 from glied.config import parse, run  # noqa: E402
-from glied.evaluation.retrieval import retrieval  # noqa: E402
-from glied.evaluation.text_metrics import WITHOUT_JAVA, Metric, score, tokenized  # noqa: E402
-from glied.scenes.language import describe  # noqa: E402
-from glied.scenes.world import sample_scene  # noqa: E402
+from glied.demo_world.language import describe  # noqa: E402
+from glied.demo_world.world import sample_scene  # noqa: E402
+from glied.metrics.retrieval import retrieval  # noqa: E402
+from glied.metrics.text_metrics import WITHOUT_JAVA, Metric, score, tokenized  # noqa: E402
 
 REFERENCES, TIMED_IMAGES, RETRIEVED, EMBEDDING = 5, 1000, 5000, 512
 NEUTRAL = {"caption": "x"}

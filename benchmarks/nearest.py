@@ -19,12 +19,13 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from glied.captioner.vocabulary import Vocabulary, tokenize
 from glied.config import parse, run
-from glied.datasets import coco, features
-from glied.evaluation.text_metrics import text_metrics
-from glied.rewards.cider import DocumentFrequencies
-from glied.rewards.ngrams import ORDERS, Packed, count
+from glied.data import coco, features
+from glied.metrics.text_metrics import text_metrics
+from glied.text.cider import DocumentFrequencies
+from glied.text.ngrams import ORDERS, Packed, count
+from glied.text.tokenizer import tokenize
+from glied.text.vocabulary import Vocabulary
 
 RESULTS = Path(__file__).parent / "results" / "nearest.json"
 

@@ -27,9 +27,9 @@ from glied import storage
 from glied.captioner.captioner import Captioner
 from glied.captioner.config import DecodingConfig
 from glied.config import parse, run
-from glied.datasets import features
-from glied.datasets.captioned import CaptionedRegions
-from glied.evaluation.text_metrics import WITHOUT_JAVA, score, tokenized
+from glied.data import features
+from glied.data.captioned import CaptionedRegions
+from glied.metrics.text_metrics import WITHOUT_JAVA, score, tokenized
 from glied.vision.attributes import load_attributes
 
 RESULTS = Path(__file__).parent / "results" / "photographs.json"

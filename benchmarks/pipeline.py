@@ -28,12 +28,13 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from glied.bulk import chunks
-from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job, fetch_stage, image_pool
+from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job, fetch_stage
 from glied.bulk.chunks import Chunk, Result, Stage, StageFactory, Stream
-from glied.bulk.run import execute
-from glied.bulk.sinks import CAPTIONS, OK
-from glied.bulk.sources import inputs, open_source
-from glied.bulk.sources.fetch import FETCHED
+from glied.bulk.job_parts import image_pool
+from glied.bulk.plan.sources.fetch import FETCHED
+from glied.bulk.plan.sources.input_sources import inputs, open_source
+from glied.bulk.row_schemas import CAPTIONS, OK
+from glied.bulk.run.bulk_run import execute
 from glied.config import parse, run
 
 
@@ -77,7 +78,7 @@ Arrivals = list[tuple[float, int]]
 
 def through_ray(job: CaptionDatasetConfig, factory: StageFactory, folder: Path) -> Arrivals:
     """The whole job on Ray, as a process of its own would do it."""
-    from glied.bulk.pipeline import RayStream
+    from glied.bulk.ray.stream import RayStream
 
     shutil.rmtree(folder, ignore_errors=True)
     arrivals: Arrivals = []

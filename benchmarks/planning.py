@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from glied import s3
-from glied.bulk import manifest
 from glied.bulk.config import InputConfig
-from glied.bulk.ledger import Counts, Ledger
-from glied.bulk.sources import inputs, open_source
+from glied.bulk.plan import manifest
+from glied.bulk.plan.sources.input_sources import inputs, open_source
+from glied.bulk.run.ledger import Counts, Ledger
 from glied.config import parse, run
 
 UNIT_SIZE = 256

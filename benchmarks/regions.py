@@ -42,14 +42,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from glied.clip.config import ClipConfig
 from glied.config import parse, run, split_arguments
 from glied.errors import UsageError
-from glied.rewards.config import ClipConfig
-from glied.vision import bottom_up, images
-from glied.vision.canvas import LARGEST_BATCH, canvas
-from glied.vision.config import RegionsConfig
-from glied.vision.gpu_decoding import GpuDecoder
-from glied.vision.regions import load_extractor
+from glied.vision import images
+from glied.vision.extractors import bottom_up
+from glied.vision.extractors.config import RegionsConfig
+from glied.vision.extractors.image_padding import LARGEST_BATCH, canvas
+from glied.vision.extractors.region_extractor import load_extractor
+from glied.vision.gpu_decoder import GpuDecoder
 
 EXTRACTORS = {
     "demo": RegionsConfig(checkpoint="glied/weights/demo/regions"),
@@ -358,7 +359,7 @@ def decode_seconds(config: Config, encoded: Sequence[bytes]) -> float:
         for data in encoded:
             images.read(data)
     else:
-        from glied.vision.decoding import DecoderPool
+        from glied.vision.decoder_pool import DecoderPool
 
         with DecoderPool(1) as pool:
             decoder = GpuDecoder(pool, config.device)

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glied import storage
+from glied.clip.config import ClipConfig
+from glied.clip.scorer import ClipScorer, load_clip
 from glied.config import parse, run
-from glied.datasets.pairs import PairsConfig
+from glied.data.pairs import PairsConfig
 from glied.errors import UsageError
-from glied.evaluation.retrieval import retrieval
-from glied.rewards.clip import ClipScorer, load_clip
-from glied.rewards.config import ClipConfig
-from glied.training.clip_images import read_image
+from glied.metrics.retrieval import retrieval
+from glied.training.tasks.clip_images import read_image
 
 _CHUNK = 256
 

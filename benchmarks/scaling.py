@@ -27,13 +27,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from glied.bulk import results, status
-from glied.bulk.captioning import CaptionDatasetConfig, fetch_stage, image_pool
+from glied.bulk.captioning import CaptionDatasetConfig, fetch_stage
 from glied.bulk.chunks import Chunk, Result, Stage, Stream
-from glied.bulk.job import Job
-from glied.bulk.run import execute
-from glied.bulk.sinks import CAPTIONS, OK, encode
-from glied.bulk.summary import Summary
+from glied.bulk.job_parts import image_pool
+from glied.bulk.job_spec import Job
+from glied.bulk.row_schemas import CAPTIONS, OK, encode
+from glied.bulk.run import committed_rows, status
+from glied.bulk.run.bulk_run import execute
+from glied.bulk.run.summary import Summary
 from glied.config import parse, run
 from glied.errors import JobError, UsageError
 
@@ -199,7 +200,7 @@ def write_input(folder: Path, chunks: int) -> Path:
 
 def caption(config: Config, name: str, chunks: int, around: Any) -> Summary:
     """The whole job over so many chunks, with `around` put around its stream."""
-    from glied.bulk.pipeline import RayStream
+    from glied.bulk.ray.stream import RayStream
 
     folder = Path(config.folder).absolute()
     shutil.rmtree(folder / name, ignore_errors=True)
@@ -232,7 +233,7 @@ def count(folder: Path, images: int, nodes: set[str]) -> dict[str, Any]:
     Raises:
         JobError: a row is missing, doubled or damaged, or another node than those with a GPU made it.
     """
-    rows = pa.concat_tables(pq.read_table(path) for path in results.files(str(folder)))
+    rows = pa.concat_tables(pq.read_table(path) for path in committed_rows.files(str(folder)))
     ids = rows["id"].to_pylist()
     problems = list(status.verify(status.open_run(str(folder))))
     if problems or len(ids) != images or len(set(ids)) != images:

@@ -32,20 +32,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for benchmark
 from benchmarks.decoding import ATTRIBUTES, FEATURES, REGIONS, STEPS, WORDS, machine
 from glied.captioner.architectures import PAPER_SIZES, build_model
 from glied.captioner.captioner import Captioner
-from glied.captioner.vocabulary import SPECIAL, Vocabulary
+from glied.clip.config import ClipConfig
+from glied.clip.scorer import load_clip
 from glied.config import parse, run
-from glied.datasets import features
-from glied.datasets.captioned import RewardedRegions
-from glied.datasets.coco import CaptionedImage, write_captions
-from glied.rewards.clip import load_clip
-from glied.rewards.config import ClipConfig, RewardConfig
-from glied.rewards.references import save_frequencies
+from glied.data import features
+from glied.data.captioned import RewardedRegions
+from glied.data.coco import CaptionedImage, write_captions
+from glied.regions import Regions
+from glied.rewards.config import RewardConfig
+from glied.text.references import save_frequencies
+from glied.text.vocabulary import SPECIAL, Vocabulary
 from glied.training import steps
 from glied.training.onednn import onednn_products
-from glied.training.scst import SamplingConfig, ScstTask
+from glied.training.tasks.scst import SamplingConfig, ScstTask
 from glied.vision.attributes import AttributePredictor, save_attributes
-from glied.vision.clip_images import image_fingerprint
-from glied.vision.regions import Regions
+from glied.vision.extractors.clip_images import image_fingerprint
 
 BATCH = 256
 REFERENCES = 5

@@ -8,11 +8,11 @@ Without an option: counts the parameters at the paper's sizes (V = 9,488, region
 results that are committed beside this file, with where they came from. Seconds.
 
 With --full: trains LSTM, SoftAtt, Up-Down, CT, Base and GLIED with configs/captioner/*_demo.yaml, as
-jobs/train_captioner.py does, but in this process (`glied.training.here`). Then captions the test scenes
-(beam 3) and measures images/s, all models in turn, at the demo's sizes and at the paper's. The same command
-goes on where it was stopped, within a model too; delete a model's folder in --runs to train it anew. Needs
-what the configs need, and the features of the test scenes; 2 h 15 on one core. Training time is the
-CPU time of this process without validation, up to the best one: other work on the machine does not count. For
+jobs/train_captioner.py does, but in this process (`glied.training.local_trainer`). Then captions the test
+scenes (beam 3) and measures images/s, all models in turn, at the demo's sizes and at the paper's. The same
+command goes on where it was stopped, within a model too; delete a model's folder in --runs to train it anew.
+Needs what the configs need, and the features of the test scenes; 2 h 15 on one core. Training time is the CPU
+time of this process without validation, up to the best one: other work on the machine does not count. For
 Base and GLIED it includes the prediction of attributes. Writes table2.json and table2.md to --results after
 each model.
 
@@ -51,16 +51,16 @@ from glied.captioner.captioner import Captioner, attribute_ids  # noqa: E402
 from glied.captioner.config import DecodingConfig  # noqa: E402
 from glied.captioner.decode import decode  # noqa: E402
 from glied.config import parse, run  # noqa: E402
-from glied.datasets import features  # noqa: E402
-from glied.datasets.captioned import CaptionedRegions  # noqa: E402
+from glied.data import features  # noqa: E402
+from glied.data.captioned import CaptionedRegions  # noqa: E402
 from glied.errors import UsageError  # noqa: E402
-from glied.evaluation.text_metrics import cider  # noqa: E402
+from glied.metrics.text_metrics import cider  # noqa: E402
+from glied.regions import RegionBatch, Regions  # noqa: E402
 from glied.training.config import TrainerConfig  # noqa: E402
-from glied.training.here import train_here  # noqa: E402
 from glied.training.history import VALIDATION, read_history  # noqa: E402
+from glied.training.local_trainer import train_here  # noqa: E402
 from glied.training.task import Row  # noqa: E402
 from glied.vision.attributes import AttributePredictor  # noqa: E402
-from glied.vision.regions import RegionBatch, Regions  # noqa: E402
 from jobs import train_captioner  # noqa: E402
 
 PAPER = {

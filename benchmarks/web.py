@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import web_hosts
 from benchmarks.web_hosts import Hosts
-from glied.bulk import results
+from glied.bulk.run import committed_rows
 from glied.config import parse, run
-from glied.scenes.dataset import write_split
+from glied.demo_world.dataset import write_split
 
 SCENES = 40
 
@@ -72,7 +72,7 @@ def measure(config: Config, folder: Path, hosts: Hosts) -> dict[str, Any]:
     expected = hosts.urls(config.links, dead=config.dead)
     links = list(expected)
     code, summary = caption(folder, "run", links)
-    kinds = {row["uri"]: row["error_kind"] for row in results.read_rows(str(folder / "run"))}
+    kinds = {row["uri"]: row["error_kind"] for row in committed_rows.read_rows(str(folder / "run"))}
     asked = hosts.asked()
     again, _ = caption(folder, "run", links)
     result = {

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from glied.captioner.captioner import Captioner
 from glied.captioner.familiarity import FILE, UNFAMILIAR
 from glied.config import parse, run
-from glied.datasets import features
-from glied.datasets.extractors import check_trained_on
+from glied.data import features
+from glied.data.extractor_fingerprint import check_trained_on
 from glied.errors import UsageError
-from glied.training.familiarity import familiarity_of
+from glied.training.tasks.familiarity import familiarity_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ Exit code 0: every image has its row. 1: units are missing, or more images faile
 """
 
 from glied.bulk.captioning import CaptionDatasetConfig, caption_job, caption_pools, fetch_stage
-from glied.bulk.run import execute, exit_code
+from glied.bulk.run.bulk_run import execute, exit_code
 from glied.config import parse, run
 
 
@@ -19,7 +19,7 @@ def main() -> int:
     config = parse(CaptionDatasetConfig, description=__doc__)
     job = caption_job(config, apart=True)
 
-    from glied.bulk.pipeline import RayStream  # Ray takes seconds to import; mistakes are found before
+    from glied.bulk.ray.stream import RayStream  # Ray takes seconds to import; mistakes are found before
 
     stream = RayStream(fetch_stage(config.input, config.resources), caption_pools(config), config.resources)
     summary = execute(job, stream, stream.in_order)

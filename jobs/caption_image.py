@@ -19,10 +19,10 @@ import pyarrow as pa
 
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, fetch_stage
 from glied.bulk.chunks import Stage
-from glied.bulk.manifest import planned
-from glied.bulk.sinks import OK
-from glied.bulk.sources.listing import absolute
-from glied.bulk.summary import unfamiliar_line
+from glied.bulk.plan.manifest import planned
+from glied.bulk.plan.sources.listing import absolute
+from glied.bulk.row_schemas import OK
+from glied.bulk.run.summary import unfamiliar_line
 from glied.captioner.familiarity import UNFAMILIAR
 from glied.config import parse, run, split_arguments
 from glied.errors import UsageError

@@ -40,13 +40,13 @@ def main() -> int:
     """Convert, report."""
     config = parse(Config, description=__doc__)
     if config.kind == "timm":
-        from glied.vision.backbone_conversion import convert_backbone  # torch is slow to import
+        from glied.vision.extractors.timm_weights import convert_backbone  # torch is slow to import
 
         backbone = convert_backbone(config.weights, config.out, model=config.model)
         print(f"{config.out}: {sum(one.numel() for one in backbone.parameters()):,} parameters")
         return 0
 
-    from glied.vision.conversion import convert_file, read_words  # torch is slow to import
+    from glied.vision.extractors.detectron_weights import convert_file, read_words  # torch is slow to import
 
     converted = convert_file(
         config.weights,

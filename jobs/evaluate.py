@@ -20,8 +20,8 @@ import sys
 
 from glied import storage
 from glied.config import lists_as_json, parse, run, split_arguments
-from glied.evaluation import report
-from glied.evaluation.evaluate import EvaluateConfig, evaluate
+from glied.reports import evaluation_report
+from glied.reports.evaluate import EvaluateConfig, evaluate
 
 LISTS = ("--compare", "--metrics")
 
@@ -31,11 +31,13 @@ def main() -> int:
     bare, options = split_arguments(lists_as_json(sys.argv[1:], LISTS), EvaluateConfig)
     config = parse(EvaluateConfig, [*bare, *options], description=__doc__)
     evaluation = evaluate(config, sys.argv)
-    print("\n".join(report.lines(evaluation)))
+    print("\n".join(evaluation_report.lines(evaluation)))
     if config.out:
         results = evaluation.to_json()
         storage.write_bytes(config.out, json.dumps(results, indent=1).encode() + b"\n")
-        storage.write_bytes(config.out.removesuffix(".json") + ".md", report.markdown(evaluation).encode())
+        storage.write_bytes(
+            config.out.removesuffix(".json") + ".md", evaluation_report.markdown(evaluation).encode()
+        )
     return 0
 
 

@@ -14,7 +14,7 @@ something else.
 
 import sys
 
-from glied.bulk.exports import ExportConfig, export
+from glied.bulk.exports.export import ExportConfig, export
 from glied.config import parse, run, split_arguments
 
 

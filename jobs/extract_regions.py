@@ -10,9 +10,9 @@ missing, or more images failed than error_budget allows. 2: bad usage, input, ou
 
 from glied.bulk.captioning import fetch_stage
 from glied.bulk.extraction import ExtractRegionsConfig, extract_job, extract_pools
-from glied.bulk.run import execute, exit_code
+from glied.bulk.run.bulk_run import execute, exit_code
 from glied.config import parse, run
-from glied.datasets import features
+from glied.data import features
 
 
 def main() -> int:
@@ -20,7 +20,7 @@ def main() -> int:
     config = parse(ExtractRegionsConfig, description=__doc__)
     job = extract_job(config, apart=True)
 
-    from glied.bulk.pipeline import RayStream  # Ray takes seconds to import; mistakes are found before
+    from glied.bulk.ray.stream import RayStream  # Ray takes seconds to import; mistakes are found before
 
     stream = RayStream(fetch_stage(config.input, config.resources), extract_pools(config), config.resources)
     summary = execute(job, stream, stream.in_order)

@@ -13,16 +13,16 @@ import logging
 from dataclasses import dataclass, field
 
 from glied import storage
+from glied.clip.config import ClipConfig
+from glied.clip.grammar_head import unfit
 from glied.config import parse, run
-from glied.datasets.pairs import PairsConfig
+from glied.data.pairs import PairsConfig
 from glied.errors import UsageError
-from glied.rewards.config import ClipConfig
-from glied.rewards.grammar import unfit
 from glied.training.config import TrainerConfig
-from glied.training.contrastive import refuse_micro_batches
-from glied.training.grammar import GrammarTask
-from glied.training.texts import TextsConfig
-from glied.training.trainer import train
+from glied.training.ray_trainer import train
+from glied.training.tasks.clip_texts import TextsConfig
+from glied.training.tasks.contrastive import refuse_micro_batches
+from glied.training.tasks.grammar import GrammarTask
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@
 import sys
 
 from glied.config import lists_as_json, parse, run
-from glied.evaluation.gallery import GalleryConfig, make_gallery
+from glied.reports.gallery import GalleryConfig, make_gallery
 
 LISTS = ("--run", "--names")
 

@@ -13,9 +13,9 @@ import logging
 
 from glied.bulk.chunks import run_here
 from glied.bulk.importing import ImportFeaturesConfig, import_job, missing_images
-from glied.bulk.run import execute, exit_code
+from glied.bulk.run.bulk_run import execute, exit_code
 from glied.config import parse, run
-from glied.datasets import features
+from glied.data import features
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from glied.config import parse, run
+from glied.demo_world.dataset import write_split
 from glied.errors import UsageError
-from glied.scenes.dataset import write_split
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from glied.captioner.captioner import Captioner
 from glied.config import parse, run
-from glied.datasets import coco
-from glied.rewards.references import save_frequencies
+from glied.data import coco
+from glied.text.references import save_frequencies
 
 
 @dataclass(frozen=True, kw_only=True)

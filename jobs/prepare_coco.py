@@ -13,7 +13,7 @@ expected. 2: bad usage, input or config; photographs are missing.
 import json
 
 from glied.config import parse, run
-from glied.datasets.prepare import PrepareConfig, prepare
+from glied.data.prepare import PrepareConfig, prepare
 
 
 def main() -> int:

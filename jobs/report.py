@@ -12,7 +12,7 @@ import json
 import sys
 
 from glied.config import lists_as_json, parse, run, split_arguments
-from glied.evaluation.training_report import ReportConfig, make_report
+from glied.reports.training_report import ReportConfig, make_report
 
 LISTS = ("--runs", "--tables")
 

@@ -16,7 +16,7 @@ import sys
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from glied.bulk import status
+from glied.bulk.run import status
 from glied.config import parse, run, split_arguments
 from glied.errors import UsageError
 

@@ -10,12 +10,12 @@ import json
 from dataclasses import dataclass
 
 from glied.config import parse, run
-from glied.datasets import features
-from glied.datasets.captioned import CaptionedRegions
+from glied.data import features
+from glied.data.captioned import CaptionedRegions
 from glied.errors import UsageError
-from glied.training.attributes import AttributesTask
 from glied.training.config import TrainerConfig
-from glied.training.trainer import train
+from glied.training.ray_trainer import train
+from glied.training.tasks.attributes import AttributesTask
 
 
 @dataclass(frozen=True, kw_only=True)

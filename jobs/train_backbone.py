@@ -11,11 +11,11 @@ import json
 from dataclasses import dataclass, field
 
 from glied.config import parse, run
-from glied.datasets.pairs import PairsConfig
+from glied.data.pairs import PairsConfig
 from glied.errors import UsageError
-from glied.training.backbone import BackboneConfig, BackboneTask
 from glied.training.config import TrainerConfig
-from glied.training.trainer import train
+from glied.training.ray_trainer import train
+from glied.training.tasks.backbone import BackboneConfig, BackboneTask
 from glied.vision.crops import CropConfig
 
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from glied.captioner.config import DecodingConfig
 from glied.captioner.model import CaptionerConfig
 from glied.config import parse, run
-from glied.datasets import features
-from glied.datasets.captioned import CaptionedRegions
+from glied.data import features
+from glied.data.captioned import CaptionedRegions
 from glied.errors import UsageError
-from glied.training.captioner import CaptionerTask, WordsConfig
 from glied.training.config import TrainerConfig
-from glied.training.trainer import train
+from glied.training.ray_trainer import train
+from glied.training.tasks.captioner import CaptionerTask, WordsConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 
 from glied import storage
 from glied.config import parse, run
-from glied.datasets.pairs import PairsConfig
+from glied.data.pairs import PairsConfig
 from glied.errors import UsageError
-from glied.training.clip import ClipTask
-from glied.training.clip_model import ClipModelConfig
 from glied.training.config import TrainerConfig
-from glied.training.contrastive import refuse_micro_batches
-from glied.training.texts import TextsConfig
-from glied.training.trainer import train
+from glied.training.ray_trainer import train
+from glied.training.tasks.clip import ClipTask
+from glied.training.tasks.clip_model import ClipModelConfig
+from glied.training.tasks.clip_texts import TextsConfig
+from glied.training.tasks.contrastive import refuse_micro_batches
 
 
 @dataclass(frozen=True, kw_only=True)

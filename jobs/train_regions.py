@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from glied.config import parse, run
 from glied.training.config import TrainerConfig
-from glied.training.regions import RegionsData, RegionsTask
-from glied.training.trainer import train
-from glied.vision.detector import DetectorConfig
+from glied.training.ray_trainer import train
+from glied.training.tasks.regions import RegionsData, RegionsTask
+from glied.vision.extractors.small_detector import DetectorConfig
 
 
 @dataclass(frozen=True, kw_only=True)

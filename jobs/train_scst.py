@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from glied import checkpoint
 from glied.captioner.config import DecodingConfig
 from glied.config import parse, run
-from glied.datasets.captioned import RewardedRegions
+from glied.data.captioned import RewardedRegions
 from glied.errors import UsageError
 from glied.rewards.config import RewardConfig
 from glied.training.config import TrainerConfig
-from glied.training.scst import SamplingConfig, ScstTask
-from glied.training.trainer import train
+from glied.training.ray_trainer import train
+from glied.training.tasks.scst import SamplingConfig, ScstTask
 
 
 @dataclass(frozen=True, kw_only=True)

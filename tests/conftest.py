@@ -17,9 +17,9 @@ def ray_session() -> Iterator[None]:
     """One local Ray cluster for the whole session, with room for two training workers and data tasks."""
     import ray
 
-    from glied import ray_runtime
+    from glied.cluster_runtime import ray_start
 
-    ray_runtime.start(cpus=6, gpus=0, object_store_bytes=512 << 20)
+    ray_start.start(cpus=6, gpus=0, object_store_bytes=512 << 20)
     yield
     ray.shutdown()
 

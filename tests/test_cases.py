@@ -1,8 +1,8 @@
 """Inputs that once showed a fault, kept beside the checkout: what becomes of every image of each folder.
 
 The archive is no part of the project, and where it is missing this module is skipped. Tests that make such
-inputs themselves are those of tests/bulk/sources/, tests/vision/test_odd_images.py and
-tests/datasets/test_caption_files.py.
+inputs themselves are those of tests/bulk/plan/sources/, tests/vision/test_odd_images.py and
+tests/data/test_caption_files.py.
 """
 
 import gzip
@@ -26,20 +26,21 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from glied.bulk import manifest, sinks
+from glied.bulk import row_schemas
+from glied.bulk.arrow_tables import conform, from_ipc, to_ipc
 from glied.bulk.captioning import fetch_stage
 from glied.bulk.config import InputConfig, ResourcesConfig, WebConfig
 from glied.bulk.exports.sidecars import SidecarNames, refusal
-from glied.bulk.manifest import INPUT
-from glied.bulk.sources import inputs, open_source
-from glied.bulk.stages import Clock, ImageStage
-from glied.bulk.tables import conform, from_ipc, to_ipc
-from glied.datasets import coco
+from glied.bulk.plan import manifest
+from glied.bulk.plan.manifest import INPUT
+from glied.bulk.plan.sources.input_sources import inputs, open_source
+from glied.bulk.stages.stages import Clock, ImageStage
+from glied.data import coco
 from glied.errors import UsageError
-from glied.evaluation.evaluate import EvaluateConfig, evaluate
-from glied.vision.decoding import DecoderPool
+from glied.reports.evaluate import EvaluateConfig, evaluate
+from glied.vision.decoder_pool import DecoderPool
 from glied.vision.images import Picture
-from tests.datasets.test_caption_files import prepare_own
+from tests.data.test_caption_files import prepare_own
 
 ARCHIVE = Path(__file__).resolve().parents[1].parent / "shared" / "cases" / "cases.tar.gz"
 if not ARCHIVE.is_file():
@@ -139,7 +140,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
                         table = table.append_column(INPUT + column.name, nulls)
                 written = conform(stage(from_ipc(to_ipc(fetch(table)))), schema)
                 assert written["id"].to_pylist() == unit.ids
-                rows += sinks.decode(sinks.encode(written)).to_pylist()
+                rows += row_schemas.decode(row_schemas.encode(written)).to_pylist()
             return Result(rows, plan.columns, source.skipped)
 
         yield one

@@ -20,7 +20,7 @@ CONFIGS = {
     "clip": ("jobs.train_clip", "Config"),
     "grammar": ("jobs.finetune_grammar", "Config"),
     "extract": ("glied.bulk.extraction", "ExtractRegionsConfig"),
-    "prepare": ("glied.datasets.prepare", "PrepareConfig"),
+    "prepare": ("glied.data.prepare", "PrepareConfig"),
     "import": ("glied.bulk.importing", "ImportFeaturesConfig"),
     "caption": ("glied.bulk.captioning", "CaptionDatasetConfig"),
 }

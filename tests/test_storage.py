@@ -17,8 +17,8 @@ import pytest
 from glied import s3 as s3_objects
 from glied import storage
 from glied.bulk.config import InputConfig
-from glied.bulk.sources import inputs, open_source
-from glied.bulk.sources.fetch import Fetch
+from glied.bulk.plan.sources.fetch import Fetch
+from glied.bulk.plan.sources.input_sources import inputs, open_source
 from glied.errors import StorageError, UsageError
 from tests import fault_proxy
 

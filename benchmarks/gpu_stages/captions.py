@@ -24,11 +24,11 @@ from benchmarks.gpu_stages.extractors import DETECTOR, LITE, RESNET, Extractor
 from benchmarks.gpu_stages.inputs import attribute_predictor, captioner, fetched, photographs
 from benchmarks.gpu_stages.measuring import busy_cpu_seconds
 from benchmarks.gpu_stages.setting import Row, Setting
-from glied.bulk.stages import CaptionImages, CaptionRegions, ImageStage
-from glied.bulk.tables import seconds_of
+from glied.bulk.arrow_tables import seconds_of
+from glied.bulk.stages.stages import CaptionImages, CaptionRegions, ImageStage
 from glied.captioner.config import DecodingConfig
-from glied.vision.decoding import DecoderPool
-from glied.vision.gpu_decoding import GpuDecoder
+from glied.vision.decoder_pool import DecoderPool
+from glied.vision.gpu_decoder import GpuDecoder
 
 START_S = 60.0
 """Longest wait until all workers of a case are ready."""

@@ -23,19 +23,22 @@ from benchmarks.gpu_stages.setting import Row, Setting, check
 from glied.captioner.captioner import Caption, Captioner, attribute_ids
 from glied.captioner.config import DecodingConfig
 from glied.captioner.decode import decode
-from glied.captioner.vocabulary import tokenize
-from glied.datasets.coco import load_captions
-from glied.rewards.cider import DocumentFrequencies
-from glied.rewards.clip import clip_score, load_clip
-from glied.rewards.config import ClipConfig
-from glied.rewards.references import EncodedReferences
-from glied.rewards.reward import Captions, CiderReward
-from glied.scenes.dataset import write_split
-from glied.training.losses import word_cross_entropy
+from glied.clip.config import ClipConfig
+from glied.clip.scorer import load_clip
+from glied.clip.scores import clip_score
+from glied.data.coco import load_captions
+from glied.demo_world.dataset import write_split
+from glied.regions import RegionBatch, Regions
+from glied.rewards.cider_reward import CiderReward
+from glied.rewards.reward import Captions
+from glied.text.cider import DocumentFrequencies
+from glied.text.references import EncodedReferences
+from glied.text.tokenizer import tokenize
+from glied.training.tasks.losses import word_cross_entropy
 from glied.vision import images
 from glied.vision.attributes import load_attributes
-from glied.vision.config import RegionsConfig
-from glied.vision.regions import RegionBatch, Regions, load_extractor
+from glied.vision.extractors.config import RegionsConfig
+from glied.vision.extractors.region_extractor import load_extractor
 
 CLOSE = 1e-3
 """Bound of scores and log-probabilities."""

@@ -10,9 +10,9 @@ import torch
 
 from benchmarks.gpu_stages.setting import Setting
 from benchmarks.regions import EXTRACTORS, loaded
-from glied.vision import canvas, timm_cells
-from glied.vision.config import RegionsConfig
-from glied.vision.regions import RegionExtractor, load_extractor
+from glied.vision.extractors import image_padding, timm_cells
+from glied.vision.extractors.config import RegionsConfig
+from glied.vision.extractors.region_extractor import RegionExtractor, load_extractor
 
 DETECTOR, LITE, RESNET = "detector", "tf_efficientnet_lite2", "resnet50"
 
@@ -53,6 +53,6 @@ class Extractor:
     def grouped(self) -> Iterator[None]:
         """Within, up to `together` images pass the network at once."""
         with ExitStack() as patches:
-            for module in (canvas, timm_cells) if self.together else ():
+            for module in (image_padding, timm_cells) if self.together else ():
                 patches.enter_context(mock.patch.object(module, "LARGEST_BATCH", self.together))
             yield

@@ -16,13 +16,13 @@ from pathlib import Path
 from benchmarks.gpu_stages.inputs import BACKBONE
 from benchmarks.gpu_stages.measuring import peak_memory
 from benchmarks.gpu_stages.setting import Row, Setting
-from glied.datasets.pairs import PairsConfig
-from glied.scenes.dataset import write_split
-from glied.training import rows as training_rows
-from glied.training.backbone import BackboneConfig, BackboneTask
+from glied.data.pairs import PairsConfig
+from glied.demo_world.dataset import write_split
+from glied.training import data_order as training_rows
 from glied.training.config import TrainerConfig
-from glied.training.here import FileCheckpoints
+from glied.training.local_trainer import FileCheckpoints
 from glied.training.loop import Loop, Plan
+from glied.training.tasks.backbone import BackboneConfig, BackboneTask
 from glied.vision.crops import CropConfig
 
 TINY = BackboneConfig(model="tf_efficientnet_lite0", size=64)

@@ -16,9 +16,9 @@ from benchmarks.gpu_stages.measuring import peak_memory, release, timed
 from benchmarks.gpu_stages.setting import Row, Setting, check
 from glied.captioner.captioner import Captioner
 from glied.captioner.config import DecodingConfig
+from glied.captioner.cuda_graphs import Recorder
 from glied.captioner.decode import decode
-from glied.captioner.recording import Recorder
-from glied.vision.regions import RegionBatch
+from glied.regions import RegionBatch
 
 SEARCHES = {
     "greedy": DecodingConfig(beam_size=1),

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from benchmarks.decoding import WORDS, inputs
 from benchmarks.regions import SIZES
-from glied.bulk.sources.fetch import FETCHED
+from glied.bulk.plan.sources.fetch import FETCHED
 from glied.captioner.architectures import PAPER_SIZES, build_model
 from glied.captioner.captioner import Captioner
 from glied.captioner.config import DecodingConfig
 from glied.captioner.model import CaptioningModel
-from glied.captioner.vocabulary import Vocabulary
-from glied.scenes.world import draw, sample_scene
+from glied.demo_world.world import draw, sample_scene
+from glied.regions import RegionBatch
+from glied.text.vocabulary import Vocabulary
 from glied.vision.attributes import AttributePredictor
-from glied.vision.regions import RegionBatch
 
 QUALITY = 90
 GRAIN = 8

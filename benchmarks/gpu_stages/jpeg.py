@@ -18,8 +18,8 @@ from benchmarks.gpu_stages.inputs import photographs
 from benchmarks.gpu_stages.measuring import busy_cpu_seconds, peak_memory, timed
 from benchmarks.gpu_stages.setting import Row, Setting, check
 from glied.vision import images
-from glied.vision.decoding import DecoderPool
-from glied.vision.gpu_decoding import GpuDecoder, is_plain_jpeg
+from glied.vision.decoder_pool import DecoderPool
+from glied.vision.gpu_decoder import GpuDecoder, is_plain_jpeg
 from glied.vision.images import Picture
 
 

@@ -15,11 +15,12 @@ from benchmarks.decoding import FEATURES, inputs
 from benchmarks.gpu_stages.inputs import attribute_predictor, captioner
 from benchmarks.gpu_stages.measuring import peak_memory, release
 from benchmarks.gpu_stages.setting import Row, Setting, check
-from glied.bulk import sinks, stages
-from glied.bulk.stages import CaptionRegions, Clock, RegionsStage
+from glied.bulk import row_schemas
+from glied.bulk.stages import stages
+from glied.bulk.stages.stages import CaptionRegions, Clock, RegionsStage
 from glied.captioner.config import DecodingConfig
-from glied.datasets import features
-from glied.vision.regions import Regions
+from glied.data import features
+from glied.regions import Regions
 
 PARTS = 8
 """The limit lets through a batch of two of so many parts."""
@@ -106,9 +107,11 @@ def stored(count: int) -> pa.Table:
             width=400,
             height=400,
         )
-        about = {"id": str(index), "uri": str(index), "status": sinks.OK, "model": "random"}
-        found.append(sinks.empty_row(sinks.FEATURES, **features.row(regions, features.EXACT), **about))
-    return pa.Table.from_pylist(found, schema=sinks.FEATURES)
+        about = {"id": str(index), "uri": str(index), "status": row_schemas.OK, "model": "random"}
+        found.append(
+            row_schemas.empty_row(row_schemas.FEATURES, **features.row(regions, features.EXACT), **about)
+        )
+    return pa.Table.from_pylist(found, schema=row_schemas.FEATURES)
 
 
 def _texts(table: pa.Table) -> list[str | None]:

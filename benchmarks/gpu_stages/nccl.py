@@ -21,7 +21,7 @@ from benchmarks.gpu_stages.inputs import paper_inputs, paper_model, vocabulary
 from benchmarks.gpu_stages.measuring import once, timed
 from benchmarks.gpu_stages.setting import Row, Setting, check
 from glied.training import steps
-from glied.training.losses import word_cross_entropy
+from glied.training.tasks.losses import word_cross_entropy
 
 
 def rows(setting: Setting) -> Iterator[Row]:

@@ -6,7 +6,7 @@ A stage that lacks a module fails by itself, so nothing raises here.
 import contextlib
 import importlib
 
-from glied.vision.lean import import_torchvision
+from glied.vision.fast_imports import import_torchvision
 
 STAGES = [
     "correctness",

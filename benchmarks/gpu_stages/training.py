@@ -25,15 +25,16 @@ from benchmarks import scst as benchmark
 from benchmarks.gpu_stages.measuring import peak_memory, release, synchronize
 from benchmarks.gpu_stages.setting import Row, Setting, check
 from glied.captioner.architectures import PAPER_SIZES
-from glied.datasets.captioned import CaptionedRegions
-from glied.training import history, scst, steps
-from glied.training import rows as training_rows
-from glied.training.captioner import CaptionerTask, WordsConfig
+from glied.data.captioned import CaptionedRegions
+from glied.training import data_order as training_rows
+from glied.training import history, steps
 from glied.training.config import TrainerConfig
-from glied.training.here import FileCheckpoints
+from glied.training.data_order import Source
+from glied.training.local_trainer import FileCheckpoints
 from glied.training.loop import Loop, Plan
-from glied.training.rows import Source
 from glied.training.task import Task
+from glied.training.tasks import scst
+from glied.training.tasks.captioner import CaptionerTask, WordsConfig
 
 
 def rows(setting: Setting) -> Iterator[Row]:

@@ -1,25 +1,26 @@
-"""From a config to the captioning of images in bulk. The driver gets by without torch: see `loading`."""
+"""From a config to the captioning of images in bulk. The driver gets by without torch: see
+`stages.model_loading`."""
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
 
-from glied.bulk import sinks
-from glied.bulk.apart import in_child
-from glied.bulk.chunks import FetchStage, Pool, Stage, StageFactory
+from glied.bulk import row_schemas
+from glied.bulk.child_process import in_child
+from glied.bulk.chunks import FetchStage, Pool
 from glied.bulk.config import InputConfig, OutputConfig, ResourcesConfig, WebConfig
-from glied.bulk.job import Job
-from glied.bulk.sources.fetch import Fetch
-from glied.bulk.sources.hosts import PatientReader
-from glied.bulk.sources.listing import absolute
-from glied.bulk.sources.row_uris import RowUris
-from glied.bulk.sources.stored import ReadStore
-from glied.bulk.sources.web import WebReader
+from glied.bulk.job_parts import check_budget, image_pool
+from glied.bulk.job_spec import Job
+from glied.bulk.plan.sources.feature_stores import ReadStore
+from glied.bulk.plan.sources.fetch import Fetch
+from glied.bulk.plan.sources.listing import absolute
+from glied.bulk.plan.sources.row_uris import RowUris
+from glied.bulk.plan.sources.web_hosts import PatientReader
+from glied.bulk.plan.sources.web_reader import WebReader
+from glied.bulk.stages.factories import CaptionFactory
 from glied.captioner.config import DecodingConfig
+from glied.clip.config import ClipConfig
 from glied.errors import UsageError
-from glied.rewards.config import ClipConfig
-from glied.vision import images
-from glied.vision.config import RegionsConfig
+from glied.vision.extractors.config import RegionsConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,47 +84,6 @@ class CaptionDatasetConfig:
             raise UsageError("regions.kind precomputed takes no clip and one pool: there are no images")
 
 
-def check_budget(budget: float) -> None:
-    """Refuse an error budget that is no share."""
-    if not 0 <= budget <= 1:
-        raise UsageError(f"error_budget: {budget} is not between 0 and 1")
-
-
-@dataclass(frozen=True)
-class CaptionFactory:
-    """Builds a captioning stage where it runs.
-
-    Attributes:
-        part: all of it in one stage, or the first or the second of two.
-        store: the feature store whose regions are captioned, empty where they are found in images.
-    """
-
-    regions: RegionsConfig
-    attributes: str
-    captioner: str
-    decoding: DecodingConfig
-    batch_size: int
-    decoders: int
-    clip: ClipConfig | None = None
-    part: Literal["all", "regions", "captions"] = "all"
-    store: str = ""
-    cuda_graphs: bool = False
-    missing_rows: float = 0.0
-    other_regions: bool = False
-
-    def build(self) -> Stage:
-        """Load the models of the part; see `loading.caption_stage`."""
-        from glied.bulk import loading
-
-        return loading.caption_stage(self)
-
-    def inspect(self) -> tuple[str, dict[str, Any]]:
-        """Name of the weights and fingerprint; see `loading.caption_fingerprint`."""
-        from glied.bulk import loading
-
-        return loading.caption_fingerprint(self)
-
-
 def caption_factory(config: CaptionDatasetConfig) -> CaptionFactory:
     """The factory of a config's whole stage."""
     stored = config.regions.kind == "precomputed"
@@ -162,19 +122,6 @@ def caption_pools(config: CaptionDatasetConfig) -> list[Pool]:
     return [regions, captions]
 
 
-def image_pool(factory: StageFactory, resources: ResourcesConfig) -> Pool:
-    """The pool that decodes images."""
-    return Pool(
-        factory=factory,
-        workers=resources.workers,
-        cpus=resources.worker_cpus,
-        gpus=resources.worker_gpus,
-        threads=resources.worker_threads,
-        memory=resources.worker_memory,
-        accelerator=resources.worker_accelerator,
-    )
-
-
 def caption_job(config: CaptionDatasetConfig, *, apart: bool = False) -> Job:
     """The bulk job of a config; `apart` looks at the models in another process, so that this one stays small.
 
@@ -187,8 +134,8 @@ def caption_job(config: CaptionDatasetConfig, *, apart: bool = False) -> Job:
     )
     return Job(
         results="captions",
-        schema=sinks.CAPTIONS,
-        encode=sinks.encode,
+        schema=row_schemas.CAPTIONS,
+        encode=row_schemas.encode,
         model=model,
         config=dataclasses.asdict(config),
         fingerprint=fingerprint | {"caption_version": config.caption_version},
@@ -231,9 +178,3 @@ def _web_reader(source: InputConfig, web: WebConfig) -> PatientReader:
         user_agent=web.user_agent,
     )
     return PatientReader(reader=reader, attempts=web.attempts, retry_after_s=web.retry_after_s)
-
-
-def preprocessing(missing_rows: float) -> dict[str, Any]:
-    """What decides the pixels, beside the region extractor's own settings; `missing_rows` where it is set."""
-    fixed = {"max_pixels": images.MAX_PIXELS, "max_side": images.MAX_SIDE, "shrunk_above": images.LARGE}
-    return fixed | ({"missing_rows": missing_rows} if missing_rows else {})

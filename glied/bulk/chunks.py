@@ -6,8 +6,8 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from glied.bulk.tables import seconds_of, with_seconds
-from glied.placement import Share, share
+from glied.bulk.arrow_tables import seconds_of, with_seconds
+from glied.cluster_runtime.placement import Share, share
 
 Stage = Callable[[pa.Table], pa.Table]
 """A table of images to a table with as many rows in the same order."""

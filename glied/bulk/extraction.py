@@ -2,18 +2,19 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
 
-from glied.bulk import sinks
-from glied.bulk.apart import in_child
-from glied.bulk.captioning import check_budget, image_pool, preprocessing
-from glied.bulk.chunks import Pool, Stage
+from glied.bulk import row_schemas
+from glied.bulk.child_process import in_child
+from glied.bulk.chunks import Pool
 from glied.bulk.config import InputConfig, OutputConfig, ResourcesConfig
-from glied.bulk.job import Job
-from glied.datasets import features
+from glied.bulk.job_parts import check_budget, image_pool
+from glied.bulk.job_spec import Job
+from glied.bulk.stages.factories import ExtractFactory
+from glied.bulk.stages.specs import preprocessing
+from glied.data import features
 from glied.errors import UsageError
-from glied.vision.config import RegionsConfig
 from glied.vision.crops import CopyConfig
+from glied.vision.extractors.config import RegionsConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,29 +39,6 @@ class ExtractRegionsConfig:
         check_budget(self.error_budget)
         if self.input.form == "features" or self.regions.kind == "precomputed":
             raise UsageError("regions are extracted from images: no input.form features or kind precomputed")
-
-
-@dataclass(frozen=True)
-class ExtractFactory:
-    """Builds the extraction stage where it runs."""
-
-    regions: RegionsConfig
-    batch_size: int
-    decoders: int
-    missing_rows: float = 0.0
-    copy: CopyConfig | None = None
-
-    def build(self) -> Stage:
-        """Load the detector; see `loading.extract_stage`."""
-        from glied.bulk import loading
-
-        return loading.extract_stage(self)
-
-    def inspect(self) -> tuple[str, dict[str, Any]]:
-        """Name of the extractor and its fingerprint; see `loading.extract_fingerprint`."""
-        from glied.bulk import loading
-
-        return loading.extract_fingerprint(self)
 
 
 def extract_factory(config: ExtractRegionsConfig) -> ExtractFactory:
@@ -89,7 +67,7 @@ def extract_job(config: ExtractRegionsConfig, *, apart: bool = False) -> Job:
     metadata = features.write([], [], fingerprint=fingerprint).schema.metadata
     return Job(
         results="features",
-        schema=sinks.FEATURES.with_metadata(metadata),
+        schema=row_schemas.FEATURES.with_metadata(metadata),
         encode=features.parquet_bytes,
         model=model,
         config=dataclasses.asdict(config),

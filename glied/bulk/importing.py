@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from glied import storage
-from glied.bulk import sinks
-from glied.bulk.captioning import check_budget
+from glied.bulk import row_schemas
 from glied.bulk.config import OutputConfig, PublishedConfig, ResourcesConfig
-from glied.bulk.job import Job
-from glied.bulk.sources.published import ReadPublished
-from glied.datasets import coco, features, published
+from glied.bulk.job_parts import check_budget
+from glied.bulk.job_spec import Job
+from glied.bulk.plan.sources.published_features import ReadPublished
+from glied.data import coco, features, published
 from glied.errors import UsageError
 
 _TYPES = {"float16": features.STORED, "float32": features.EXACT}
@@ -62,7 +62,7 @@ def import_job(config: ImportFeaturesConfig) -> Job:
     metadata = features.write([], [], fingerprint=config.fingerprint).schema.metadata
     return Job(
         results="features",
-        schema=sinks.FEATURES.with_metadata(metadata),
+        schema=row_schemas.FEATURES.with_metadata(metadata),
         encode=features.parquet_bytes,
         model=config.stage.model,
         config=dataclasses.asdict(config),

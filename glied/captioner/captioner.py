@@ -12,15 +12,16 @@ from torch import Tensor
 from glied import checkpoint
 from glied.captioner.architectures import build_model
 from glied.captioner.config import DecodingConfig
+from glied.captioner.cuda_graphs import Recorder
 from glied.captioner.decode import decode
 from glied.captioner.explain import Explanation, explain
 from glied.captioner.familiarity import Familiarity, load_familiarity
 from glied.captioner.inference import freeze
 from glied.captioner.model import CaptionerConfig, CaptioningModel
-from glied.captioner.recording import Recorder
-from glied.captioner.vocabulary import PAD, Vocabulary, tokenize
 from glied.errors import UsageError
-from glied.vision.regions import RegionBatch, Regions
+from glied.regions import RegionBatch, Regions
+from glied.text.tokenizer import tokenize
+from glied.text.vocabulary import PAD, Vocabulary
 
 KIND = "captioner"
 

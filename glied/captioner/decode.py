@@ -13,13 +13,13 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from glied.captioner.choosing import best_words, block_repeats, log_normalizers, sample_words, streams
 from glied.captioner.config import DecodingConfig
 from glied.captioner.inference import freeze
 from glied.captioner.model import CaptioningModel, Memory
 from glied.captioner.search import Candidates, Hypothesis, Search
-from glied.captioner.vocabulary import BOS, EOS, PAD, UNK
+from glied.captioner.token_selection import best_words, block_repeats, log_normalizers, sample_words, streams
 from glied.errors import UsageError
+from glied.text.vocabulary import BOS, EOS, PAD, UNK
 
 STEPS_PER_CHECK = {"cpu": 1, "cuda": 4}
 """Steps between two looks at which images are done; on a GPU a look waits for all that is queued."""

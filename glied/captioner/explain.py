@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from glied.captioner.model import CaptioningModel, Trace
-from glied.captioner.vocabulary import BOS, EOS
 from glied.errors import UsageError
-from glied.vision.regions import RegionBatch
+from glied.regions import RegionBatch
+from glied.text.vocabulary import BOS, EOS
 
 Weights = NDArray[np.float32]
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from glied.captioner.attention import KeyValues, MultiHead, Packing, Positions, WordCache, Wrap
 from glied.captioner.model import CaptionerConfig, CaptioningModel, Memory, Trace
-from glied.vision.regions import RegionBatch
+from glied.regions import RegionBatch
 
 
 class Glied(CaptioningModel[WordCache]):

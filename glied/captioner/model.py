@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from glied.captioner.attention import KeyValues
 from glied.errors import UsageError
-from glied.vision.regions import RegionBatch
+from glied.regions import RegionBatch
 
 Trace = dict[str, Tensor]
 """Attention weights by the name of the attention, e.g. "H_v": [B, H, C, T, R]."""

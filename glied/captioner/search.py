@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from glied.captioner.model import CaptioningModel, Memory
-from glied.captioner.vocabulary import BOS, EOS, PAD
+from glied.text.vocabulary import BOS, EOS, PAD
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""What a caption is worth: rewards for training and metrics for evaluation."""
+"""Rewards of captions in training, and what samples are compared with."""

@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from glied.datasets import features, parquet
-from glied.datasets.names import Names
+from glied.clip.scorer import ClipScorer
+from glied.clip.scores import clip_score, pad_references, ref_clip_score_reward
+from glied.data import features, parquet
+from glied.data.names import Names
 from glied.errors import UsageError
-from glied.rewards.clip import ClipScorer, clip_score, pad_references, ref_clip_score_reward
 from glied.rewards.reward import Captions
-from glied.vision.clip_images import image_fingerprint
+from glied.vision.extractors.clip_images import image_fingerprint
 
 
 class ImageVectors:

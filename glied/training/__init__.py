@@ -1,1 +1,1 @@
-"""Training: losses, plain loop pieces (`steps`, `loading`), and the Ray Train driver (`trainer`)."""
+"""Training: the loop, its data order, and the trainers with and without Ray."""

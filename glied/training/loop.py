@@ -24,13 +24,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from glied import storage
 from glied.errors import UsageError
-from glied.training import history, loading, steps, watch
+from glied.training import batching, finite_check, history, steps
 from glied.training.config import TrainerConfig
+from glied.training.data_order import Rows, Source, Stream
 from glied.training.history import RESULT, Sample
-from glied.training.meter import Meter
 from glied.training.onednn import onednn_products
-from glied.training.rows import Rows, Source, Stream
-from glied.training.runlog import RunLog, interval_line
+from glied.training.run_log import RunLog, interval_line
+from glied.training.step_meter import Meter
 from glied.training.task import WEIGHT, CaptioningTask, ConstrainedTask, Row, ScheduledTask, Task
 
 CHECKPOINTS = "checkpoints"
@@ -127,7 +127,7 @@ class Loop:
         )
         self.average = steps.weight_average(self.model, self.config.ema_decay)
         self.progress = self._restored()
-        self._unread: list[watch.Step] = []
+        self._unread: list[finite_check.Step] = []
         self.log = RunLog(self.config.output, self.progress.step) if rank == 0 else None
         self.parallel: nn.Module = self.model
         if world > 1:
@@ -143,7 +143,7 @@ class Loop:
         if not state:
             return steps.Progress()
         progress = steps.unpack_state(state, self.model, self.optimizer, self.average)
-        watch.check_weights(
+        finite_check.check_weights(
             self.model, f"the newest checkpoint of {self.config.output}, by an earlier version,"
         )
         return progress
@@ -196,13 +196,13 @@ class Loop:
 
     # ---- a step
 
-    def _step(self, names: watch.Names, batches: list[Any]) -> None:
+    def _step(self, names: finite_check.Names, batches: list[Any]) -> None:
         """One update from the micro-batches of this worker."""
         config, number = self.config, self.progress.step
         steps.seed_everything(config.seed, "step", number, self.rank)
         self.parallel.train()  # whatever validation or an export left it in
         self.optimizer.zero_grad(set_to_none=True)
-        step, buffers = watch.Step(number, names), watch.Buffers(self.model)
+        step, buffers = finite_check.Step(number, names), finite_check.Buffers(self.model)
         weight: float | Tensor = 0.0
         for index, batch in enumerate(batches, 1):
             with self._exchanging(index == len(batches)):
@@ -210,7 +210,7 @@ class Loop:
         divisor, losses_finite = self._everybodys(weight, step)
         step.norm = steps.clip_gradients(self.parallel, config.clip_norm, divisor)
         step.finite = losses_finite & step.norm.isfinite()
-        watch.drop_gradients_where(self.parallel, ~step.finite)
+        finite_check.drop_gradients_where(self.parallel, ~step.finite)
         buffers.restore_where(~step.finite)
         rate = self._learning_rate(number)
         steps.apply_gradients(self.optimizer, rate)
@@ -237,7 +237,7 @@ class Loop:
         """Whether a step's batch comes in one piece, whose weight cancels."""
         return self.world == 1 and self.config.accumulate == 1
 
-    def _backward(self, batch: Any, step: watch.Step) -> float | Tensor:
+    def _backward(self, batch: Any, step: finite_check.Step) -> float | Tensor:
         """Adds the gradients of a micro-batch times its weight, which is returned."""
         with steps.autocast(self.device, bf16=self.config.precision == "bf16"):
             loss, scalars = self._loss(batch)
@@ -258,7 +258,7 @@ class Loop:
             return self.parallel.no_sync()
         return contextlib.nullcontext()
 
-    def _everybodys(self, weight: float | Tensor, step: watch.Step) -> tuple[Tensor | None, Tensor]:
+    def _everybodys(self, weight: float | Tensor, step: finite_check.Step) -> tuple[Tensor | None, Tensor]:
         """What the workers' gradients are to be divided by, and whether all their losses are finite."""
         assert step.loss_finite is not None
         if self._whole:
@@ -282,7 +282,7 @@ class Loop:
         validates = last or (epoch_end and step // self.plan.epoch_steps % config.validate_every_epochs == 0)
         validates |= bool(config.validate_every_steps) and step % (config.validate_every_steps or 1) == 0
         saves = epoch_end or last or pausing or step % config.checkpoint_every_steps == 0
-        if logs or validates or saves or step % watch.LOOK_EVERY == 0 or self.device.type == "cpu":
+        if logs or validates or saves or step % finite_check.LOOK_EVERY == 0 or self.device.type == "cpu":
             self._look()
         if logs:
             self._log_interval()
@@ -302,17 +302,17 @@ class Loop:
             else:
                 self._skip(step)
 
-    def _skip(self, step: watch.Step) -> None:
+    def _skip(self, step: finite_check.Step) -> None:
         """Counts a step that is not finite; every rank calls this.
 
         Raises:
             NotFiniteError: no more may be skipped.
         """
         self.progress.skipped += 1
-        what = watch.describe(step, self.world)
+        what = finite_check.describe(step, self.world)
         if self.progress.skipped > self.config.skip_steps:
             self._checkpoints.settle()
-            raise watch.NotFiniteError(
+            raise finite_check.NotFiniteError(
                 f"{what}. No checkpoint holds that step. Mend these rows, or lower the learning rate in "
                 "another trainer.output; the same command with --trainer.skip_steps "
                 f"{self.progress.skipped} goes on without that step"
@@ -387,7 +387,7 @@ class Loop:
         """
         for model in (self.model, self.average):
             if model is not None:
-                watch.check_weights(model, f"the model at step {self.progress.step}")
+                finite_check.check_weights(model, f"the model at step {self.progress.step}")
         state = None
         if self.log is not None:
             self.log.sync()
@@ -424,10 +424,12 @@ class Loop:
 
     # ---- batches
 
-    def _train_batches(self, start: int, stop: int) -> Generator[tuple[watch.Names, list[Any]], None, None]:
+    def _train_batches(
+        self, start: int, stop: int
+    ) -> Generator[tuple[finite_check.Names, list[Any]], None, None]:
         """Yields names of rows and micro-batches of steps `start` to `stop`, made in the background."""
 
-        def collate(item: tuple[int, list[Row]]) -> tuple[watch.Names, list[Any]]:
+        def collate(item: tuple[int, list[Row]]) -> tuple[finite_check.Names, list[Any]]:
             step, rows = item
             # One generator for all of them: they draw what the whole batch would have drawn.
             generator = steps.generator(self.config.seed, "collate", step, self.rank)
@@ -436,19 +438,19 @@ class Loop:
             def make(part: list[Row]) -> Any:
                 return self.task.collate(part, training=True, generator=generator)
 
-            batches = [make(part) for part in loading.batched(rows, size, drop_last=False)]
-            return watch.name_rows(rows, batches, make), batches
+            batches = [make(part) for part in batching.batched(rows, size, drop_last=False)]
+            return finite_check.name_rows(rows, batches, make), batches
 
         threads = self.config.loader_threads
-        batches = loading.ordered_map(collate, self._rows.training(start, stop), threads=threads)
-        return loading.prefetched(batches, depth=2 * threads)
+        batches = batching.ordered_map(collate, self._rows.training(start, stop), threads=threads)
+        return batching.prefetched(batches, depth=2 * threads)
 
     def _validation_batches(self) -> Generator[Any, None, None]:
         def collate(batch: list[Row]) -> Any:
             return self.task.collate(batch, training=False, generator=steps.generator("validation"))
 
         threads = self.config.loader_threads
-        batches: Iterator[Any] = loading.ordered_map(collate, self._rows.validating(), threads=threads)
-        with contextlib.closing(loading.prefetched(batches, depth=2 * threads)) as ready:
+        batches: Iterator[Any] = batching.ordered_map(collate, self._rows.validating(), threads=threads)
+        with contextlib.closing(batching.prefetched(batches, depth=2 * threads)) as ready:
             for batch in ready:
                 yield steps.move(batch, self.device)

@@ -1,4 +1,4 @@
-"""The protocol between what is trained (a `Task`) and what trains it (`glied.training.trainer`)."""
+"""The protocol between what is trained (a `Task`) and what trains it (`glied.training.ray_trainer`)."""
 
 from __future__ import annotations
 

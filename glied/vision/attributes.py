@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from glied import checkpoint
 from glied.errors import UsageError
-from glied.vision.regions import RegionBatch
+from glied.regions import RegionBatch
 
 FORMAT = "glied-attributes-1"
 

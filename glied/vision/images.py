@@ -17,7 +17,7 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from glied.errors import ImageError
-from glied.vision import formats, jpeg, jpeg2000, png, tiff, webp
+from glied.vision.image_formats import jpeg, jpeg2000, png, signatures, tiff, webp
 
 MAX_PIXELS = 100_000_000
 MAX_SIDE = 65_535
@@ -246,17 +246,17 @@ def _factor(size: tuple[int, int], resolution: tuple[int, int] | None) -> int:
 def _open(data: bytes, names: tuple[str, ...] = _FORMATS) -> Image.Image:
     """Read the header only."""
     Image.init()
-    if formats.is_heif(data):
-        formats.heif_is_read()
+    if signatures.is_heif(data):
+        signatures.heif_is_read()
     known = [name for name in names if name in Image.OPEN]
     try:
         return Image.open(io.BytesIO(data), formats=known)
     except Image.DecompressionBombError as error:
         raise ImageError("too_large", str(error)) from error
     except UnidentifiedImageError as error:
-        if (name := formats.unsupported(data) or tiff.not_decodable(data)) is not None:
+        if (name := signatures.unsupported(data) or tiff.not_decodable(data)) is not None:
             raise ImageError("unsupported", name) from error
-        if data.startswith(_SIGNATURES) or _is_webp(data) or formats.is_heif(data):
+        if data.startswith(_SIGNATURES) or _is_webp(data) or signatures.is_heif(data):
             raise _broken(data, error) from error
         raise ImageError("not_an_image", f"the content is {_describe(data)}") from error
     except _FAILURES as error:
@@ -287,7 +287,7 @@ def _icon_picture(data: bytes, limits: _Limits) -> bytes:
 
 
 def _broken(data: bytes, error: Exception) -> ImageError:
-    if (kind := formats.kind_not_decodable(data)) is not None:
+    if (kind := signatures.kind_not_decodable(data)) is not None:
         return ImageError("unsupported", kind)
     message = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, UnidentifiedImageError):  # its message is an address in memory, new in each run

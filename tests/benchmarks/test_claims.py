@@ -13,19 +13,19 @@ from benchmarks import claims
 from benchmarks.claims_cells import check_judge, equal_size, job, parameters
 from benchmarks.claims_table import markdown, missing, report, table, verdict
 from benchmarks.claims_worlds import DEMO, PHOTOGRAPHS, WORLDS
-from glied.datasets import features
-from glied.datasets.coco import load_captions
+from glied.clip.grammar_head import CORRUPTIONS, GrammarHead, save_grammar
+from glied.clip.model import build_clip, save_clip
+from glied.data import features
+from glied.data.coco import load_captions
+from glied.demo_world.dataset import write_split
 from glied.errors import UsageError
-from glied.evaluation.tables import read_table
-from glied.rewards.clip import build_clip, save_clip
-from glied.rewards.grammar import CORRUPTIONS, GrammarHead, save_grammar
-from glied.rewards.references import save_frequencies
-from glied.scenes.dataset import write_split
+from glied.reports.benchmark_tables import read_table
+from glied.text.references import save_frequencies
 from glied.vision.attributes import AttributePredictor, save_attributes
 from jobs import train_captioner
-from tests.jobs.here import load_config
-from tests.rewards.test_clip import TINY
-from tests.training.rewarded import one_region
+from tests.clip.test_clip import TINY
+from tests.jobs.local_training import load_config
+from tests.training.tasks.rewarded import one_region
 
 HIGHER, PRESERVED = DEMO.claims[0], DEMO.claims[-1]
 COMPARED = PHOTOGRAPHS.claims[-1]

@@ -28,7 +28,7 @@ from benchmarks.gpu_stages import (
 )
 from benchmarks.gpu_stages.measuring import timed
 from benchmarks.gpu_stages.setting import Setting, check
-from glied.captioner.recording import Recorder
+from glied.captioner.cuda_graphs import Recorder
 from glied.errors import JobError, UsageError
 from tests.captioner.tape import tapes
 

@@ -7,10 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.nearest import Config, Profile, consensus, measure
-from glied.datasets import features
-from glied.rewards.cider import DocumentFrequencies
-from glied.rewards.ngrams import Packed
-from glied.vision.regions import Regions
+from glied.data import features
+from glied.regions import Regions
+from glied.text.cider import DocumentFrequencies
+from glied.text.ngrams import Packed
 
 SAID = {
     "dog": ["a brown dog runs", "a dog runs on grass", "the dog plays"],

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from benchmarks.retrieval import Config, measure, recalls
+from glied.clip.config import ClipConfig
+from glied.clip.model import build_clip, save_clip
+from glied.clip.tokenizer import token_ids
 from glied.errors import UsageError
-from glied.rewards.clip import build_clip, save_clip, token_ids
-from glied.rewards.config import ClipConfig
-from tests.training.pairs import ARCHITECTURE, write_pairs
+from tests.training.tasks.pairs import ARCHITECTURE, write_pairs
 
 
 def test_every_pool_and_caption_counts():

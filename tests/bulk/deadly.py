@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from glied.bulk.sinks import CAPTIONS, OK
+from glied.bulk.row_schemas import CAPTIONS, OK
 
 
 @dataclass(frozen=True)

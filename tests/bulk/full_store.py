@@ -11,9 +11,9 @@ import ray
 
 from glied.bulk.chunks import Chunk, Pool
 from glied.bulk.config import ResourcesConfig
-from glied.bulk.manifest import planned
-from glied.bulk.pipeline import RayStream
-from glied.bulk.sources.fetch import Fetch
+from glied.bulk.plan.manifest import planned
+from glied.bulk.plan.sources.fetch import Fetch
+from glied.bulk.ray.stream import RayStream
 from glied.errors import JobError
 from tests.bulk.deadly import Deadly
 

@@ -9,9 +9,9 @@ from PIL import Image
 from glied.captioner.architectures import build_model
 from glied.captioner.captioner import Captioner
 from glied.captioner.model import CaptionerConfig
-from glied.captioner.vocabulary import Vocabulary
+from glied.text.vocabulary import Vocabulary
 from glied.vision.attributes import AttributePredictor, save_attributes
-from glied.vision.detector import Detector, DetectorConfig, save_detector
+from glied.vision.extractors.small_detector import Detector, DetectorConfig, save_detector
 
 WORDS = ["a", "dog", "cat", "red", "blue", "ball", "on", "the", "grass", "near", "left", "of", "small", "big"]
 FEATURES = 16

@@ -10,9 +10,10 @@ from typing import Any
 import pyarrow as pa
 
 from glied import run_folder
-from glied.bulk import manifest, sinks
-from glied.bulk.ledger import Counts, Ledger
-from glied.bulk.manifest import Manifest
+from glied.bulk import row_schemas
+from glied.bulk.plan import manifest
+from glied.bulk.plan.manifest import Manifest
+from glied.bulk.run.ledger import Counts, Ledger
 
 RUN = "0123456789ab"
 
@@ -39,12 +40,12 @@ def row(image_id: str, status: str = "ok", **values: Any) -> dict[str, Any]:
     """A row of a caption run; its caption tells the id."""
     ok = {"caption": f"a picture of {image_id}"} if status == "ok" else {"error_kind": "empty", "error": "no"}
     known = {"id": image_id, "uri": f"/in/{image_id}", "status": status, "model": "m"}
-    return sinks.empty_row(sinks.CAPTIONS, **known, **ok) | values
+    return row_schemas.empty_row(row_schemas.CAPTIONS, **known, **ok) | values
 
 
 def table(rows: Sequence[dict[str, Any]], **extra: pa.Array) -> pa.Table:
     """Rows with columns that passed through from the input."""
-    made = pa.Table.from_pylist(list(rows), schema=sinks.CAPTIONS)
+    made = pa.Table.from_pylist(list(rows), schema=row_schemas.CAPTIONS)
     for name, values in extra.items():
         made = made.append_column(name, values)
     return made
@@ -53,7 +54,7 @@ def table(rows: Sequence[dict[str, Any]], **extra: pa.Array) -> pa.Table:
 def commit(folder: Path, plan: Manifest, unit: int, rows: pa.Table, generation: int = 0) -> None:
     """Write and commit a unit as the driver does."""
     book = Ledger(str(folder), plan.plan, "captions", RUN)
-    data = sinks.encode(rows)
+    data = row_schemas.encode(rows)
     statuses = Counter(rows["status"].to_pylist())
     errors = Counter(kind for kind in rows["error_kind"].to_pylist() if kind)
     assert book.put_output(unit, generation, data)

@@ -2,7 +2,6 @@ import dataclasses
 
 import pytest
 
-from glied.bulk import run
 from glied.bulk.captioning import (
     CaptionDatasetConfig,
     caption_factory,
@@ -12,19 +11,20 @@ from glied.bulk.captioning import (
 )
 from glied.bulk.chunks import run_here
 from glied.bulk.extraction import ExtractRegionsConfig, extract_factory, extract_job
-from glied.bulk.results import read_rows
-from glied.bulk.sources.fetch import Fetch
+from glied.bulk.plan.sources.fetch import Fetch
+from glied.bulk.run import bulk_run
+from glied.bulk.run.committed_rows import read_rows
 from glied.config import parse
-from glied.datasets import features
+from glied.data import features
 from glied.errors import UsageError
-from glied.vision.regions import load_extractor
+from glied.vision.extractors.region_extractor import load_extractor
 
 
 def test_a_feature_store_with_a_row_per_image(models, photos, tmp_path):
     options = ["--config=configs/extract/demo.yaml", f"--regions.checkpoint={models / 'regions'}"]
     options += [f"--input.uri={photos}", f"--output.uri={tmp_path}", "--output.unit_size=20"]
     config = parse(ExtractRegionsConfig, options)
-    summary = run.execute(extract_job(config), run_here(Fetch(), extract_factory(config).build()))
+    summary = bulk_run.execute(extract_job(config), run_here(Fetch(), extract_factory(config).build()))
     assert summary.statuses == {"ok": 58, "rejected": 2}
     store = features.FeatureStore(str(tmp_path / "features"))
     assert len(store) == 58  # those with regions
@@ -48,19 +48,19 @@ def test_captions_of_stored_regions_are_those_of_the_images(models, photos, tmp_
         CaptionDatasetConfig, [*names, *detector, f"--input.uri={photos}", f"--output.uri={tmp_path / 'a'}"]
     )
     fetch, factory = fetch_stage(images.input, images.resources), caption_factory(images)
-    run.execute(caption_job(images), run_here(fetch, factory.build()))
+    bulk_run.execute(caption_job(images), run_here(fetch, factory.build()))
     wanted = {row["id"]: row for row in read_rows(str(tmp_path / "a"))}
 
     stage = dataclasses.replace(factory, part="regions").build()  # leaves features as the detector gave them
     extraction = parse(
         ExtractRegionsConfig, [*detector, f"--input.uri={photos}", f"--output.uri={tmp_path / 'store'}"]
     )
-    run.execute(extract_job(extraction), run_here(fetch, stage))
+    bulk_run.execute(extract_job(extraction), run_here(fetch, stage))
     store = ["--input.form=features", f"--input.uri={tmp_path / 'store'}", "--regions.kind=precomputed"]
     config = parse(CaptionDatasetConfig, [*names, *store, f"--output.uri={tmp_path / 'b'}"])
     stored = caption_factory(config)
     assert caption_pools(config)[0].factory == stored
-    summary = run.execute(
+    summary = bulk_run.execute(
         caption_job(config), run_here(fetch_stage(config.input, config.resources), stored.build())
     )
     assert summary.statuses == {"ok": 58, "rejected": 2}

@@ -11,18 +11,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from glied.bulk import run, status
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job, caption_pools
 from glied.bulk.chunks import run_here
-from glied.bulk.manifest import planned
-from glied.bulk.sources.fetch import Fetch
-from glied.bulk.sources.listing import absolute
+from glied.bulk.plan.manifest import planned
+from glied.bulk.plan.sources.fetch import Fetch
+from glied.bulk.plan.sources.listing import absolute
+from glied.bulk.run import bulk_run, status
 from glied.captioner.familiarity import Familiarity
 from glied.config import parse
-from glied.evaluation import page
+from glied.reports import gallery_page
 from glied.vision import images
-from glied.vision.config import RegionsConfig
-from glied.vision.regions import load_extractor
+from glied.vision.extractors.config import RegionsConfig
+from glied.vision.extractors.region_extractor import load_extractor
 from tests.bulk.models import BAD, FEATURES, model_options
 
 CONFIG = "configs/caption/demo.yaml"
@@ -63,7 +63,7 @@ def configure(knowing, photos, tmp_path) -> Callable[..., CaptionDatasetConfig]:
 
 
 def execute(config: CaptionDatasetConfig):
-    return run.execute(caption_job(config), run_here(Fetch(pause=0.0), caption_factory(config).build()))
+    return bulk_run.execute(caption_job(config), run_here(Fetch(pause=0.0), caption_factory(config).build()))
 
 
 def rows_of(folder: Path) -> dict[str, dict]:
@@ -91,7 +91,7 @@ def test_every_captioned_row_has_it_and_the_run_counts_the_unfamiliar(
     assert (state.images_rated, state.images_unfamiliar) == (58, 29)
     again = execute(configure())  # the totals come from the commit records
     assert (again.images_this_time, again.images_unfamiliar) == (0, 29)
-    shown = page.entry(rows[strange[0]])
+    shown = gallery_page.entry(rows[strange[0]])
     assert shown["scores"]["familiarity"] == 0.005
 
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glied.bulk import run
 from glied.bulk.chunks import Chunk, Result, run_here
 from glied.bulk.importing import ImportFeaturesConfig, import_job
+from glied.bulk.run import bulk_run
 from glied.config import parse
-from glied.datasets import features
-from glied.datasets.published import import_h5py
+from glied.data import features
+from glied.data.published import import_h5py
 from glied.errors import UsageError
 from jobs import export_features, import_features
-from tests.datasets.published_files import Image, images, npz_bytes, tsv_bytes
+from tests.data.published_files import Image, images, npz_bytes, tsv_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["karpathy_train.tsv.0", "karpathy_train.tsv.1", "karpathy_val.tsv"]
@@ -40,7 +40,7 @@ def configure(folder: Path, *options: str) -> ImportFeaturesConfig:
 
 
 def execute(config: ImportFeaturesConfig) -> dict[str, int]:
-    return run.execute(import_job(config), run_here(config.stage)).statuses
+    return bulk_run.execute(import_job(config), run_here(config.stage)).statuses
 
 
 def run_main(monkeypatch, job, *options: str) -> int:
@@ -114,7 +114,7 @@ def test_an_import_that_was_cut_off_goes_on_where_it_stopped(tsv, tmp_path) -> N
             yield result
 
     with pytest.raises(KeyboardInterrupt):
-        run.execute(import_job(config), broken)
+        bulk_run.execute(import_job(config), broken)
     there = {file: file.stat().st_mtime_ns for file in (tmp_path / "run" / "features").iterdir()}
     assert 0 < len(there) < 5
     seen: list[int] = []
@@ -123,7 +123,7 @@ def test_an_import_that_was_cut_off_goes_on_where_it_stopped(tsv, tmp_path) -> N
         seen.extend(chunk.unit for chunk in chunks)
         yield from whole(chunks)
 
-    assert run.execute(import_job(config), watched).statuses == {"ok": 33}
+    assert bulk_run.execute(import_job(config), watched).statuses == {"ok": 33}
     assert set(seen) == set(range(len(there), 5))
     assert {file: file.stat().st_mtime_ns for file in there} == there
     assert len(features.FeatureStore(str(tmp_path / "run"))) == 33
@@ -141,7 +141,7 @@ def test_rows_of_finished_units_are_let_go(tsv, tmp_path) -> None:
             del result
             alive.append(sum(table() is not None for table in tables))
 
-    run.execute(import_job(config), watched)
+    bulk_run.execute(import_job(config), watched)
     assert len(alive) == 9
     assert max(alive) <= 3  # a unit has two chunks, and the stream holds the last one
 

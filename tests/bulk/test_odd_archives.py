@@ -12,13 +12,13 @@ import pytest
 import webdataset
 from PIL import Image
 
-from glied.bulk import run
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job
 from glied.bulk.chunks import run_here
-from glied.bulk.exports import ExportConfig, export
-from glied.bulk.results import read_rows
-from glied.bulk.sources.fetch import Fetch
-from glied.bulk.summary import Summary
+from glied.bulk.exports.export import ExportConfig, export
+from glied.bulk.plan.sources.fetch import Fetch
+from glied.bulk.run import bulk_run
+from glied.bulk.run.committed_rows import read_rows
+from glied.bulk.run.summary import Summary
 from glied.config import parse
 from tests.bulk.models import model_options
 
@@ -51,7 +51,9 @@ def caption(models: Path, tmp_path: Path) -> Callable[..., Summary]:
             ["--config=configs/caption/demo.yaml", *where, *model_options(models), *options],
         )
         stage = caption_factory(config).build()
-        return run.execute(caption_job(config), run_here(Fetch(form=config.input.form, pause=0.0), stage))
+        return bulk_run.execute(
+            caption_job(config), run_here(Fetch(form=config.input.form, pause=0.0), stage)
+        )
 
     (tmp_path / "in").mkdir()
     return make

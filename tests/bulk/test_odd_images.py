@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glied.bulk import run
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job
 from glied.bulk.chunks import run_here
 from glied.bulk.config import HEIF_EXTENSIONS, IMAGE_EXTENSIONS, InputConfig, describe_skipped
 from glied.bulk.extraction import ExtractRegionsConfig, extract_factory, extract_job
-from glied.bulk.results import read_rows
-from glied.bulk.sources.fetch import Fetch
-from glied.bulk.summary import Summary
+from glied.bulk.plan.sources.fetch import Fetch
+from glied.bulk.run import bulk_run
+from glied.bulk.run.committed_rows import read_rows
+from glied.bulk.run.summary import Summary
 from glied.config import parse
 from glied.errors import UsageError
-from glied.vision import formats
+from glied.vision.image_formats import signatures
 from tests.bulk import runs
 from tests.bulk.models import model_options
 
@@ -67,7 +67,7 @@ def configure(models: Path, folder: Path, tmp_path: Path) -> Callable[..., Capti
 
 def execute(config: CaptionDatasetConfig) -> Summary:
     stage = caption_factory(config).build()
-    return run.execute(caption_job(config), run_here(Fetch(pause=0.0), stage))
+    return bulk_run.execute(caption_job(config), run_here(Fetch(pause=0.0), stage))
 
 
 def rows(folder: Path) -> dict[str, dict]:
@@ -94,7 +94,7 @@ def test_what_cannot_be_decoded_is_skipped_and_named(configure, tmp_path):
     assert execute(configure()).skipped_kinds == summary.skipped_kinds  # a resumed run says the same
 
 
-@pytest.mark.skipif(not formats.heif_is_read(), reason="pillow-heif is not installed")
+@pytest.mark.skipif(not signatures.heif_is_read(), reason="pillow-heif is not installed")
 def test_heic_is_a_row_where_it_can_be_decoded(configure, folder, tmp_path):
     image = Image.new("RGB", (64, 48), "red")
     image.save(folder / "photo.heic", "HEIF")
@@ -140,7 +140,7 @@ def test_a_jpeg_that_was_cut_off_is_captioned_on_request(configure, tmp_path, mo
     options = ["--config=configs/extract/demo.yaml", f"--regions.checkpoint={models / 'regions'}"]
     options += [f"--input.uri={tmp_path / 'in'}", f"--output.uri={tmp_path / 'store'}"]
     config = parse(ExtractRegionsConfig, [*options, "--input.max_missing_rows=0.3"])
-    run.execute(extract_job(config), run_here(Fetch(pause=0.0), extract_factory(config).build()))
+    bulk_run.execute(extract_job(config), run_here(Fetch(pause=0.0), extract_factory(config).build()))
     record = json.loads((tmp_path / "store" / "run.json").read_text())
     assert record["fingerprint"]["preprocessing"]["missing_rows"] == 0.3
 

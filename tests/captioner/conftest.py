@@ -6,7 +6,7 @@ from torch import Tensor
 
 from glied.captioner.architectures import build_model
 from glied.captioner.model import CaptionerConfig, CaptioningModel
-from glied.vision.regions import RegionBatch
+from glied.regions import RegionBatch
 
 FEATURES, VOCABULARY = 12, 30
 

@@ -6,9 +6,9 @@ import math
 import torch
 from torch.nn import functional as F
 
-from glied.captioner.choosing import streams
 from glied.captioner.decode import Hypothesis
-from glied.captioner.vocabulary import BOS, EOS, PAD, UNK
+from glied.captioner.token_selection import streams
+from glied.text.vocabulary import BOS, EOS, PAD, UNK
 
 
 def pick(inputs, row):

@@ -11,7 +11,7 @@ from glied.captioner.captioner import Captioner
 from glied.captioner.config import DecodingConfig
 from glied.captioner.decode import decode
 from glied.captioner.inference import freeze
-from glied.captioner.vocabulary import Vocabulary
+from glied.text.vocabulary import Vocabulary
 from tests.captioner import plain_decoder as plain
 from tests.captioner.test_captioner import make_regions
 

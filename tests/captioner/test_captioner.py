@@ -5,9 +5,9 @@ import torch
 from glied import checkpoint
 from glied.captioner.captioner import Captioner, attribute_ids
 from glied.captioner.config import DecodingConfig
-from glied.captioner.vocabulary import PAD, Vocabulary
 from glied.errors import UsageError
-from glied.vision.regions import Regions
+from glied.regions import Regions
+from glied.text.vocabulary import PAD, Vocabulary
 from tests.captioner.tape import tapes
 
 WORDS = Vocabulary([f"word{i}" for i in range(26)])

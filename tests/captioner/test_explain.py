@@ -8,8 +8,8 @@ from glied.captioner.captioner import Captioner
 from glied.captioner.config import DecodingConfig
 from glied.captioner.explain import Explanation
 from glied.captioner.model import ABLATIONS
-from glied.captioner.vocabulary import BOS, Vocabulary
-from glied.vision.regions import RegionBatch
+from glied.regions import RegionBatch
+from glied.text.vocabulary import BOS, Vocabulary
 from tests.captioner.test_captioner import make_regions
 
 WORDS = Vocabulary([f"word{i}" for i in range(26)])

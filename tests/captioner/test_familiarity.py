@@ -9,8 +9,8 @@ import safetensors.numpy
 from glied.captioner import familiarity
 from glied.captioner.captioner import Captioner
 from glied.captioner.familiarity import FILE, RELATIONS, WEIGHTS, Familiarity, Relations, load_familiarity
-from glied.captioner.vocabulary import Vocabulary
 from glied.errors import UsageError
+from glied.text.vocabulary import Vocabulary
 
 WORDS = Vocabulary([f"word{i}" for i in range(26)])
 SIZE = 12

@@ -4,12 +4,12 @@ from collections import Counter
 import pytest
 import torch
 
-from glied.captioner.choosing import sample_words, streams
 from glied.captioner.config import DecodingConfig
 from glied.captioner.decode import decode
 from glied.captioner.model import ABLATIONS
-from glied.captioner.vocabulary import BOS, EOS, PAD, UNK
+from glied.captioner.token_selection import sample_words, streams
 from glied.errors import UsageError
+from glied.text.vocabulary import BOS, EOS, PAD, UNK
 from tests.captioner import plain_decoder as plain
 
 VARIANTS = [{"architecture": "base"}, {}, *({name: True} for name in ABLATIONS)]

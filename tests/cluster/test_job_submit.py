@@ -16,7 +16,7 @@ import pytest
 
 from cluster.local import LOOPBACK, Config, LocalCluster, Node
 from tests.bulk.models import BAD, model_options
-from tests.training.rewarded import write_world
+from tests.training.tasks.rewarded import write_world
 
 Found = TypeVar("Found")
 ROOT = Path(__file__).resolve().parents[2]

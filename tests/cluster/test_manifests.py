@@ -322,7 +322,7 @@ def test_prometheus_scrapes_the_port_that_ray_exports() -> None:
 
 
 def test_dashboard_asks_for_metrics_that_the_jobs_have() -> None:
-    source = (ROOT / "glied" / "bulk" / "pipeline.py").read_text()
+    source = (ROOT / "glied/bulk/ray/metrics.py").read_text()
     made = dict(re.findall(r'metrics\.(Counter|Histogram)\(\s*"(\w+)"', source))
     names = {f"ray_{made['Counter']}_total"}
     names |= {f"ray_{made['Histogram']}_{part}" for part in ("bucket", "sum", "count")}

@@ -10,11 +10,11 @@ from PIL import Image
 from glied.captioner.captioner import Captioner
 from glied.captioner.familiarity import FILE, UNFAMILIAR
 from glied.errors import UsageError
-from glied.vision.config import RegionsConfig
-from glied.vision.regions import load_extractor
+from glied.vision.extractors.config import RegionsConfig
+from glied.vision.extractors.region_extractor import load_extractor
 from jobs.add_familiarity import Config, add
 from tests.jobs.conftest import ROOT
-from tests.training import rewarded
+from tests.training.tasks import rewarded
 
 DEMO = ROOT / "glied" / "weights" / "demo"
 

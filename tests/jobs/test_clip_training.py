@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from glied.rewards.config import ClipConfig
-from glied.rewards.grammar import CORRUPTIONS, load_grammar, unfit
-from glied.scenes.dataset import write_split
+from glied.clip.config import ClipConfig
+from glied.clip.grammar_head import CORRUPTIONS, load_grammar, unfit
+from glied.demo_world.dataset import write_split
 from jobs import finetune_grammar, train_clip
-from tests.jobs.here import train_here
+from tests.jobs.local_training import train_here
 
 
 def test_every_stage_trains_on_what_the_one_before_wrote(tmp_path: Path, monkeypatch):

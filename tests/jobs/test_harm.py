@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks import chaos
-from glied.bulk import run, status
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job
 from glied.bulk.chunks import run_here
-from glied.bulk.sources.fetch import Fetch
+from glied.bulk.plan.sources.fetch import Fetch
+from glied.bulk.run import bulk_run, status
 from glied.config import parse
 from glied.errors import StorageError
 from tests import fault_proxy
@@ -153,9 +153,9 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(models, photos, tmp_path):
     stage.decoder.decode([b"", b""])  # its processes have memory files, which the limit would refuse
     job, stream = caption_job(config), run_here(Fetch(), stage)
     with largest_file(9_000), pytest.raises(StorageError, match="cannot write"):
-        run.execute(job, stream)
+        bulk_run.execute(job, stream)
     assert list(tmp_path.glob("manifest/*.json")), "the plan is there, the first unit did not fit"
     assert not list(tmp_path.glob("captions/*"))
-    summary = run.execute(job, stream)
+    summary = bulk_run.execute(job, stream)
     assert summary.statuses == {"ok": 58, "rejected": 2}
     assert sorted(path.name for path in Path(tmp_path).iterdir() if path.name.startswith(".")) == []

@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from glied.bulk import run
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job, fetch_stage
 from glied.bulk.chunks import run_here
 from glied.bulk.extraction import ExtractRegionsConfig, extract_factory, extract_job
+from glied.bulk.run import bulk_run
 from glied.captioner.captioner import Captioner
-from glied.captioner.vocabulary import Vocabulary, load_words
 from glied.config import parse
-from glied.datasets import coco, features
+from glied.data import coco, features
+from glied.demo_world.dataset import write_split
 from glied.errors import UsageError
-from glied.scenes.dataset import write_split
+from glied.text.vocabulary import Vocabulary, load_words
 from glied.vision.attributes import load_attributes
 from jobs import evaluate, prepare_coco, train_attributes, train_captioner, train_scst
 from tests.jobs.conftest import ROOT
-from tests.jobs.here import load_config, train_here
+from tests.jobs.local_training import load_config, train_here
 
 SHARED = ROOT.parent / "shared" / "data"
 IMAGES = 40
@@ -52,13 +52,13 @@ def extract_here(split: str) -> dict[str, int]:
     output = f"--output.uri=runs/coco_tiny/features/{split}"
     config = parse(ExtractRegionsConfig, [config_of("extract"), *table, output])
     fetch = fetch_stage(config.input, config.resources)
-    return run.execute(extract_job(config), run_here(fetch, extract_factory(config).build())).statuses
+    return bulk_run.execute(extract_job(config), run_here(fetch, extract_factory(config).build())).statuses
 
 
 def caption_here() -> dict[str, int]:
     config = parse(CaptionDatasetConfig, [config_of("caption")])
     fetch = fetch_stage(config.input, config.resources)
-    return run.execute(caption_job(config), run_here(fetch, caption_factory(config).build())).statuses
+    return bulk_run.execute(caption_job(config), run_here(fetch, caption_factory(config).build())).statuses
 
 
 @pytest.mark.timeout(400)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from glied import checkpoint
-from glied.ray_output import shown
-from glied.scenes.dataset import write_split
+from glied.cluster_runtime.ray_output import shown
+from glied.demo_world.dataset import write_split
 from tests.bulk.models import model_options
 from tests.jobs.conftest import ROOT
 from tests.jobs.test_training import extract_here
@@ -86,7 +86,7 @@ def test_train_captioner(run_job, tmp_path: Path, monkeypatch) -> None:
         ("TrainController", "ray.exceptions.GetTimeoutError: Get timed out", False),
         ("PlacementGroupCleaner", "Failed to query Ray Train Controller actor state.", False),
         (None, "Actor x has constructor arguments in the object store and max_restarts > 0. If", False),
-        ("MapWorker(MapBatches(_DescribeChunk))", "a.jpg: a warning", True),
+        ("MapWorker(MapBatches(DescribeChunk))", "a.jpg: a warning", True),
         (None, "a raylet line", True),
         (None, "Raylet is terminated. Termination is unexpected. Possible\nlog", False),
         (None, "some words: Raylet is terminated. ", True),

@@ -7,31 +7,31 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from glied.bulk import run
 from glied.bulk.chunks import run_here
 from glied.bulk.extraction import ExtractRegionsConfig, extract_factory, extract_job
-from glied.bulk.sources.fetch import Fetch
+from glied.bulk.plan.sources.fetch import Fetch
+from glied.bulk.run import bulk_run
 from glied.captioner.captioner import Captioner
+from glied.clip.grammar_head import CORRUPTIONS, GrammarHead, save_grammar
+from glied.clip.model import build_clip, save_clip
 from glied.config import parse
-from glied.datasets import features
+from glied.data import features
+from glied.demo_world.dataset import write_split
 from glied.errors import UsageError
-from glied.rewards.clip import build_clip, save_clip
-from glied.rewards.grammar import CORRUPTIONS, GrammarHead, save_grammar
-from glied.scenes.dataset import write_split
+from glied.regions import RegionBatch
 from glied.vision.attributes import load_attributes
-from glied.vision.regions import RegionBatch
 from jobs import prepare_cider, train_attributes, train_captioner, train_regions, train_scst
+from tests.clip.test_clip import TINY
 from tests.jobs.conftest import ROOT
-from tests.jobs.here import load_config, train_here
-from tests.rewards.test_clip import TINY
+from tests.jobs.local_training import load_config, train_here
 
 
 def extract_here(*options: str, name: str = "demo_tiny") -> None:
     config = parse(
         ExtractRegionsConfig, [f"--config={ROOT / 'configs' / 'extract' / f'{name}.yaml'}", *options]
     )
-    summary = run.execute(extract_job(config), run_here(Fetch(), extract_factory(config).build()))
-    assert run.exit_code(summary) == 0
+    summary = bulk_run.execute(extract_job(config), run_here(Fetch(), extract_factory(config).build()))
+    assert bulk_run.exit_code(summary) == 0
 
 
 def make_clips() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from glied.training.history import METRICS, RESULT, RUN, Sample
-from glied.training.runlog import RunLog
+from glied.training.run_log import RunLog
 
 EPOCH_STEPS = 10
 

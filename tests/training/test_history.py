@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from glied.errors import UsageError
 from glied.training.history import METRICS, RUN, Best, Sample, read_history
-from glied.training.runlog import TENSORBOARD, RunLog
+from glied.training.run_log import TENSORBOARD, RunLog
 from tests.training.logged import lines, make_run
 
 

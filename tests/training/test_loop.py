@@ -12,17 +12,17 @@ import torch.distributed
 import torch.multiprocessing
 
 from glied.captioner.model import CaptionerConfig
-from glied.captioner.vocabulary import PAD
 from glied.errors import UsageError
 from glied.rewards.config import RewardConfig
-from glied.training import loading, rows, steps
-from glied.training.captioner import CaptionerTask, WordsConfig
+from glied.text.vocabulary import PAD
+from glied.training import batching, data_order, steps
 from glied.training.config import TrainerConfig
-from glied.training.here import FileCheckpoints, train_here
+from glied.training.local_trainer import FileCheckpoints, train_here
 from glied.training.loop import Loop, Plan
-from glied.training.scst import SamplingConfig, ScstTask
 from glied.training.task import WEIGHT, Task
-from tests.training.rewarded import IMAGES, write_world
+from glied.training.tasks.captioner import CaptionerTask, WordsConfig
+from glied.training.tasks.scst import SamplingConfig, ScstTask
+from tests.training.tasks.rewarded import IMAGES, write_world
 from tests.training.toy import ToyTask
 
 
@@ -34,7 +34,7 @@ def world(tmp_path_factory) -> Path:
 
 
 def make_task(world: Path, kind: str) -> Task:
-    from glied.datasets.captioned import RewardedRegions
+    from glied.data.captioned import RewardedRegions
 
     split = RewardedRegions(features=str(world / "features"), captions=str(world / "captions.json"))
     if kind == "scst":
@@ -95,7 +95,9 @@ def test_words_count_and_not_micro_batches(world: Path) -> None:
     """What the test above would not see, were all micro-batches of equal length."""
     task = make_task(world, "xe")
     model = task.build()
-    every = [row for part in rows.Source.of(task.data("train")).pieces for row in rows.read([part])]
+    every = [
+        row for part in data_order.Source.of(task.data("train")).pieces for row in data_order.read([part])
+    ]
     rest = [task.collate(part, training=True, generator=torch.Generator()) for part in (every[:1], every[1:])]
     whole = task.collate(every, training=True, generator=torch.Generator())
     found = [task.loss(model, batch) for batch in (*rest, whole)]
@@ -117,7 +119,7 @@ def half(rank: int, world: str, output: str) -> None:
     config = make_config(Path(output), workers=2, accumulate=2)
     plan = Plan.of(make_task(Path(world), "xe"), config)
     kept = FileCheckpoints(f"{output}/checkpoints/here.pt") if rank == 0 else Nowhere()
-    with contextlib.closing(Loop(plan, rows.read, kept, rank=rank, world=2)) as loop:
+    with contextlib.closing(Loop(plan, data_order.read, kept, rank=rank, world=2)) as loop:
         loop.run()
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
@@ -160,7 +162,7 @@ def test_training_here_resumes_and_is_that_of_a_plain_loop(tmp_path: Path) -> No
     optimizer = steps.build_optimizer(model, name="sgd", learning_rate=0.05, weight_decay=0.0)
     table, expected = task.data("train"), []
     for step in range(12):
-        order = loading.permutation(96, config.seed, "epoch", step // 6)[step % 6 * 16 :][:16]
+        order = batching.permutation(96, config.seed, "epoch", step // 6)[step % 6 * 16 :][:16]
         generator = steps.generator(config.seed, "collate", step, 0)
         batch = task.collate(table.take(order).to_pylist(), training=True, generator=generator)
         steps.seed_everything(config.seed, "step", step, 0)

@@ -7,13 +7,13 @@ import pytest
 
 from glied.captioner.model import CaptionerConfig
 from glied.errors import UsageError
-from glied.evaluation.training_report import ReportConfig, make_report
-from glied.training.attributes import AttributesTask
-from glied.training.captioner import CaptionerTask, WordsConfig
-from glied.training.here import train_here
+from glied.reports.training_report import ReportConfig, make_report
 from glied.training.history import RUN, progress_note
-from tests.training import rewarded
+from glied.training.local_trainer import train_here
+from glied.training.tasks.attributes import AttributesTask
+from glied.training.tasks.captioner import CaptionerTask, WordsConfig
 from tests.training.logged import make_run
+from tests.training.tasks import rewarded
 from tests.training.test_loop import make_config
 from tests.training.toy import ToyTask
 

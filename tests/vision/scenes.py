@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from glied.vision.detector import DetectorConfig
+from glied.vision.extractors.small_detector import DetectorConfig
 
 COLORS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
 TINY = DetectorConfig(

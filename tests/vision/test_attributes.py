@@ -3,8 +3,8 @@ import torch
 
 from glied import checkpoint
 from glied.errors import UsageError
+from glied.regions import RegionBatch
 from glied.vision.attributes import AttributePredictor, load_attributes, noisy_or_loss, save_attributes
-from glied.vision.regions import RegionBatch
 
 WORDS = ["dog", "red", "beach", "kite"]
 

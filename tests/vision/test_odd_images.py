@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from glied.errors import ImageError
-from glied.vision import formats
+from glied.vision.image_formats import signatures
 from glied.vision.images import decode, read
 
 HEIGHT, WIDTH = 12, 20
@@ -493,9 +493,9 @@ def test_formats_that_are_not_decoded_are_named(name):
 def test_heic_without_its_library_is_named_with_what_adds_it(monkeypatch, brands):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
-    formats.heif_is_read.cache_clear()
+    signatures.heif_is_read.cache_clear()
     error = refusal(struct.pack(">I", 8 + len(brands)) + b"ftyp" + brands + bytes(100))
-    formats.heif_is_read.cache_clear()
+    signatures.heif_is_read.cache_clear()
     assert error.kind == "unsupported"
     assert error.message.startswith("HEI")
     assert ".[heif]" in error.message

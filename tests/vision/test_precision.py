@@ -8,7 +8,7 @@ import pytest
 
 CODE = """
 import torch
-from glied.vision.precision import Cast
+from glied.vision.extractors.half_precision import Cast
 Cast(torch.nn.Linear(2, 2), torch.float32)
 Cast(torch.nn.Linear(2, 2), torch.bfloat16)
 print(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glied import s3, storage
-from glied.bulk.exports.book import STATE, Book
 from glied.bulk.exports.config import ExportConfig, UnitReport
-from glied.bulk.exports.units import CAPTION_COLUMNS, put, read_table, write
-from glied.bulk.manifest import Manifest
-from glied.bulk.sinks import OK
+from glied.bulk.exports.markers import STATE, Book
+from glied.bulk.exports.unit_tables import CAPTION_COLUMNS, put, read_table, write
+from glied.bulk.plan.manifest import Manifest
+from glied.bulk.row_schemas import OK
 from glied.run_folder import CommittedUnit
 
 SIDECARS_IN_FLIGHT = 32

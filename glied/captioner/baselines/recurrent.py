@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from glied.captioner.attention import KeyValues, Packing, masked
 from glied.captioner.model import REGIONS, CaptionerConfig, CaptioningModel, Memory, Trace
-from glied.vision.regions import RegionBatch
+from glied.regions import RegionBatch
 
 
 @dataclass

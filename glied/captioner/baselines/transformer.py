@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from glied.captioner.attention import KeyValues, MultiHead, Packing, Positions, WordCache, Wrap
 from glied.captioner.model import REGIONS, CaptionerConfig, CaptioningModel, Memory, Trace
-from glied.vision.regions import RegionBatch
+from glied.regions import RegionBatch
 
 
 @dataclass

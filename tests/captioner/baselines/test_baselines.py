@@ -13,8 +13,8 @@ from glied.captioner.config import DecodingConfig
 from glied.captioner.decode import decode
 from glied.captioner.inference import freeze
 from glied.captioner.model import CaptionerConfig
-from glied.captioner.vocabulary import BOS, EOS, Vocabulary
 from glied.errors import UsageError
+from glied.text.vocabulary import BOS, EOS, Vocabulary
 from tests.captioner import plain_decoder as plain
 from tests.captioner.test_captioner import make_regions
 

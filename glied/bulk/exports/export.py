@@ -1,0 +1,164 @@
+"""The committed units of a caption run in other forms, at a destination of their own.
+
+    <out>/unit-000012.jsonl|.tar|.parquet        jsonl, webdataset, parquet: a file per unit
+    <out>/_SUCCESS                               written when every unit of the run is there
+    <out>/<id with .txt for its extension>       txt: a sidecar per image
+    <out>/.export/<export>/unit-000012.g0.json   what was exported; written last, so that an export that was
+                                                 cut off goes on
+    <out>                                        coco: this one file
+
+A destination has one exporter at a time. Two runs never mix in one destination, sidecars excepted.
+"""
+
+import json
+import posixpath
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from glied import storage
+from glied.bulk import row_schemas
+from glied.bulk.exports.config import ExportConfig, Report, UnitReport
+from glied.bulk.exports.markers import SUCCESS, Book
+from glied.bulk.exports.sidecars import Sidecars
+from glied.bulk.exports.unit_files import UnitFiles
+from glied.bulk.exports.unit_tables import CAPTION_COLUMNS, put, read_output, read_table, write
+from glied.bulk.parallel import in_order
+from glied.bulk.plan.manifest import Manifest
+from glied.bulk.row_schemas import OK
+from glied.bulk.run.status import Run, committed_units, open_run
+from glied.bulk.run.verification import IN_FLIGHT
+from glied.errors import UsageError
+from glied.run_folder import CommittedUnit
+
+NAMED = 20
+"""Refused ids that a report names before it only counts them."""
+_COCO_NUMBER = re.compile(r"(?:.*_)?0*([0-9]{1,18})", re.DOTALL)
+
+
+def export(config: ExportConfig) -> Report:
+    """Export the committed units of a run that were not exported yet.
+
+    Raises:
+        UsageError: the run, its state, the columns or the destination do not fit; nothing was written.
+        JobError: a committed unit is not readable.
+        StorageError: storage failed; the same call goes on.
+    """
+    run = open_run(config.run)
+    plan = _exportable(config, run)
+    units = committed_units(run)
+    if len(units) < plan.units and not config.partial:
+        raise UsageError(
+            f"{run.uri}: {len(units)} of {plan.units} units are done; finish the run, or export what is "
+            "there with --partial"
+        )
+    if config.form == "coco":
+        return _export_coco(config, plan, units)
+    if config.columns:
+        _check_columns(units, config.columns)
+    book = Book(config, plan)
+    book.open()
+    if config.form == "txt":
+        return _export_sidecars(config, plan, book, units)
+    return _export_files(config, plan, book, units, run.uri)
+
+
+def _exportable(config: ExportConfig, run: Run) -> Manifest:
+    if run.results != "captions":
+        raise UsageError(f"{run.uri} holds {run.results}, no captions: name a run of jobs/caption_dataset.py")
+    if run.plan is None:
+        raise UsageError(f"{run.uri}: its inputs are still being listed, no unit is done")
+    base, out = _absolute(run.uri), _absolute(config.out)
+    own = (run.results, "commits", "attempts", "manifest")
+    if out == base or any(f"{out}/".startswith(f"{base}/{folder}/") for folder in own):
+        raise UsageError(f"out {config.out} is the run's own folder: choose another")
+    return run.plan
+
+
+def _export_files(
+    config: ExportConfig, plan: Manifest, book: Book, units: dict[int, CommittedUnit], run_uri: str
+) -> Report:
+    files = UnitFiles(config, book)
+    todo = files.pending(units)
+    success = storage.join(config.out, SUCCESS)
+    if todo:
+        storage.delete(success)
+    report = _sum(Report(config, plan.units, earlier=len(units) - len(todo)), files.run(todo))
+    if len(units) == plan.units:
+        content = {"run": run_uri, "plan": plan.plan, "form": config.form, "units": plan.units}
+        write(success, json.dumps(content).encode())
+    return report
+
+
+def _export_sidecars(
+    config: ExportConfig, plan: Manifest, book: Book, units: dict[int, CommittedUnit]
+) -> Report:
+    sidecars = Sidecars(config, plan, book)
+    todo = [unit for unit in units.values() if not book.is_done(unit)]
+    report = _sum(Report(config, plan.units, earlier=len(units) - len(todo)), sidecars.run(todo))
+    refusals = book.refusals(units)
+    return replace(report, refused=len(refusals), refusals=refusals[:NAMED])
+
+
+def _export_coco(config: ExportConfig, plan: Manifest, units: dict[int, CommittedUnit]) -> Report:
+    """One JSON list, whole or not at all."""
+    if config.out.endswith("/") or (storage.is_local(config.out) and storage.local_path(config.out).is_dir()):
+        raise UsageError(f"out {config.out} is a folder: form coco writes one JSON file")
+    owners: dict[int | str, str] = {}
+    items: list[str] = []
+    images = 0
+    for table in in_order(lambda unit: read_table(unit, CAPTION_COLUMNS), units.values(), IN_FLIGHT):
+        images += table.num_rows
+        for row in table.to_pylist():
+            if row["status"] != OK:
+                continue
+            image_id = coco_image_id(row["id"])
+            if image_id in owners:
+                raise UsageError(
+                    f"{owners[image_id]} and {row['id']} have the same COCO image_id {image_id}; form jsonl "
+                    "keeps the ids"
+                )
+            owners[image_id] = row["id"]
+            items.append(json.dumps({"image_id": image_id, "caption": row["caption"] or ""}))
+    data = ("[" + ",\n".join(items) + "]\n").encode()
+    if config.existing == "overwrite":
+        write(config.out, data)
+    elif not put(config.out, data):
+        raise UsageError(f"out {config.out} is there and differs: --existing overwrite replaces it")
+    count = len(items)
+    return Report(config, plan.units, units=len(units), written=count, captionless=images - count)
+
+
+def coco_image_id(image_id: str) -> int | str:
+    """The number that the file name is, or ends in after an underscore; else the id itself."""
+    match = _COCO_NUMBER.fullmatch(posixpath.splitext(posixpath.basename(image_id))[0])
+    return int(match[1]) if match else image_id
+
+
+def _sum(report: Report, units: Iterable[UnitReport]) -> Report:
+    for done in units:
+        report = replace(
+            report,
+            units=report.units + 1,
+            written=report.written + done.written,
+            skipped=report.skipped + done.skipped,
+            captionless=report.captionless + done.captionless,
+        )
+    return report
+
+
+def _absolute(uri: str) -> str:
+    return str(storage.local_path(uri).resolve()) if storage.is_local(uri) else uri.rstrip("/")
+
+
+def _check_columns(units: dict[int, CommittedUnit], columns: list[str]) -> None:
+    for unit in units.values():
+        known = pq.read_schema(pa.BufferReader(read_output(unit))).names
+        known += sorted(row_schemas.LATER.difference(known))
+        unknown = [name for name in columns if name not in known]
+        if unknown:
+            raise UsageError(f"columns {', '.join(unknown)}: the rows have {', '.join(known)}")
+        return

@@ -1,0 +1,1 @@
+"""The plan of a run: every input once, divided into units."""

@@ -1,0 +1,1 @@
+"""The stream of a run on Ray Data."""

@@ -1,0 +1,115 @@
+"""What runs on the cluster: the task that fetches, the actors that hold the models, and their end."""
+
+import faulthandler
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import pyarrow as pa
+import ray
+
+from glied.bulk.arrow_tables import from_ipc, seconds_of, to_ipc, with_seconds
+from glied.bulk.chunks import FetchStage, StageFactory
+from glied.bulk.ray.memory import release, use_malloc
+
+STDERR = 2
+"""Its number; Ray keeps what a worker writes there."""
+
+
+class Actors:
+    """The actors of a stream, so that none of them outlives it.
+
+    Ray Data (2.60) lets go of its actors at the end of a stream, but Ray keeps those alive that may have to
+    make a lost result again; after the loss of a node they would hold the GPUs that the next round needs.
+    """
+
+    def __init__(self) -> None:
+        """None yet."""
+        self.names: list[str] = []
+
+    def arguments(self, **others: object) -> dict[str, object]:
+        """Those of the next actor: a name to find it by, and `others`."""
+        self.names.append(f"glied-{uuid.uuid4().hex}")
+        return {"name": self.names[-1], **others}
+
+    def kill(self) -> None:
+        """End those that still live."""
+        for name in self.names if ray.is_initialized() else ():
+            with suppress(ValueError, ray.exceptions.RayError):  # it is gone, or the cluster is
+                ray.kill(ray.get_actor(name))
+
+
+class FetchChunks:
+    """The fetching task: each chunk as one row, or as several where its files are larger than was known."""
+
+    def __init__(self, fetch: FetchStage, size: int) -> None:
+        self.fetch = fetch
+        self.size = size
+        self.__name__ = "fetch"  # Ray Data names the operator after it
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """Fetch the chunks of a row; a row for each."""
+        use_malloc(keep_large=False)
+        row = batch.to_pylist()[0]
+        units, starts = row["units"], row["starts"]
+        tables = [from_ipc(table) for table in row["tables"]]
+        clock = time.perf_counter()
+        try:
+            for number, piece in self._pieces(tables):
+                seconds = {"fetch": time.perf_counter() - clock}
+                yield _row(units[number], starts[number], with_seconds(piece, seconds))
+                starts[number] += piece.num_rows
+                clock = time.perf_counter()
+        finally:
+            self.fetch.forget()
+
+    def _pieces(self, tables: list[pa.Table]) -> Iterator[tuple[int, pa.Table]]:
+        if any(table["size"].null_count for table in tables):
+            return self.fetch.pieces(tables, self.size)
+        return enumerate(map(self.fetch, tables))
+
+
+class DescribeChunk:
+    """The actor that holds the models; it ends itself when it spends too long on a chunk."""
+
+    def __init__(self, factory: StageFactory, threads: int, longest_s: float) -> None:
+        use_malloc(keep_large=True)
+        self.longest_s = longest_s
+        self.stage = factory.build()
+        if "torch" in sys.modules:  # a stage may do without
+            import torch
+
+            torch.set_num_threads(threads)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Describe the chunk of a row."""
+        row = batch.to_pylist()[0]
+        table = from_ipc(row["table"])
+        with _deadline(self.longest_s):
+            described = self.stage(table)
+        result = _row(row["unit"], row["start"], with_seconds(described, seconds_of(table)))
+        size = table.nbytes
+        del batch, row, table
+        release(size)
+        return result
+
+
+@contextmanager
+def _deadline(seconds: float) -> Iterator[None]:
+    """End this process if the block takes longer, with the stacks of its threads in its log.
+
+    A hang in native code may hold the interpreter's lock; this watchdog does not need it.
+    """
+    faulthandler.dump_traceback_later(seconds, exit=True, file=STDERR)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _row(unit: int, start: int, table: pa.Table) -> pa.Table:
+    """What travels: a block of one row that holds the table as one value."""
+    value = pa.array([to_ipc(table)], pa.large_binary())
+    return pa.table({"unit": [unit], "start": [start], "table": value})

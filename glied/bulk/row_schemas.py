@@ -1,0 +1,85 @@
+"""What runs write: the schemas of their rows, and a unit as one Parquet file."""
+
+import io
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from glied.bulk import arrow_tables
+from glied.data import features
+
+SCHEMA_VERSION = 2
+OK, REJECTED, FAILED = "ok", "rejected", "failed"
+"""Status of a row: described, the image is at fault, we are."""
+BOX = pa.list_(pa.float32())
+
+CAPTIONS = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("caption", pa.string()),
+        pa.field("captions", arrow_tables.list_of(text=pa.string(), log_probability=pa.float32())),
+        pa.field("clip_score", pa.float32()),
+        pa.field("familiarity", pa.float64()),
+        pa.field("attributes", arrow_tables.list_of(word=pa.string(), probability=pa.float32())),
+        pa.field("regions", arrow_tables.list_of(box=BOX, label=pa.string(), score=pa.float32())),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error_kind", pa.string()),
+        pa.field("error", pa.string()),
+        pa.field("model", pa.string(), nullable=False),
+    ]
+)
+"""One row per image; `status` is ok, rejected (the image is at fault) or failed (ours).
+
+Boxes are xyxy in upright pixels; log-probabilities are natural; clip_score is CLIP-S, null unless asked for;
+familiarity is that of `glied.captioner.familiarity`, null where the captioner has nothing to compute it from.
+"""
+
+LATER = frozenset({"familiarity"})
+"""Columns that the rows of older runs lack; readers and resumed runs take them as null there."""
+
+
+FEATURES = pa.schema(
+    [
+        *features.SCHEMA,
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error_kind", pa.string()),
+        pa.field("error", pa.string()),
+        pa.field("model", pa.string(), nullable=False),
+    ]
+)
+"""The columns of the feature store and what became of the image; without regions unless `status` is ok."""
+
+
+def encode(table: pa.Table) -> bytes:
+    """A unit's rows as the bytes of a Parquet file."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def decode(data: bytes) -> pa.Table:
+    """The rows of a unit's Parquet file.
+
+    Raises:
+        pyarrow.ArrowInvalid: the bytes are no Parquet file.
+    """
+    return pq.read_table(pa.BufferReader(data))
+
+
+def with_later_columns(table: pa.Table) -> pa.Table:
+    """Caption rows with the columns of `LATER`, null and in their place where the table lacks them."""
+    for position, field in enumerate(CAPTIONS):
+        if field.name in LATER and field.name not in table.column_names:
+            nulls = pa.nulls(table.num_rows, field.type)
+            table = table.add_column(min(position, table.num_columns), field, nulls)
+    return table
+
+
+def empty_row(schema: pa.Schema, **values: Any) -> dict[str, Any]:
+    """A row of nulls with the given values set."""
+    return dict.fromkeys(schema.names) | values

@@ -1,0 +1,220 @@
+"""A bulk run from start to end: claim the run folder, plan, stream what is missing, commit unit by unit.
+
+<output>/run.json          id, resolved config and fingerprint; put-if-absent
+<output>/manifest/         every input once (manifest.py)
+<output>/captions/         a Parquet file per unit (ledger.py)
+<output>/commits/          a commit record per finished unit, written last
+<output>/summary.json      totals
+"""
+
+import itertools
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from glied import run_folder, storage
+from glied.bulk import row_schemas
+from glied.bulk.chunks import Stream
+from glied.bulk.config import describe_skipped, recorded_input
+from glied.bulk.job_spec import Job
+from glied.bulk.parallel import InOrder, in_order
+from glied.bulk.plan import manifest
+from glied.bulk.plan.manifest import Manifest
+from glied.bulk.plan.sources.input_sources import Source, inputs, open_source
+from glied.bulk.plan.sources.listing import absolute
+from glied.bulk.row_schemas import FAILED
+from glied.bulk.run import ledger
+from glied.bulk.run.driver import Driver
+from glied.bulk.run.ledger import Ledger
+from glied.bulk.run.summary import Summary
+from glied.errors import StorageError, UsageError
+
+
+def execute(job: Job, stream: Stream, index: InOrder = in_order) -> Summary:
+    """Do what is missing of a run and write its summary; shards of the input are read by means of `index`.
+
+    Raises:
+        UsageError: input, output or fingerprint do not fit; nothing was started.
+        StorageError: storage fails; the same call goes on later.
+        JobError: storage keeps failing, or another job has overwritten the run.
+    """
+    started = time.perf_counter()
+    run_uri = absolute(job.output.uri)
+    run, plan = _open(job, run_uri, index)
+    driver = Driver(job, plan, Ledger(run_uri, plan.plan, job.results, run), stream)
+    driver.run()
+    summary = driver.summarize(time.perf_counter() - started)
+    storage.write_bytes(storage.join(run_uri, "summary.json"), summary.to_json())
+    return summary
+
+
+def _open(job: Job, run_uri: str, index: InOrder) -> tuple[str, Manifest]:
+    """Claim the run folder, or join the run that it holds; the id of the run and its manifest."""
+    with _mistakes_named(f"output.uri {job.output.uri}"):
+        probe(job.output.uri)
+    with _mistakes_named():
+        existing = run_folder.read_record(run_uri)
+        if existing is None:
+            _first_input(job)
+        elif job.output.mode == "error":
+            raise UsageError(
+                f"output.uri {job.output.uri} holds a run, and output.mode is error: resume goes on with it, "
+                "overwrite deletes it"
+            )
+        elif job.output.mode == "overwrite":
+            _first_input(job)
+            ledger.clear(run_uri, existing["results"])
+        run = _claim(job, run_uri)
+        plan = manifest.load(run_uri, run)
+        if plan is None:
+            run_folder.check_not_lost(run_uri, run)
+            plan = _plan(job, run_uri, run, index)
+            ledger.confirm(run_uri, run)
+        _check_columns(job, plan)
+    return run, plan
+
+
+def _check_columns(job: Job, plan: Manifest) -> None:
+    """Refuse a run of an older version whose input has a column that the rows have themselves since then."""
+    for name in plan.columns.names:
+        if name in job.schema.names:
+            raise UsageError(
+                f"output.uri {job.output.uri} holds a run of an older version, whose input has a column "
+                f"{name}, as the rows have themselves now. Choose another output.uri"
+            )
+
+
+@contextmanager
+def _mistakes_named(where: str = "") -> Iterator[None]:
+    """Storage that refuses what is asked of it is a mistake of the caller; one that fails may do it later."""
+    try:
+        yield
+    except (StorageError, OSError) as error:
+        cause = error.__cause__ if isinstance(error, StorageError) else error
+        message = f"{where} is not usable: {error}" if where else str(error)
+        if isinstance(cause, _MISTAKES) or _refused_by_s3(cause):
+            raise UsageError(message) from error
+        raise StorageError(message) from error
+
+
+_MISTAKES = (PermissionError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
+_NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound")
+"""Names of botocore's exceptions, which is imported only where S3 is."""
+_REFUSALS = ("ExpiredToken", "InvalidToken", "InvalidBucketName", "NoSuchBucket", "PermanentRedirect")
+"""Codes of S3's answers that come with other status codes than those below."""
+
+
+def _refused_by_s3(error: BaseException | None) -> bool:
+    """Whether there are no credentials, or S3 does not accept them or knows no such bucket."""
+    if type(error).__name__ in _NO_CREDENTIALS:
+        return True
+    answer: dict[str, Any] = getattr(error, "response", None) or {}
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return status in (401, 403, 404) or answer.get("Error", {}).get("Code") in _REFUSALS
+
+
+def _plan(job: Job, run_uri: str, run: str, index: InOrder) -> Manifest:
+    source = open_source(job.source, run_uri, index)
+    batches = inputs(source, job.source)
+    first = next(batches, None)  # reading has begun: the source knows its columns
+    if first is None:
+        raise _nothing(job, source)
+    every = itertools.chain([first], batches)
+    return manifest.create(
+        run_uri,
+        every,
+        job.output.unit_size,
+        columns=source.columns,
+        skipped=source.skipped,
+        run=run,
+        confirm=partial(ledger.confirm, run_uri, run),
+    )
+
+
+def _first_input(job: Job) -> None:
+    """Refuse an input without images before anything is written or deleted."""
+    source = open_source(job.source, job.output.uri)
+    if next(inputs(source, job.source), None) is None:
+        raise _nothing(job, source)
+
+
+def _nothing(job: Job, source: Source) -> UsageError:
+    skipped = sum(source.skipped.values())
+    kinds = describe_skipped(source.skipped)
+    others = (
+        f"; {skipped} files have other extensions than input.extensions lists: {kinds}" if skipped else ""
+    )
+    return UsageError(f"input.uri {job.source.uri}: no images there{others}")
+
+
+def probe(uri: str) -> None:
+    """Try on the output what the run relies on: a put, a second put that is refused, a read, a deletion.
+
+    Raises:
+        UsageError: the storage does not do it.
+        StorageError: it fails.
+    """
+    name = storage.join(absolute(uri), f".probe-{uuid.uuid4().hex}")
+    created = storage.put_if_absent(name, b"first")
+    refused = not storage.put_if_absent(name, b"second")
+    intact = storage.read_bytes(name) == b"first"
+    storage.delete(name)
+    if not (created and refused and intact):
+        raise UsageError(
+            f"output.uri {uri} is not usable: its storage overwrites where it must refuse (put-if-absent)"
+        )
+
+
+def _claim(job: Job, run_uri: str) -> str:
+    """Write run.json, or compare with the one that is there; the id of the run."""
+    uri = storage.join(run_uri, "run.json")
+    source = asdict(job.source) | {"uri": absolute(job.source.uri)}
+    # Through JSON, so that both sides of the comparison have been through it.
+    mine = json.loads(json.dumps({"fingerprint": job.fingerprint, "input": source}))
+    run = uuid.uuid4().hex[:12]
+    record = {"run": run, "results": job.results} | mine | {"config": job.config}
+    if storage.put_if_absent(uri, run_folder.with_checksum(record)):
+        return run
+    there = run_folder.read_record(run_uri)
+    if there is None or not isinstance(there.get("input"), dict):
+        raise UsageError(f"{uri} is damaged: it has no input")
+    later = {key: value for key, value in mine["fingerprint"].items() if key in row_schemas.LATER}
+    theirs = {
+        "fingerprint": later | there["fingerprint"],
+        "input": recorded_input(there["input"], job.source),
+    }
+    differences = list(_differences(theirs, mine))
+    if differences:
+        raise UsageError(
+            f"output.uri {job.output.uri} holds a run with another fingerprint: {'; '.join(differences)}. "
+            "Choose another output.uri, or --output.mode overwrite to delete that run"
+        )
+    return str(there["run"])
+
+
+def _differences(theirs: Any, mine: Any, path: str = "") -> Iterator[str]:
+    if isinstance(theirs, dict) and isinstance(mine, dict):
+        for key in sorted(theirs.keys() | mine.keys()):
+            yield from _differences(theirs.get(key), mine.get(key), f"{path}.{key}" if path else key)
+    elif theirs != mine:
+        yield f"{path.removeprefix('fingerprint.')} was {_short(theirs)} and is now {_short(mine)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:24] + "..." + text[-4:]
+
+
+def exit_code(summary: Summary) -> int:
+    """0 when every unit is committed, failed rows are within the budget and some row is ok, else 1.
+
+    Rows that web hosts failed at do not count: the hosts are not ours.
+    """
+    failed = summary.statuses.get(FAILED, 0) - summary.failed_hosts
+    within_budget = failed <= summary.error_budget * summary.images
+    return 0 if not summary.units_missing and within_budget and not summary.delivers_nothing else 1

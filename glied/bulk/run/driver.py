@@ -1,0 +1,449 @@
+"""The driver of a run: sends what is missing, gathers, verifies, writes and commits unit by unit.
+
+It is the only committer, and knows nothing of Ray: it is given a stream of chunks. What a stream loses comes
+again in the next round, image by image; what is lost every time becomes a failed row.
+"""
+
+import itertools
+import logging
+import time
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+import pyarrow as pa
+
+from glied import storage
+from glied.bulk import chunks, row_schemas
+from glied.bulk.arrow_tables import conform, seconds_of
+from glied.bulk.chunks import Chunk, Result, Stream, StreamBroken
+from glied.bulk.job_spec import Job
+from glied.bulk.plan.manifest import INPUT, Manifest, Unit
+from glied.bulk.plan.sources import fetch
+from glied.bulk.plan.sources.fetch import STORAGE
+from glied.bulk.row_schemas import FAILED, OK
+from glied.bulk.run import verification
+from glied.bulk.run.ledger import Commit, Counts, Ledger, read_commits, sum_counts
+from glied.bulk.run.lost_rows import lost_rows
+from glied.bulk.run.progress import Progress
+from glied.bulk.run.summary import Example, Summary
+from glied.captioner.familiarity import UNFAMILIAR
+from glied.errors import JobError
+from glied.redaction import shown
+from glied.run_folder import CommittedUnit, Listing
+
+log = logging.getLogger(__name__)
+
+CHUNKS_PER_WORKER = 8
+"""At least so many, while there are images enough."""
+IN_FLIGHT_UNITS = 2_000
+IN_FLIGHT_IMAGES = 1 << 20
+"""Units, and images, whose chunks are planned at a time; both bound the driver's memory."""
+EXAMPLES = 10
+CONFIRM_S = 10.0
+"""So often a driver looks whether the folder still holds its run."""
+
+
+@dataclass
+class _Work:
+    """A generation of a unit under way.
+
+    Attributes:
+        earlier: rows of the generation before it, if there is one.
+        todo: numbers of the images to describe.
+        alone: each of them is a chunk of its own.
+        arrived: described rows, by the number of the first image.
+    """
+
+    unit: Unit
+    generation: int
+    earlier: pa.Table | None
+    todo: frozenset[int]
+    alone: bool = False
+    arrived: dict[int, pa.Table] = field(default_factory=dict)
+
+    def missing(self) -> list[int]:
+        """Numbers of the images that have not arrived."""
+        there = {start + row for start, table in self.arrived.items() for row in range(table.num_rows)}
+        return sorted(self.todo - there)
+
+    def rows(self, schema: pa.Schema) -> pa.Table:
+        """All rows of the unit, in order."""
+        tables = [] if self.earlier is None else [self.earlier]
+        places = dict(enumerate(range(sum(table.num_rows for table in tables))))
+        for start, table in self.arrived.items():
+            position = sum(one.num_rows for one in tables)
+            places |= {start + row: position + row for row in range(table.num_rows)}
+            tables.append(table)
+        whole = pa.concat_tables(conform(table, schema) for table in tables)
+        return whole.take([places[row] for row in sorted(places)])
+
+
+class Driver:
+    """Does what is missing of one run."""
+
+    def __init__(self, job: Job, plan: Manifest, ledger: Ledger, stream: Stream) -> None:
+        """The plan is complete; the ledger is that of the plan.
+
+        Attributes:
+            earlier: whole units that were committed before.
+            generations: the highest generation of each unit that has a commit record, whole or not.
+            mended: units to do again, because what was committed is missing or damaged.
+            done: generation of the units that this attempt committed; `counts` are theirs.
+            whole: all that is committed at the end.
+            broken: units that are not committed because of their storage, and why.
+            open: units under way.
+        """
+        self.job = job
+        self.plan = plan
+        self.ledger = ledger
+        self.stream = stream
+        self.schema = pa.schema([*job.schema, *plan.columns]).with_metadata(job.schema.metadata or {})
+        self.earlier: dict[int, CommittedUnit] = {}
+        self.generations: dict[int, int] = {}
+        self.mended: set[int] = set()
+        self.done: dict[int, int] = {}
+        self.counts = Counts()
+        self.whole: dict[int, CommittedUnit] = {}
+        self.confirmed_at = time.monotonic()
+        self.broken: dict[int, str] = {}
+        self.open: dict[int, _Work] = {}
+        self.images = 0
+        self.startup_seconds = 0.0
+        self.streaming_seconds = 0.0
+        self.examples: list[Example] = []
+
+    def run(self) -> None:
+        """Commit what is missing, then retry what earlier attempts failed at if the mode says so."""
+        files = self._look()
+        mine = [unit for unit in range(self.plan.units) if self.job.takes(unit)]
+        self._adopt(files)
+        with Progress(self._count(mine), self._count([unit for unit in mine if self._has(unit)])) as progress:
+            finished = [self.earlier[unit] for unit in mine if unit in self.earlier and unit not in self.done]
+            pending = [unit for unit in mine if not self._has(unit)]
+            self._do(map(self._first, self.plan.read_units(pending)), progress)
+            if self.job.output.mode == "retry_failed":
+                failed = [one for one in read_commits(finished) if one.counts.rows.get(FAILED)]
+                progress.extend(sum(one.counts.rows[FAILED] for one in failed))
+                self._do(self._failed(failed), progress)
+        self.whole = {unit.unit: unit for unit in self.ledger.clean_up() if unit.unit < self.plan.units}
+
+    def _look(self) -> Listing:
+        """Find out what is committed and whole; the files that are there."""
+        files = self.ledger.list_files()
+        self.generations = files.generations
+        units = [unit for unit in files.units() if unit.unit < self.plan.units]
+        self.earlier = {unit.unit: unit for unit in units}
+        for unit in units:
+            if unit.damage:
+                self._redo(unit.unit, unit.damage)
+        if self.job.output.mode == "repair":
+            self._verify()
+        return files
+
+    def _verify(self) -> None:
+        """Have units done again whose files are not what was committed."""
+        mine = [unit for unit in self.earlier.values() if self.job.takes(unit.unit)]
+        for problem in verification.verify(self.plan, mine):
+            if not problem.mendable:
+                raise JobError(f"output.mode repair cannot mend {problem}")
+            self._redo(problem.unit, problem.text)
+
+    def _redo(self, unit: int, damage: str) -> None:
+        self.earlier.pop(unit, None)
+        if self.job.takes(unit) and unit not in self.mended:
+            log.warning("unit %d is done again: %s", unit, damage)
+            self.mended.add(unit)
+
+    def _has(self, unit: int) -> bool:
+        return unit in self.earlier or unit in self.done
+
+    def summarize(self, seconds: float) -> Summary:
+        """Totals over the whole run."""
+        totals = self._totals()
+        return Summary(
+            run=self.ledger.run_uri,
+            results=self.job.results,
+            images=self.plan.images,
+            units=self.plan.units,
+            units_done=len(self.whole),
+            units_done_earlier=len(self.earlier),
+            units_missing=sum(
+                unit not in self.whole for unit in range(self.plan.units) if self.job.takes(unit)
+            ),
+            units_mended=len(self.mended & self.done.keys()),
+            statuses=totals.rows,
+            errors=totals.errors,
+            skipped_files=self.plan.skipped,
+            skipped_kinds=self.plan.skipped_kinds,
+            images_rated=totals.familiarity.get("rated", 0),
+            images_unfamiliar=totals.familiarity.get("unfamiliar", 0),
+            stage_seconds={stage: round(value, 2) for stage, value in totals.seconds.items()},
+            images_this_time=self.images,
+            images_per_s=round(self._rate(), 2),
+            startup_seconds=round(self.startup_seconds, 2),
+            seconds=round(seconds, 2),
+            ended_at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+            error_budget=self.job.error_budget,
+            problems=[self.broken[unit] for unit in sorted(self.broken)],
+            examples=self.examples,
+        )
+
+    def _totals(self) -> Counts:
+        """Over all that is committed; only the records of others and of earlier attempts are read."""
+        ours = {unit.unit for unit in self.whole.values() if self.done.get(unit.unit) == unit.generation}
+        if len(ours) < len(self.done):  # another job has done some of them again
+            ours = set()
+        others = [unit for unit in self.whole.values() if unit.unit not in ours]
+        totals = sum_counts(read_commits(others))
+        if ours:
+            totals.add(self.counts)
+        return totals
+
+    def _rate(self) -> float:
+        """Images/s from the moment when work on the first result began."""
+        return self.images / (self.streaming_seconds - self.startup_seconds) if self.images else 0.0
+
+    def _count(self, units: Collection[int]) -> int:
+        return sum(map(self.plan.rows_of, units))
+
+    def _first(self, unit: Unit) -> _Work:
+        generation = self.generations.get(unit.index, -1) + 1
+        return _Work(unit, generation, None, frozenset(range(unit.table.num_rows)))
+
+    def _adopt(self, files: Listing) -> None:
+        """Commit outputs that a killed attempt wrote without their commit record."""
+        present = {
+            unit: generation
+            for unit, generation in files.written.items()
+            if generation > self.generations.get(unit, -1) and self.job.takes(unit)
+        }
+        for unit in self.plan.read_units(present):
+            generation = present[unit.index]
+            data = self._read(unit, generation)
+            try:
+                counts = self._verified(unit, generation, data)
+            except JobError as error:
+                if self.job.output.mode != "repair":
+                    raise
+                self.generations[unit.index] = generation
+                self._redo(unit.index, str(error))
+            else:
+                self._commit(unit, generation, data, counts, adopted=True)
+
+    def _failed(self, commits: Iterable[Commit]) -> Iterator[_Work]:
+        """The next generation of units that earlier attempts finished with failed rows."""
+        wanted = {one.unit: one.generation for one in commits}
+        for unit in self.plan.read_units(wanted):
+            generation = wanted[unit.index]
+            data = self._read(unit, generation)
+            rows = self._decoded(unit, generation, data)
+            statuses = rows["status"].to_pylist()
+            todo = frozenset(row for row, status in enumerate(statuses) if status == FAILED)
+            # What failed once may do harm; not so what only could not be fetched.
+            kinds = rows["error_kind"].to_pylist()
+            alone = any(not fetch.is_failure(str(kinds[row])) for row in todo)
+            yield _Work(unit, generation + 1, rows, todo, alone)
+
+    def _do(self, works: Iterable[_Work], progress: Progress) -> None:
+        """Work in windows, each in a bounded number of rounds."""
+        iterator = iter(works)
+        units = max(1, min(IN_FLIGHT_UNITS, IN_FLIGHT_IMAGES // self.plan.unit_size))
+        while window := list(itertools.islice(iterator, units)):
+            self.open = {work.unit.index: work for work in window}
+            complete = self._round(progress, alone=False)
+            for number in range(1, self.job.resources.rounds):
+                if not self.open:
+                    break
+                log.warning("round %d: %d units are missing", number + 1, len(self.open))
+                # What a whole round has lost is under suspicion; a stream that broke off says nothing.
+                complete = self._round(progress, alone=complete)
+            if complete:
+                self._give_up()
+
+    def _round(self, progress: Progress, *, alone: bool) -> bool:
+        """Send what is missing, image by image if `alone`; whether the stream ended as it should."""
+        images = 1 if alone else self._chunk_images()
+        todo = [chunk for work in self.open.values() for chunk in self._chunks(work, images)]
+        start = time.perf_counter()
+        try:
+            with closing(self.stream(todo, alone=alone)) as results:  # type: ignore[type-var]  # streams are generators
+                for result in results:
+                    if self._gather(result, time.perf_counter() - start):
+                        progress.update(result.table.num_rows)
+            return True
+        except StreamBroken as error:
+            log.warning("the stream broke off: %s", error)
+            return False
+        finally:
+            self.streaming_seconds += time.perf_counter() - start
+
+    def _chunk_images(self) -> int:
+        """Images of a chunk: a short run has smaller ones, so that its workers end together."""
+        resources = self.job.resources
+        missing = sum(len(work.missing()) for work in self.open.values())
+        return min(resources.chunk_images, -(-missing // (resources.workers * CHUNKS_PER_WORKER)))
+
+    def _chunks(self, work: _Work, images: int) -> list[Chunk]:
+        if work.alone:
+            images = 1
+        pieces: list[Chunk] = []
+        for first, last in _ranges(work.missing()):
+            table = self._with_input(work.unit.table.slice(first, last - first))
+            size = self.job.resources.chunk_bytes
+            pieces += chunks.split(work.unit.index, first, table, images=images, size=size)
+        return pieces
+
+    def _with_input(self, table: pa.Table) -> pa.Table:
+        """All columns that pass through, null where fetching is to fill them."""
+        for column in self.plan.columns:
+            if INPUT + column.name not in table.column_names:
+                table = table.append_column(INPUT + column.name, pa.nulls(table.num_rows, column.type))
+        return table
+
+    def _gather(self, result: Result, elapsed: float) -> bool:
+        """Keep a result; False for a retry whose first answer arrived after all."""
+        work = self.open.get(result.unit)
+        if work is None or result.start in work.arrived:
+            return False
+        work.arrived[result.start] = result.table
+        if not self.images:
+            self.startup_seconds = max(0.0, elapsed - sum(seconds_of(result.table).values()))
+        self.images += result.table.num_rows
+        if not work.missing():
+            self._finish(work)
+        return True
+
+    def _give_up(self) -> None:
+        """Finish units whose missing images were lost in every round although the stream went on."""
+        for work in list(self.open.values()):
+            missing = work.missing()
+            rows = lost_rows(self.job, work.unit.table.take(missing), self.plan.columns)
+            for position, row in enumerate(missing):
+                work.arrived[row] = rows.slice(position, 1)
+                log.error(
+                    "%s was lost in %d rounds",
+                    shown(rows["uri"][position].as_py()),
+                    self.job.resources.rounds,
+                )
+            self._finish(work)
+
+    def _finish(self, work: _Work) -> None:
+        """Write and commit a unit whose images have all arrived."""
+        unit, generation = work.unit, work.generation
+        del self.open[unit.index]
+        seconds: Counter[str] = Counter()
+        for piece in work.arrived.values():
+            seconds.update(seconds_of(piece))
+        table = work.rows(self.schema)
+        work.arrived.clear()  # others of its window are still to come, and features are large
+        work.earlier = None
+        _check_ids(unit, table)
+        counts = _count(table, seconds)
+        if self._storage_failed(unit, table, counts):
+            return
+        data = self.job.encode(table)
+        self._confirm()
+        if not self.ledger.put_output(unit.index, generation, data):
+            # Another attempt, or this one before a kill, wrote the unit; captions may differ in the last bit.
+            data = self._read(unit, generation)
+            counts = self._verified(unit, generation, data)
+        self._commit(unit, generation, data, counts)
+        self._collect_examples(table)
+
+    def _commit(
+        self, unit: Unit, generation: int, data: bytes, counts: Counts, *, adopted: bool = False
+    ) -> None:
+        if not self.ledger.commit(unit.index, generation, data, counts, adopted=adopted):
+            log.info("unit %d was committed by another attempt", unit.index)
+        self.done[unit.index] = generation
+        self.counts.add(counts)
+
+    def _confirm(self) -> None:
+        """Stop, now and then, where another job has overwritten the run; raises `JobError`."""
+        if time.monotonic() - self.confirmed_at > CONFIRM_S:
+            self.ledger.confirm()
+            self.confirmed_at = time.monotonic()
+
+    def _read(self, unit: Unit, generation: int) -> bytes:
+        uri = self.ledger.output_uri(unit.index, generation)
+        try:
+            return storage.read_bytes(uri)
+        except FileNotFoundError as error:
+            raise JobError(f"{uri} was removed meanwhile; the same command goes on") from error
+
+    def _verified(self, unit: Unit, generation: int, data: bytes) -> Counts:
+        """Counts of an output that was found, after a look whether it is the unit's."""
+        return _count(self._decoded(unit, generation, data), Counter())
+
+    def _decoded(self, unit: Unit, generation: int, data: bytes) -> pa.Table:
+        uri = self.ledger.output_uri(unit.index, generation)
+        try:
+            table = row_schemas.decode(data)
+            same = table.schema.equals(self._known_to(table))
+            _check_ids(unit, table)
+            _count(table, Counter())  # reads what must be text
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())
+            raise JobError(
+                f"{uri} is in the way and is no Parquet file of this run: {reason}; delete it and run again"
+            ) from error
+        if not same:
+            raise JobError(f"{uri} is in the way and has other columns; delete it and run again")
+        return table
+
+    def _known_to(self, table: pa.Table) -> pa.Schema:
+        """The schema of the version of this project that wrote a table."""
+        absent = row_schemas.LATER.difference(table.column_names)
+        return pa.schema([field for field in self.schema if field.name not in absent])
+
+    def _storage_failed(self, unit: Unit, table: pa.Table, counts: Counts) -> bool:
+        failures = counts.errors.get(STORAGE, 0)
+        if failures <= self.job.resources.storage_budget * table.num_rows:
+            return False
+        rows = table.select(["error_kind", "error", "uri"]).to_pylist()
+        first = next(row for row in rows if row["error_kind"] == STORAGE)
+        self.broken[unit.index] = (
+            f"unit {unit.index} is not committed: storage failed for {failures} of {table.num_rows} images, "
+            f"first {shown(first['uri'])}: {first['error']}"
+        )
+        log.error(self.broken[unit.index])
+        if len(self.broken) >= self.job.resources.broken_units:  # it is down, or the credentials are wrong
+            raise JobError(f"storage failed in {len(self.broken)} units; {self.broken[unit.index]}")
+        return True
+
+    def _collect_examples(self, table: pa.Table) -> None:
+        if self.job.example is None or len(self.examples) >= EXAMPLES:
+            return
+        for row in table.select(self.job.schema.names).to_pylist():
+            text = self.job.example(row) if row["status"] == OK else None
+            if text is not None and len(self.examples) < EXAMPLES:
+                self.examples.append(Example(shown(row["id"]), text))
+
+
+def _ranges(numbers: list[int]) -> Iterator[tuple[int, int]]:
+    """Runs of consecutive numbers as (first, last + 1)."""
+    for _, run in itertools.groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0]):
+        found = [number for _, number in run]
+        yield found[0], found[-1] + 1
+
+
+def _check_ids(unit: Unit, table: pa.Table) -> None:
+    if table["id"].to_pylist() != unit.ids:
+        raise JobError(f"unit {unit.index}: the ids of its rows are not those of the manifest")
+
+
+def _count(table: pa.Table, seconds: Counter[str]) -> Counts:
+    statuses: Counter[str] = Counter(map(str, table["status"].to_pylist()))
+    errors: Counter[str] = Counter(str(kind) for kind in table["error_kind"].to_pylist() if kind is not None)
+    spent: dict[str, float] = {stage: round(value, 3) for stage, value in seconds.items()}
+    return Counts(dict(statuses), dict(errors), spent, _count_familiarity(table))
+
+
+def _count_familiarity(table: pa.Table) -> dict[str, int]:
+    if "familiarity" not in table.column_names:
+        return {}
+    known = [value for value in table["familiarity"].to_pylist() if value is not None]
+    return {"rated": len(known), "unfamiliar": sum(value < UNFAMILIAR for value in known)} if known else {}

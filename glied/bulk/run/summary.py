@@ -1,0 +1,135 @@
+"""What a run says at its end, for programs (summary.json) and for people."""
+
+import json
+from dataclasses import asdict, dataclass
+
+from glied.bulk.config import describe_skipped
+from glied.bulk.plan.sources.web_hosts import is_host_failure
+from glied.bulk.row_schemas import OK
+from glied.captioner.familiarity import UNFAMILIAR
+
+
+def unfamiliar_line(count: int, of: int) -> str:
+    """Says how many images look unlike what the captioner was trained on."""
+    return (
+        f"{count} of {of} images look unlike anything the captioner was trained on "
+        f"(familiarity below {UNFAMILIAR:g})"
+    )
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image and its caption."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Totals of a run.
+
+    Attributes:
+        run: the run folder.
+        results: the folder in it that holds the rows.
+        images, units: planned.
+        units_done: committed, of which units_done_earlier by earlier attempts.
+        units_missing: of this job's share of the units, not committed.
+        units_mended: done again because the rows that were committed are missing or damaged.
+        statuses, errors: committed images by status, and those not ok by kind of error.
+        images_rated: committed images whose familiarity is known, of which images_unfamiliar look unlike what
+            the captioner was trained on.
+        skipped_files: files under the prefix whose extension is not an image's.
+        skipped_kinds: these by extension.
+        stage_seconds: seconds in each stage over all attempts, summed over workers.
+        images_this_time: images that this attempt described.
+        images_per_s: of this attempt, from the moment when work on its first result began.
+        startup_seconds: until then; Ray and the workers start, the models are loaded.
+        seconds: of this attempt, from start to end.
+        ended_at: UTC, ISO 8601.
+        error_budget: share of failed images that is allowed.
+        problems: units that were not committed, and why.
+        examples: a few captions of this attempt.
+    """
+
+    run: str
+    results: str
+    images: int
+    units: int
+    units_done: int
+    units_done_earlier: int
+    units_missing: int
+    units_mended: int
+    statuses: dict[str, int]
+    errors: dict[str, int]
+    images_rated: int = 0
+    images_unfamiliar: int = 0
+    skipped_files: int
+    skipped_kinds: dict[str, int]
+    stage_seconds: dict[str, float]
+    images_this_time: int
+    images_per_s: float
+    startup_seconds: float
+    seconds: float
+    ended_at: str
+    error_budget: float
+    problems: list[str]
+    examples: list[Example]
+
+    @property
+    def failed_hosts(self) -> int:
+        """Images that web hosts failed to deliver."""
+        return sum(count for kind, count in self.errors.items() if is_host_failure(kind))
+
+    @property
+    def slowest_stage(self) -> str | None:
+        """Name of the stage that took most of the workers' time."""
+        return max(self.stage_seconds, key=self.stage_seconds.__getitem__, default=None)
+
+    @property
+    def delivers_nothing(self) -> bool:
+        """Whether there are rows, and none of them is ok."""
+        return any(self.statuses.values()) and not self.statuses.get(OK)
+
+    def to_json(self) -> bytes:
+        """As summary.json."""
+        content = asdict(self) | {"failed_hosts": self.failed_hosts, "slowest_stage": self.slowest_stage}
+        return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+
+    def lines(self) -> list[str]:
+        """For a person."""
+        lines = [f"  {example.id}: {example.text}" for example in self.examples]
+        counts = ", ".join(f"{count} {status}" for status, count in sorted(self.statuses.items()))
+        lines.append(f"{sum(self.statuses.values())} of {self.images} images done ({counts or 'none'})")
+        if self.errors:
+            lines.append(
+                "errors: " + ", ".join(f"{count} {kind}" for kind, count in sorted(self.errors.items()))
+            )
+        if self.images_rated:
+            lines.append(unfamiliar_line(self.images_unfamiliar, self.images_rated))
+        if self.failed_hosts:
+            lines.append(
+                f"{self.failed_hosts} images failed at web hosts, outside the error budget; "
+                "--output.mode retry_failed asks again"
+            )
+        if self.skipped_files:
+            kinds = describe_skipped(self.skipped_kinds)
+            lines.append(f"{self.skipped_files} files left out{kinds and ': ' + kinds}")
+        lines.append(
+            f"{self.images_this_time} images this time, {self.images_per_s:.1f} images/s "
+            f"after {self.startup_seconds:.0f} s of start-up, {self.seconds:.0f} s in all"
+        )
+        if self.stage_seconds:
+            ranked = sorted(self.stage_seconds.items(), key=lambda pair: -pair[1])
+            parts = ", ".join(f"{name} {seconds:.0f}" for name, seconds in ranked)
+            lines.append(f"seconds of all workers: {parts}")
+        if self.units_missing:
+            lines.append(f"{self.units_missing} of {self.units} units are missing; the same command resumes")
+        if self.units_mended:
+            lines.append(f"{self.units_mended} units were done again: their rows were missing or damaged")
+        if self.delivers_nothing:
+            lines.append(
+                "error: nothing was delivered: none of the rows is ok; see the kinds of errors above"
+            )
+        lines.append(f"rows: {self.run}/{self.results}   totals: {self.run}/summary.json")
+        return lines

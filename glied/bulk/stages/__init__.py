@@ -1,0 +1,1 @@
+"""The stages that turn fetched images into rows; no Ray here."""

@@ -1,0 +1,132 @@
+"""p(grammatical): a small head on a CLIP's text encoder, after Cho et al. 2022 (arXiv 2205.13115, 3.2).
+
+It lives in the folder `grammar` of the CLIP checkpoint with which it was trained, and carries what it was
+measured to tell apart, so that a run that would lean on it can refuse one that is unfit.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from glied import checkpoint, storage
+from glied.clip.config import ClipConfig
+from glied.clip.scorer import ClipScorer, load_clip
+from glied.clip.text_encoder import text_width
+from glied.errors import UsageError
+
+FORMAT = "glied-grammar-1"
+FOLDER = "grammar"
+CORRUPTIONS = ("repeat", "remove", "insert", "swap", "shuffle", "duplicate", "loop")
+"""What makes a caption ungrammatical in training: glied.training.tasks.corruptions."""
+REQUIRED = 90.0
+"""Balanced accuracy in percent that each corruption needs before p(grammatical) may be a reward."""
+
+
+class GrammarHead(nn.Module):
+    """Linear - ReLU - Linear(2) without biases, as published: pooled features [B, W] -> logits [B, 2]."""
+
+    def __init__(self, *, width: int, hidden: int) -> None:
+        """Read features of `width` numbers; column 1 of the logits is "grammatical"."""
+        super().__init__()
+        self.width, self.hidden = width, hidden
+        self.layers = nn.Sequential(
+            nn.Linear(width, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, 2, bias=False)
+        )
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Logits of "ungrammatical" and "grammatical"."""
+        return self.layers(pooled)
+
+
+class GrammarScorer:
+    """p(grammatical) of captions, behind the prompt of its CLIP.
+
+    Attributes:
+        clip: the CLIP with the finetuned text encoder; scores CLIP-S, too.
+        figures: what the head was measured to tell apart, in percent.
+        digest: SHA-256 of the head's files.
+    """
+
+    def __init__(
+        self, head: GrammarHead, clip: ClipScorer, figures: Mapping[str, float], *, digest: str = ""
+    ) -> None:
+        """Take over `head`: it is put into evaluation mode, on the device of `clip`."""
+        self.clip, self.figures, self.digest = clip, dict(figures), digest
+        self._head = head.eval().float().to(clip.device)
+
+    def __call__(self, captions: Sequence[str]) -> Tensor:
+        """p(grammatical) of each caption, [n] float32; raises as `ClipScorer.encode_texts`."""
+        return self.score(captions)[0]
+
+    @torch.no_grad()
+    def score(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """p(grammatical) [n], and the unit vectors [n, E] that CLIP-S needs, from one pass."""
+        vectors, pooled = self.clip.encode_and_pool_texts(captions)
+        with torch.autocast(self.clip.device.type, enabled=False):
+            return self._head(pooled).softmax(dim=-1)[:, 1], vectors
+
+
+def unfit(figures: Mapping[str, float]) -> list[str]:
+    """The corruptions that a head of these figures does not tell apart, each with its accuracy."""
+    found = {kind: figures.get(f"accuracy_{kind}") for kind in CORRUPTIONS}
+    return [
+        f"{kind} {'not measured' if value is None else f'{value:.1f} %'}"
+        for kind, value in found.items()
+        if value is None or not value >= REQUIRED
+    ]
+
+
+def save_grammar(folder_uri: str, head: GrammarHead, figures: Mapping[str, float]) -> None:
+    """Write the head into the CLIP checkpoint at `folder_uri`, which is there already."""
+    metadata = {
+        "format": FORMAT,
+        "width": head.width,
+        "hidden": head.hidden,
+        "clip_sha256": checkpoint.load(folder_uri).digest,
+        "figures": dict(figures),
+    }
+    checkpoint.save(storage.join(folder_uri, FOLDER), head.state_dict(), metadata, half=True)
+
+
+def has_grammar(config: ClipConfig) -> bool:
+    """Whether the CLIP that `config` names has a grammar head."""
+    return bool(config.checkpoint) and storage.exists(
+        storage.join(config.checkpoint, FOLDER, checkpoint.METADATA)
+    )
+
+
+def load_grammar(config: ClipConfig, *, require_fit: bool = False) -> GrammarScorer:
+    """The scorer of a CLIP checkpoint with a head, as jobs/finetune_grammar.py writes it.
+
+    Args:
+        config: names the checkpoint.
+        require_fit: refuse a head that does not tell every corruption apart, as a reward must.
+
+    Raises:
+        UsageError: there is no head, it belongs to other weights, or it is unfit.
+    """
+    if not has_grammar(config):
+        place = config.checkpoint or config.model
+        raise UsageError(f"{place} has no grammar head: jobs/finetune_grammar.py makes a CLIP with one")
+    stored = checkpoint.load(storage.join(config.checkpoint, FOLDER))
+    metadata: dict[str, Any] = stored.metadata
+    if metadata.get("format") != FORMAT:
+        raise UsageError(f"{config.checkpoint}/{FOLDER} holds no grammar head: {metadata.get('format')!r}")
+    if metadata["clip_sha256"] != checkpoint.load(config.checkpoint).digest:
+        raise UsageError(f"{config.checkpoint}: its grammar head belongs to another CLIP; finetune it anew")
+    weak = unfit(metadata["figures"])
+    if weak and require_fit:
+        raise UsageError(
+            f"{config.checkpoint}: its grammar head is unfit as a reward: {REQUIRED:g} % needed, it tells "
+            f"apart {', '.join(weak)}; train it longer with jobs/finetune_grammar.py"
+        )
+    clip = load_clip(config)
+    head = GrammarHead(width=metadata["width"], hidden=metadata["hidden"])
+    if metadata["width"] != text_width(clip.model):
+        raise UsageError(
+            f"{config.checkpoint}: the head reads {metadata['width']} numbers, its CLIP has others"
+        )
+    head.load_state_dict(stored.tensors)
+    return GrammarScorer(head, clip, metadata["figures"], digest=stored.digest)

@@ -1,0 +1,113 @@
+"""Images with texts that fit them, from a COCO captions file or JSON lines: what CLIP learns from."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from glied import storage
+from glied.data import caption_files
+from glied.data.cached import Light
+from glied.data.coco import load_captions
+from glied.errors import UsageError
+
+_IMAGE_KEYS = ("image", "file_name")
+_TEXT_KEYS = ("text", "captions", "caption")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and what may be said of it.
+
+    Attributes:
+        image: URI.
+        texts: each fits the image; the first is the one that validation uses.
+        clauses: parts of the first text of which any selection fits the image, too; may be empty.
+    """
+
+    image: str
+    texts: list[str]
+    clauses: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsConfig(Light):
+    """Where pairs are."""
+
+    pairs: str
+    """Captions file (COCO's .json, or a .csv or .tsv table), or .jsonl with image, text (one or a list) and
+    maybe clauses, parts of the text of which any selection is true, as in descriptions.jsonl of
+    jobs/make_scenes.py."""
+    images: str | None = None
+    """Folder (path or URI) below which the images are named; by default the folder of a .jsonl file, and the
+    folder images beside any other."""
+
+    @cached_property
+    def all(self) -> list[Pair]:
+        """The pairs in the order of the file.
+
+        Raises:
+            UsageError: the file is missing or not of its form; the line is named.
+        """
+        found = list(_json_lines(self)) if _is_lines(self.pairs) else _captions(self)
+        if not found:
+            raise UsageError(f"{self.pairs} has no pairs")
+        return found
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file and of where its images are."""
+        return hashlib.sha256(f"{_folder(self)}\n".encode() + _read(self.pairs)).hexdigest()
+
+
+def _folder(config: PairsConfig) -> str:
+    beside = config.pairs.rpartition("/")[0] or "."
+    default = beside if _is_lines(config.pairs) else storage.join(beside, "images")
+    return config.images or default
+
+
+def _read(uri: str) -> bytes:
+    try:
+        return storage.read_bytes(uri)
+    except FileNotFoundError as error:
+        raise UsageError(f"no pairs at {uri}: a COCO captions file or JSON lines are expected") from error
+
+
+def _is_lines(uri: str) -> bool:
+    return uri.lower().endswith((".jsonl", ".ndjson"))
+
+
+def _captions(config: PairsConfig) -> list[Pair]:
+    folder = _folder(config)
+    return [
+        Pair(storage.join(folder, name), texts, []) for name, texts in load_captions(config.pairs).items()
+    ]
+
+
+def _json_lines(config: PairsConfig) -> Iterator[Pair]:
+    folder = _folder(config)
+    for number, line in enumerate(caption_files.decoded(_read(config.pairs), config.pairs).split("\n"), 1):
+        if line.strip():
+            yield _pair(line, folder, f"{config.pairs}, line {number}")
+
+
+def _pair(line: str, folder: str, where: str) -> Pair:
+    item: Any = caption_files.load_json(line, where)
+    name = next((item[key] for key in _IMAGE_KEYS if key in item), None) if isinstance(item, dict) else None
+    if not isinstance(name, str) or not name:
+        raise UsageError(f'{where}: expected an object with "image", its name below {folder}')
+    text = next((item[key] for key in _TEXT_KEYS if key in item), None)
+    texts, clauses = [text] if isinstance(text, str) else text, item.get("clauses", [])
+    if not _texts(texts) or not texts:
+        raise UsageError(f'{where}: expected "text", a text or a list of them, got {str(text)[:60]!r}')
+    if not _texts(clauses):
+        raise UsageError(f'{where}: "clauses" must be a list of texts, got {str(clauses)[:60]!r}')
+    clean = caption_files.without_surrogates
+    return Pair(
+        storage.join(folder, caption_files.escaped(name)), [*map(clean, texts)], [*map(clean, clauses)]
+    )
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) and one.strip() for one in value)

@@ -1,0 +1,483 @@
+"""From published data, or captions of one's own, to what the recipes for photographs read.
+
+<out>/<split>/captions.json   references in the COCO form; splits train, val, test
+<out>/<split>/images/         the split's photographs, where they come in archives
+<out>/<split>/images.csv      or where they are, where they lie in a folder of their own (input.form table)
+<out>/vocabulary.json         the captioner's words (words.vocabulary)
+<out>/cider/                  the document frequencies of the training references (reward.frequencies)
+<out>/attributes.json         the commonest words, for the attribute predictor (word_list)
+<out>/manifest.json           sizes and digests of all of these, and how many images and captions there are
+<out>/downloads/              what was downloaded, with downloads.json
+"""
+
+import contextlib
+import csv
+import dataclasses
+import fcntl
+import hashlib
+import io
+import json
+import logging
+import os
+import zipfile
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from glied import storage
+from glied.data import caption_files, coco
+from glied.data.coco import SPLITS, CaptionedImage
+from glied.data.download import Asset, AssetConfig, Downloads
+from glied.data.names import Names, parts
+from glied.errors import JobError, UsageError
+from glied.text.vocabulary import Vocabulary, by_count, image_counts
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+MAX_IMAGE_BYTES = 1 << 28
+MAX_JSON_BYTES = 1 << 31
+
+Splits = dict[str, list[CaptionedImage]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig:
+    """How captions of one's own are split."""
+
+    val: int = 1000
+    """Validation images that are drawn; see `glied.data.coco.split_images`."""
+    test: int = 1000
+    """Test images that are drawn."""
+    seed: int = 0
+    """Another one draws others."""
+    val_list: str = ""
+    """File that names the validation images instead: a name or id per line, or a captions file."""
+    test_list: str = ""
+    """The same for the test images."""
+
+    def __post_init__(self) -> None:
+        """Refuse empty splits."""
+        if min(self.val, self.test) < 1:
+            raise UsageError(f"split.val {self.val} and split.test {self.test} must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """Which data, from where, and what is made of it."""
+
+    out: str
+    """Local folder that receives everything."""
+    dataset: Literal["coco", "flickr8k", "flickr30k", "own"]
+    """Which file of Karpathy's splits; own: `captions`."""
+    splits: AssetConfig | None = None
+    """Karpathy's splits: caption_datasets.zip, or a dataset_*.json; not for `own`."""
+    sizes: AssetConfig | None = None
+    """Zip of COCO annotation files that give the images' sizes; null leaves them out of captions.json."""
+    captions: list[str] = field(default_factory=list)
+    """Of `own`: captions files (paths or URIs): COCO's JSON, JSON lines or a table (docs/inputs.md)."""
+    split: SplitConfig = field(default_factory=SplitConfig)
+    """Of `own`: how they are split."""
+    archives: list[AssetConfig] = field(default_factory=list)
+    """Zips with the photographs, which are unpacked into the splits' folders; empty where features are
+    imported and nothing looks at pixels."""
+    images: str = ""
+    """Folder (path or URI) where the photographs are, instead of `archives`; they stay there. One may be in
+    any folder below it, as long as no other has its name."""
+    skip_missing: bool = False
+    """Leave out images whose photograph is not in `images`, instead of refusing."""
+    restval: bool = True
+    """Train on the rest of COCO's validation images too, as the literature does (113,287 images)."""
+    minimum_count: int = 6
+    """Words that occur less often in the captions of all splits are unknown; the literature's count > 5."""
+    attribute_words: int = 1000
+    """Attribute words: the commonest of the training captions, counted once per image."""
+    expected: list[int] = field(default_factory=list)
+    """How many images train, val and test must have; empty checks nothing."""
+    verify: bool = False
+    """Hash files that are there already, instead of comparing sizes and times."""
+
+    def __post_init__(self) -> None:
+        """Refuse what does not fit together."""
+        if not storage.is_local(self.out):
+            raise UsageError(f"out: {self.out} is not local")
+        if (self.dataset == "own") != bool(self.captions) or (self.dataset == "own") == bool(self.splits):
+            raise UsageError("dataset own takes captions, the others take splits")
+        if self.archives and self.images:
+            raise UsageError("give archives or images, not both")
+        names = [asset.name for asset in self.assets if asset.remote]
+        if len(set(names)) < len(names):
+            raise UsageError(f"two downloads have the same file name: {', '.join(sorted(names))}")
+        if self.expected and len(self.expected) != len(SPLITS):
+            raise UsageError(f"expected: {self.expected} are not three numbers (train, val, test)")
+        if min(self.minimum_count, self.attribute_words) < 1:
+            raise UsageError("minimum_count and attribute_words must be at least 1")
+
+    @property
+    def assets(self) -> list[AssetConfig]:
+        """All files that may have to be downloaded."""
+        return [asset for asset in (self.splits, self.sizes, *self.archives) if asset is not None]
+
+
+def prepare(config: PrepareConfig) -> dict[str, Any]:
+    """Make what is missing of the folder; the content of its manifest.
+
+    Raises:
+        UsageError: an input is missing or not of its form, photographs are not in `images`, or another
+            process is at it.
+        JobError: a download failed or has another digest, an archive is broken, images are missing, or the
+            numbers are not the expected ones.
+    """
+    out = storage.local_path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    with _alone(out):
+        return _Preparation(config, out).run()
+
+
+class _Preparation:
+    """One run of `prepare`."""
+
+    def __init__(self, config: PrepareConfig, out: Path) -> None:
+        self.config = config
+        self.out = out
+        self.downloads = Downloads(out / "downloads", verify=config.verify)
+        self.facts: dict[str, Any] = {}
+        self._full_names: dict[str, str] = {}
+
+    def run(self) -> dict[str, Any]:
+        """Everything; nothing where the manifest says that it is done."""
+        done = _read_manifest(self.out)
+        if done is not None and self._is_complete(done):
+            log.info("%s: complete, nothing to do", self.out)
+            return done
+        assets = {asset.url: self.downloads.get(asset) for asset in self.config.assets}
+        identity = self._identity({url: asset.sha256 for url, asset in assets.items()})
+        splits = self._splits(assets)
+        self._check_numbers(splits)
+        if self.config.images and not self.config.skip_missing:
+            self._check_photographs(splits)
+        files = self._tables(splits)
+        files |= self._photographs(splits, assets)
+        manifest = {
+            "dataset": self.config.dataset,
+            "images": {split: len(images) for split, images in splits.items()},
+            "captions": {name: sum(len(one.captions) for one in images) for name, images in splits.items()},
+            **self.facts,
+            "downloads": {url: _described(asset) for url, asset in assets.items()},
+            "files": files,
+            "made_of": identity,
+        }
+        storage.write_bytes(str(self.out / MANIFEST), json.dumps(manifest, indent=1).encode() + b"\n")
+        return manifest
+
+    def _is_complete(self, done: dict[str, Any]) -> bool:
+        """Whether a manifest is of this config and its files are there; downloads may be gone again."""
+        found = {asset.url: self.downloads.known(asset) for asset in self.config.assets}
+        digests = {url: sha256 for url, sha256 in found.items() if sha256 is not None}
+        return done["made_of"] == self._identity(digests) and self._is_intact(done)
+
+    def _identity(self, assets: dict[str, str]) -> dict[str, Any]:
+        """What the files depend on: a manifest with another one is made anew."""
+        settings = dataclasses.asdict(self.config)
+        for name in ("out", "verify", "splits", "sizes", "archives"):
+            del settings[name]
+        if not self.config.skip_missing:  # came later
+            del settings["skip_missing"]
+        own = [("captions", uri) for uri in self.config.captions]
+        own += [
+            ("split.val_list", self.config.split.val_list),
+            ("split.test_list", self.config.split.test_list),
+        ]
+        digests = {uri: hashlib.sha256(_read(uri, option)).hexdigest() for option, uri in own if uri}
+        return {"settings": settings, "files": digests | assets}
+
+    def _is_intact(self, done: dict[str, Any]) -> bool:
+        unpacked = done.get("photographs", {})
+        there = {split: _count(self.out / split / "images") for split in unpacked}
+        files = done["files"].items()
+        return there == unpacked and all(_is(self.out / name, one, self.config.verify) for name, one in files)
+
+    def _splits(self, assets: dict[str, Asset]) -> Splits:
+        """The images of each split with their captions."""
+        config = self.config
+        if config.splits is None:
+            images = [image for uri in config.captions for image in coco.load_images(uri)]
+            _refuse_doubles(images)
+            if config.images and config.skip_missing:
+                images = self._with_photographs(images)
+            images = self._named_shortly(images)
+            named = {
+                split: _names(uri)
+                for split, uri in (("val", config.split.val_list), ("test", config.split.test_list))
+                if uri
+            }
+            split = config.split
+            return coco.split_images(images, val=split.val, test=split.test, seed=split.seed, named=named)
+        name = f"dataset_{config.dataset}.json"
+        path = assets[config.splits.url].path
+        found = coco.read_karpathy(_json_in(path, name), f"{path}: {name}", restval=config.restval)
+        self.facts |= {"published_words": found.published_words, "left_out": found.left_out}
+        if config.sizes is None:
+            return found.images
+        entries = list(_annotated_images(assets[config.sizes.url].path))
+        return {name: coco.with_sizes(images, entries) for name, images in found.images.items()}
+
+    def _check_numbers(self, splits: Splits) -> None:
+        numbers = [len(splits[split]) for split in SPLITS]
+        if self.config.expected and numbers != self.config.expected:
+            raise JobError(
+                f"{self.config.dataset} has {numbers} images in {', '.join(SPLITS)}, not the expected "
+                f"{self.config.expected}: the split is another one"
+            )
+
+    def _tables(self, splits: Splits) -> dict[str, Any]:
+        """References, words and document frequencies."""
+        from glied.text.references import save_frequencies  # needs torch; a second run does without it
+
+        out, training = self.out, {image.file_name: image.captions for image in splits["train"]}
+        files = {f"{name}/captions.json": coco.write_captions(images) for name, images in splits.items()}
+        every = (text for images in splits.values() for image in images for text in image.captions)
+        vocabulary = Vocabulary.from_captions(every, self.config.minimum_count)
+        if not vocabulary.to_json():
+            count = self.config.minimum_count
+            raise UsageError(
+                f"no word of the captions occurs {count} times: lower minimum_count, or give more"
+            )
+        words = by_count(image_counts(training.values()))[: self.config.attribute_words]
+        if len(words) < self.config.attribute_words:
+            log.warning(
+                "attribute_words: %d are asked for, the captions have %d words",
+                self.config.attribute_words, len(words),
+            )  # fmt: skip
+        files["vocabulary.json"] = _json({"words": vocabulary.to_json()})
+        files["attributes.json"] = _json({"words": words})
+        self.facts |= {"words": len(vocabulary.to_json()), "attribute_words": len(words)}
+        for name, data in files.items():
+            storage.write_bytes(str(out / name), data)
+        table = save_frequencies(str(out / "cider"), training, vocabulary)
+        self.facts["ngrams"] = len(table)
+        tables = [f"cider/{path.name}" for path in sorted((out / "cider").iterdir())]
+        return {name: _entry(out / name) for name in [*files, *tables]}
+
+    def _photographs(self, splits: Splits, assets: dict[str, Asset]) -> dict[str, Any]:
+        """Unpack archives into the splits' folders, or write down where the photographs are."""
+        if self.config.images:
+            for name, images in splits.items():
+                storage.write_bytes(str(self.out / name / "images.csv"), self._where(images))
+            return {f"{name}/images.csv": _entry(self.out / name / "images.csv") for name in splits}
+        if self.config.archives:
+            paths = [assets[asset.url].path for asset in self.config.archives]
+            self.facts["photographs"] = unpack(paths, splits, self.out)
+        return {}
+
+    def _where(self, images: list[CaptionedImage]) -> bytes:
+        paths = self._paths([image.file_name for image in images])
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["id", "uri"])
+        writer.writerows(
+            [image.file_name, storage.join(self._root, paths[image.file_name])] for image in images
+        )
+        return text.getvalue().encode()
+
+    @property
+    def _root(self) -> str:
+        root = self.config.images
+        return str(storage.local_path(root).absolute()) if storage.is_local(root) else root
+
+    @cached_property
+    def _photos(self) -> Names | None:
+        """Paths of all files below `images`; None where a web server has them, which cannot be listed."""
+        if self._root.startswith(("http://", "https://")):
+            return None
+        if storage.is_local(self._root) and storage.local_path(self._root).is_file():
+            raise UsageError(f"images {self.config.images} is a file; name the folder of the photographs")
+        return Names((file.name for file in storage.list_files(self._root)), f"images {self.config.images}")
+
+    def _paths(self, names: list[str]) -> dict[str, str]:
+        """Where photographs are below `images`, by file name; raises as `Names.join`."""
+        full = {name: self._full_names.get(name, name) for name in names}
+        if self._photos is None:
+            return full
+        found = self._photos.join(full.values(), "the captions")
+        return {name: found[path] for name, path in full.items() if path in found}
+
+    def _named_shortly(self, images: list[CaptionedImage]) -> list[CaptionedImage]:
+        """The images without folders in their names, unless several are then called the same."""
+        short = ["".join(parts(image.file_name)[:1]) or image.file_name for image in images]
+        if len(set(short)) < len(short):
+            return images
+        self._full_names = {name: image.file_name for name, image in zip(short, images, strict=True)}
+        return [dataclasses.replace(image, file_name=name) for name, image in zip(short, images, strict=True)]
+
+    def _check_photographs(self, splits: Splits) -> None:
+        """Refuse to prepare photographs that are not there."""
+        names = [image.file_name for images in splits.values() for image in images]
+        found = self._paths(names)
+        missing = [name for name in names if name not in found]
+        if missing:
+            raise UsageError(
+                f"images: {len(found)} of {len(names)} photographs are below {self.config.images}, "
+                f"{len(missing)} are missing, first {missing[0]}. It must be one folder with all of them; "
+                "--skip_missing true leaves the missing ones out"
+            )
+
+    def _with_photographs(self, images: list[CaptionedImage]) -> list[CaptionedImage]:
+        """The images whose photographs are there."""
+        found = self._paths([image.file_name for image in images])
+        kept = [image for image in images if image.file_name in found]
+        if len(kept) < len(images):
+            self.facts["without_photograph"] = len(images) - len(kept)
+            log.warning("images: %d of %d photographs are missing", len(images) - len(kept), len(images))
+        return kept
+
+
+def unpack(archives: Collection[Path], splits: Splits, out: Path) -> dict[str, int]:
+    """Photographs from zips into <out>/<split>/images; how many each split has now.
+
+    Only members whose last part is the file name of a wanted image are read; what their paths say plays no
+    part. A file appears when it is complete and its checksum fits; those that are there are left alone.
+
+    Raises:
+        JobError: an archive is broken, or wanted images are in none of them.
+    """
+    targets = {one.file_name: out / split / "images" for split, images in splits.items() for one in images}
+    for folder in set(targets.values()):
+        folder.mkdir(parents=True, exist_ok=True)
+    missing = set(targets)
+    for archive in archives:
+        try:
+            with zipfile.ZipFile(archive) as opened:
+                for member in opened.infolist():
+                    name = PurePosixPath(member.filename).name
+                    if name in missing and not member.is_dir():
+                        _extract(opened, member, targets[name] / name)
+                        missing.discard(name)
+        # The last two are zipfile's for a compression or an encryption that it does not know.
+        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+            raise JobError(
+                f"{archive} is broken: {error}; delete it, and the same command fetches it anew"
+            ) from error
+    if missing:
+        raise JobError(f"{len(missing)} photographs are in none of the archives, first {min(missing)}")
+    return {split: len(images) for split, images in splits.items()}
+
+
+def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
+    if target.exists() and target.stat().st_size == member.file_size:
+        return
+    if member.file_size > MAX_IMAGE_BYTES:
+        raise JobError(f"{archive.filename}: {member.filename} says it has {member.file_size} bytes")
+    temporary = target.with_name(f".{target.name}.part")
+    temporary.write_bytes(archive.read(member))
+    os.replace(temporary, target)
+
+
+def _json_in(path: Path, name: str) -> Any:
+    """The content of a JSON file, or of the member of a zip that has this name."""
+    try:
+        if not zipfile.is_zipfile(path):
+            return json.loads(path.read_bytes())
+        with zipfile.ZipFile(path) as archive:
+            return json.loads(_read_member(archive, name))
+    except (ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise JobError(f"{path}: {name} is not readable: {error}") from error
+
+
+def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
+    for member in archive.infolist():
+        if PurePosixPath(member.filename).name == name and not member.filename.startswith("__MACOSX"):
+            if member.file_size > MAX_JSON_BYTES:
+                raise JobError(f"{archive.filename}: {name} says it has {member.file_size} bytes")
+            return archive.read(member)
+    raise JobError(f"{archive.filename} has no {name}")
+
+
+def _annotated_images(path: Path) -> Iterator[dict[str, Any]]:
+    """The images of all captions_*.json of a zip of COCO annotations."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {PurePosixPath(name).name for name in archive.namelist()}
+            for name in sorted(name for name in names if name.startswith("captions_")):
+                yield from json.loads(_read_member(archive, name))["images"]
+    except (ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
+        raise JobError(f"{path} is no zip of COCO annotations: {error}") from error
+
+
+def _names(uri: str) -> list[str]:
+    """Names of images: those of a captions file, or a line each; raises as `coco.load_images`."""
+    text = caption_files.read_text(uri)
+    table = uri.lower().endswith((".csv", ".tsv")) and {",", "\t"} & set(text.partition("\n")[0])
+    if table or uri.lower().endswith((".json", ".jsonl", ".ndjson")):
+        return [image.file_name for image in coco.load_images(uri)]
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _refuse_doubles(images: list[CaptionedImage]) -> None:
+    for what in ("id", "file_name"):
+        seen: set[Any] = set()
+        for image in images:
+            value = getattr(image, what)
+            if value in seen:
+                raise UsageError(f"captions: {what} {value} stands twice, in different folders or files")
+            seen.add(value)
+
+
+def _read(uri: str, option: str) -> bytes:
+    try:
+        return storage.read_bytes(uri)
+    except FileNotFoundError as error:
+        raise UsageError(f"{option} {uri}: no such file") from error
+
+
+def _json(content: Any) -> bytes:
+    return json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    data = path.read_bytes()
+    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+
+def _is(path: Path, entry: dict[str, Any], verify: bool) -> bool:
+    """Whether the file of a manifest's entry is there: by its size, or by its digest."""
+    if not path.is_file() or path.stat().st_size != entry["bytes"]:
+        return False
+    return not verify or _entry(path) == entry
+
+
+def _count(folder: Path) -> int:
+    """Files of a folder that are complete."""
+    if not folder.is_dir():
+        return 0
+    with os.scandir(folder) as entries:
+        return sum(not entry.name.startswith(".") for entry in entries)
+
+
+def _described(asset: Asset) -> dict[str, Any]:
+    digest = "as given" if asset.trusted else "recorded at the first download"
+    return {"sha256": asset.sha256, "bytes": asset.bytes, "digest": digest}
+
+
+def _read_manifest(out: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads((out / MANIFEST).read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        log.warning("%s is broken: everything is made anew", out / MANIFEST)
+        return None
+    return found if isinstance(found, dict) and {"made_of", "files"} <= found.keys() else None
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keep a second process out: both would write to the same parts."""
+    with (out / ".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UsageError(f"out: another process prepares {out}") from error
+        yield

@@ -1,0 +1,481 @@
+"""What people would say about a scene: five references, one full description, phrases per criterion.
+
+References follow the COCO manner: lowercase, mostly about the salient objects, each by a speaker with words
+of their own. The description names everything, with the canonical (first) word of each synonym list. Its
+words are the references' words, so that a captioner trained on the references can say all of it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from glied.demo_world.catalog import AIR_KINDS, INDOOR, PEOPLE, WATER_KINDS
+from glied.demo_world.plan import Item, stream
+from glied.demo_world.world import Scene
+
+REFERENCES = 5
+
+# How much the five speakers differ; tuned on the leave-one-out CIDEr of 500 test scenes
+# (benchmarks/results/scenes.md).
+COLOR_SHARE = 0.6
+SIZE_SHARE = 0.5
+PATTERN_SHARE = 0.6
+SYNONYM_SHARE = 0.45
+PLACE_SHARE = 0.52
+CLAUSE_SHARE = 0.19
+VERB_SHARE = 0.5
+OPENING_SHARE = 0.33
+SWAP_SHARE = 0.45
+USUAL_WORD_SHARE = 0.2
+ADJECTIVE_SHARE = 0.2
+THE_SHARE = 0.1
+RELATION_SHARE = 0.74
+
+NOUNS: dict[str, tuple[str, ...]] = {
+    "man": ("man", "guy"),
+    "woman": ("woman", "lady"),
+    "dog": ("dog", "puppy"),
+    "cat": ("cat", "kitten"),
+    "horse": ("horse", "pony"),
+    "cow": ("cow", "bull"),
+    "sheep": ("sheep", "lamb"),
+    "car": ("car", "vehicle"),
+    "bus": ("bus", "vehicle"),
+    "truck": ("truck", "vehicle"),
+    "bicycle": ("bicycle", "bike"),
+    "boat": ("boat", "ship"),
+    "umbrella": ("umbrella", "parasol"),
+    "house": ("house", "home"),
+    "sofa": ("sofa", "couch"),
+    "table": ("table", "desk"),
+    "cup": ("cup", "mug"),
+    "vase": ("vase", "flower vase"),
+    "box": ("box", "crate"),
+    "surfboard": ("surfboard", "board"),
+    "backpack": ("backpack", "bag"),
+    "lamp": ("lamp", "light"),
+    "chair": ("chair", "seat"),
+    "bench": ("bench", "park bench"),
+    "clock": ("clock", "wall clock"),
+    "ball": ("ball", "toy ball"),
+}
+ADJECTIVES: dict[str, tuple[str, ...]] = {
+    "small": ("small", "little"),
+    "large": ("large", "big"),
+    "striped": ("striped", "stripy"),
+    "gray": ("gray", "grey"),
+    "brown": ("brown", "tan"),
+    "yellow": ("yellow", "golden"),
+}
+IRREGULAR = {"man": "men", "woman": "women", "person": "people", "sheep": "sheep"}
+NUMBERS = {1: "a", 2: "two", 3: "three", 4: "four"}
+GARMENTS = {"man": "shirt", "woman": "dress"}
+PRONOUNS = {"man": "him", "woman": "her"}
+
+PLACE_WORDS: dict[str, tuple[str, ...]] = {
+    "beach": ("on a sandy beach", "on the beach", "at the beach", "on the sand"),
+    "field": ("in a grassy field", "in a field", "on the grass", "in a meadow"),
+    "snow": ("in the snow", "on a snowy field", "in deep snow"),
+    "street": ("on a city street", "on the street", "in the city", "on the road"),
+    "park": ("in a park", "in the park", "at the park", "on the grass"),
+    "room": ("in a living room", "in a room", "on the floor"),
+    "kitchen": ("in a kitchen", "in the kitchen", "on the kitchen floor"),
+    "desert": ("in a desert", "in the desert", "on dry sand", "in a sandy desert"),
+    "mountain": ("in the mountains", "near the mountains", "by the mountains"),
+}
+LIGHT_WORDS: dict[str, tuple[str, ...]] = {
+    "day": ("on a sunny day", "during the day", "under a blue sky"),
+    "sunset": ("at sunset", "at dusk"),
+    "night": ("at night", "during the night"),
+    "overcast": ("on a cloudy day", "under a cloudy sky"),
+}
+INDOOR_LIGHT_WORDS = {
+    **LIGHT_WORDS,
+    "day": ("during the day",),
+    "overcast": ("on a cloudy day",),
+}
+LIGHT_PHRASES = {
+    "day": "a sunny day",
+    "sunset": "a sunset sky",
+    "night": "a night sky",
+    "overcast": "a cloudy sky",
+}
+INDOOR_LIGHT_PHRASES = {"day": "daytime", "sunset": "sunset", "night": "night", "overcast": "a cloudy day"}
+PLACE_PHRASES = {
+    "beach": "a sandy beach", "field": "a grassy field", "snow": "the snow", "street": "a city street",
+    "park": "a park", "room": "a living room", "kitchen": "a kitchen", "desert": "a desert",
+    "mountain": "the mountains",
+}  # fmt: skip
+STUFF_CLAUSES: dict[str, tuple[str, ...]] = {
+    "sea": ("with the sea in the background", "near the sea", "with the ocean behind"),
+    "building": ("with buildings in the background", "near some buildings", "with a building behind"),
+    "mountain": ("with mountains in the background", "near a mountain"),
+    "pond": ("near a pond", "by a pond"),
+    "window": ("near a window", "with a window in the background"),
+    "counter": ("near a counter", "with a counter in the background"),
+    "rug": ("with a rug on the floor",),
+    "cloud": ("with clouds in the sky",),
+    "moon": ("with the moon in the sky",),
+    "sun": ("with the sun in the sky",),
+    "sidewalk": ("near a sidewalk",),
+    "path": ("with a path",),
+    "wall": ("in front of a wall",),
+}
+RELATION_WORDS: dict[str, tuple[str, ...]] = {
+    "next to": ("next to", "beside", "near", "by"),
+    "left of": ("to the left of", "on the left of", "left of", "next to"),
+    "right of": ("to the right of", "on the right of", "right of", "next to"),
+    "in front of": ("in front of",),
+    "behind": ("behind",),
+    "on": ("on", "on top of"),
+    "under": ("under", "underneath"),
+    "above": ("above", "over"),
+    "holding": ("holding", "with", "and"),
+    "riding": ("riding", "on", "on top of"),
+}
+# Relations that read well from the partner's side: "a table with a cup on it".
+INVERSE = {
+    "next to": "next to",
+    "left of": "right of",
+    "right of": "left of",
+    "in front of": "behind",
+    "behind": "in front of",
+}
+REVERSIBLE = frozenset({"next to", "in front of", "behind", "on", "under", "above"})
+ZONE_WORDS = {
+    "air": ("in the sky", "in the air", "flying in the sky"),
+    "water": ("on the water", "in the water"),
+    "wall": ("on the wall",),
+    "tabletop": ("on the counter",),
+    "far": ("in the background",),
+    "left": ("on the left",),
+    "right": ("on the right",),
+    "near": ("nearby",),
+}
+VERBS = {
+    "standing": ("standing",),
+    "sitting": ("sitting", "seated"),
+    "flying": ("flying",),
+    "floating": ("floating",),
+    "parked": ("parked",),
+    "placed": ("placed", "sitting"),
+}
+OPENINGS = (
+    "there is",
+    "a photo of",
+    "a picture of",
+    "a view of",
+    "an image of",
+    "this is",
+    "a scene with",
+)
+_SITTING = frozenset({"cat"})
+_VEHICLES = frozenset({"car", "bus", "truck", "bicycle"})
+_MOVABLE = frozenset({"ball", "box", "backpack", "book", "vase", "cup", "lamp", "chair"})
+_ANIMALS = frozenset({"dog", "cat", "horse", "cow", "sheep", "elephant", "bird", "duck"})
+
+
+@dataclass(frozen=True)
+class Language:
+    """Everything said about one scene.
+
+    Attributes:
+        references: five sentences without punctuation.
+        description: one sentence that names all objects, their look and relations, the place and the light.
+        clauses: the parts of the description, each true by itself.
+        phrases: "background", "object" and "relation" phrases, as in FineCapEval.
+    """
+
+    references: tuple[str, ...]
+    description: str
+    clauses: list[str]
+    phrases: dict[str, list[str]]
+
+
+def describe(scene: Scene) -> Language:
+    """References, description and phrases of a scene, from (split, index, seed) alone."""
+    speakers = (
+        Speaker(stream(scene.split, scene.seed, "speaker", scene.index, number), scene)
+        for number in range(REFERENCES)
+    )
+    references = tuple(speaker.reference() for speaker in speakers)
+    return Language(references, description(scene), clauses(scene), phrases(scene))
+
+
+def plural(noun: str) -> str:
+    """The plural of a noun of this world."""
+    if noun in IRREGULAR:
+        return IRREGULAR[noun]
+    if noun.endswith("y") and noun[-2] not in "aeiou":
+        return noun[:-1] + "ies"
+    return noun + ("es" if noun.endswith(("s", "x", "ch")) else "s")
+
+
+def noun_phrase(
+    item: Item, noun: str | None = None, *, color: bool = True, size: bool = True, pattern: bool = True
+) -> str:
+    """The noun phrase of an item with all it is to mention: "two small striped red balls"."""
+    noun = noun or item.kind
+    adjectives = [item.size] if size and item.size else []
+    look = [item.pattern] if pattern and item.pattern != "plain" else []
+    look += [item.color] if color else []
+    head = noun if item.count == 1 else plural(noun)
+    if item.kind in PEOPLE:
+        words = [*adjectives, head]
+        if look:
+            garment = GARMENTS[item.kind]
+            words += ["in", "a", *look, garment] if item.count == 1 else ["in", *look, plural(garment)]
+    else:
+        words = [*adjectives, *look, head]
+    if item.count > 1:
+        return " ".join([NUMBERS[item.count], *words])
+    return " ".join([article(words[0]), *words])
+
+
+def article(word: str) -> str:
+    """ "an" before a vowel, else "a"."""
+    return "an" if word[0] in "aeiou" else "a"
+
+
+def join(parts: Sequence[str]) -> str:
+    """ "x", "x and y", "x, y and z"."""
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+
+
+def verb_for(item: Item, relation: str | None) -> str:
+    """The participle that goes with the item in this relation; "" where none sounds right."""
+    kind = item.kind
+    if relation in {"holding", "riding"}:
+        return ""
+    if kind in AIR_KINDS or (kind == "bird" and (item.zone == "air" or relation == "above")):
+        return "flying"
+    if kind in WATER_KINDS and item.zone == "water":
+        return "floating" if kind == "boat" else "swimming"
+    if kind in _SITTING or (relation == "on" and kind not in PEOPLE | _ANIMALS):
+        return "sitting"
+    if kind in PEOPLE or kind in _ANIMALS:
+        return "standing"
+    if kind in _VEHICLES:
+        return "parked"
+    return "placed" if relation and kind in _MOVABLE else ""
+
+
+class Speaker:
+    """One of the five who describe a scene: a random stream that chooses words and what to mention."""
+
+    def __init__(self, rng: random.Random, scene: Scene) -> None:
+        """Speak about `scene` with the choices of `rng`."""
+        self.rng, self.scene, self.plan = rng, scene, scene.plan
+        self.opened = self.chance(OPENING_SHARE)
+
+    def chance(self, share: float) -> bool:
+        """True with probability `share`."""
+        return self.rng.random() < share
+
+    def choose(self, words: Sequence[str], bias: float | None = None) -> str:
+        """The usual word (the first) with probability `bias`, else any of them."""
+        share = USUAL_WORD_SHARE if bias is None else bias
+        return words[0] if self.chance(share) else self.rng.choice(words)
+
+    def verb(self, item: Item, relation: str | None) -> str:
+        """What the item does, in one of the ways to say it, or ""."""
+        verb = verb_for(item, relation) if self.chance(VERB_SHARE) else ""
+        if not verb:
+            return ""
+        be = "are" if item.count > 1 else "is"
+        # "there is a kite is flying" is not English: after an opening the verb stays a participle.
+        auxiliaries = ("", f"that {be} ") if self.opened else ("", f"{be} ", f"that {be} ")
+        return self.choose(auxiliaries, 0.6) + self.choose(VERBS.get(verb, (verb,)))
+
+    def phrase(self, item: Item) -> str:
+        """The item as this speaker names it."""
+        nouns = NOUNS.get(item.kind, (item.kind,))
+        noun = self.rng.choice(nouns[1:]) if len(nouns) > 1 and self.chance(SYNONYM_SHARE) else nouns[0]
+        color_share = COLOR_SHARE * {"tree": 0.4, "man": 0.6, "woman": 0.6, "elephant": 0.5}.get(
+            item.kind, 1.0
+        )
+        named = noun_phrase(
+            item,
+            noun,
+            color=self.chance(color_share),
+            size=self.chance(SIZE_SHARE),
+            pattern=self.chance(PATTERN_SHARE),
+        )
+        words = [self.choose(ADJECTIVES[w], ADJECTIVE_SHARE) if w in ADJECTIVES else w for w in named.split()]
+        if item.count == 1:
+            words[0] = "the" if self.chance(THE_SHARE) else article(words[1])
+        return " ".join(words)
+
+    def reference(self) -> str:
+        """One reference caption."""
+        parts = [self.opening(), self.main()]
+        if self.chance(PLACE_SHARE):
+            parts.append(self.choose(PLACE_WORDS[self.plan.place]))
+        clauses = [c for c in (self.background(), self.small_object(), self.extra_relation()) if c]
+        return " ".join([part for part in parts if part] + clauses)
+
+    def opening(self) -> str:
+        """How a minority of captions begins."""
+        if not self.opened:
+            return ""
+        opening = self.rng.choice(OPENINGS)
+        several = self.plan.subject.count > 1 and opening in {"there is", "this is", "here is"}
+        return "there are" if several else opening
+
+    def main(self) -> str:
+        """The subject, and mostly what it does with its partner."""
+        plan = self.plan
+        if plan.partner is None or plan.relation is None:
+            return self.alone(plan.subject)
+        if not self.chance(RELATION_SHARE):
+            if self.chance(0.5):
+                return f"{self.phrase(plan.subject)} and {self.phrase(plan.partner)}"
+            return self.alone(plan.subject if self.chance(0.7) else plan.partner)
+        return self.related(plan.subject, plan.relation, plan.partner)
+
+    def related(self, subject: Item, relation: str, partner: Item) -> str:
+        """The main relation, from either side."""
+        if relation in INVERSE and self.chance(SWAP_SHARE):
+            subject, relation, partner = partner, INVERSE[relation], subject
+        words = self.choose(RELATION_WORDS[relation])
+        if relation in REVERSIBLE and self.chance(SWAP_SHARE / 2 if relation in INVERSE else SWAP_SHARE):
+            pronoun = PRONOUNS.get(partner.kind, "it")
+            return f"{self.phrase(partner)} with {self.phrase(subject)} {words} {pronoun}"
+        parts = (self.phrase(subject), self.verb(subject, relation), words, self.phrase(partner))
+        return " ".join(part for part in parts if part)
+
+    def alone(self, item: Item) -> str:
+        """One item with what it does or where it is."""
+        if item.zone in ZONE_WORDS and self.chance(0.7):
+            return f"{self.phrase(item)} {self.choose(ZONE_WORDS[item.zone])}"
+        return f"{self.phrase(item)} {self.verb(item, None)}".rstrip()
+
+    def background(self) -> str:
+        """Sometimes the light or what is behind."""
+        if not self.chance(CLAUSE_SHARE):
+            return ""
+        stuff = sorted({name for name, _ in self.scene.stuff} & STUFF_CLAUSES.keys())
+        if stuff and self.chance(0.45):
+            return self.choose(STUFF_CLAUSES[self.rng.choice(stuff)])
+        return self.choose(light_words(self.scene))
+
+    def small_object(self) -> str:
+        """Sometimes one of the background objects and where it is."""
+        if not self.plan.extras or not self.chance(CLAUSE_SHARE):
+            return ""
+        number = self.rng.randrange(len(self.plan.extras))
+        where = self.choose(ZONE_WORDS[zone(self.scene, number)])
+        return f"with {self.phrase(self.plan.extras[number])} {where}"
+
+    def extra_relation(self) -> str:
+        """Sometimes a background object's side of the subject."""
+        sides = side_relations(self.scene)
+        if not sides or not self.chance(CLAUSE_SHARE):
+            return ""
+        number, relation = self.rng.choice(sides)
+        subject = self.plan.subject.kind if self.plan.subject.count == 1 else plural(self.plan.subject.kind)
+        words = self.choose(RELATION_WORDS[relation][:3])
+        return f"and {self.phrase(self.plan.extras[number])} {words} the {subject}"
+
+
+def light_words(scene: Scene) -> tuple[str, ...]:
+    """How the light may be said, indoors or outdoors."""
+    return (INDOOR_LIGHT_WORDS if scene.plan.place in INDOOR else LIGHT_WORDS)[scene.plan.light]
+
+
+def _members(scene: Scene, number: int) -> list:
+    first = 2 if scene.plan.partner else 1
+    return [o for o in scene.objects if o.item == first + number]
+
+
+def zone(scene: Scene, number: int) -> str:
+    """Where background item `number` is: a key of `ZONE_WORDS`."""
+    item = scene.plan.extras[number]
+    if item.zone != "ground":
+        return item.zone
+    members = _members(scene, number)
+    foot = max(o.full_box[3] for o in members)
+    main_foot = max(o.full_box[3] for o in scene.objects if o.salient)
+    if foot < main_foot - 0.1 * scene.plan.height:
+        return "far"
+    centers = [(o.box[0] + o.box[2]) / 2 / scene.plan.width for o in members]
+    if max(centers) < 0.4:
+        return "left"
+    return "right" if min(centers) > 0.6 else "near"
+
+
+def side_relations(scene: Scene) -> list[tuple[int, str]]:
+    """(background item, "left of" or "right of") for single items entirely beside a single subject."""
+    if scene.plan.subject.count > 1:
+        return []
+    subject = scene.objects[0].box
+    found = []
+    for number, item in enumerate(scene.plan.extras):
+        box = _members(scene, number)[0].box
+        if item.count == 1 and item.zone == "ground" and box[2] < subject[0]:
+            found.append((number, "left of"))
+        elif item.count == 1 and item.zone == "ground" and box[0] > subject[2]:
+            found.append((number, "right of"))
+    return found
+
+
+def description(scene: Scene) -> str:
+    """The full description; equal objects are merged, every zone is named once."""
+    main, *around = clauses(scene)
+    settings, groups = around[:2], [clause.removeprefix("with ") for clause in around[2:]]
+    return " ".join([main, *settings, *(["with " + join(groups)] if groups else [])])
+
+
+def clauses(scene: Scene) -> list[str]:
+    """The description in parts that hold in any selection: what, where, in which light, with what."""
+    plan = scene.plan
+    verb = verb_for(plan.subject, plan.relation)
+    words = [noun_phrase(plan.subject)]
+    if plan.partner is not None and plan.relation is not None:
+        words += [verb, RELATION_WORDS[plan.relation][0], noun_phrase(plan.partner)]
+    elif plan.subject.zone != "ground":
+        words += [ZONE_WORDS[plan.subject.zone][0]]
+    else:
+        words += [verb]
+    main = " ".join(word for word in words if word)
+    groups = [f"with {join(names)} {where}" for where, names in _extras_by_zone(scene).items()]
+    return [main, PLACE_WORDS[plan.place][0], light_words(scene)[0], *groups]
+
+
+def _extras_by_zone(scene: Scene) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for number, item in enumerate(scene.plan.extras):
+        groups.setdefault(ZONE_WORDS[zone(scene, number)][0], []).append(noun_phrase(item))
+    return groups
+
+
+def phrases(scene: Scene) -> dict[str, list[str]]:
+    """Background, object and relation phrases."""
+    plan = scene.plan
+    lights = INDOOR_LIGHT_PHRASES if plan.place in INDOOR else LIGHT_PHRASES
+    relations = []
+    if plan.partner is not None and plan.relation is not None:
+        words = RELATION_WORDS[plan.relation][0]
+        relations.append(f"{_bare(plan.subject)} {words} {_bare(plan.partner)}")
+    else:
+        verb = verb_for(plan.subject, None)
+        where = ZONE_WORDS.get(plan.subject.zone, (PLACE_WORDS[plan.place][0],))[0]
+        relations.append(" ".join(word for word in (_bare(plan.subject), verb, where) if word))
+    for number, item in enumerate(plan.extras[:2]):
+        relations.append(f"{_bare(item)} {ZONE_WORDS[zone(scene, number)][0]}")
+    return {
+        "background": [PLACE_PHRASES[plan.place], lights[plan.light]],
+        "object": unique(noun_phrase(item) for item in plan.items),
+        "relation": unique(relations),
+    }
+
+
+def _bare(item: Item) -> str:
+    return noun_phrase(item, color=False, size=False, pattern=False)
+
+
+def unique(values: Iterable[str]) -> list[str]:
+    """The values without repeats, in order."""
+    return list(dict.fromkeys(values))

@@ -1,1 +1,0 @@
-"""How good captions are: text metrics against references, and pages to look at."""

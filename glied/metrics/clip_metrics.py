@@ -1,0 +1,142 @@
+"""What a CLIP thinks of captions: CLIP-S, RefCLIP-S, retrieval by caption, p(grammatical)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from glied import storage
+from glied.clip.config import ClipConfig
+from glied.clip.grammar_head import REQUIRED, GrammarScorer, has_grammar, load_grammar, unfit
+from glied.clip.scorer import load_clip
+from glied.clip.scores import clip_score, pad_references, ref_clip_score_metric
+from glied.errors import ImageError, UsageError
+from glied.metrics.bootstrap import Array
+from glied.metrics.retrieval import RECALLED, summary, text_to_image_ranks
+from glied.vision.images import decode
+
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class ClipFigures:
+    """What was measured of one captions file.
+
+    Attributes:
+        values: figures; scores, recalls and probabilities are x 100.
+        by_image: those that are means over the images, [N] each in the order of the captions.
+    """
+
+    values: dict[str, float]
+    by_image: dict[str, Array]
+
+
+class ClipMetrics:
+    """Scores captions by one CLIP; the images are encoded once for all captions files."""
+
+    def __init__(self, config: ClipConfig, images: str) -> None:
+        """Load the CLIP, and its grammar head where it has one.
+
+        Args:
+            config: which CLIP.
+            images: folder (path or URI) below which the images are named.
+
+        Raises:
+            UsageError: as `load_clip` and `load_grammar`.
+        """
+        self.grammar: GrammarScorer | None = load_grammar(config) if has_grammar(config) else None
+        self.clip = self.grammar.clip if self.grammar else load_clip(config)
+        self._config, self._folder = config, images
+        self._encoded: dict[str, Tensor] = {}
+        self._encoded_references: dict[str, Tensor] = {}
+
+    def __call__(
+        self, captions: Mapping[str, str], references: Mapping[str, Sequence[str]] | None = None
+    ) -> ClipFigures:
+        """Score one caption per image; empty ones score 0.
+
+        Args:
+            captions: by image.
+            references: by image; without them RefCLIP-S is left out.
+
+        Raises:
+            UsageError: an image is missing or broken, or the CLIP does not know a word.
+        """
+        names, texts = list(captions), list(captions.values())
+        self._refuse_unknown(texts, references)
+        images = self._images(names)
+        grammatical, vectors = self._read(texts)
+        said = torch.tensor([bool(text.strip()) for text in texts])
+        ranks = text_to_image_ranks(vectors.numpy(), images.numpy())
+        by_image = {"CLIP-S": _percent(clip_score(images, vectors) * said)}
+        if references is not None:
+            encoded, mask = self._references({name: references[name] for name in names})
+            by_image["RefCLIP-S"] = _percent(ref_clip_score_metric(images, vectors, encoded, mask) * said)
+        by_image |= {f"R@{k}": 100 * (ranks <= k).astype(np.float64) for k in RECALLED}
+        if grammatical is not None:
+            by_image["p(grammatical)"] = _percent(grammatical * said)
+        means = {name: float(values.mean()) for name, values in by_image.items()}
+        return ClipFigures(means | summary(ranks) | {"pool": len(names)}, by_image)
+
+    def recipe(self) -> dict[str, Any]:
+        """Which CLIP it was, by content."""
+        found = {"checkpoint": self._config.checkpoint, "model": self._config.model}
+        facts = found | {"weights_sha256": self.clip.fingerprint["weights"], "images": self._folder}
+        facts |= {key: self.clip.fingerprint[key] for key in ("prompt", "preprocess")}
+        return facts | {"grammar_sha256": self.grammar.digest if self.grammar else None}
+
+    def notes(self) -> list[str]:
+        """A line where p(grammatical) is not to be trusted."""
+        weak = unfit(self.grammar.figures) if self.grammar else []
+        if not weak:
+            return []
+        return [
+            f"p(grammatical) is doubtful: its head tells apart {', '.join(weak)}; {REQUIRED:g} % are needed"
+        ]
+
+    def _refuse_unknown(
+        self, captions: Sequence[str], references: Mapping[str, Sequence[str]] | None
+    ) -> None:
+        every = [*captions, *(text for texts in (references or {}).values() for text in texts)]
+        unknown = self.clip.unknown_words(every)
+        if unknown:
+            place = self._config.checkpoint
+            raise UsageError(f"the CLIP in {place} has never seen these words: {', '.join(unknown[:20])}")
+
+    def _read(self, texts: Sequence[str]) -> tuple[Tensor | None, Tensor]:
+        """p(grammatical) [N], where there is a head, and vectors [N, E]."""
+        if self.grammar is None:
+            return None, self.clip.encode_texts(texts).cpu()
+        probabilities, vectors = self.grammar.score(texts)
+        return probabilities.cpu(), vectors.cpu()
+
+    def _images(self, names: Sequence[str]) -> Tensor:
+        """Vectors of the images [N, E]."""
+        missing = [name for name in names if name not in self._encoded]
+        for start in range(0, len(missing), _CHUNK):
+            chunk = missing[start : start + _CHUNK]
+            vectors = self.clip.encode_images([self._decoded(name) for name in chunk]).cpu()
+            self._encoded |= dict(zip(chunk, vectors, strict=True))
+        return torch.stack([self._encoded[name] for name in names])
+
+    def _decoded(self, name: str) -> Any:
+        uri = storage.join(self._folder, name)
+        try:
+            return decode(storage.read_bytes(uri))
+        except (FileNotFoundError, ImageError) as error:
+            raise UsageError(f"images: {uri} cannot be read: {error}") from error
+
+    def _references(self, references: Mapping[str, Sequence[str]]) -> tuple[Tensor, Tensor]:
+        """Vectors [N, R, E] and a mask [N, R], True where a reference is real."""
+        missing = {name: texts for name, texts in references.items() if name not in self._encoded_references}
+        vectors = self.clip.encode_texts([text for texts in missing.values() for text in texts]).cpu()
+        parts = vectors.split([len(texts) for texts in missing.values()])
+        self._encoded_references |= dict(zip(missing, parts, strict=True))
+        return pad_references([self._encoded_references[name] for name in references])
+
+
+def _percent(values: Tensor) -> Array:
+    return 100 * values.double().numpy()

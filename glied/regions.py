@@ -1,0 +1,87 @@
+"""Regions of an image: what a detector hands to attributes and captioner.
+
+Shapes: ``B`` images, ``R`` regions, ``F`` region feature size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Regions:
+    """The regions of one image, best first; there is at least one.
+
+    Attributes:
+        boxes: [R, 4] float32, xyxy in pixels of the upright image.
+        features: [R, F] float32.
+        scores: [R] float32, 0 for the whole image where nothing was found.
+        labels: class name of each region.
+        attributes: attribute words of each region, e.g. ["brown", "spotted"]; may be empty.
+        width: of the upright image.
+        height: of the upright image.
+    """
+
+    boxes: NDArray[np.float32]
+    features: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: list[str]
+    attributes: list[list[str]]
+    width: int
+    height: int
+
+    def scaled(self, width: int, height: int) -> Regions:
+        """The same regions of the image at another size."""
+        if (width, height) == (self.width, self.height):
+            return self
+        x, y = width / self.width, height / self.height
+        boxes = self.boxes * np.array([x, y, x, y], np.float32)
+        return replace(self, boxes=boxes, width=width, height=height)
+
+    def __post_init__(self) -> None:
+        """Columns are of one length."""
+        columns = (self.boxes, self.features, self.scores, self.labels, self.attributes)
+        lengths = [len(column) for column in columns]
+        assert min(lengths) == max(lengths) > 0, lengths
+
+
+@dataclass(frozen=True)
+class RegionBatch:
+    """Regions of several images, padded to the most regions among them.
+
+    Attributes:
+        features: [B, R, F] float32, zero where padded.
+        boxes: [B, R, 4] float32 xyxy pixels, zero where padded.
+        mask: [B, R] bool, True where a region is real.
+        sizes: [B, 2] float32, width and height of the images.
+    """
+
+    features: Tensor
+    boxes: Tensor
+    mask: Tensor
+    sizes: Tensor
+
+    @classmethod
+    def collate(cls, images: Sequence[Regions], *, length: int | None = None) -> RegionBatch:
+        """Pad to `length` regions, or to the most that an image has; regions beyond it are cut."""
+        length = length or max(len(image.scores) for image in images)
+        batch, size = len(images), images[0].features.shape[1]
+        features, boxes = torch.zeros(batch, length, size), torch.zeros(batch, length, 4)
+        mask = torch.zeros(batch, length, dtype=torch.bool)
+        for row, image in enumerate(images):
+            count = min(len(image.scores), length)
+            features[row, :count] = torch.from_numpy(image.features[:count])
+            boxes[row, :count] = torch.from_numpy(image.boxes[:count])
+            mask[row, :count] = True
+        sizes = torch.tensor([[image.width, image.height] for image in images], dtype=torch.float32)
+        return cls(features, boxes, mask, sizes)
+
+    def to(self, device: torch.device | str) -> RegionBatch:
+        """The same batch on another device."""
+        return RegionBatch(*(t.to(device) for t in (self.features, self.boxes, self.mask, self.sizes)))

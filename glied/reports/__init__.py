@@ -1,0 +1,1 @@
+"""Evaluations, galleries and training reports: figures and pages for people."""

@@ -1,0 +1,1 @@
+"""Captions as text: tokens, vocabulary, n-grams and what is counted over them."""

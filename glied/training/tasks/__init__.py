@@ -1,0 +1,1 @@
+"""What can be trained, one task per module, and what several of them use."""

@@ -1,0 +1,161 @@
+"""Training task of CLIP: images and texts, contrastively, from nothing or from any CLIP of open_clip."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any, cast
+
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from glied.clip.config import PROMPT
+from glied.clip.model import save_clip
+from glied.clip.tokenizer import clip_tokenizer, token_ids
+from glied.data.cached import Light
+from glied.data.pairs import Pair, PairsConfig
+from glied.errors import UsageError
+from glied.metrics.retrieval import retrieval
+from glied.training.task import Row, Split
+from glied.training.tasks.clip_images import ClipImages
+from glied.training.tasks.clip_model import ClipForm, ClipModel, ClipModelConfig, build_model
+from glied.training.tasks.clip_texts import TextsConfig, all_texts, draw_text, plain, python_random
+from glied.training.tasks.contrastive import contrastive_loss
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """Pairs of one step.
+
+    Attributes:
+        images: [B, height, width, 3] uint8; of a frozen backbone what it made of them, [B, F] float32.
+        tokens: [B, T] int64.
+    """
+
+    images: Tensor
+    tokens: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipTask(Light):
+    """Learns a CLIP from pairs; implements `glied.training.task.Task`."""
+
+    train: PairsConfig
+    validation: PairsConfig
+    model: ClipModelConfig
+    texts: TextsConfig = field(default_factory=TextsConfig)
+    prompt_share: float = 0.5
+    cache: str | None = None
+    mirror: bool = False
+    name: str = "clip"
+
+    def __post_init__(self) -> None:
+        """Refuse conflicts of the model with the rest."""
+        if self.model.frozen and not self.cache:
+            raise UsageError("model.frozen_stages all needs cache: the backbone reads each image only once")
+
+    @cached_property
+    def _form(self) -> ClipForm:
+        return ClipForm.of(self.model)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return clip_tokenizer(self._form.model_config["text_cfg"])
+
+    @cached_property
+    def _images(self) -> ClipImages:
+        return ClipImages(self.model, self._form, self.cache)
+
+    def build(self) -> ClipModel:
+        """The model as training starts."""
+        return build_model(self.model, self._form)
+
+    def data(self, split: Split) -> pa.Table:
+        """Rows of `index`, `image` (URI), `texts` and `clauses`; images are decoded into the cache first."""
+        if "multimodal_cfg" in self._form.model_config:
+            raise UsageError("a CoCa cannot be trained here: its captioning half would stay as it is")
+        pairs = self._source(split)
+        self._images.prepare(pairs, mirrored=self.mirror and split == "train")
+        return pairs_table(pairs.all)
+
+    def collate(self, rows: Sequence[Row], *, training: bool, generator: torch.Generator) -> ClipBatch:
+        """Read the images, draw a text for each and, in training, a prompt before some."""
+        rng = python_random(generator)
+        if training:
+            texts = [draw_text(row["texts"], row["clauses"], self.texts, rng) for row in rows]
+            prompts = [PROMPT if rng.random() < self.prompt_share else "" for _ in rows]
+        else:
+            texts, prompts = [row["texts"][0] for row in rows], [PROMPT] * len(rows)
+        tokens = self._tokenizer([f"{prompt} {text}" for prompt, text in zip(prompts, texts, strict=True)])
+        mirrored = [training and self.mirror and rng.random() < 0.5 for _ in rows]
+        pairs = self._source("train" if training else "validation")
+        return ClipBatch(self._images.read(pairs, [row["index"] for row in rows], mirrored), tokens)
+
+    def loss(self, model: nn.Module, batch: ClipBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """Contrastive over the pairs of all workers; logs the temperature's inverse and the batch's R@1."""
+        image, text, scale = model(self._images.normalized(batch.images), batch.tokens)
+        loss = contrastive_loss(image, text, scale)
+        with torch.no_grad():
+            own = torch.arange(len(text), device=text.device)
+            found = ((text @ image.T).argmax(dim=1) == own).float().mean()
+        return loss, {"loss": loss.detach(), "found": found, "scale": scale.detach().squeeze()}
+
+    def constrain(self, model: nn.Module) -> None:
+        """Limit the scale of the cosines."""
+        cast(ClipModel, model).limit_scale()
+
+    def validate(self, model: nn.Module, batches: Iterable[ClipBatch]) -> dict[str, float]:
+        """Retrieval both ways among all validation images, by full text behind the prompt."""
+        images, texts = [], []
+        for batch in batches:
+            image, text, _ = model(self._images.normalized(batch.images), batch.tokens)
+            images.append(image.cpu())
+            texts.append(text.cpu())
+        return both_ways(torch.cat(texts), torch.cat(images))
+
+    def export(self, model: nn.Module, folder_uri: str) -> None:
+        """Write the model in half precision, of a new one only the token rows of the training texts."""
+        form, used = self._form, None
+        if self.model.start is None or form.used_tokens is not None:
+            texts = all_texts(self.train.all)
+            said = map(plain, texts)  # a captioner that learned from them says "-lrb-" for a bracket
+            used = {*token_ids([*texts, *said], form.model_config), *(form.used_tokens or ())}
+        save_clip(folder_uri, cast(ClipModel, model).clip, form.model_config, used_tokens=used)
+
+    def _source(self, split: Split) -> PairsConfig:
+        return self.train if split == "train" else self.validation
+
+
+def pairs_table(pairs: Sequence[Pair]) -> pa.Table:
+    """Rows of a task: `index` into the pairs, `image`, `texts`, `clauses`."""
+    rows = [asdict(pair) | {"index": index} for index, pair in enumerate(pairs)]
+    texts = pa.list_(pa.string())
+    fields = [("index", pa.int64()), ("image", pa.string()), ("texts", texts), ("clauses", texts)]
+    return pa.Table.from_pylist(rows, schema=pa.schema([pa.field(*field) for field in fields]))
+
+
+def both_ways(texts: Tensor, images: Tensor) -> dict[str, float]:
+    """Retrieval of images by texts, then of texts by images ("image_to_text_..."), and the pool's size.
+
+    Args:
+        texts: [N, E], unit vectors.
+        images: [N, E], unit vectors; row i belongs to text i.
+
+    Returns:
+        The figures; NaN for "r1" where vectors are not finite, as those of a model that has diverged.
+    """
+    if not (texts.isfinite().all() and images.isfinite().all()):
+        return {"r1": math.nan, "pool": float(len(texts))}
+    a, b = F.normalize(texts.float(), dim=1).numpy(), F.normalize(images.float(), dim=1).numpy()
+    figures = {_key(name): value for name, value in retrieval(a, b).items()}
+    figures |= {f"image_to_text_{_key(name)}": value for name, value in retrieval(b, a).items()}
+    return figures | {"pool": float(len(texts))}
+
+
+def _key(name: str) -> str:
+    """ "R@1" -> "r1", for TensorBoard's sake."""
+    return name.lower().replace("@", "").replace(" ", "_")

@@ -1,0 +1,326 @@
+"""Training task of the grammar head: a CLIP's text encoder learns to tell correct captions from broken.
+
+The contrastive loss against the unchanged image encoder goes along, so that similarity survives.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from glied.clip.config import ClipConfig
+from glied.clip.grammar_head import CORRUPTIONS, GrammarHead, save_grammar
+from glied.clip.model import open_clip_model, save_clip
+from glied.clip.scorer import ClipScorer, load_clip
+from glied.clip.text_encoder import read_texts, text_width
+from glied.data.cached import Light, cached_array
+from glied.data.pairs import Pair, PairsConfig
+from glied.errors import UsageError
+from glied.training import steps
+from glied.training.task import Row, Split
+from glied.training.tasks.clip import both_ways, pairs_table
+from glied.training.tasks.clip_images import cache_name, read_image
+from glied.training.tasks.clip_model import LARGEST_SCALE
+from glied.training.tasks.clip_texts import TextsConfig, all_texts, draw_text, plain, python_random
+from glied.training.tasks.contrastive import contrastive_loss
+from glied.training.tasks.corruptions import Corruptor
+
+log = logging.getLogger(__name__)
+
+LENGTHS = ((1, 7), (8, 12), (13, 20), (21, 99))
+"""Words of the captions, by which accuracy is told."""
+_KNOWN_TEXTS = 400_000
+_CHUNK = 256
+_CORRECT = 0
+_UNKNOWN = -100
+"""Tokens of which nobody says whether they can stand there: cross-entropy leaves this label out."""
+SHARES = {"repeat": 1.5, "remove": 3.0, "duplicate": 1.5}
+"""How often a kind is drawn in training, where not 1: the hard ones more."""
+
+
+@dataclass(frozen=True)
+class GrammarBatch:
+    """Captions of one step, of which the first B are correct and belong to the B images.
+
+    Attributes:
+        tokens: [n, T] int64.
+        kinds: [n] int64, 0 for a correct caption, else 1 + the corruption's place in `CORRUPTIONS`; for one
+            that was drawn only once, 1 + their number + the place.
+        lengths: [n] int64, words.
+        images: [B, E], unit vectors.
+        fits: [n, T] int64, of the last token of each word and the end token 1 where it can stand behind the
+            one before it and 0 where it cannot, `_UNKNOWN` elsewhere; none in validation.
+    """
+
+    tokens: Tensor
+    kinds: Tensor
+    lengths: Tensor
+    images: Tensor
+    fits: Tensor | None = None
+
+
+class GrammarModel(nn.Module):
+    """A CLIP of which the text encoder learns, and the head on it.
+
+    Attributes:
+        fits: tells of each word whether it can stand where it does; only training needs it.
+    """
+
+    def __init__(self, clip: nn.Module, head: GrammarHead) -> None:
+        """Freeze all of `clip` but its text encoder."""
+        super().__init__()
+        self.clip, self.head, self.fits = clip, head, nn.Linear(head.width, 2)
+        self.figures: dict[str, float] = {}
+        for name, parameter in clip.named_parameters():
+            parameter.requires_grad_(not name.startswith(("visual.", "logit_")))
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Captions [n, T] -> logits [n, 2], unit vectors [n, E] and logits of each word [n, T, 2]."""
+        read = read_texts(self.clip, tokens)
+        return self.head(read.pooled), F.normalize(read.projected, dim=-1), self.fits(read.words)
+
+    @property
+    def scale(self) -> Tensor:
+        """What cosines are multiplied by, as the CLIP learned it."""
+        return cast(Any, self.clip).logit_scale.detach().exp().clamp(max=LARGEST_SCALE).squeeze()
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrammarTask(Light):
+    """Learns a `GrammarModel` from a trained CLIP; implements `glied.training.task.Task`."""
+
+    clip: ClipConfig
+    train: PairsConfig
+    validation: PairsConfig
+    cache: str
+    texts: TextsConfig = field(default_factory=TextsConfig)
+    hidden: int = 256
+    contrastive_weight: float = 1.0
+    words_weight: float = 1.0
+    name: str = "grammar"
+
+    @cached_property
+    def _scorer(self) -> ClipScorer:
+        """The CLIP as it was before: its image vectors, tokenizer and retrieval."""
+        return load_clip(self.clip)
+
+    @cached_property
+    def _corruptor(self) -> Corruptor:
+        return Corruptor.of(_correct_texts(self.train.all))
+
+    @cached_property
+    def _before(self) -> dict[str, float]:
+        """Retrieval on validation with the text encoder as it was."""
+        known = self._known(self.validation)
+        texts = [plain(self.validation.all[index].texts[0]) for index in known]
+        images = torch.from_numpy(np.array(self._vectors(self.validation)[known]))
+        return both_ways(self._scorer.encode_texts(texts).cpu(), images)
+
+    def build(self) -> GrammarModel:
+        """The CLIP with a head that knows nothing yet."""
+        clip = open_clip_model(self.clip).model
+        return GrammarModel(clip, GrammarHead(width=text_width(clip), hidden=self.hidden))
+
+    def data(self, split: Split) -> pa.Table:
+        """Rows of `index`, `image`, `texts` and `clauses`; images are encoded into the cache first.
+
+        Pairs with words that the CLIP does not know are left out, and logged.
+        """
+        pairs = self.train if split == "train" else self.validation
+        self._vectors(pairs)
+        return pairs_table(pairs.all).take(pa.array(self._known(pairs)))
+
+    def collate(self, rows: Sequence[Row], *, training: bool, generator: torch.Generator) -> GrammarBatch:
+        """Draw a correct caption for each row and break it: in one way in training, in every way else.
+
+        In validation the first texts come first, then as many others of the same images.
+        """
+        rng = python_random(generator)
+        kinds: Sequence[int] = range(len(CORRUPTIONS))
+        if training:
+            correct = [plain(draw_text(row["texts"], row["clauses"], self.texts, rng)) for row in rows]
+            weights = [SHARES.get(kind, 1.0) for kind in CORRUPTIONS]
+            pairs = list(zip(correct, rng.choices(kinds, weights, k=len(correct)), strict=True))
+        else:
+            correct = [plain(row["texts"][0]) for row in rows]
+            correct += [plain(rng.choice(row["texts"][1:] or row["texts"])) for row in rows]
+            pairs = [(text, kind) for kind in kinds for text in correct]
+        broken = [self._corruptor(text, CORRUPTIONS[kind], rng) for text, kind in pairs]
+        numbers = [1 + kind for _, kind in pairs]
+        if not training:
+            broken += [self._corruptor(text, CORRUPTIONS[kind], rng, once=True) for text, kind in pairs]
+            numbers += [1 + len(CORRUPTIONS) + kind for _, kind in pairs]
+        captions, numbers = correct + broken, [_CORRECT] * len(correct) + numbers
+        vectors = self._vectors(self.train if training else self.validation)
+        tokens = self._scorer.tokenizer([f"{self.clip.prompt} {text}" for text in captions])
+        return GrammarBatch(
+            tokens=tokens,
+            kinds=torch.tensor(numbers),
+            lengths=torch.tensor([len(text.split()) for text in captions]),
+            images=torch.from_numpy(np.array(vectors[[row["index"] for row in rows]])),
+            fits=self._fits(captions, numbers, tokens) if training else None,
+        )
+
+    def _fits(self, captions: Sequence[str], numbers: Sequence[int], tokens: Tensor) -> Tensor:
+        """`GrammarBatch.fits` of captions; all is unknown of one whose tokens cannot be told apart."""
+        found = torch.full(tokens.shape, _UNKNOWN)
+        prompt = sum(map(self._token_count, self.clip.prompt.split()))  # the last of them, behind the start
+        for row, end, caption, number in zip(found, tokens.argmax(dim=1), captions, numbers, strict=True):
+            faults = self._corruptor.faults(caption, CORRUPTIONS[number - 1] if number else None)
+            counts = map(self._token_count, caption.split())
+            places = list(itertools.accumulate(counts, initial=prompt))
+            if places[-1] + 1 == end:  # else the context cut it, or this is another kind of tokenizer
+                row[torch.tensor([*places[1:], int(end)])] = 1 - torch.tensor(faults).long()
+        return found
+
+    def _token_count(self, word: str) -> int:
+        if word not in self._token_counts:
+            encode = getattr(self._scorer.tokenizer, "encode", None)
+            self._token_counts[word] = len(encode(word)) if encode else 0
+        return self._token_counts[word]
+
+    @cached_property
+    def _token_counts(self) -> dict[str, int]:
+        """How many tokens a word has."""
+        return {}
+
+    def loss(self, model: nn.Module, batch: GrammarBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """Cross-entropy of "grammatical", that of each word, and the correct captions' contrastive loss.
+
+        A caption's one label says little of where it broke; with the words' labels the encoder learns what
+        may follow what several times faster (docs/clip.md).
+        """
+        assert batch.fits is not None, "a batch for training"
+        logits, vectors, each = model(batch.tokens)
+        correct = batch.kinds == _CORRECT
+        grammar = F.cross_entropy(logits.float(), correct.long())
+        scale = cast(GrammarModel, getattr(model, "module", model)).scale
+        contrast = contrastive_loss(batch.images, vectors[: len(batch.images)], scale)
+        words = word_loss(each, batch.fits)
+        loss = grammar + self.contrastive_weight * contrast + self.words_weight * words
+        with torch.no_grad():
+            right = ((logits[:, 1] > logits[:, 0]) == correct).float().mean()
+        scalars = {"loss": loss.detach(), "grammar": grammar.detach(), "contrastive": contrast.detach()}
+        scalars["words"] = words.detach()
+        return loss, {**scalars, "accuracy": right}
+
+    def validate(self, model: nn.Module, batches: Iterable[GrammarBatch]) -> dict[str, float]:
+        """Accuracy by corruption and by length, the worst first, and retrieval before and after; percent."""
+        grammar = cast(GrammarModel, model)
+        right, kinds, lengths, images, texts = [], [], [], [], []
+        for batch in batches:
+            outputs = [grammar(tokens) for tokens in batch.tokens.split(_CHUNK)]
+            logits = torch.cat([logits for logits, _, _ in outputs])
+            right.append(((logits[:, 1] > logits[:, 0]) == (batch.kinds == _CORRECT)).cpu())
+            kinds.append(batch.kinds.cpu())
+            lengths.append(batch.lengths.cpu())
+            images.append(batch.images.cpu())
+            texts.append(torch.cat([vectors for _, vectors, _ in outputs])[: len(batch.images)].cpu())
+        figures = accuracies(torch.cat(right), torch.cat(kinds), torch.cat(lengths))
+        after = both_ways(torch.cat(texts), torch.cat(images))
+        figures |= after | {f"before_{name}": self._before[name] for name in after if name != "pool"}
+        grammar.figures = figures
+        return figures
+
+    def export(self, model: nn.Module, folder_uri: str) -> None:
+        """Write the CLIP as `ClipConfig.checkpoint` takes it, and in it the head with its figures."""
+        grammar, opened = cast(GrammarModel, model), open_clip_model(self.clip)
+        used = None if opened.used_tokens is None else opened.used_tokens.tolist()
+        save_clip(folder_uri, grammar.clip, opened.model_config, used_tokens=used)
+        save_grammar(folder_uri, grammar.head, grammar.figures)
+
+    def _known(self, pairs: PairsConfig) -> list[int]:
+        """The pairs of which the CLIP knows all words, by number."""
+        unknown = set(self._scorer.unknown_words(all_texts(pairs.all)))
+        known = [number for number, pair in enumerate(pairs.all) if not unknown & _words(pair)]
+        if unknown:
+            words, left_out = ", ".join(sorted(unknown)[:20]), len(pairs.all) - len(known)
+            message = f"{pairs.pairs}: this CLIP has never seen the words {words}"
+            if not known:
+                raise UsageError(f"{message}; every pair has some")
+            log.warning("%s; %d of %d pairs are left out", message, left_out, len(pairs.all))
+        return known
+
+    def _vectors(self, pairs: PairsConfig) -> NDArray[np.float32]:
+        """Unit vectors of all images of a split, [N, E]; the image encoder does not change."""
+        return cached_array(
+            self.cache,
+            cache_name("vectors", pairs.digest, self._scorer.fingerprint),
+            shape=(len(pairs.all), self._scorer.size),
+            dtype=np.float32,
+            fill=lambda array: self._fill(array, pairs.all),
+        )
+
+    def _fill(self, array: NDArray, pairs: Sequence[Pair]) -> None:
+        for start in range(0, len(pairs), _CHUNK):
+            images = [read_image(pair.image) for pair in pairs[start : start + _CHUNK]]
+            array[start : start + len(images)] = self._scorer.encode_images(images).cpu().numpy()
+
+
+def word_loss(logits: Tensor, fits: Tensor) -> Tensor:
+    """Cross-entropy over the words with a label: logits [n, T, 2] and `GrammarBatch.fits`; 0 for none."""
+    summed = F.cross_entropy(
+        logits.flatten(0, 1).float(), fits.flatten(), ignore_index=_UNKNOWN, reduction="sum"
+    )
+    return summed / (fits != _UNKNOWN).sum().clamp(min=1)
+
+
+def accuracies(right: Tensor, kinds: Tensor, lengths: Tensor) -> dict[str, float]:
+    """How well correct and broken captions are told apart, in percent; chance is 50.
+
+    Args:
+        right: [n] bool, whether the head was right.
+        kinds: [n], as in `GrammarBatch`.
+        lengths: [n], words.
+
+    Returns:
+        "accuracy": the lowest over corruptions. "accuracy_<corruption>", "accuracy_words_<from>_<to>": means
+        of the accuracy on correct captions and on broken ones, each weighing one half. "correct",
+        "correct_words_...": the accuracy on correct captions alone. "once_<corruption>": as the first, where
+        the corruption was drawn once; where that leaves correct captions, 100 cannot be reached.
+    """
+    correct, drawn_once = kinds == _CORRECT, kinds > len(CORRUPTIONS)
+    figures: dict[str, float] = {}
+    on_correct = _percent(right[correct])
+    for number, kind in enumerate(CORRUPTIONS, 1):
+        figures[f"accuracy_{kind}"] = (on_correct + _percent(right[kinds == number])) / 2
+    worst = {"accuracy": min(figures.values()), **figures, "correct": on_correct}
+    for number, kind in enumerate(CORRUPTIONS, 1 + len(CORRUPTIONS)):
+        if (kinds == number).any():
+            worst[f"once_{kind}"] = (on_correct + _percent(right[kinds == number])) / 2
+    for first, last in LENGTHS:
+        inside = (lengths >= first) & (lengths <= last) & ~drawn_once
+        if (inside & correct).any() and (inside & ~correct).any():
+            good, bad = _percent(right[inside & correct]), _percent(right[inside & ~correct])
+            worst[f"accuracy_words_{first}_{last}"] = (good + bad) / 2
+            worst[f"correct_words_{first}_{last}"] = good
+    return worst
+
+
+def _words(pair: Pair) -> set[str]:
+    return {word for text in all_texts([pair]) for word in text.split()}
+
+
+def _percent(right: Tensor) -> float:
+    return 100 * float(right.float().mean())
+
+
+def _correct_texts(pairs: Sequence[Pair]) -> Iterable[str]:
+    """What `draw_text` may give, as far as that can be told: all texts, and some selections of clauses."""
+    rng = python_random(steps.generator("correct texts"))
+    selections = TextsConfig(clauses=1.0)
+    each = 1 + max(len(pair.texts) for pair in pairs)
+    for pair in pairs[: max(1, _KNOWN_TEXTS // each)]:
+        for text in (*pair.texts, draw_text(pair.texts, pair.clauses, selections, rng)):
+            yield plain(text)

@@ -1,0 +1,496 @@
+"""Decoding of images in processes of its own: a crash or a hang there costs one image and nothing else.
+
+Images are decoded by native libraries on bytes that anyone may have written. `DecoderPool` keeps that out of
+the process that holds the models: its children import NumPy and Pillow only (no torch, no Ray; 38 MB each),
+get one image at a time, and are replaced when they die or take too long. The pool starts them; each runs
+`python -m glied.vision.decoder_pool`. Linux only.
+
+Encoded bytes go to a child over a socket. Pixels come back in a memory file without a name (memfd) that both
+map: it is gone with its last user, however that one ends, so nothing can be left behind in /dev/shm.
+"""
+
+import ctypes
+import fcntl
+import importlib
+import json
+import logging
+import mmap
+import os
+import resource
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glied.errors import GliedError, ImageError, JobError, UsageError
+from glied.vision import images
+from glied.vision.images import Picture
+
+log = logging.getLogger(__name__)
+
+CRASHED, TIMEOUT, MEMORY, FAILED = "decoder_crashed", "decoder_timeout", "decoder_memory", "decoder_failed"
+MINIMUM_MEMORY = 128 * 2**20
+"""Least `memory_bytes`: about half of it is in use before the first image."""
+
+_ATTEMPTS = 2  # of an image whose decoder dies: the system may have killed it for the memory of others
+_START_ATTEMPTS = 3
+_START_S = 60.0
+_END_S = 10.0
+_KEPT_PIXELS = 16 * 2**20  # bytes of pixel memory that a child keeps for the next image
+_KEPT_HEAP = 64 * 2**20  # bytes of freed memory; what the largest image takes that is not shrunk
+_LONGEST_REPLY = 2**20
+_LENGTH = struct.Struct("<Q")
+
+
+class DecoderError(GliedError):
+    """The decoder failed on an image, which says little about the image; it is ours.
+
+    Attributes:
+        kind: "decoder_crashed", "decoder_timeout", "decoder_memory" or "decoder_failed" (an exception that
+            is no `ImageError`).
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        """Name the kind of failure and describe it."""
+        super().__init__(f"{kind}: {message}")
+        self.kind = kind
+        self.message = message
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        """Travel between processes with both arguments."""
+        return type(self), (self.kind, self.message)
+
+
+Decoded = Picture | ImageError | DecoderError
+
+
+class DecoderPool:
+    """A fixed number of processes that decode images.
+
+    A context manager. A pool that nobody closes is closed when it is collected or when the interpreter exits,
+    which waits for the batches under way.
+    """
+
+    def __init__(
+        self,
+        processes: int,
+        *,
+        timeout_s: float = 60.0,
+        memory_bytes: int | None = None,
+        max_pixels: int = images.MAX_PIXELS,
+        max_side: int = images.MAX_SIDE,
+        resolution: tuple[int, int] | None = None,
+        missing_rows: float = 0.0,
+        function: str = "glied.vision.images:read",
+    ) -> None:
+        """Start the processes in the background; the first batch waits for them.
+
+        Args:
+            processes: how many images are decoded at a time.
+            timeout_s: longest time for one image, from its turn on.
+            memory_bytes: private memory that one process may have (RLIMIT_DATA). Needed are about 17 bytes
+                a pixel of a JPEG, 26 with alpha, and 64 MiB. Leave room: a library that reports lack of
+                memory as broken data makes the image "corrupt".
+            max_pixels: as in `images.read`; each process reserves (but does not use) 3 bytes for each.
+            max_side: as in `images.read`.
+            resolution: as in `images.read`.
+            missing_rows: as in `images.read`.
+            function: "module:name" of what decodes, with the arguments and the result of `images.read`.
+
+        Raises:
+            UsageError: an argument is out of range.
+        """
+        if processes < 1 or timeout_s <= 0 or max_pixels < 1:
+            raise UsageError(
+                f"need processes, timeout_s and max_pixels > 0, got {processes}, {timeout_s}, {max_pixels}"
+            )
+        if memory_bytes is not None and memory_bytes < MINIMUM_MEMORY:
+            raise UsageError(f"memory_bytes is {memory_bytes:,}; at least {MINIMUM_MEMORY:,} are needed")
+        job = _Job(
+            function=function,
+            max_pixels=max_pixels,
+            max_side=max_side,
+            resolution=resolution,
+            missing_rows=missing_rows,
+            memory_bytes=memory_bytes,
+        )
+        self._crew = _Crew(processes, job, timeout_s)
+        # One thread per process. They start the children too, because the kernel ends a child with the thread
+        # that started it, and the caller's thread may be a short one.
+        self._threads = ThreadPoolExecutor(processes, thread_name_prefix="decoder")
+        self._close = weakref.finalize(self, _release, self._crew, self._threads)
+        for _ in range(processes):
+            self._threads.submit(self._crew.warm_up)
+
+    def __enter__(self) -> "DecoderPool":
+        """Return the pool."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the pool."""
+        self.close()
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the present children."""
+        return sorted(child.process.pid for child in list(self._crew.children))
+
+    def decode(self, batch: Sequence[bytes]) -> list[Decoded]:
+        """Decode a batch; see `Pending.result`."""
+        return self.start(batch).result()
+
+    def start(self, batch: Sequence[bytes]) -> "Pending":
+        """Begin with a batch and return at once; how many are under way is up to the caller."""
+        return Pending(self, [self._threads.submit(self._crew.decode, data) for data in batch])
+
+    def close(self) -> None:
+        """End the processes at once; batches under way are lost."""
+        self._close()
+        self._threads.shutdown(wait=True)
+        self._crew.dismiss_all()  # not before: a thread may have been at one of their sockets
+
+
+class Pending:
+    """A batch that is being decoded."""
+
+    def __init__(self, pool: DecoderPool, futures: "list[Future[Decoded]]") -> None:
+        """Keep the pool alive until the batch is done."""
+        self._pool = pool
+        self._futures = futures
+
+    def result(self) -> list[Decoded]:
+        """Wait for the batch.
+
+        An image whose process dies is tried once more in a new process; one that takes too long is not. So a
+        batch replaces at most two processes per image, and only the images at work in them.
+
+        Returns:
+            per image, in order: the picture as from `images.read`, or the error that it met.
+
+        Raises:
+            JobError: no process can be started; no image is to blame.
+            CancelledError, RuntimeError: the pool was closed meanwhile.
+        """
+        try:
+            wait(self._futures, return_when=FIRST_EXCEPTION)  # wakes this thread once, not for each image
+            return [future.result() for future in self._futures]
+        except BaseException:
+            for future in self._futures:
+                future.cancel()
+            raise
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What a child is told."""
+
+    function: str
+    max_pixels: int
+    max_side: int
+    resolution: tuple[int, int] | None
+    missing_rows: float
+    memory_bytes: int | None
+
+
+class _Crew:
+    """The children of a pool, shared by its threads; knows nothing of the pool, which can thus be collected.
+
+    No lock: `closed` is set before the children are ended, and read after a new child is entered.
+    """
+
+    def __init__(self, processes: int, job: _Job, timeout_s: float) -> None:
+        self.job = job
+        self.timeout_s = timeout_s
+        self.closed = False
+        self.children: set[_Child] = set()
+        self._idle: SimpleQueue[_Child | None] = SimpleQueue()  # None: to be started by who takes it
+        for _ in range(processes):
+            self._idle.put(None)
+
+    def warm_up(self) -> None:
+        child = self._idle.get()
+        try:
+            child = child or self._start_once()
+        except (_LostError, OSError):
+            log.debug("a decoder process did not start ahead of the first batch", exc_info=True)
+        finally:
+            self._idle.put(child)
+
+    def decode(self, data: bytes) -> Decoded:
+        child = self._idle.get()
+        try:
+            for attempt in range(1, _ATTEMPTS + 1):
+                child = child or self._start()
+                try:
+                    return child.decode(data, self.timeout_s)
+                except _LostError as lost:
+                    self._dismiss(child)
+                    child = None
+                    log.warning("%s on an image of %d bytes, attempt %d", lost, len(data), attempt)
+                    error = DecoderError(lost.kind, lost.message)
+                    if lost.kind == TIMEOUT:
+                        break
+            return error
+        finally:
+            self._idle.put(child)
+
+    def end(self) -> None:
+        self.closed = True
+        for child in list(self.children):
+            child.kill()
+
+    def dismiss_all(self) -> None:
+        for child in list(self.children):
+            self._dismiss(child)
+
+    def _start(self) -> "_Child":
+        for attempt in range(_START_ATTEMPTS):
+            time.sleep(attempt * 0.5)
+            try:
+                return self._start_once()
+            except (_LostError, OSError) as error:
+                log.warning("a decoder process did not start: %s", error)
+                reason = str(error)
+        raise JobError(f"decoder processes do not start (their stderr may say more): {reason}")
+
+    def _start_once(self) -> "_Child":
+        if self.closed:
+            raise RuntimeError("the decoder pool is closed")
+        child = _Child(self.job)
+        self.children.add(child)
+        try:
+            if self.closed:
+                raise RuntimeError("the decoder pool is closed")
+            child.wait_until_ready()
+        except BaseException:
+            self._dismiss(child)
+            raise
+        return child
+
+    def _dismiss(self, child: "_Child") -> None:
+        child.kill()
+        child.socket.close()
+        self.children.discard(child)
+
+
+def _release(crew: _Crew, threads: ThreadPoolExecutor) -> None:
+    """End the children; does not wait for the threads, since the garbage collector may run in one of them."""
+    threads.shutdown(wait=False, cancel_futures=True)
+    crew.end()
+
+
+class _LostError(DecoderError):
+    """The child is of no more use."""
+
+
+class _Child:
+    """A decoding process, the socket to it and the memory where it leaves pixels."""
+
+    def __init__(self, job: _Job) -> None:
+        memory = _memory_file(3 * job.max_pixels)
+        self.socket, theirs = socket.socketpair()
+        try:
+            self.memory = mmap.mmap(memory, 3 * job.max_pixels)
+            about = asdict(job) | {"parent": os.getpid(), "socket": theirs.fileno(), "memory": memory}
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "glied.vision.decoder_pool", json.dumps(about)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env=_environment(job),
+                cwd="/",  # -m puts the working directory on the path, and no package is here
+                pass_fds=(theirs.fileno(), memory),
+            )
+        finally:
+            theirs.close()
+            os.close(memory)
+
+    def wait_until_ready(self) -> None:
+        if self._exchange(None, _START_S) != {"ready": True}:
+            raise _LostError(CRASHED, "the decoder's first answer makes no sense")
+
+    def decode(self, data: bytes, timeout_s: float) -> Decoded:
+        """The outcome of an image.
+
+        Raises:
+            _LostError: the child died or is late.
+        """
+        match self._exchange(data, timeout_s):
+            case {
+                "pixels": [int(h), int(w)],
+                "size": [int(width), int(height)],
+                "missing_rows": int(missing),
+            } if self._holds(h, w):
+                return Picture(self._pixels(h, w), width, height, missing)
+            case {"image_error": [str(kind), str(message)]}:
+                return ImageError(kind, message)
+            case {"decoder_error": [str(kind), str(message)]}:
+                return DecoderError(kind, message)
+        raise _LostError(CRASHED, "the decoder's answer makes no sense")
+
+    def kill(self) -> None:
+        """End the process; safe from any thread. A thread that waits for it sees the end of its socket."""
+        self.process.kill()
+        self._wait()
+
+    def _exchange(self, data: bytes | None, timeout_s: float) -> Any:
+        self.socket.settimeout(timeout_s)
+        try:
+            if data is not None:
+                _send(self.socket, data)
+            return json.loads(_receive(self.socket, longest=_LONGEST_REPLY))
+        except TimeoutError:
+            raise _LostError(TIMEOUT, f"no result within {timeout_s:g} s") from None
+        except (OSError, EOFError):
+            raise _LostError(CRASHED, f"the decoder process {self._wait()}") from None
+        except ValueError:
+            raise _LostError(CRASHED, "the decoder's answer makes no sense") from None
+
+    def _holds(self, height: int, width: int) -> bool:
+        return 0 < 3 * height * width <= len(self.memory)
+
+    def _pixels(self, height: int, width: int) -> NDArray[np.uint8]:
+        size = 3 * height * width
+        pixels = np.frombuffer(self.memory, np.uint8, size).reshape(height, width, 3).copy()
+        if size > _KEPT_PIXELS:
+            self.memory.madvise(mmap.MADV_REMOVE)
+        return pixels
+
+    def _wait(self) -> str:
+        """How the process ended."""
+        try:
+            status = self.process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            return "does not end"
+        if status >= 0:
+            return f"ended with exit status {status}"
+        names = {int(one): one.name for one in signal.Signals}
+        return f"was ended by {names.get(-status, f'signal {-status}')}"
+
+
+def _memory_file(size: int) -> int:
+    """Memory that takes up room as it is written to, of a fixed size: no child can cut it off under us."""
+    file = os.memfd_create("glied-decoder", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(file, size)
+    fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    return file
+
+
+def _environment(job: _Job) -> dict[str, str]:
+    """This process's, with its import path, one thread, and an allocator that keeps freed memory.
+
+    The page faults of memory that is given back and asked for again make decoding take half as long again.
+    32 MiB is the most that glibc takes for the first threshold.
+    """
+    kept = _KEPT_HEAP if job.memory_bytes is None else min(_KEPT_HEAP, job.memory_bytes // 4)
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(os.path.abspath(place) for place in sys.path),
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+        "MALLOC_TRIM_THRESHOLD_": str(kept),
+    }
+
+
+def _send(channel: socket.socket, payload: bytes) -> None:
+    """Length and payload in one piece: each piece wakes the other side, which costs more than a copy."""
+    channel.sendall(_LENGTH.pack(len(payload)) + payload)
+
+
+def _receive(channel: socket.socket, *, longest: int | None = None) -> bytes:
+    """One payload.
+
+    Raises:
+        EOFError: the other side is gone.
+        ValueError: the length cannot be right.
+    """
+    (length,) = _LENGTH.unpack(_receive_exactly(channel, _LENGTH.size))
+    if longest is not None and length > longest:
+        raise ValueError(f"a payload of {length} bytes")
+    return _receive_exactly(channel, length)
+
+
+def _receive_exactly(channel: socket.socket, size: int) -> bytes:
+    received = bytearray(size)
+    rest = memoryview(received)
+    while rest:
+        count = channel.recv_into(rest)
+        if count == 0:
+            raise EOFError("the other side is gone")
+        rest = rest[count:]
+    return bytes(received)
+
+
+def _serve() -> None:
+    """The life of a child: decode until the parent is gone."""
+    about = json.loads(sys.argv[1])
+    _end_with(about.pop("parent"))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    channel = socket.socket(fileno=about.pop("socket"))
+    memory = about.pop("memory")
+    job = _Job(**about)
+    pixels = np.frombuffer(mmap.mmap(memory, 3 * job.max_pixels), np.uint8)
+    module, name = job.function.split(":")
+    function = getattr(importlib.import_module(module), name)
+    _limit(job.memory_bytes)
+    _send(channel, json.dumps({"ready": True}).encode())
+    while True:
+        try:
+            data = _receive(channel)
+            _send(channel, json.dumps(_answer(function, data, job, pixels)).encode())
+        except (EOFError, ConnectionError):
+            return
+
+
+def _end_with(parent: int) -> None:
+    """Have the kernel end this process with its parent: a hang in native code sees no end of file."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit()
+
+
+def _limit(memory_bytes: int | None) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump per broken image would fill the disk
+    if memory_bytes is not None:
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        bound = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
+
+
+def _answer(
+    function: Callable[..., Picture], data: bytes, job: _Job, memory: NDArray[np.uint8]
+) -> dict[str, Any]:
+    """Decode into the shared memory and say what is there, or what went wrong."""
+    limits = {name: getattr(job, name) for name in ("max_pixels", "max_side", "resolution", "missing_rows")}
+    try:
+        picture = function(data, **limits)
+        memory[: picture.pixels.size] = picture.pixels.ravel()
+        return {
+            "pixels": list(picture.pixels.shape[:2]),
+            "size": [picture.width, picture.height],
+            "missing_rows": picture.missing_rows,
+        }
+    except ImageError as error:
+        return {"image_error": [error.kind, error.message]}
+    except MemoryError:
+        return {"decoder_error": [MEMORY, "decoding needs more memory than a decoder process may have"]}
+    except Exception as error:
+        return {"decoder_error": [FAILED, f"{type(error).__name__}: {error}"[:2000]]}
+
+
+if __name__ == "__main__":
+    _serve()

@@ -1,0 +1,1 @@
+"""Region extractors: images in, regions out."""

@@ -1,0 +1,52 @@
+"""CLIP's vector of the whole image as its only region: how image vectors get into a feature store."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glied.clip.model import weights_digest
+from glied.clip.scorer import ClipScorer
+from glied.regions import Regions
+from glied.vision.images import MAX_SIDE
+
+
+class ClipImages:
+    """One region per image: the image, whose feature is its unit vector under a CLIP."""
+
+    def __init__(self, scorer: ClipScorer) -> None:
+        """Take over `scorer`, on the device that it was loaded to."""
+        self.scorer = scorer
+        self.feature_size = scorer.size
+        self.resolution = (scorer.resolution, MAX_SIDE)  # the short side is cropped or squashed to it
+        self.fingerprint: Mapping[str, Any] = image_fingerprint(scorer)
+
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Regions]:
+        """Upright RGB images [H, W, 3] -> a region each, in the same order."""
+        vectors = self.scorer.encode_images(images).cpu().numpy()
+        return [_whole(image, vector) for image, vector in zip(images, vectors, strict=True)]
+
+
+def image_fingerprint(scorer: ClipScorer) -> dict[str, Any]:
+    """What decides the vectors of images; a CLIP whose text encoder alone was finetuned has the same."""
+    fingerprint = scorer.fingerprint
+    vision = {"vision_cfg": fingerprint["model_config"]["vision_cfg"], "size": scorer.size}
+    return vision | {
+        "kind": "clip",
+        "preprocess": fingerprint["preprocess"],
+        "weights": weights_digest(scorer.model.visual),
+    }
+
+
+def _whole(image: NDArray[np.uint8], vector: NDArray[np.float32]) -> Regions:
+    height, width = image.shape[:2]
+    return Regions(
+        boxes=np.array([[0, 0, width, height]], np.float32),
+        features=vector[None],
+        scores=np.ones(1, np.float32),
+        labels=["image"],
+        attributes=[[]],
+        width=width,
+        height=height,
+    )

@@ -1,0 +1,330 @@
+"""The cells of a timm backbone's feature maps as regions, and the whole image: what captions photographs.
+
+Grid features do as well as detected regions (Jiang et al. 2020, In Defense of Grid Features), and attributes
+were learned on cells from the beginning (Fang et al. 2015).
+
+Shapes: ``B`` images of one size, ``n`` x ``m`` cells, ``F`` feature size.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from glied import checkpoint
+from glied.errors import StorageError, UsageError
+from glied.regions import Regions
+from glied.vision.extractors.config import Level, RegionsConfig
+from glied.vision.extractors.half_precision import Cast
+from glied.vision.images import MAX_SIDE
+
+FORMAT = "glied-backbone-1"
+LARGEST_BATCH = 16
+_LONGEST = 4  # times as many cells as the square has, on the long side of a very thin image
+SETTINGS = ("mean", "std", "interpolation", "input_size")
+LOAD_ERRORS = (RuntimeError, ValueError, KeyError, EOFError, TypeError, SafetensorError, UnpicklingError)
+
+
+class TimmCells:
+    """A region for the whole image, then one per cell, row by row; the image's is the mean of its cells'.
+
+    An image is resized to a size that follows from its own shape alone, of whole cells and without padding,
+    so that neither padding nor the other images of a batch touch its features.
+    """
+
+    def __init__(
+        self, model: nn.Module, config: RegionsConfig, *, name: str, settings: Mapping[str, Any], digest: str
+    ) -> None:
+        """Take over a timm model without classifier.
+
+        Args:
+            model: as `create` makes it.
+            config: size, levels and precision.
+            name: of the model, in timm.
+            settings: what timm's pretrained config says of pixels: `mean`, `std`, `interpolation`.
+            digest: identifies the weights.
+
+        Raises:
+            UsageError: the model has no such levels, or takes no images of this size.
+        """
+        self.device = torch.device(config.device)
+        self.side = config.short_side or int(settings["input_size"][-1])
+        self.resize_mode, self.cells = config.resize, config.cells
+        self._mean, self._std = (
+            torch.tensor(settings[key]).view(1, 3, 1, 1).to(self.device) for key in ("mean", "std")
+        )
+        self._interpolation = Image.Resampling[str(settings["interpolation"]).upper()]
+        trunk = _Trunk(model.eval(), config.levels)
+        self._stride = trunk.stride
+        self.fingerprint: Mapping[str, Any] = {
+            "kind": "timm",
+            "model": name,
+            "weights": digest,
+            "size": self.side,
+            "resize": config.resize,
+            "levels": list(config.levels),
+            "cells": config.cells,
+            "dtype": config.dtype,
+            **{key: settings[key] for key in ("mean", "std", "interpolation")},
+        }
+        self.trunk = Cast(trunk.to(self.device), getattr(torch, config.dtype), compiled=config.compile)
+        self.resolution = (self.side, MAX_SIDE)
+        self.feature_size = sum(one.shape[1] for one in self._try())
+
+    def _try(self) -> list[Tensor]:
+        """Maps of an empty image, so that what does not fit fails at the start."""
+        try:
+            with torch.inference_mode():
+                return self.trunk(torch.zeros(1, 3, self.side, self.side, device=self.device))
+        except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UsageError(
+                f"regions: {self.fingerprint['model']} takes no images of {self.side} x {self.side} pixels "
+                f"or has no levels {self.fingerprint['levels']}: {reason}"
+            ) from error
+
+    @torch.inference_mode()
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Regions]:
+        """Upright RGB images [H, W, 3] -> their regions, in the same order."""
+        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for index, image in enumerate(images):
+            groups[self._size(image)].append(index)
+        found: dict[int, Regions] = {}
+        for size, group in groups.items():
+            for start in range(0, len(group), LARGEST_BATCH):
+                part = group[start : start + LARGEST_BATCH]
+                maps = self._maps([images[index] for index in part], size).cpu().numpy()
+                found.update(
+                    (index, _regions(images[index], own)) for index, own in zip(part, maps, strict=True)
+                )
+        return [found[index] for index in range(len(images))]
+
+    def _size(self, image: NDArray[np.uint8]) -> tuple[int, int]:
+        """Height and width in pixels that an image is resized to."""
+        if self.resize_mode == "squash":
+            return self.side, self.side
+        rows, columns = _proportional(image, self.side / self._stride)
+        return rows * self._stride, columns * self._stride
+
+    def _maps(self, images: Sequence[NDArray[np.uint8]], size: tuple[int, int]) -> Tensor:
+        """Images that are resized to one size -> [B, F, n, m] float32."""
+        resized = np.stack([self._resize(image, size) for image in images])
+        pixels = torch.from_numpy(resized).to(self.device).permute(0, 3, 1, 2).float() / 255
+        levels = self.trunk((pixels - self._mean) / self._std)
+        shape = (levels[0].shape[2], levels[0].shape[3])
+        if self.cells:
+            square = self.resize_mode == "squash"
+            shape = (self.cells, self.cells) if square else _proportional(np.empty(size), self.cells)
+        pooled = [_pooled(level, shape) for level in levels]
+        return pooled[0] if len(pooled) == 1 else torch.cat([_leveled(one) for one in pooled], dim=1)
+
+    def _resize(self, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+        if image.shape[:2] == size:
+            return image
+        return np.asarray(Image.fromarray(image).resize(size[::-1], self._interpolation))
+
+
+def _proportional(image: NDArray, side: float) -> tuple[int, int]:
+    """Rows and columns in the proportions of an image, whose product is about `side` squared."""
+    height, width = image.shape[:2]
+    ratio = (height / width) ** 0.5
+    most = max(1, round(_LONGEST * side))
+    return min(most, max(1, round(side * ratio))), min(most, max(1, round(side / ratio)))
+
+
+def _pooled(level: Tensor, shape: tuple[int, int]) -> Tensor:
+    """[B, C, h, w] -> [B, C, n, m]: averages over the pixels of each cell."""
+    return level if tuple(level.shape[2:]) == shape else F.adaptive_avg_pool2d(level, shape)
+
+
+def _leveled(level: Tensor) -> Tensor:
+    """[B, C, n, m], each cell divided by its root mean square.
+
+    A level before its activation has several times the scale of the final one, and would drown it.
+    """
+    return level / level.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-6)
+
+
+def _regions(image: NDArray[np.uint8], features: NDArray[np.float32]) -> Regions:
+    """Of an upright image and its map [F, n, m]."""
+    height, width = image.shape[:2]
+    size, rows, columns = features.shape
+    cells = features.reshape(size, -1).T
+    whole = np.array([[0, 0, width, height]], np.float32)
+    count = 1 + len(cells)
+    return Regions(
+        boxes=np.concatenate([whole, cell_boxes(rows, columns, width, height)]),
+        features=np.concatenate([cells.mean(axis=0, keepdims=True), cells]),
+        scores=np.ones(count, np.float32),
+        labels=["image"] + ["cell"] * len(cells),
+        attributes=[[] for _ in range(count)],
+        width=width,
+        height=height,
+    )
+
+
+def cell_boxes(rows: int, columns: int, width: int, height: int) -> NDArray[np.float32]:
+    """Boxes [rows * columns, 4] that divide an image evenly, row by row."""
+    row, column = np.divmod(np.arange(rows * columns), columns)
+    corners = np.stack([column, row, column + 1, row + 1], axis=1)
+    return (corners * [width, height, width, height] / [columns, rows, columns, rows]).astype(np.float32)
+
+
+class _Trunk(nn.Module):
+    """The levels of a backbone, each as [B, C, h, w]."""
+
+    def __init__(self, model: Any, levels: Sequence[Level]) -> None:
+        super().__init__()
+        self.model, self.levels = model, list(levels)
+        self.indices = [level for level in levels if level != "final"]
+        known = getattr(model, "feature_info", None)
+        if not known or (self.indices and not hasattr(model, "forward_intermediates")):
+            raise UsageError(f"regions: {type(model).__name__} gives no intermediate levels")
+        reductions = [one["reduction"] for one in (known if isinstance(known, list) else known.get_dicts())]
+        for index in self.indices:
+            if not -len(reductions) <= index < len(reductions):
+                raise UsageError(f"regions.levels {index}: the model has levels 0 to {len(reductions) - 1}")
+        self.stride = int(reductions[-1])
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """[B, 3, H, W] -> the maps in the order of `levels`."""
+        found: dict[Level, Tensor] = {}
+        if self.indices:
+            last, maps = self.model.forward_intermediates(images, indices=sorted(self.indices))
+            found.update(zip(sorted(self.indices), maps, strict=True))
+        else:
+            last = self.model.forward_features(images)
+        if "final" in self.levels:
+            found["final"] = self._as_map(last, images.shape[2:])
+        return [found[level] for level in self.levels]
+
+    def _as_map(self, features: Tensor, size: Sequence[int]) -> Tensor:
+        """Tokens [B, p + n m, C] or a map with the channels last -> [B, C, n, m]."""
+        if features.dim() == 3:
+            if any(side % self.stride for side in size):
+                raise ValueError(f"sides must be multiples of {self.stride}")
+            cells = features[:, getattr(self.model, "num_prefix_tokens", 0) :]
+            return cells.transpose(1, 2).unflatten(2, (size[0] // self.stride, -1))
+        last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
+        return features.permute(0, 3, 1, 2) if last else features
+
+
+def load_timm(config: RegionsConfig) -> TimmCells:
+    """The extractor of a checkpoint of `save_backbone`, or of a timm model by name.
+
+    Raises:
+        UsageError: no such checkpoint, model or weights, or they do not fit.
+        StorageError: published weights cannot be fetched.
+    """
+    if config.checkpoint:
+        return _load_checkpoint(config)
+    if not timm.is_model(config.model):
+        raise UsageError(f"model {config.model!r}: timm has no such model; timm.list_models() names them")
+    model, settings = _named(config)
+    digest = checkpoint.weights_digest(model)
+    return TimmCells(model, config, name=config.model, settings=settings, digest=digest)
+
+
+def save_backbone(
+    model: nn.Module, folder_uri: str, *, name: str, settings: Mapping[str, Any], source: Mapping[str, Any]
+) -> None:
+    """Write a backbone in half precision, without its classifier.
+
+    Args:
+        model: a timm model.
+        folder_uri: where to.
+        name: of the model, in timm.
+        settings: `mean`, `std`, `interpolation` and `input_size`, as in timm's pretrained configs.
+        source: where the weights come from.
+    """
+    tensors = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
+    classifier = str(getattr(model, "default_cfg", {}).get("classifier", "")) + "."
+    tensors = {k: v for k, v in tensors.items() if not k.startswith(classifier)}
+    about = {"format": FORMAT, "model": name, **{key: settings[key] for key in SETTINGS}}
+    checkpoint.save(folder_uri, tensors, {**about, "source": dict(source)}, half=True)
+
+
+def load_backbone(folder_uri: str, **options: Any) -> tuple[nn.Module, checkpoint.Checkpoint]:
+    """The model of a folder that `save_backbone` wrote, and the checkpoint; `options` are timm's.
+
+    Raises:
+        UsageError: there is no checkpoint, or it is not a backbone's.
+    """
+    stored = checkpoint.load(folder_uri)
+    if stored.metadata.get("format") != FORMAT:
+        raise UsageError(
+            f"{folder_uri} holds no timm backbone: its format is {stored.metadata.get('format')!r}"
+        )
+    model = timm.create_model(stored.metadata["model"], num_classes=0, **options)
+    found = model.load_state_dict(stored.tensors, strict=False)
+    lacking = [key for key in found.missing_keys if not key.endswith("num_batches_tracked")]
+    if lacking or found.unexpected_keys:
+        raise UsageError(
+            f"{folder_uri} does not fit {stored.metadata['model']}: {[*lacking, *found.unexpected_keys][0]}"
+        )
+    return model, stored
+
+
+def _load_checkpoint(config: RegionsConfig) -> TimmCells:
+    model, stored = load_backbone(config.checkpoint)
+    about = stored.metadata
+    return TimmCells(model, config, name=about["model"], settings=about, digest=stored.digest)
+
+
+def _named(config: RegionsConfig) -> tuple[nn.Module, dict[str, Any]]:
+    """A model of timm without classifier, and its settings."""
+    options = _size_options(config)
+    if not config.weights:
+        model = timm.create_model(config.model, num_classes=0, **options)
+        return model, settings_of(model)
+    if os.path.isfile(config.weights):
+        overlay = {"file": config.weights, "custom_load": False, "url": "", "hf_hub_id": None}
+        return _with_weights(config, options | {"pretrained_cfg_overlay": overlay}, config.model)
+    tags = [name.partition(".")[2] for name in timm.list_models(f"{config.model}.*", pretrained=True)]
+    if config.weights not in tags:
+        raise UsageError(f"weights {config.weights!r}: neither a file nor one of {', '.join(tags) or 'none'}")
+    try:
+        return _with_weights(config, options, f"{config.model}.{config.weights}")
+    except UsageError as error:
+        raise StorageError(
+            f"cannot fetch weights {config.weights} of {config.model}: {error}; without internet, name "
+            "a local file in weights"
+        ) from error
+
+
+def _with_weights(
+    config: RegionsConfig, options: dict[str, Any], name: str
+) -> tuple[nn.Module, dict[str, Any]]:
+    try:
+        model = timm.create_model(name, pretrained=True, num_classes=0, **options)
+    except (*LOAD_ERRORS, OSError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UsageError(f"weights {config.weights!r} do not fit {config.model}: {reason}") from error
+    return model, settings_of(model)
+
+
+def _size_options(config: RegionsConfig) -> dict[str, Any]:
+    """What a model must be told whose weights depend on the image's size."""
+    cfg = timm.get_pretrained_cfg(config.model)
+    if cfg is None or not cfg.fixed_input_size:
+        return {}
+    options: dict[str, Any] = {"img_size": config.short_side} if config.short_side else {}
+    return options | ({"dynamic_img_size": True} if config.resize == "fit" else {})
+
+
+def settings_of(model: Any) -> dict[str, Any]:
+    """JSON values of what timm's config says of pixels."""
+    return json.loads(json.dumps({key: model.pretrained_cfg[key] for key in SETTINGS}))

@@ -1,0 +1,1 @@
+"""The structure of image files, by format: what decides their pixels."""

@@ -1,0 +1,93 @@
+"""A small captioned run with real images and tiny models, and what a page says of it."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job
+from glied.bulk.chunks import run_here
+from glied.bulk.plan.sources.fetch import Fetch
+from glied.bulk.run import bulk_run
+from glied.bulk.run.committed_rows import read_rows
+from glied.config import lists_as_json, parse
+from jobs import gallery
+from tests.bulk.models import model_options
+
+NAMES = [f"{number}.png" for number in range(5)] + ['it\'s a "quote" & <b>.png']
+BROKEN = ["empty.png", "text.png"]
+
+
+def make_run(folder: Path, models: Path) -> Path:
+    """Caption six images and two broken files; in captions.json later images have better references."""
+    source = folder / "in"
+    source.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for name in NAMES:
+        pixels = generator.integers(0, 255, (6, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((160, 120)).save(source / name)
+    (source / "empty.png").write_bytes(b"")
+    (source / "text.png").write_text("no image")
+    options = ["--config=configs/caption/demo.yaml", *model_options(models), "--output.unit_size=3"]
+    options += [f"--input.uri={source}", f"--output.uri={folder / 'run'}"]
+    options += ["--regions.min_regions=16", "--regions.max_regions=16"]  # more than a word lights
+    config = parse(CaptionDatasetConfig, options)
+    bulk_run.execute(caption_job(config), run_here(Fetch(pause=0.0), caption_factory(config).build()))
+    captions = {row["id"]: row["caption"] for row in read_rows(str(folder / "run"))}
+    images = [{"id": number, "file_name": name} for number, name in enumerate(NAMES)]
+    annotations = [
+        {"id": 0, "image_id": number, "caption": text}
+        for number, name in enumerate(NAMES)
+        for text in (" ".join([*captions[name].split()[: number + 1], "zebra"]), f"the cat number {number}")
+    ]
+    content = {"images": images, "annotations": annotations}
+    (folder / "captions.json").write_text(json.dumps(content))
+    return folder
+
+
+def caption_photographs(folder: Path) -> Path:
+    """Caption the photographs of the demo with the weights that ship; the run folder."""
+    out = folder / "photographs"
+    options = ["--config=configs/caption/photographs.yaml", "--input.uri=docs/images/photographs"]
+    config = parse(CaptionDatasetConfig, [*options, f"--output.uri={out}"])
+    bulk_run.execute(caption_job(config), run_here(Fetch(pause=0.0), caption_factory(config).build()))
+    return out
+
+
+def demo_options(places: dict[str, Path]) -> list[str]:
+    """The options that `make demo` gives to jobs/gallery.py, with other places for those below demo/."""
+    (line,) = re.findall(r"^\t.*jobs/gallery\.py (.*)", Path("Makefile").read_text(), re.MULTILINE)
+    return lists_as_json([str(places.get(option, option)) for option in line.split()], gallery.LISTS)
+
+
+class Page(HTMLParser):
+    """The tags of a page, and the data that its script reads."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.policy = ""
+        self._in_data = False
+        self._data = ""
+        self.feed(text)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        return json.loads(self._data)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self._in_data = ("id", "data") in attrs
+        if ("http-equiv", "Content-Security-Policy") in attrs:
+            self.policy = dict(attrs)["content"] or ""
+
+    def handle_data(self, data: str) -> None:
+        if self._in_data:
+            self._data += data
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_data = False

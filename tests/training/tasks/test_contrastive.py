@@ -1,0 +1,78 @@
+import sys
+
+import pytest
+import torch
+import torch.multiprocessing
+from torch.nn import functional as F
+
+from glied.errors import UsageError
+from glied.training.config import TrainerConfig
+from glied.training.tasks.contrastive import contrastive_loss, refuse_micro_batches
+
+SCALE = torch.tensor(14.3)
+
+
+def vectors(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Inputs, and two weight matrices that make images and texts of them."""
+    torch.manual_seed(seed)
+    return torch.randn(6, 4), torch.randn(4, 5, requires_grad=True), torch.randn(4, 5, requires_grad=True)
+
+
+def loss_and_gradients(inputs, a, b) -> list[torch.Tensor]:
+    loss = contrastive_loss(F.normalize(inputs @ a, dim=1), F.normalize(inputs.flip(1) @ b, dim=1), SCALE)
+    return [loss.detach(), *torch.autograd.grad(loss, [a, b])]
+
+
+def test_equals_open_clips_own_with_its_gradients():
+    import open_clip  # not above, since the workers below would wait for it
+
+    inputs, a, b = vectors(0)
+    image, text = F.normalize(inputs @ a, dim=1), F.normalize(inputs.flip(1) @ b, dim=1)
+    expected = open_clip.ClipLoss()(image, text, SCALE)
+    found = contrastive_loss(image, text, SCALE)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, [a, b], retain_graph=True), torch.autograd.grad(expected, [a, b])
+    )
+
+
+def worker(rank: int, folder: str) -> None:
+    """One of two workers, with its half of the pairs; writes what data-parallel training would average."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
+    )
+    inputs, a, b = vectors(0)
+    torch.save(loss_and_gradients(inputs[3 * rank : 3 * rank + 3], a, b), f"{folder}/{rank}.pt")
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def test_two_workers_with_half_the_pairs_train_as_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+    torch.multiprocessing.spawn(worker, (str(tmp_path),), nprocs=2)
+    halves = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    alone = loss_and_gradients(*vectors(0))
+    for first, second, whole in zip(*halves, alone, strict=True):
+        torch.testing.assert_close((first + second) / 2, whole)
+
+
+def test_micro_batches_are_refused(tmp_path):
+    refuse_micro_batches(TrainerConfig(output=str(tmp_path)))
+    with pytest.raises(UsageError, match="accumulate: 2, but a contrastive loss compares"):
+        refuse_micro_batches(TrainerConfig(output=str(tmp_path), accumulate=2))
+
+
+def test_autocast_does_not_round_it():
+    image, text = (F.normalize(values, dim=1) for values in (torch.randn(6, 5), torch.randn(6, 5)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = contrastive_loss(image, text, SCALE)
+    assert torch.equal(found, contrastive_loss(image, text, SCALE))
+
+
+def test_pairs_that_belong_together_lower_it():
+    image = torch.eye(3)
+    together = contrastive_loss(image, image, SCALE)
+    assert together < contrastive_loss(image, image.roll(1, 0), SCALE)
+    assert contrastive_loss(image, image, torch.tensor(0.0)).item() == pytest.approx(
+        torch.log(torch.tensor(3.0))
+    )
