@@ -16,6 +16,7 @@ from glied.captioner.architectures import build_model
 from glied.captioner.captioner import Captioner
 from glied.captioner.config import DecodingConfig
 from glied.captioner.model import CaptionerConfig
+from glied.commands import train_captioner, train_scst
 from glied.data import features
 from glied.data.captioned import CaptionedRegions
 from glied.data.extractor_fingerprint import check_trained_on
@@ -26,7 +27,6 @@ from glied.training.history import VALIDATION
 from glied.training.local_trainer import train_here
 from glied.training.tasks.captioner import CaptionerTask
 from glied.training.tasks.scst import ScstTask
-from jobs import train_captioner, train_scst
 
 if TYPE_CHECKING:
     from benchmarks.claims_config import Config

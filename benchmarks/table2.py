@@ -50,6 +50,7 @@ from glied.captioner.architectures import PAPER_SIZES, build_model  # noqa: E402
 from glied.captioner.captioner import Captioner, attribute_ids  # noqa: E402
 from glied.captioner.config import DecodingConfig  # noqa: E402
 from glied.captioner.decode import decode  # noqa: E402
+from glied.commands import train_captioner  # noqa: E402
 from glied.config import parse, run  # noqa: E402
 from glied.data import features  # noqa: E402
 from glied.data.captioned import CaptionedRegions  # noqa: E402
@@ -61,7 +62,6 @@ from glied.training.history import VALIDATION, read_history  # noqa: E402
 from glied.training.local_trainer import train_here  # noqa: E402
 from glied.training.task import Row  # noqa: E402
 from glied.vision.attributes import AttributePredictor  # noqa: E402
-from jobs import train_captioner  # noqa: E402
 
 PAPER = {
     "lstm": ("LSTM", 11.5, 16.8, 28.6, 105.7),

@@ -1,39 +1,7 @@
-"""Count the document frequencies of training references, which CIDEr rewards need; seconds, once.
+"""The command of glied.commands.prepare_cider; --help explains it."""
 
-    .venv/bin/python jobs/prepare_cider.py --captions data/scenes/train/captions.json \\
-        --captioner runs/glied/best --out runs/cider
-
-The table belongs to these captions and to the captioner's vocabulary: jobs/train_scst.py refuses any other.
-"""
-
-from dataclasses import dataclass
-
-from glied.captioner.captioner import Captioner
-from glied.config import parse, run
-from glied.data import coco
-from glied.text.references import save_frequencies
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """What to count, and in whose words."""
-
-    captions: str
-    """captions.json of the training images."""
-    captioner: str
-    """Checkpoint (folder or URI) of the captioner that training with a reward starts from."""
-    out: str
-    """Folder (path or URI) of the table: reward.frequencies of jobs/train_scst.py."""
-
-
-def main() -> int:
-    """Count, write, report."""
-    config = parse(Config, description=__doc__)
-    vocabulary = Captioner.load(config.captioner).vocabulary
-    table = save_frequencies(config.out, coco.load_captions(config.captions), vocabulary)
-    print(f"{config.out}: {len(table)} n-grams of {table.documents} images")
-    return 0
-
+from glied.commands.prepare_cider import main
+from glied.config import run
 
 if __name__ == "__main__":
     run(main)

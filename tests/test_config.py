@@ -137,7 +137,7 @@ def test_help_says_what_to_type_and_keeps_lines(job: str, usage: str) -> None:
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     lines = result.stdout.splitlines()
     assert lines[0] == f"usage: {job}.py {usage}"
-    source = ast.get_docstring(ast.parse((folder / "jobs" / f"{job}.py").read_text()))
+    source = ast.get_docstring(ast.parse((folder / "glied" / "commands" / f"{job}.py").read_text()))
     assert source is not None
     first = lines.index(source.splitlines()[0])
     assert lines[first : first + len(source.splitlines())] == source.splitlines()

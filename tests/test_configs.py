@@ -12,13 +12,13 @@ from glied.config import parse
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "configs").rglob("*.yaml"))
 CONFIGS = {
-    "regions": ("jobs.train_regions", "Config"),
-    "backbone": ("jobs.train_backbone", "Config"),
-    "attributes": ("jobs.train_attributes", "Config"),
-    "captioner": ("jobs.train_captioner", "Config"),
-    "scst": ("jobs.train_scst", "Config"),
-    "clip": ("jobs.train_clip", "Config"),
-    "grammar": ("jobs.finetune_grammar", "Config"),
+    "regions": ("glied.commands.train_regions", "Config"),
+    "backbone": ("glied.commands.train_backbone", "Config"),
+    "attributes": ("glied.commands.train_attributes", "Config"),
+    "captioner": ("glied.commands.train_captioner", "Config"),
+    "scst": ("glied.commands.train_scst", "Config"),
+    "clip": ("glied.commands.train_clip", "Config"),
+    "grammar": ("glied.commands.finetune_grammar", "Config"),
     "extract": ("glied.bulk.extraction", "ExtractRegionsConfig"),
     "prepare": ("glied.data.prepare", "PrepareConfig"),
     "import": ("glied.bulk.importing", "ImportFeaturesConfig"),

@@ -53,7 +53,11 @@ def test_pages_named_in_sources_exist(folder: str) -> None:
     assert sorted(name for name in named if not (ROOT / name).exists()) == []
 
 
-COMMANDED = [*DOCS, *sorted((ROOT / "jobs").glob("*.py")), *sorted((ROOT / "configs").rglob("*.yaml"))]
+COMMANDED = [
+    *DOCS,
+    *sorted((ROOT / "glied" / "commands").glob("*.py")),
+    *sorted((ROOT / "configs").rglob("*.yaml")),
+]
 
 
 @pytest.mark.parametrize("file", COMMANDED, ids=lambda file: file.name)
@@ -69,7 +73,7 @@ def test_messages_of_the_troubleshooting_page_are_ours() -> None:
     """Each stands in a source, but for what is filled in (`...`, N and M)."""
     page = (ROOT / "docs" / "troubleshoot.md").read_text().partition("## Ray's")[0]
     messages = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
-    files = [*(ROOT / "glied").rglob("*.py"), *(ROOT / "jobs").glob("*.py")]
+    files = [*(ROOT / "glied").rglob("*.py")]
     sources = "\n".join(re.sub(r'"\s*\n\s*[rf]*"', "", file.read_text()) for file in files)
     sources = re.sub(r"\{[^{}]*\}|%\w", "...", sources)
     assert len(messages) > 20

@@ -14,6 +14,15 @@ WITH_RAY = {
     "glied.bulk.ray.stream",
     "glied.training.ray_trainer",
 }
+TRAINING = (
+    "train_regions",
+    "train_attributes",
+    "train_backbone",
+    "train_captioner",
+    "train_scst",
+    "train_clip",
+)
+WITH_RAY |= {f"glied.commands.{name}" for name in (*TRAINING, "finetune_grammar")}
 
 
 def modules() -> list[str]:

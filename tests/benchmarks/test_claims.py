@@ -15,6 +15,7 @@ from benchmarks.claims_table import markdown, missing, report, table, verdict
 from benchmarks.claims_worlds import DEMO, PHOTOGRAPHS, WORLDS
 from glied.clip.grammar_head import CORRUPTIONS, GrammarHead, save_grammar
 from glied.clip.model import build_clip, save_clip
+from glied.commands import train_captioner
 from glied.data import features
 from glied.data.coco import load_captions
 from glied.demo_world.dataset import write_split
@@ -22,7 +23,6 @@ from glied.errors import UsageError
 from glied.reports.benchmark_tables import read_table
 from glied.text.references import save_frequencies
 from glied.vision.attributes import AttributePredictor, save_attributes
-from jobs import train_captioner
 from tests.clip.test_clip import TINY
 from tests.jobs.local_training import load_config
 from tests.training.tasks.rewarded import one_region

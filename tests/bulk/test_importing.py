@@ -12,11 +12,11 @@ import pytest
 from glied.bulk.chunks import Chunk, Result, run_here
 from glied.bulk.importing import ImportFeaturesConfig, import_job
 from glied.bulk.run import bulk_run
+from glied.commands import export_features, import_features
 from glied.config import parse
 from glied.data import features
 from glied.data.published import import_h5py
 from glied.errors import UsageError
-from jobs import export_features, import_features
 from tests.data.published_files import Image, images, npz_bytes, tsv_bytes
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -150,7 +150,7 @@ def entrypoint(name: str) -> tuple[str, Any]:
     config = Path(options[options.index("--config") + 1].removeprefix("/app/"))
     module, class_name = CONFIGS[config.parent.name]
     config_class = getattr(importlib.import_module(module), class_name)
-    source = inspect.getsource(importlib.import_module(f"jobs.{Path(script).stem}"))
+    source = inspect.getsource(importlib.import_module(f"glied.commands.{Path(script).stem}"))
     assert f"parse({class_name}" in source, "the config is of another job"
     return Path(script).stem, parse(config_class, [one.replace("/app/", f"{ROOT}/") for one in options])
 

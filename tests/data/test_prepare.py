@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from glied.commands import prepare_coco
 from glied.config import parse
 from glied.data import coco, prepare
 from glied.data.prepare import PrepareConfig
 from glied.errors import JobError, UsageError
 from glied.text.references import load_frequencies
 from glied.text.vocabulary import SPECIAL, Vocabulary, load_words
-from jobs import prepare_coco
 from tests.data import photographs
 from tests.file_server import FileServer, serve
 

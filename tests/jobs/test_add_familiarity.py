@@ -9,10 +9,10 @@ from PIL import Image
 
 from glied.captioner.captioner import Captioner
 from glied.captioner.familiarity import FILE, UNFAMILIAR
+from glied.commands.add_familiarity import Config, add
 from glied.errors import UsageError
 from glied.vision.extractors.config import RegionsConfig
 from glied.vision.extractors.region_extractor import load_extractor
-from jobs.add_familiarity import Config, add
 from tests.jobs.conftest import ROOT
 from tests.training.tasks import rewarded
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from glied.clip.config import ClipConfig
 from glied.clip.grammar_head import CORRUPTIONS, load_grammar, unfit
+from glied.commands import finetune_grammar, train_clip
 from glied.demo_world.dataset import write_split
-from jobs import finetune_grammar, train_clip
 from tests.jobs.local_training import train_here
 
 

@@ -13,13 +13,13 @@ from glied.bulk.chunks import run_here
 from glied.bulk.extraction import ExtractRegionsConfig, extract_factory, extract_job
 from glied.bulk.run import bulk_run
 from glied.captioner.captioner import Captioner
+from glied.commands import evaluate, prepare_coco, train_attributes, train_captioner, train_scst
 from glied.config import parse
 from glied.data import coco, features
 from glied.demo_world.dataset import write_split
 from glied.errors import UsageError
 from glied.text.vocabulary import Vocabulary, load_words
 from glied.vision.attributes import load_attributes
-from jobs import evaluate, prepare_coco, train_attributes, train_captioner, train_scst
 from tests.jobs.conftest import ROOT
 from tests.jobs.local_training import load_config, train_here
 

@@ -14,13 +14,13 @@ from glied.bulk.run import bulk_run
 from glied.captioner.captioner import Captioner
 from glied.clip.grammar_head import CORRUPTIONS, GrammarHead, save_grammar
 from glied.clip.model import build_clip, save_clip
+from glied.commands import prepare_cider, train_attributes, train_captioner, train_regions, train_scst
 from glied.config import parse
 from glied.data import features
 from glied.demo_world.dataset import write_split
 from glied.errors import UsageError
 from glied.regions import RegionBatch
 from glied.vision.attributes import load_attributes
-from jobs import prepare_cider, train_attributes, train_captioner, train_regions, train_scst
 from tests.clip.test_clip import TINY
 from tests.jobs.conftest import ROOT
 from tests.jobs.local_training import load_config, train_here

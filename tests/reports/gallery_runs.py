@@ -14,8 +14,8 @@ from glied.bulk.chunks import run_here
 from glied.bulk.plan.sources.fetch import Fetch
 from glied.bulk.run import bulk_run
 from glied.bulk.run.committed_rows import read_rows
+from glied.commands import gallery
 from glied.config import lists_as_json, parse
-from jobs import gallery
 from tests.bulk.models import model_options
 
 NAMES = [f"{number}.png" for number in range(5)] + ['it\'s a "quote" & <b>.png']

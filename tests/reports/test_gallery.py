@@ -21,6 +21,7 @@ from glied.bulk.plan.sources.fetch import Fetch
 from glied.bulk.run.bulk_run import execute
 from glied.bulk.run.committed_rows import read_rows
 from glied.captioner.explain import Explanation, Weights
+from glied.commands import gallery
 from glied.config import parse, run
 from glied.errors import UsageError
 from glied.metrics.text_metrics import cider_by_image
@@ -29,7 +30,6 @@ from glied.reports import gallery_page
 from glied.reports.gallery import GalleryConfig, Report, make_gallery
 from glied.reports.gallery_images import THUMBNAIL_SIDE, Explainer, read_pictures, thumbnail
 from glied.vision.images import Picture
-from jobs import gallery
 from tests.bulk import runs
 from tests.reports.gallery_runs import BROKEN, NAMES, Page
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from glied.commands import report
 from glied.config import run
 from glied.errors import UsageError
 from glied.reports.training_report import ReportConfig, grouped, labeled, make_report, thinned
 from glied.training.history import read_history
-from jobs import report
 from tests.reports.test_benchmark_tables import table2, written
 from tests.training.logged import make_run
 

@@ -9,6 +9,7 @@ import timm
 import torch
 from PIL import Image
 
+from glied.commands.train_backbone import Config, build_task
 from glied.config import parse
 from glied.data.pairs import PairsConfig
 from glied.errors import UsageError
@@ -19,7 +20,6 @@ from glied.vision.attributes import load_attributes
 from glied.vision.crops import CropConfig
 from glied.vision.extractors.config import RegionsConfig
 from glied.vision.extractors.region_extractor import load_extractor
-from jobs.train_backbone import Config, build_task
 
 COLORS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}
 

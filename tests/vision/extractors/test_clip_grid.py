@@ -18,13 +18,13 @@ from glied.bulk.run import bulk_run
 from glied.clip.config import ClipConfig
 from glied.clip.model import build_clip, save_clip
 from glied.clip.scorer import load_clip
+from glied.commands.train_attributes import Config, build_task
 from glied.config import parse
 from glied.data import features
 from glied.errors import UsageError
 from glied.vision.extractors.clip_grid import ClipGrid, grid_boxes
 from glied.vision.extractors.config import RegionsConfig
 from glied.vision.extractors.region_extractor import load_extractor
-from jobs.train_attributes import Config, build_task
 from tests.clip.test_clip import TINY
 from tests.vision.extractors.test_torchvision_regions import assert_same, photo
 

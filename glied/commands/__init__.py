@@ -1,0 +1,1 @@
+"""The commands: what jobs/*.py and `glied COMMAND` run. Each parses its config, builds, runs and reports."""

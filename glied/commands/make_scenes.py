@@ -1,0 +1,47 @@
+"""Render scenes of the demo world.
+
+.venv/bin/python jobs/make_scenes.py --out data/scenes/train --split train --count 8000
+.venv/bin/python jobs/make_scenes.py --out data/scenes/test --split test --count 500
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from glied.config import parse
+from glied.demo_world.dataset import write_split
+from glied.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What to render and where to."""
+
+    out: str
+    """Folder that receives images/, captions.json, annotations.jsonl, descriptions.jsonl, finecapeval.csv and
+    classes.json."""
+    split: Literal["train", "val", "test"]
+    """Splits never share a scene."""
+    count: int = 500
+    """Number of scenes; the first scenes are the same whatever the count."""
+    seed: int = 0
+    """Another seed gives another world of the same kind."""
+    workers: int = 0
+    """Processes that draw; 0 means one per processor. The files do not depend on it."""
+
+    def __post_init__(self) -> None:
+        """Refuse counts that make no sense."""
+        if self.count < 1:
+            raise UsageError(f"--count {self.count}: must be at least 1")
+        if self.workers < 0:
+            raise UsageError(f"--workers {self.workers}: must be 0 (one per processor) or more")
+
+
+def main() -> int:
+    """Render one split."""
+    config = parse(Config, description=__doc__)
+    workers = config.workers or len(os.sched_getaffinity(0))
+    write_split(Path(config.out), config.split, config.count, config.seed, min(workers, config.count))
+    print(f"{config.count} scenes of split {config.split} in {config.out}")
+    return 0
