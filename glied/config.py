@@ -14,6 +14,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import yaml
@@ -25,7 +26,9 @@ from jsonargparse import (
     set_parsing_settings,
 )
 
+from glied import shipped
 from glied.errors import GliedError, UsageError
+from glied.invocation import as_invoked
 from glied.redaction import RedactingFormatter
 
 Config = TypeVar("Config")
@@ -60,6 +63,10 @@ class _HelpFormatter(DefaultHelpFormatter):
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return "\n".join(indent + line for line in text.strip().splitlines())
+
+    def format_help(self) -> str:
+        """The help with commands named as they were started."""
+        return as_invoked(super().format_help())
 
 
 def build_parser(config_class: type, description: str | None = None, arguments: str = "") -> ArgumentParser:
@@ -145,7 +152,7 @@ def parse(
     """
     parser = build_parser(config_class, description, arguments)
     given = list(sys.argv[1:] if argv is None else argv)
-    _check_config_files(given)
+    given = _config_files_located(given)
     given = _flags_spelled_out(given, parser)
     return _instantiate(config_class, parser, lambda: parser.parse_args(given))
 
@@ -187,20 +194,35 @@ def _flags_spelled_out(arguments: Sequence[str], parser: ArgumentParser) -> list
     ]
 
 
-def _check_config_files(arguments: Sequence[str]) -> None:
-    """Refuse a config file that is missing or names a key twice, before jsonargparse reads it."""
-    for position, argument in enumerate(arguments):
-        name, _, value = argument.partition("=")
+def _config_files_located(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the paths of config files, which may be those that ship, and are checked here.
+
+    Raises:
+        UsageError: a file is missing, or names a key twice, which jsonargparse would not notice.
+    """
+    located: list[str] = []
+    rest = deque(arguments)
+    while rest:
+        located.append(rest.popleft())
+        name, _, value = located[-1].partition("=")
         if name != "--config":
             continue
-        path = value or (arguments[position + 1] if position + 1 < len(arguments) else "")
-        if not os.path.isfile(path):
-            raise UsageError(f"--config {path or '(nothing)'}: no such file")
+        value = value or (rest.popleft() if rest else "")
         try:
-            with open(path, encoding="utf-8") as file:
-                yaml.load(file, Loader=_UniqueKeyLoader)
-        except yaml.YAMLError as error:
-            raise UsageError(f"--config {path}: not valid YAML: {' '.join(str(error).split())}") from error
+            path = shipped.config_file(value)
+        except UsageError as error:
+            raise UsageError(f"--config {error}") from error
+        _check_keys(path)
+        located[-1:] = [name, str(path)]
+    return located
+
+
+def _check_keys(path: Path) -> None:
+    """Refuse a config file that names a key twice, or is no YAML."""
+    try:
+        yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--config {path}: not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def _one_line(error: BaseException, parser: ArgumentParser) -> str:
@@ -250,7 +272,7 @@ def run(main: Callable[[], int]) -> NoReturn:
     try:
         code = main()
     except GliedError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {as_invoked(' '.join(str(error).split()))}", file=sys.stderr)
         code = error.exit_code
     except Terminated:
         print("error: terminated by a signal; the same command resumes", file=sys.stderr)
