@@ -2,15 +2,22 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: install demo test lint clean
+.PHONY: install install-dev demo check test lint clean
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+install-dev: $(VENV)/.installed-dev
+
+$(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(PIP_INSTALL) -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP_INSTALL) -e ".[dev]"
 	touch $@
 
 demo: install
@@ -20,11 +27,15 @@ demo: install
 	$(BIN)/python jobs/evaluate.py --captions demo/captions --references demo/scenes/captions.json --out demo/results.json
 	$(BIN)/python jobs/gallery.py --run demo/photographs demo/captions --names Photographs Scenes --references demo/scenes/captions.json --out demo/gallery.html
 
-test: install
+# Under 3 minutes on two cores; `make test` has the other tests.
+check: lint
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test: install-dev
 	sh tests/install_browser.sh
 	$(BIN)/python -m pytest
 
-lint: install
+lint: install-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache

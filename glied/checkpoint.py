@@ -13,7 +13,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from glied import storage
+from glied import shipped, storage
 from glied.errors import JobError, UsageError
 
 TENSORS = "model.safetensors"
@@ -65,11 +65,12 @@ def save(
 
 
 def load(folder_uri: str) -> Checkpoint:
-    """Read a checkpoint folder.
+    """Read a checkpoint folder; weights that ship are found from any working directory.
 
     Raises:
         UsageError: the folder holds no checkpoint, or a broken one.
     """
+    folder_uri = shipped.locate(folder_uri)
     try:
         data = storage.read_bytes(storage.join(folder_uri, TENSORS))
         text = storage.read_bytes(storage.join(folder_uri, METADATA))

@@ -26,7 +26,9 @@ from jsonargparse import (
     set_parsing_settings,
 )
 
+from glied import shipped
 from glied.errors import GliedError, UsageError
+from glied.invocation import as_invoked
 from glied.redaction import RedactingFormatter
 
 Config = TypeVar("Config")
@@ -61,6 +63,10 @@ class _HelpFormatter(DefaultHelpFormatter):
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return "\n".join(indent + line for line in text.strip().splitlines())
+
+    def format_help(self) -> str:
+        """The help with commands named as they were started."""
+        return as_invoked(super().format_help())
 
 
 def build_parser(config_class: type, description: str | None = None, arguments: str = "") -> ArgumentParser:
@@ -276,8 +282,8 @@ def _with_new_names(arguments: Sequence[str], renamed: Mapping[str, str]) -> lis
     while rest:
         name, equals, value = rest.popleft().partition("=")
         if name == "--config":
-            path = value if equals or not rest else rest.popleft()
-            moved, old_keys = _move_keys(_read_config_file(path), renamed)
+            path, values = _read_config_file(value if equals or not rest else rest.popleft())
+            moved, old_keys = _move_keys(values, renamed)
             current.append(f"--config={yaml.safe_dump(moved) if old_keys else path}")
             found |= old_keys
             continue
@@ -307,16 +313,21 @@ def _check_given_once(arguments: Sequence[str], renamed: Mapping[str, str]) -> N
             raise UsageError(f"{option} and {new} are the same option; use only {new}, the new name")
 
 
-def _read_config_file(path: str) -> dict[str, Any]:
-    """A config file's values, as YAML 1.1 reads them; refuses a missing file and duplicate keys."""
-    if not os.path.isfile(path):
-        raise UsageError(f"--config {path or '(nothing)'}: no such file")
+def _read_config_file(name: str) -> tuple[str, dict[str, Any]]:
+    """Path and values, as YAML 1.1 reads them, of a config file that may be one that ships.
+
+    Raises:
+        UsageError: the file is missing, is not YAML, or has a duplicate key (jsonargparse keeps the last).
+    """
     try:
-        with open(path, encoding="utf-8") as file:
-            values = yaml.load(file, Loader=_UniqueKeyLoader)
+        path = shipped.config_file(name)
+    except UsageError as error:
+        raise UsageError(f"--config {error}") from error
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
     except yaml.YAMLError as error:
         raise UsageError(f"--config {path}: not valid YAML: {' '.join(str(error).split())}") from error
-    return values if isinstance(values, dict) else {}
+    return str(path), values if isinstance(values, dict) else {}
 
 
 def _one_line(error: BaseException, parser: ArgumentParser) -> str:
@@ -366,7 +377,7 @@ def run(main: Callable[[], int]) -> NoReturn:
     try:
         code = main()
     except GliedError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {as_invoked(' '.join(str(error).split()))}", file=sys.stderr)
         code = error.exit_code
     except Terminated:
         print("error: terminated by a signal; the same command resumes", file=sys.stderr)

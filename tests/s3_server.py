@@ -1,8 +1,10 @@
 """An S3 server over HTTP: moto's, in its own environment, since its botocore breaks aiobotocore's pin."""
 
+import fcntl
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -15,11 +17,19 @@ REQUIREMENT = "moto[server]"
 def install() -> Path:
     """The program of the server; installed once and kept."""
     program = ENVIRONMENT / "bin" / "moto_server"
-    if not program.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(ENVIRONMENT)], check=True)
-        pip = [str(ENVIRONMENT / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-        subprocess.run([*pip, "--disable-pip-version-check", REQUIREMENT], check=True)
+    if program.exists():
+        return program
+    with (Path(tempfile.gettempdir()) / "glied-moto.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the processes of pytest-xdist ask at the same time
+        if not program.exists():
+            _install()
     return program
+
+
+def _install() -> None:
+    subprocess.run([sys.executable, "-m", "venv", str(ENVIRONMENT)], check=True)
+    pip = [str(ENVIRONMENT / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+    subprocess.run([*pip, "--disable-pip-version-check", REQUIREMENT], check=True)
 
 
 def start() -> tuple[subprocess.Popen, str]:

@@ -1,5 +1,6 @@
 """The import rule: which modules may know Ray, and that the package never knows its jobs."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -53,7 +54,11 @@ def test_only_the_stream_and_the_ray_trainer_import_ray() -> None:
 
 @pytest.mark.parametrize("name", sorted(WITH_RAY))
 def test_the_exceptions_really_use_ray(name: str) -> None:
-    assert "ray" in imported_by([name])
+    """Or import one that does, at the top of the module."""
+    tree = ast.parse((ROOT / f"{name.replace('.', '/')}.py").read_text())
+    names = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)}
+    assert any(one.split(".")[0] == "ray" or one in WITH_RAY for one in names)
 
 
 def test_package_never_imports_jobs() -> None:

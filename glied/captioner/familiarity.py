@@ -28,7 +28,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from glied import storage
+from glied import shipped, storage
 from glied.errors import UsageError
 
 FILE = "familiarity.safetensors"
@@ -276,7 +276,7 @@ def load_familiarity(folder_uri: str) -> Familiarity | None:
         UsageError: the file is broken.
     """
     try:
-        data = storage.read_bytes(storage.join(folder_uri, FILE))
+        data = storage.read_bytes(storage.join(shipped.locate(folder_uri), FILE))
     except FileNotFoundError:
         return None
     try:

@@ -5,7 +5,7 @@
 
 Prints one line per image, "file: caption". Where images look unlike anything the captioner was trained on, so
 that their captions mean little, a line on stderr says how many and which. The config is
-configs/caption/photographs.yaml of the repository unless --config names another, such as
+configs/caption/photographs.yaml, which ships, unless --config names another, such as
 configs/caption/demo.yaml for the scenes of the demo world; its input and output are not used.
 
 Exit code 0: every image has its caption. 1: an image has none; the reason is on stderr. 2: bad usage or
@@ -27,7 +27,7 @@ from glied.captioner.familiarity import UNFAMILIAR
 from glied.config import parse, split_arguments
 from glied.errors import UsageError
 
-DEFAULT_CONFIG = Path(__file__).resolve().parents[2] / "configs" / "caption" / "photographs.yaml"
+DEFAULT_CONFIG = "caption/photographs.yaml"
 
 NAMED = 5
 """Unfamiliar images that are named; their number always is."""
@@ -68,7 +68,7 @@ def main() -> int:
     """Caption the files in their order."""
     files, options = split_arguments(sys.argv[1:], CaptionDatasetConfig)
     if not any(option.split("=")[0] == "--config" for option in options):
-        options = ["--config", str(DEFAULT_CONFIG), *options]
+        options = ["--config", DEFAULT_CONFIG, *options]
     config = parse(CaptionDatasetConfig, options, description=__doc__, arguments="FILE...")
     check(files)
     rows = stage(config)(fetch_stage(config.input, config.resources)(chunk(files))).to_pylist()

@@ -45,6 +45,11 @@ def check_trained_on(
         )
 
 
+def trained_alike(one: Fingerprint, other: Fingerprint) -> bool:
+    """Whether two models were trained on the regions of one extractor, but for the features' precision."""
+    return _exact(one) == _exact(other)
+
+
 def _exact(fingerprint: Fingerprint) -> dict[str, Any]:
     """What makes the extractor, as JSON keeps it."""
     values: dict[str, Any] = json.loads(json.dumps(dict(fingerprint)))

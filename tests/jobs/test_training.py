@@ -1,4 +1,4 @@
-"""From scenes to a rewarded captioner through the tiny configs: one job as a process, the others here."""
+"""From scenes to a rewarded captioner through the tiny configs: one job through Ray, the others here."""
 
 import json
 from pathlib import Path
@@ -45,7 +45,7 @@ def make_clips() -> None:
 
 
 @pytest.mark.timeout(400)
-def test_every_stage_trains_on_what_the_one_before_wrote(run_job, tmp_path: Path, monkeypatch):
+def test_every_stage_trains_on_what_the_one_before_wrote(ray_session, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for split, count in (("train", 24), ("val", 8)):
         write_split(tmp_path / "data" / "scenes_tiny" / split, split, count, 0, 1)
@@ -71,9 +71,9 @@ def test_every_stage_trains_on_what_the_one_before_wrote(run_job, tmp_path: Path
     for name in ("clip_s", "ref_clip_s", "cider_clip_s", "clip_s_grammar"):
         train_scst.build_task(load_config(train_scst, f"scst/{name}_tiny.yaml")).check()
         assert train_here(train_scst, f"scst/{name}_tiny.yaml")["reward"] >= 0
-    done = run_job("train_scst", scst, folder=tmp_path)  # the one through Ray
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout.splitlines()[-1])
+    monkeypatch.setattr("sys.argv", ["train_scst.py", scst])
+    assert train_scst.main() == 0  # the one through Ray
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (result["complete"], result["steps"]) == (True, 3)
     assert {"reward", "reward_cider", "entropy", "seconds_draw"} <= set(result["last"])
 

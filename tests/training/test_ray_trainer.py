@@ -135,7 +135,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_once_and_it_can_go_on(
         train(BrokenTask(), config)
     assert len(re.findall(r"toy: 96 rows", capfd.readouterr().out)) == 1, "Ray did not try again"
     assert max(line["step"] for line in read_metrics(tmp_path / "run", "train")) == 3
-    result = train(BrokenTask(), dataclasses.replace(config, skip_steps=1))
+    result = train(BrokenTask(), dataclasses.replace(config, skip_steps=1, workers=1))
     assert (result["complete"], result["steps"], result["skipped_steps"]) == (True, 6, 1)
     assert [line["step"] for line in read_metrics(tmp_path / "run", "train")] == [1, 2, 3, 5, 6]
 

@@ -4,13 +4,11 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-import glied
-from glied import checkpoint, storage
+from glied import checkpoint
 from glied.bulk import row_schemas
 from glied.bulk.chunks import Stage
 from glied.bulk.stages.specs import CaptionSpec, ExtractSpec, preprocessing
@@ -34,8 +32,6 @@ from glied.vision.decoder_pool import DecoderPool
 from glied.vision.extractors.config import RegionsConfig
 from glied.vision.extractors.region_extractor import RegionExtractor, load_extractor
 
-SHIPPED = "glied/weights/"
-"""Where the weights that ship are in the repository."""
 _OTHER_REGIONS = "; --captioner.other_regions true captions all the same"
 
 if TYPE_CHECKING:  # open_clip takes seconds to import
@@ -124,7 +120,7 @@ def caption_fingerprint(spec: CaptionSpec) -> tuple[str, dict[str, Any]]:
     return captions.model, {
         "clip": None if clip is None else dict(clip.fingerprint),
         "regions": regions,
-        "attributes": checkpoint.load(locate(here.attributes)).digest,
+        "attributes": checkpoint.load(here.attributes).digest,
         "captioner": captioner.digest,
         "decoding": dataclasses.asdict(here.decoding),
         "preprocessing": preprocessing(here.missing_rows),
@@ -180,8 +176,7 @@ def _name(extractor: RegionExtractor, config: RegionsConfig) -> str:
 
 def _extractor(config: RegionsConfig) -> RegionExtractor:
     check_device(config.device)
-    clip = config.clip and dataclasses.replace(config.clip, checkpoint=locate(config.clip.checkpoint))
-    return load_extractor(dataclasses.replace(config, checkpoint=locate(config.checkpoint), clip=clip))
+    return load_extractor(config)
 
 
 def _clip(config: ClipConfig | None, device: str) -> "ClipScorer | None":
@@ -189,14 +184,14 @@ def _clip(config: ClipConfig | None, device: str) -> "ClipScorer | None":
         return None
     from glied.clip.scorer import load_clip
 
-    return load_clip(dataclasses.replace(config, checkpoint=locate(config.checkpoint), device=device))
+    return load_clip(dataclasses.replace(config, device=device))
 
 
 def _captions(spec: CaptionSpec) -> CaptionRegions:
     device = check_device(spec.regions.device)
-    predictor = load_attributes(locate(spec.attributes)).to(device)
+    predictor = load_attributes(spec.attributes).to(device)
     graphs = spec.cuda_graphs and device.type == "cuda"
-    captioner = Captioner.load(locate(spec.captioner), spec.decoding, device, cuda_graphs=graphs)
+    captioner = Captioner.load(spec.captioner, spec.decoding, device, cuda_graphs=graphs)
     name = f"{captioner.model.config.architecture}-{captioner.digest[:12]}"
     return CaptionRegions(predictor, captioner, model=name)
 
@@ -212,21 +207,3 @@ def check_device(name: str) -> torch.device:
             f"regions.device: {name}, but there is no GPU here (resources.worker_gpus is what asks for one)"
         )
     return device
-
-
-def locate(uri: str) -> str:
-    """A relative path that does not exist here is meant from the repository (shipped weights).
-
-    Raises:
-        UsageError: it names weights that ship, and the repository lacks them, too.
-    """
-    if not storage.is_local(uri) or Path(uri).is_absolute() or Path(uri).exists():
-        return uri
-    repository = Path(glied.__file__).parent.parent
-    shipped = repository / uri
-    if uri.startswith(SHIPPED) and not shipped.exists():
-        raise UsageError(
-            f"no checkpoint in {uri}: it ships with the repository, but {repository} lacks it. Run the job "
-            "in a clone of the repository, or name other weights in the config"
-        )
-    return str(shipped) if shipped.exists() else uri

@@ -331,7 +331,10 @@ def test_input_columns_pass_through(configure, tmp_path, photos):
         (['--input.extensions=["xyz"]'], "no images there; 61 files have other extensions"),
         (["--output.uri=pyproject.toml/out"], "output.uri pyproject.toml/out is not usable"),
         (["--captioner.checkpoint=nowhere"], "no checkpoint in nowhere"),
-        (["--captioner.checkpoint=glied/weights/none"], "ships with the repository, but .* lacks it"),
+        (
+            ["--captioner.checkpoint=glied/weights/none"],
+            "weights that ship with this installation: .*glied/weights/demo/glied,",
+        ),
     ],
 )
 def test_mistakes_are_found_before_anything_is_written(configure, tmp_path, options, message):
