@@ -4,6 +4,7 @@ jsonargparse does the YAML, overrides, types and help; this module only fixes ho
 keys, no abbreviations, and one clear line where a person made a mistake.
 """
 
+import copy
 import dataclasses
 import json
 import logging
@@ -14,7 +15,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
 
 import yaml
 from jsonargparse import (
@@ -145,8 +146,7 @@ def parse(
     """
     parser = build_parser(config_class, description, arguments)
     given = list(sys.argv[1:] if argv is None else argv)
-    _check_config_files(given)
-    given = _flags_spelled_out(given, parser)
+    given = _flags_spelled_out(_with_new_names(given, renamed_keys(config_class)), parser)
     return _instantiate(config_class, parser, lambda: parser.parse_args(given))
 
 
@@ -157,7 +157,88 @@ def build(config_class: type[Config], values: Mapping[str, Any]) -> Config:
         UsageError: as `parse`.
     """
     parser = build_parser(config_class)
-    return _instantiate(config_class, parser, lambda: parser.parse_object(dict(values)))
+    current = with_new_keys(config_class, values)
+    return _instantiate(config_class, parser, lambda: parser.parse_object(current))
+
+
+def renamed_keys(config_class: type) -> dict[str, str]:
+    """The former dotted keys of a config and their names of today.
+
+    A config dataclass declares them, relative to itself, in a class variable:
+    `RENAMED: ClassVar[Mapping[str, str]] = {"workers": "resources.workers"}`. Those of the dataclasses
+    within it follow its own.
+    """
+    renamed = dict(getattr(config_class, "RENAMED", {}))
+    hints = get_type_hints(config_class)
+    for field in dataclasses.fields(config_class):
+        for part in (hints[field.name], *get_args(hints[field.name])):
+            if isinstance(part, type) and dataclasses.is_dataclass(part):
+                inner = renamed_keys(part).items()
+                renamed |= {f"{field.name}.{old}": f"{field.name}.{new}" for old, new in inner}
+    return renamed
+
+
+def with_new_keys(config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a config's nested values in which renamed keys have their new names; logs a warning.
+
+    Raises:
+        UsageError: a key is there under both names.
+    """
+    current, found = _move_keys(values, renamed_keys(config_class))
+    _warn_of_old_keys(found)
+    return current
+
+
+def _move_keys(
+    values: Mapping[str, Any], renamed: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values under their new keys, and which of `renamed` were found among them."""
+    moved = copy.deepcopy(dict(values))
+    found = {}
+    for old, new in renamed.items():
+        value = _take(moved, old)
+        if value is _ABSENT:
+            continue
+        if isinstance(value, dict) and new.startswith(f"{old}."):  # the new form: a group of the same name
+            _put(moved, old, value, old)
+            continue
+        _put(moved, new, value, old)
+        found[old] = new
+    return moved, found
+
+
+_ABSENT = object()
+
+
+def _take(values: dict[str, Any], key: str) -> Any:
+    """Remove a dotted key and the groups this leaves empty; `_ABSENT` where there is no such key."""
+    name, _, rest = key.partition(".")
+    if not rest:
+        return values.pop(name, _ABSENT)
+    inner = values.get(name)
+    value = _take(inner, rest) if isinstance(inner, dict) else _ABSENT
+    if value is not _ABSENT and not inner:
+        del values[name]
+    return value
+
+
+def _put(values: dict[str, Any], key: str, value: Any, old: str) -> None:
+    *groups, name = key.split(".")
+    for group in groups:
+        if values.get(group) is None:
+            values[group] = {}
+        values = values[group]
+        if not isinstance(values, dict):
+            raise UsageError(f"config key {old} is now {key}, but {group} is {values!r} and has no keys")
+    if name in values:
+        raise UsageError(f"config keys {old} and {key} are the same; use only {key}, the new name")
+    values[name] = value
+
+
+def _warn_of_old_keys(found: Mapping[str, str]) -> None:
+    if found:
+        names = ", ".join(f"{old} is now {new}" for old, new in found.items())
+        log.warning("renamed config keys, whose old names work until the next release: %s", names)
 
 
 def _instantiate(config_class: type[Config], parser: ArgumentParser, read: Callable[[], Namespace]) -> Config:
@@ -187,20 +268,55 @@ def _flags_spelled_out(arguments: Sequence[str], parser: ArgumentParser) -> list
     ]
 
 
-def _check_config_files(arguments: Sequence[str]) -> None:
-    """Refuse a config file that is missing or names a key twice, before jsonargparse reads it."""
-    for position, argument in enumerate(arguments):
-        name, _, value = argument.partition("=")
-        if name != "--config":
+def _with_new_names(arguments: Sequence[str], renamed: Mapping[str, str]) -> list[str]:
+    """The command line with the new names of renamed keys, in its options and its config files."""
+    current: list[str] = []
+    found: dict[str, str] = {}
+    rest = deque(arguments)
+    while rest:
+        name, equals, value = rest.popleft().partition("=")
+        if name == "--config":
+            path = value if equals or not rest else rest.popleft()
+            moved, old_keys = _move_keys(_read_config_file(path), renamed)
+            current.append(f"--config={yaml.safe_dump(moved) if old_keys else path}")
+            found |= old_keys
             continue
-        path = value or (arguments[position + 1] if position + 1 < len(arguments) else "")
-        if not os.path.isfile(path):
-            raise UsageError(f"--config {path or '(nothing)'}: no such file")
-        try:
-            with open(path, encoding="utf-8") as file:
-                yaml.load(file, Loader=_UniqueKeyLoader)
-        except yaml.YAMLError as error:
-            raise UsageError(f"--config {path}: not valid YAML: {' '.join(str(error).split())}") from error
+        option = _new_option(name, renamed)
+        if option != name:
+            found[name.removeprefix("--")] = option.removeprefix("--")
+        current.append(f"{option}{equals}{value}")
+    _check_given_once(arguments, renamed)
+    _warn_of_old_keys(found)
+    return current
+
+
+def _new_option(option: str, renamed: Mapping[str, str]) -> str:
+    for old, new in renamed.items():
+        if option == f"--{old}":
+            option = f"--{new}"
+        elif option.startswith(f"--{old}.") and not new.startswith(f"{old}."):
+            option = option.replace(old, new, 1)
+    return option
+
+
+def _check_given_once(arguments: Sequence[str], renamed: Mapping[str, str]) -> None:
+    given = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}
+    for option in sorted(given):
+        new = _new_option(option, renamed)
+        if new != option and new in given:
+            raise UsageError(f"{option} and {new} are the same option; use only {new}, the new name")
+
+
+def _read_config_file(path: str) -> dict[str, Any]:
+    """A config file's values, as YAML 1.1 reads them; refuses a missing file and duplicate keys."""
+    if not os.path.isfile(path):
+        raise UsageError(f"--config {path or '(nothing)'}: no such file")
+    try:
+        with open(path, encoding="utf-8") as file:
+            values = yaml.load(file, Loader=_UniqueKeyLoader)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--config {path}: not valid YAML: {' '.join(str(error).split())}") from error
+    return values if isinstance(values, dict) else {}
 
 
 def _one_line(error: BaseException, parser: ArgumentParser) -> str:

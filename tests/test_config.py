@@ -1,15 +1,17 @@
 import ast
 import dataclasses
 import json
+import logging
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
 
-from glied.config import build, lists_as_json, parse, split_arguments
+from glied.config import build, lists_as_json, parse, renamed_keys, split_arguments
 from glied.errors import UsageError
 
 
@@ -189,3 +191,108 @@ def test_lists_are_written_as_arguments() -> None:
     argv = ["a", "--names", "x", "y z", "--json", '["p"]', "--names", "--other", "b"]
     found = lists_as_json(argv, ["--names", "--json"])
     assert found == ["a", "--names", '["x", "y z"]', "--json", '["p"]', "--names", "[]", "--other", "b"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """Part of a config whose keys were renamed."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {"workers": "size", "rate": "rate.peak"}
+
+    @dataclass(frozen=True, kw_only=True)
+    class Rate:
+        """A group with the name of a former key."""
+
+        peak: float = 1.0
+        """The highest."""
+
+    size: int = 1
+    """How many."""
+    full: bool = False
+    """A flag."""
+    rate: Rate = field(default_factory=Rate)
+    """A group."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Renamed:
+    """A config whose keys were renamed."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {
+        "label": "name",
+        "threads": "pool.size",
+        "old.full": "pool.full",
+        "group": "spare",
+    }
+
+    name: str = "n"
+    """What it is called."""
+    pool: Pool = field(default_factory=Pool)
+    """A part."""
+    spare: Pool | None = None
+    """A part that may be null."""
+
+
+def test_renamed_keys_of_a_config_and_of_its_parts() -> None:
+    assert renamed_keys(Renamed) == {
+        **Renamed.RENAMED,
+        "pool.workers": "pool.size",
+        "pool.rate": "pool.rate.peak",
+        "spare.workers": "spare.size",
+        "spare.rate": "spare.rate.peak",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "expected"),
+    [
+        ("label: m\n", [], Renamed(name="m")),
+        ("pool:\n  workers: 3\n  rate: 1e-4\n", [], Renamed(pool=Pool(size=3, rate=Pool.Rate(peak=1e-4)))),
+        ("pool:\n  rate:\n    peak: 2\n", [], Renamed(pool=Pool(rate=Pool.Rate(peak=2)))),
+        ("old:\n  full: true\n", [], Renamed(pool=Pool(full=True))),
+        ("group:\n  workers: 2\n", [], Renamed(spare=Pool(size=2))),
+        ("threads: 2\n", ["--pool.size", "4"], Renamed(pool=Pool(size=4))),
+        ("pool:\n  size: 2\n", ["--threads=4"], Renamed(pool=Pool(size=4))),
+        ("label: m\n", ["--pool.workers", "4"], Renamed(name="m", pool=Pool(size=4))),
+        ("{}\n", ["--old.full", "--label", "a=b"], Renamed(name="a=b", pool=Pool(full=True))),
+        ("{}\n", ["--group.workers=2"], Renamed(spare=Pool(size=2))),
+        ("{}\n", ["--pool.rate", "2", "--pool.rate.peak=2"], None),
+        ("{}\n", ["--label", "m", "--name=o"], None),
+        ("label: m\nname: o\n", [], None),
+        ("threads: 2\npool: 3\n", [], None),
+    ],
+)
+def test_a_renamed_key_works_and_warns(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    text: str,
+    arguments: list[str],
+    expected: Renamed | None,
+) -> None:
+    arguments = ["--config", write(tmp_path / "c.yaml", text), *arguments]
+    if expected is None:
+        with pytest.raises(UsageError, match=r"the new name|has no keys"):
+            parse(Renamed, arguments)
+        return
+    with caplog.at_level(logging.WARNING):
+        assert parse(Renamed, arguments) == expected
+    old_key_was_used = "peak: 2" not in text
+    assert len(caplog.records) == old_key_was_used
+    assert all("is now" in record.message for record in caplog.records)
+
+
+def test_a_record_with_former_keys_builds_the_config(caplog: pytest.LogCaptureFixture) -> None:
+    record = {"label": "m", "threads": 2, "pool": {"rate": 3.0}, "spare": {"workers": 4}}
+    with caplog.at_level(logging.WARNING):
+        built = build(Renamed, record)
+    assert built == Renamed(name="m", pool=Pool(size=2, rate=Pool.Rate(peak=3.0)), spare=Pool(size=4))
+    assert record["label"] == "m"
+    assert [record.message for record in caplog.records] == [
+        "renamed config keys, whose old names work until the next release: label is now name, "
+        "threads is now pool.size, pool.rate is now pool.rate.peak, spare.workers is now spare.size"
+    ]
+
+
+def test_a_typo_is_no_former_key() -> None:
+    with pytest.raises(UsageError, match=r"pool\.worker.*Valid keys.*pool\.size"):
+        parse(Renamed, ["--pool.worker=2"])
