@@ -26,9 +26,9 @@ from typing import Any
 import pyarrow as pa
 
 import glied
-from glied.bulk import chunks
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job, fetch_stage
-from glied.bulk.chunks import Chunk, Result, Stage
+from glied.bulk.chunks import split
+from glied.bulk.items import Chunk, DescribedChunk, Stage
 from glied.bulk.plan.sources.input_sources import inputs, open_source
 from glied.bulk.run.bulk_run import execute
 from glied.config import parse, run
@@ -82,11 +82,11 @@ def functions_of_one_image(job: CaptionDatasetConfig, stage: Stage) -> CalledFun
     called = CalledFunctions()
     fetch = fetch_stage(job.input, job.resources)
 
-    def stream(pieces: Sequence[Chunk], **_: object) -> Iterator[Result]:
-        for number, piece in enumerate(pieces):
+    def stream(chunks: Sequence[Chunk], *, isolated: bool = False) -> Iterator[DescribedChunk]:
+        for number, piece in enumerate(chunks):
             if number == 1:
                 called.start()
-            yield Result(piece.unit, piece.start, stage(fetch(piece.table)))
+            yield DescribedChunk(piece.unit, piece.start, stage(fetch(piece.table)))
             called.stop()  # the driver has committed the unit when it asks for the next result
 
     execute(caption_job(job), stream)
@@ -97,7 +97,7 @@ def chunks_of(job: CaptionDatasetConfig) -> list[pa.Table]:
     """The fetched chunks of all images."""
     table = pa.concat_tables(inputs(open_source(job.input, "/nowhere"), job.input))
     fetch = fetch_stage(job.input, job.resources)
-    pieces = chunks.split(0, 0, table, images=64, size=8 << 20)
+    pieces = split(0, 0, table, images=64, size=8 << 20)
     return [fetch(piece.table) for piece in pieces]
 
 

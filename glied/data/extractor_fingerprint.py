@@ -45,6 +45,11 @@ def check_trained_on(
         )
 
 
+def same_extractor(one: Fingerprint, other: Fingerprint) -> bool:
+    """Whether two fingerprints are of one extractor, up to the precision of its features."""
+    return _exact(one) == _exact(other)
+
+
 def _exact(fingerprint: Fingerprint) -> dict[str, Any]:
     """What makes the extractor, as JSON keeps it."""
     values: dict[str, Any] = json.loads(json.dumps(dict(fingerprint)))
