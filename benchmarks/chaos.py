@@ -29,7 +29,7 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 
-from glied.bulk.chunks import Chunk, Result, Stream
+from glied.bulk.items import Chunk, DescribedChunk, Stream
 from glied.bulk.run import status
 from glied.config import parse, run
 from glied.errors import JobError
@@ -252,9 +252,9 @@ def _end_group(session: int) -> None:
 def noted(stream: Stream, file: Path) -> Stream:
     """The stream; what arrives is noted before the driver sees it."""
 
-    def noting(chunks: Sequence[Chunk], *, alone: bool = False) -> Iterator[Result]:
+    def noting(chunks: Sequence[Chunk], *, isolated: bool = False) -> Iterator[DescribedChunk]:
         with file.open("a") as notes:
-            for result in stream(chunks, alone=alone):
+            for result in stream(chunks, isolated=isolated):
                 notes.write(f"{result.unit} {result.start} {result.table.num_rows}\n")
                 notes.flush()
                 yield result

@@ -28,8 +28,8 @@ from glied import storage
 from glied.bulk import chunks
 from glied.bulk.arrow_tables import to_ipc
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job
-from glied.bulk.chunks import Chunk, Result, Stream, run_here
-from glied.bulk.job_spec import Job
+from glied.bulk.chunks import run_here
+from glied.bulk.items import Chunk, DescribedChunk, Job, Stream
 from glied.bulk.plan import manifest
 from glied.bulk.plan.sources.fetch import Fetch
 from glied.bulk.row_schemas import CAPTIONS, encode
@@ -84,7 +84,7 @@ def measure_plan(folder: Path, images: int, config: CaptionDatasetConfig) -> dic
     stored = sum(file.stat().st_size for file in folder.rglob("*.parquet"))
     assert made.images == images
     resources = config.resources
-    pieces = chunks.split(0, 0, table, images=resources.chunk_images, size=resources.chunk_bytes)
+    pieces = chunks.split(0, 0, table, images=resources.chunk.images, size=resources.chunk.bytes)
     waiting = sum(len(to_ipc(piece.table)) for piece in pieces)
     return {
         "manifest_bytes_per_image": round(stored / images, 1),
@@ -136,12 +136,12 @@ def blank_job(config: CaptionDatasetConfig) -> Job:
 def canned(rows: pa.Table) -> Stream:
     """A stream that answers with the same rows under the names that are asked for."""
 
-    def stream(chunks: Sequence[Chunk], *, alone: bool = False) -> Iterator[Result]:
+    def stream(chunks: Sequence[Chunk], *, isolated: bool = False) -> Iterator[DescribedChunk]:
         for chunk in chunks:
             table = rows.take([number % rows.num_rows for number in range(chunk.table.num_rows)])
             for name in ("id", "uri"):
                 table = table.set_column(table.schema.get_field_index(name), name, chunk.table[name])
-            yield Result(chunk.unit, chunk.start, table)
+            yield DescribedChunk(chunk.unit, chunk.start, table)
 
     return stream
 

@@ -29,8 +29,8 @@ import pyarrow as pa
 
 from glied.bulk import chunks
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job, fetch_stage
-from glied.bulk.chunks import Chunk, Result, Stage, StageFactory, Stream
-from glied.bulk.job_parts import image_pool
+from glied.bulk.items import Chunk, DescribedChunk, Stage, StageFactory, Stream
+from glied.bulk.job_parts import actor_pool
 from glied.bulk.plan.sources.fetch import FETCHED
 from glied.bulk.plan.sources.input_sources import inputs, open_source
 from glied.bulk.row_schemas import CAPTIONS, OK
@@ -85,16 +85,16 @@ def through_ray(job: CaptionDatasetConfig, factory: StageFactory, folder: Path) 
     start = time.perf_counter()
 
     def timed(stream: Stream) -> Stream:
-        def timing(chunks: Sequence[Chunk], *, alone: bool = False) -> Iterator[Result]:
-            for result in stream(chunks, alone=alone):
+        def timing(chunks: Sequence[Chunk], *, isolated: bool = False) -> Iterator[DescribedChunk]:
+            for result in stream(chunks, isolated=isolated):
                 arrivals.append((time.perf_counter() - start, result.table.num_rows))
                 yield result
 
         return timing
 
-    stream = RayStream(
-        fetch_stage(job.input, job.resources), [image_pool(factory, job.resources)], job.resources
-    )
+    worker = job.resources.worker
+    pool = actor_pool(factory, worker, threads=worker.threads)
+    stream = RayStream(fetch_stage(job.input, job.resources), [pool], job.resources)
     execute(caption_job(job), timed(stream))
     return [*arrivals, (time.perf_counter() - start, 0)]
 
@@ -107,15 +107,15 @@ def plainly(job: CaptionDatasetConfig, factory: StageFactory) -> Arrivals:
         piece
         for unit, first in enumerate(range(0, table.num_rows, size))
         for piece in chunks.split(
-            unit, 0, table.slice(first, size), images=resources.chunk_images, size=resources.chunk_bytes
+            unit, 0, table.slice(first, size), images=resources.chunk.images, size=resources.chunk.bytes
         )
     ]
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     start = time.time()
     workers = [
-        context.Process(target=_work, args=(job, factory, pieces[rank :: job.resources.workers], queue))
-        for rank in range(job.resources.workers)
+        context.Process(target=_work, args=(job, factory, pieces[rank :: job.resources.worker.count], queue))
+        for rank in range(job.resources.worker.count)
     ]
     for worker in workers:
         worker.start()
@@ -128,7 +128,7 @@ def plainly(job: CaptionDatasetConfig, factory: StageFactory) -> Arrivals:
 def _work(job: CaptionDatasetConfig, factory: StageFactory, pieces: list[Chunk], queue: Any) -> None:
     import torch
 
-    torch.set_num_threads(job.resources.worker_threads)
+    torch.set_num_threads(job.resources.worker.threads)
     fetch, stage = fetch_stage(job.input, job.resources), factory.build()
     for piece in pieces:
         queue.put((time.time(), stage(fetch(piece.table)).num_rows))
@@ -178,13 +178,13 @@ def main() -> int:
         "efficiency": round(ray / plain, 3),
         "fixed_s": round(statistics.median(map(fixed_cost, runs["ray"])), 1),
         "plain_fixed_s": round(statistics.median(map(fixed_cost, runs["plain"])), 1),
-        "overhead_ms_per_image": round(1000 * job.resources.workers * (1 / ray - 1 / plain), 3),
+        "overhead_ms_per_image": round(1000 * job.resources.worker.count * (1 / ray - 1 / plain), 3),
         "every_images_per_s": {
             name: [round(steady_rate(one), 1) for one in some] for name, some in runs.items()
         },
         "stage": config.stage,
         "images": images,
-        "workers": job.resources.workers,
+        "workers": job.resources.worker.count,
     }
     if config.out:
         Path(config.out).write_text(json.dumps(result, indent=1) + "\n")

@@ -28,9 +28,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from glied.bulk.captioning import CaptionDatasetConfig, fetch_stage
-from glied.bulk.chunks import Chunk, Result, Stage, Stream
-from glied.bulk.job_parts import image_pool
-from glied.bulk.job_spec import Job
+from glied.bulk.items import Chunk, DescribedChunk, Job, Stage, Stream
+from glied.bulk.job_parts import actor_pool
 from glied.bulk.row_schemas import CAPTIONS, OK, encode
 from glied.bulk.run import committed_rows, status
 from glied.bulk.run.bulk_run import execute
@@ -129,8 +128,8 @@ class Growing:
     def measured(self, stream: Stream) -> Stream:
         """The stream, until the rates at all sizes are measured."""
 
-        def measuring(chunks: Sequence[Chunk], *, alone: bool = False) -> Iterator[Result]:
-            with closing(stream(chunks, alone=alone)) as results:  # type: ignore[type-var]  # streams are generators
+        def measuring(chunks: Sequence[Chunk], *, isolated: bool = False) -> Iterator[DescribedChunk]:
+            with closing(stream(chunks, isolated=isolated)) as results:  # type: ignore[type-var]  # streams are generators
                 for size in self.config.nodes:
                     self.grow(size)
                     yield from self._measure(size, results)
@@ -138,7 +137,7 @@ class Growing:
 
         return measuring
 
-    def _measure(self, size: int, results: Iterator[Result]) -> Iterator[Result]:
+    def _measure(self, size: int, results: Iterator[DescribedChunk]) -> Iterator[DescribedChunk]:
         """Results until the window is over, which begins when every node has delivered one."""
         start = time.perf_counter()
         arrivals: dict[str, list[float]] = defaultdict(list)
@@ -162,8 +161,8 @@ class Growing:
         """The stream; a node is lost as soon as `after` chunks are done."""
         done = itertools.count(1)
 
-        def losing(chunks: Sequence[Chunk], *, alone: bool = False) -> Iterator[Result]:
-            for result in stream(chunks, alone=alone):
+        def losing(chunks: Sequence[Chunk], *, isolated: bool = False) -> Iterator[DescribedChunk]:
+            for result in stream(chunks, isolated=isolated):
                 yield result
                 if next(done) == after:
                     self.cluster.remove_node(self.nodes.pop(), allow_graceful=False)
@@ -206,8 +205,8 @@ def caption(config: Config, name: str, chunks: int, around: Any) -> Summary:
     shutil.rmtree(folder / name, ignore_errors=True)
     options = ["--config=configs/caption/demo.yaml", "--input.form=table", "--input.id_column=id"]
     options += [f"--input.uri={write_input(folder, chunks)}", f"--output.uri={folder / name}"]
-    options += [f"--resources.workers={config.nodes[-1]}", "--resources.worker_gpus=1"]
-    options += [f"--resources.chunk_images={CHUNK_IMAGES}", f"--output.unit_size={4 * CHUNK_IMAGES}"]
+    options += [f"--resources.worker.count={config.nodes[-1]}", "--resources.worker.gpus=1"]
+    options += [f"--resources.chunk.images={CHUNK_IMAGES}", f"--output.unit_size={4 * CHUNK_IMAGES}"]
     parsed = parse(CaptionDatasetConfig, options)
     job = Job(
         results="captions",
@@ -222,7 +221,7 @@ def caption(config: Config, name: str, chunks: int, around: Any) -> Summary:
         error_budget=0.0,
         example=lambda row: row["caption"],
     )
-    pool = image_pool(Waiting(config.wait_s), parsed.resources)
+    pool = actor_pool(Waiting(config.wait_s), parsed.resources.worker, threads=1)
     stream = RayStream(fetch_stage(parsed.input, parsed.resources), [pool], parsed.resources)
     return execute(job, around(stream))
 

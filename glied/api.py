@@ -27,7 +27,7 @@ from glied.bulk.plan.sources.fetch import FETCHED
 from glied.bulk.row_schemas import OK, REJECTED
 from glied.captioner.config import DecodingConfig
 from glied.config import parse
-from glied.data.extractor_fingerprint import trained_alike
+from glied.data.extractor_fingerprint import same_extractor
 from glied.errors import GliedError, ImageError, JobError, UsageError
 
 ImageLike = Image.Image | NDArray[np.uint8] | bytes | str | PathLike[str]
@@ -166,7 +166,7 @@ def _config_for(checkpoint_uri: str) -> str:
         raise UsageError(f"{error}; captioners that ship: {', '.join(captioner_names())}") from error
     for world, config in WORLDS.items():
         shipped_one = checkpoint.load(f"{shipped.WEIGHTS}{world}/glied").extractor
-        if trained_on and shipped_one and trained_alike(trained_on, shipped_one):
+        if trained_on and shipped_one and same_extractor(trained_on, shipped_one):
             return config
     raise UsageError(
         f"{checkpoint_uri} was trained on regions that no config that ships finds; pass the caption config "

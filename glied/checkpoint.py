@@ -1,7 +1,6 @@
 """Checkpoints: tensors as safetensors, everything else as JSON. Nothing is ever unpickled.
 
-A checkpoint is a folder with `model.safetensors` and `model.json`; the JSON holds what is needed to rebuild
-the model (config, class names, vocabulary). Shipped weights are stored as float16 and loaded as float32.
+The files are those of `glied.checkpoint_files`. Shipped weights are stored as float16 and loaded as float32.
 """
 
 import hashlib
@@ -13,14 +12,11 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from glied import shipped, storage
+from glied import checkpoint_files, storage
+from glied.checkpoint_files import EXTRACTOR as EXTRACTOR
+from glied.checkpoint_files import METADATA as METADATA
+from glied.checkpoint_files import TENSORS as TENSORS
 from glied.errors import JobError, UsageError
-
-TENSORS = "model.safetensors"
-METADATA = "model.json"
-EXTRACTOR = "extractor.json"
-"""Of a model that reads regions: the fingerprint of the extractor whose regions it was trained on. It is a
-file of its own and no part of the digest, so that older checkpoints keep theirs when it is added."""
 
 
 @dataclass(frozen=True)
@@ -70,36 +66,25 @@ def load(folder_uri: str) -> Checkpoint:
     Raises:
         UsageError: the folder holds no checkpoint, or a broken one.
     """
-    folder_uri = shipped.locate(folder_uri)
-    try:
-        data = storage.read_bytes(storage.join(folder_uri, TENSORS))
-        text = storage.read_bytes(storage.join(folder_uri, METADATA))
-    except FileNotFoundError as error:
-        raise UsageError(f"no checkpoint in {folder_uri}: expected {TENSORS} and {METADATA} there") from error
+    info, data = checkpoint_files.read(folder_uri)
     try:
         tensors = {name: _loadable(tensor) for name, tensor in safetensors.torch.load(data).items()}
-        metadata = json.loads(text)
-        extractor = _read_extractor(folder_uri)
     except (ValueError, safetensors.SafetensorError) as error:
         raise UsageError(f"the checkpoint in {folder_uri} is broken: {error}") from error
-    return Checkpoint(tensors, metadata, hashlib.sha256(data + text).hexdigest(), extractor)
+    return Checkpoint(tensors, info.metadata, info.digest, info.extractor)
 
 
-def _read_extractor(folder_uri: str) -> dict[str, Any] | None:
-    try:
-        found = json.loads(storage.read_bytes(storage.join(folder_uri, EXTRACTOR)))
-    except FileNotFoundError:
-        return None
-    if not isinstance(found, dict):
-        raise ValueError(f"{EXTRACTOR} is not an object")
-    return found
+def weights_digest(model: torch.nn.Module, *, shapes: bool = False) -> str:
+    """SHA-256 over names and values of a model's tensors, whichever file they came from.
 
-
-def weights_digest(model: torch.nn.Module) -> str:
-    """SHA-256 over names and values of a model, whichever file they came from."""
+    Args:
+        model: on any device.
+        shapes: digest the tensors' shapes, too. Fingerprints of CLIPs have it so, those of region extractors
+            not; feature stores and checkpoints keep them, so that both remain.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
+        digest.update((f"{name} {list(tensor.shape)}\n" if shapes else name).encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 

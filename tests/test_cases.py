@@ -29,12 +29,13 @@ from PIL import Image
 from glied.bulk import row_schemas
 from glied.bulk.arrow_tables import conform, from_ipc, to_ipc
 from glied.bulk.captioning import fetch_stage
-from glied.bulk.config import InputConfig, ResourcesConfig, WebConfig
+from glied.bulk.config import FetchConfig, InputConfig, ResourcesConfig, WebConfig
 from glied.bulk.exports.sidecars import SidecarNames, refusal
 from glied.bulk.plan import manifest
 from glied.bulk.plan.manifest import INPUT
 from glied.bulk.plan.sources.input_sources import inputs, open_source
-from glied.bulk.stages.stages import Clock, ImageStage
+from glied.bulk.stages.describe import StageTimer
+from glied.bulk.stages.stage import DecodeImages, DescribeStage
 from glied.data import coco
 from glied.errors import UsageError
 from glied.reports.evaluate import EvaluateConfig, evaluate
@@ -71,7 +72,7 @@ class Pixels:
         ]
     )
 
-    def __call__(self, batch: Sequence[Picture], clock: Clock) -> list[dict[str, Any]]:
+    def __call__(self, batch: Sequence[Picture], timer: StageTimer) -> list[dict[str, Any]]:
         return [{"pixels": one.pixels.tobytes(), "height": one.height, "width": one.width} for one in batch]
 
 
@@ -115,7 +116,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """Planning, fetching and decoding of an input, in units of three images as a job does them."""
     with DecoderPool(1) as decoder:
-        stage = ImageStage(Pixels(), decoder)
+        stage = DescribeStage(DecodeImages(decoder), Pixels())
 
         def one(
             uri: Path | str, form: str, output: str = "/nowhere", web: WebConfig | None = None, **options
@@ -129,7 +130,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
             manifest.create(folder, batches, 3, columns=source.columns, skipped=source.skipped)
             plan = manifest.load(folder)
             assert plan is not None
-            fetch = fetch_stage(config, ResourcesConfig(web=web or WebConfig()))
+            fetch = fetch_stage(config, ResourcesConfig(fetch=FetchConfig(web=web or WebConfig())))
             schema = pa.schema([*stage.describe.schema, *plan.columns])
             rows = []
             for unit in plan.read_units(range(plan.units)):

@@ -6,6 +6,9 @@ import torch
 from glied import checkpoint
 from glied.errors import JobError, UsageError
 
+EXTRACTOR_DIGEST = "aa7a4d4e47f39a7235ef00f704b6b3825a960a93e921703498fc642d7f54b3de"
+CLIP_DIGEST = "67b0b93ea25389f89e67f1b576e1e187a856a0edf262f330f592ef2bb996dc2d"
+
 
 def test_roundtrip_of_shared_and_half_tensors(tmp_path: Path) -> None:
     weight = torch.randn(4, 3)
@@ -45,3 +48,13 @@ def test_values_beyond_half_precision_stay_and_those_that_are_not_finite_are_ref
     with pytest.raises(JobError, match="small has values that are not finite"):
         checkpoint.save(str(tmp_path / "bad"), large | {"small": torch.tensor([float("nan")])}, {}, half=True)
     assert not (tmp_path / "bad").exists()
+
+
+def test_the_digests_of_weights_are_those_of_version_0_1():
+    """Feature stores, runs and checkpoints keep them."""
+    model = torch.nn.Linear(2, 3)
+    with torch.no_grad():
+        model.weight.copy_(torch.arange(6).view(3, 2))
+        model.bias.zero_()
+    assert checkpoint.weights_digest(model) == EXTRACTOR_DIGEST
+    assert checkpoint.weights_digest(model, shapes=True) == CLIP_DIGEST

@@ -111,6 +111,6 @@ def test_mistakes_are_named(tmp_path) -> None:
         Captioner.load("photographs", beam_size=0)
     with pytest.raises(UsageError, match=r"regions\.kind precomputed"):
         Captioner.load("caption/coco_features.yaml")
-    checkpoint.save(tmp_path, {}, {"kind": "captioner"}, extractor={"kind": "another"})
+    checkpoint.save(str(tmp_path), {}, {"kind": "captioner"}, extractor={"kind": "another"})
     with pytest.raises(UsageError, match="was trained on regions that no config that ships finds"):
         Captioner.load(tmp_path)

@@ -25,7 +25,9 @@ from benchmarks.gpu_stages.inputs import attribute_predictor, captioner, fetched
 from benchmarks.gpu_stages.measuring import busy_cpu_seconds
 from benchmarks.gpu_stages.setting import Row, Setting
 from glied.bulk.arrow_tables import seconds_of
-from glied.bulk.stages.stages import CaptionImages, CaptionRegions, ImageStage
+from glied.bulk.items import Stage
+from glied.bulk.stages.describe import CaptionImages, CaptionRegions
+from glied.bulk.stages.stage import DecodeImages, DescribeStage
 from glied.captioner.config import DecodingConfig
 from glied.vision.decoder_pool import DecoderPool
 from glied.vision.gpu_decoder import GpuDecoder
@@ -185,7 +187,7 @@ def load() -> list[int]:
     return []
 
 
-def build(setting: Setting, case: Case) -> ImageStage:
+def build(setting: Setting, case: Case) -> Stage:
     """The stage of a case."""
     device = setting.torch_device
     extractor = case.extractor.load(setting)
@@ -199,4 +201,4 @@ def build(setting: Setting, case: Case) -> ImageStage:
     describe = CaptionRegions(attribute_predictor(device, extractor.feature_size), captions, model="random")
     pool = DecoderPool(case.decoders, resolution=extractor.resolution)
     decoder = GpuDecoder(pool, device) if case.jpeg == "gpu" else pool
-    return ImageStage(CaptionImages(extractor, describe), decoder, batch_size=case.batch)
+    return DescribeStage(DecodeImages(decoder, batch_size=case.batch), CaptionImages(extractor, describe))

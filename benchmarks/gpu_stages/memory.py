@@ -16,8 +16,9 @@ from benchmarks.gpu_stages.inputs import attribute_predictor, captioner
 from benchmarks.gpu_stages.measuring import peak_memory, release
 from benchmarks.gpu_stages.setting import Row, Setting, check
 from glied.bulk import row_schemas
-from glied.bulk.stages import stages
-from glied.bulk.stages.stages import CaptionRegions, Clock, RegionsStage
+from glied.bulk.stages.describe import CaptionRegions, StageTimer
+from glied.bulk.stages.stage import DescribeStage, ReadRegions
+from glied.bulk.stages.stage import log as stage_log
 from glied.captioner.config import DecodingConfig
 from glied.data import features
 from glied.regions import Regions
@@ -31,11 +32,11 @@ class Refusing(CaptionRegions):
 
     largest = 0
 
-    def __call__(self, regions: Sequence[Regions], clock: Clock) -> list[Row]:
+    def __call__(self, batch: Sequence[Regions], timer: StageTimer) -> list[Row]:
         """As `CaptionRegions`."""
-        if self.largest and len(regions) > self.largest:
+        if self.largest and len(batch) > self.largest:
             raise torch.cuda.OutOfMemoryError("refused")
-        return super().__call__(regions, clock)
+        return super().__call__(batch, timer)
 
 
 def rows(setting: Setting) -> Iterator[Row]:
@@ -44,7 +45,7 @@ def rows(setting: Setting) -> Iterator[Row]:
     captions = captioner(device, torch.float32, feature_size=FEATURES, decoding=DecodingConfig(beam_size=5))
     describe = Refusing(attribute_predictor(device, FEATURES), captions, model="random")
     table = stored(batch)
-    stage = RegionsStage(describe, batch_size=batch)
+    stage = DescribeStage(ReadRegions(batch_size=batch), describe)
     with peak_memory(device) as whole:
         expected = stage(table)
     loaded = torch.cuda.memory_allocated() if setting.cuda else 0
@@ -86,11 +87,11 @@ def halvings() -> Iterator[list[str]]:
     lines: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
-    stages.log.addHandler(handler)
+    stage_log.addHandler(handler)
     try:
         yield lines
     finally:
-        stages.log.removeHandler(handler)
+        stage_log.removeHandler(handler)
 
 
 def stored(count: int) -> pa.Table:

@@ -1,6 +1,7 @@
 """Small helpers around Arrow tables: schemas, one table as one value, seconds by stage as metadata."""
 
 import json
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import pyarrow as pa
@@ -61,6 +62,21 @@ def with_seconds(table: pa.Table, seconds: dict[str, float]) -> pa.Table:
 def seconds_of(table: pa.Table) -> dict[str, float]:
     """The seconds by stage that a table carries."""
     return json.loads((table.schema.metadata or {}).get(b"seconds", b"{}"))
+
+
+def ranges(sizes: Sequence[int], *, most: int, size: int) -> Iterator[tuple[int, int]]:
+    """Divides rows of the given sizes into ranges (first, last + 1) of at most `most` rows and `size` in all.
+
+    A larger row is a range of its own.
+    """
+    first, total = 0, 0
+    for row, one in enumerate(sizes):
+        if row > first and (row - first >= most or total + one > size):
+            yield first, row
+            first, total = row, 0
+        total += one
+    if first < len(sizes):
+        yield first, len(sizes)
 
 
 def merged(parts: list[pa.Table]) -> pa.Table:

@@ -5,11 +5,9 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from glied.bulk import row_schemas
-from glied.bulk.child_process import in_child
-from glied.bulk.chunks import FetchStage, Pool
 from glied.bulk.config import InputConfig, OutputConfig, ResourcesConfig, WebConfig
-from glied.bulk.job_parts import check_budget, image_pool
-from glied.bulk.job_spec import Job
+from glied.bulk.items import ActorPoolSpec, FetchStage, Job
+from glied.bulk.job_parts import actor_pool, check_budget
 from glied.bulk.plan.sources.feature_stores import ReadStore
 from glied.bulk.plan.sources.fetch import Fetch
 from glied.bulk.plan.sources.listing import absolute
@@ -92,8 +90,8 @@ def caption_factory(config: CaptionDatasetConfig) -> CaptionFactory:
         attributes=config.attributes.checkpoint,
         captioner=config.captioner.checkpoint,
         decoding=config.decoding,
-        batch_size=config.resources.batch_size,
-        decoders=config.resources.decoders,
+        batch_size=config.resources.worker.batch_size,
+        decoders=config.resources.worker.decoders,
         clip=config.clip,
         part="captions" if stored else "all",
         store=absolute(config.input.uri) if stored else "",
@@ -103,42 +101,36 @@ def caption_factory(config: CaptionDatasetConfig) -> CaptionFactory:
     )
 
 
-def caption_pools(config: CaptionDatasetConfig) -> list[Pool]:
+def caption_pools(config: CaptionDatasetConfig) -> list[ActorPoolSpec]:
     """The pools of workers that a config asks for: one, or one for regions and one for captions."""
     whole, resources = caption_factory(config), config.resources
-    first = image_pool(whole, resources)
     if resources.pools == "fused":
-        return [first]
-    regions = dataclasses.replace(first, factory=dataclasses.replace(whole, part="regions"))
-    captions = Pool(
-        factory=dataclasses.replace(whole, part="captions"),
-        workers=resources.caption_workers,
-        cpus=resources.caption_cpus,
-        gpus=resources.caption_gpus,
-        threads=resources.worker_threads,
-        memory=resources.caption_memory,
-        accelerator=resources.caption_accelerator,
+        return [actor_pool(whole, resources.worker, threads=resources.worker.threads)]
+    regions, captions = (
+        dataclasses.replace(whole, part="regions"),
+        dataclasses.replace(whole, part="captions"),
     )
-    return [regions, captions]
+    threads = resources.worker.threads
+    return [
+        actor_pool(regions, resources.worker, threads=threads),
+        actor_pool(captions, resources.caption, threads=threads),
+    ]
 
 
-def caption_job(config: CaptionDatasetConfig, *, apart: bool = False) -> Job:
-    """The bulk job of a config; `apart` looks at the models in another process, so that this one stays small.
+def caption_job(config: CaptionDatasetConfig) -> Job:
+    """The bulk job of a config.
 
     Raises:
         UsageError: a checkpoint is missing or of another kind, or the models do not fit together.
     """
-    factory = caption_factory(config)
-    model, fingerprint = (
-        in_child(factory.inspect, purpose="looks at the models") if apart else factory.inspect()
-    )
+    inspection = caption_factory(config).inspect()
     return Job(
         results="captions",
         schema=row_schemas.CAPTIONS,
         encode=row_schemas.encode,
-        model=model,
+        model=inspection.model,
         config=dataclasses.asdict(config),
-        fingerprint=fingerprint | {"caption_version": config.caption_version},
+        fingerprint=inspection.fingerprint | {"caption_version": config.caption_version},
         source=config.input,
         output=config.output,
         resources=config.resources,
@@ -155,11 +147,11 @@ def fetch_stage(source: InputConfig, resources: ResourcesConfig) -> FetchStage:
         form=source.form,
         image_column=source.image_column,
         id_column=source.id_column,
-        threads=resources.fetch_threads,
+        threads=resources.fetch.threads,
         max_bytes=source.max_bytes,
-        web=_web_reader(source, resources.web),
+        web=_web_reader(source, resources.fetch.web),
         uris=_row_uris(source),
-        file_s=resources.file_s,
+        file_s=resources.fetch.file_s,
     )
 
 

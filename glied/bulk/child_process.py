@@ -15,9 +15,6 @@ T = TypeVar("T")
 def in_child(function: Callable[[], T], *, purpose: str, longest_s: float | None = None) -> T:
     """What a function returns, or raises, when a new process calls it; all of it must be picklable.
 
-    torch takes 450 MB of the process that imports it, and the driver of a run needs it only to look at the
-    models once.
-
     Args:
         function: to be called.
         purpose: what the process does, for the error.

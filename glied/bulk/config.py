@@ -4,7 +4,7 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from glied.errors import UsageError
 
@@ -189,51 +189,65 @@ class WebConfig:
 
     def __post_init__(self) -> None:
         """Refuse bounds that leave nothing."""
-        if self.attempts < 1:
-            raise UsageError(f"resources.web.attempts: {self.attempts} is not at least 1")
-        if self.retry_after_s < 0:
-            raise UsageError(f"resources.web.retry_after_s: {self.retry_after_s} must not be negative")
-        for name in ("connect_s", "silence_s", "total_s"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"resources.web.{name}: {getattr(self, name)} is not above 0")
+        key = "resources.fetch.web"
+        _check_at_least(1, self, key, "attempts")
+        _check_at_least(0, self, key, "retry_after_s")
+        _check_positive(self, key, "connect_s", "silence_s", "total_s")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResourcesConfig:
-    """What a run uses; none of it changes a result."""
+class ActorsConfig:
+    """A pool of actors, and what each of them asks a node for."""
 
-    workers: int = 1
-    """Most actors that hold the models. Those that the cluster has room for start at once, the others when
-    nodes join."""
-    worker_cpus: float = 1.0
+    count: int = 1
+    """Most actors. Those that the cluster has room for start at once, the others when nodes join."""
+    cpus: float = 1.0
     """Logical CPUs of an actor."""
-    worker_gpus: float = 0.0
+    gpus: float = 0.0
     """GPUs of an actor; a fraction lets actors share one."""
-    worker_accelerator: str | None = None
+    accelerator: str | None = None
     """Type of GPU that an actor needs, as Ray names it ("L4", "A10G", "H100"); null for any."""
-    worker_memory: int = 0
+    memory: int = 0
     """Bytes of main memory that Ray sets aside for an actor; 0 for none."""
-    worker_threads: int = 1
-    """Threads of torch in an actor."""
+
+    def check(self, key: str) -> None:
+        """Refuse what Ray could not schedule; `key` names this part of the config.
+
+        Raises:
+            UsageError: naming the key.
+        """
+        _check_at_least(1, self, key, "count")
+        _check_positive(self, key, "cpus")
+        _check_at_least(0, self, key, "gpus", "memory")
+        if self.accelerator and not self.gpus:
+            raise UsageError(f"{key}.accelerator needs {key}.gpus above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerConfig(ActorsConfig):
+    """The workers: actors that decode images and hold the models."""
+
+    threads: int = 1
+    """Threads of torch in an actor; in those of `resources.caption`, too."""
     decoders: int = 1
     """Processes beside each actor that decode its images; a crash or a hang there costs one image."""
-    pools: Literal["fused", "split"] = "fused"
-    """fused: a worker does all. split: the workers find regions, and those of a second pool caption them;
-    on a small cluster both pools have their part of it."""
-    caption_workers: int = 1
-    """Of pools split: actors that hold attribute predictor and captioner."""
-    caption_cpus: float = 1.0
-    """Of pools split: logical CPUs of such an actor."""
-    caption_gpus: float = 0.0
-    """Of pools split: GPUs of such an actor."""
-    caption_accelerator: str | None = None
-    """Of pools split: type of GPU that such an actor needs."""
-    caption_memory: int = 0
-    """Of pools split: bytes of main memory that Ray sets aside for such an actor."""
-    fetch_cpus: float = 0.5
-    """Logical CPUs of a task that fetches a chunk; must differ from worker_cpus, so that Ray Data keeps the
-    stages apart."""
-    fetch_threads: int = 16
+    batch_size: int = 16
+    """Images decoded and given to the models together; halved when a GPU runs out of memory."""
+
+    def check(self, key: str) -> None:
+        """As `ActorsConfig.check`."""
+        super().check(key)
+        _check_at_least(1, self, key, "threads", "decoders", "batch_size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchConfig:
+    """The tasks that read images, and what happens when a storage fails."""
+
+    cpus: float = 0.5
+    """Logical CPUs of a task that fetches a chunk; must differ from `resources.worker.cpus`, so that Ray Data
+    keeps the stages apart."""
+    threads: int = 16
     """Files that such a task reads at once."""
     file_s: float = 120.0
     """Longest time to read a file from a storage other than local disks and S3, all attempts together."""
@@ -243,13 +257,34 @@ class ResourcesConfig:
     """Share of a unit's images that the storage of the input may fail to deliver; a unit with more is not
     committed. Web hosts that a table names do not count."""
     broken_units: int = 3
-    """So many units that are not committed for that reason stop the job."""
-    chunk_images: int = 64
-    """Most images of a chunk, the piece of work that travels between tasks."""
-    chunk_bytes: int = 8 << 20
+    """Number of units not committed for that reason that stops the job."""
+
+    def check(self, key: str) -> None:
+        """Refuse what makes no sense, as `ActorsConfig.check`."""
+        _check_at_least(1, self, key, "threads", "broken_units")
+        _check_positive(self, key, "cpus", "file_s")
+        if not 0 <= self.storage_budget <= 1:
+            raise UsageError(f"{key}.storage_budget: {self.storage_budget} is not between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkConfig:
+    """A chunk: the images that travel between tasks together."""
+
+    images: int = 64
+    """Most images of a chunk."""
+    bytes: int = 8 << 20
     """Most encoded bytes of a chunk; a larger image is a chunk of its own."""
-    batch_size: int = 16
-    """Images decoded and given to the models together; halved when a GPU runs out of memory."""
+
+    def check(self, key: str) -> None:
+        """Refuse empty chunks, as `ActorsConfig.check`."""
+        _check_at_least(1, self, key, "images", "bytes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoveryConfig:
+    """How long a run waits, and how often it tries again."""
+
     restarts: int = 3
     """How often a chunk whose worker died is tried again within a round, by the worker started anew."""
     rounds: int = 3
@@ -264,33 +299,63 @@ class ResourcesConfig:
     """A round ends when no chunk was done for so long; the next one tries what is missing. Longer than the
     start of the workers and than any chunk takes."""
 
+    def check(self, key: str) -> None:
+        """Refuse what makes no sense, as `ActorsConfig.check`."""
+        _check_at_least(1, self, key, "rounds")
+        _check_positive(self, key, "chunk_s", "stall_s")
+        _check_at_least(0, self, key, "restarts", "wait_s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResourcesConfig:
+    """What a run uses; none of it changes a result."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {
+        "workers": "worker.count",
+        **{f"worker_{key}": f"worker.{key}" for key in ("cpus", "gpus", "accelerator", "memory", "threads")},
+        "decoders": "worker.decoders",
+        "batch_size": "worker.batch_size",
+        "caption_workers": "caption.count",
+        **{f"caption_{key}": f"caption.{key}" for key in ("cpus", "gpus", "accelerator", "memory")},
+        **{f"fetch_{key}": f"fetch.{key}" for key in ("cpus", "threads")},
+        **{key: f"fetch.{key}" for key in ("file_s", "web", "storage_budget", "broken_units")},
+        **{f"chunk_{key}": f"chunk.{key}" for key in ("images", "bytes")},
+        **{key: f"recovery.{key}" for key in ("restarts", "rounds", "wait_s", "chunk_s", "stall_s")},
+    }
+    """Keys of version 0.1."""
+
+    worker: WorkerConfig = field(default_factory=WorkerConfig)
+    """The workers: actors that decode images and hold the models."""
+    pools: Literal["fused", "split"] = "fused"
+    """fused: a worker does all. split: the workers find regions, and those of a second pool, `caption`,
+    caption them; on a small cluster both pools have their part of it."""
+    caption: ActorsConfig = field(default_factory=ActorsConfig)
+    """Of pools split: actors that hold attribute predictor and captioner."""
+    fetch: FetchConfig = field(default_factory=FetchConfig)
+    """The tasks that read images."""
+    chunk: ChunkConfig = field(default_factory=ChunkConfig)
+    """The pieces of work that travel between tasks."""
+    recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
+    """How long a run waits, and how often it tries again."""
+
     def __post_init__(self) -> None:
         """Refuse what Ray could not schedule."""
-        positive = (
-            "workers",
-            "worker_threads",
-            "decoders",
-            "caption_workers",
-            "fetch_threads",
-            "chunk_images",
-        )
-        for name in (*positive, "chunk_bytes", "batch_size", "rounds", "broken_units"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"resources.{name}: {getattr(self, name)} is not at least 1")
-        for name in ("worker_cpus", "caption_cpus", "fetch_cpus"):
-            if getattr(self, name) <= 0:
-                raise UsageError(f"resources.{name}: {getattr(self, name)} is not above 0")
-        if not 0 <= self.storage_budget <= 1:
-            raise UsageError(f"resources.storage_budget: {self.storage_budget} is not between 0 and 1")
-        for name in ("chunk_s", "stall_s", "file_s"):
-            if getattr(self, name) <= 0:
-                raise UsageError(f"resources.{name}: {getattr(self, name)} is not above 0")
-        not_negative = ("worker_gpus", "worker_memory", "caption_gpus", "caption_memory", "restarts")
-        for name in (*not_negative, "wait_s"):
-            if (getattr(self, name) or 0) < 0:
-                raise UsageError(f"resources.{name}: {getattr(self, name)} must not be negative")
-        for name in ("worker", "caption"):
-            if getattr(self, f"{name}_accelerator") and not getattr(self, f"{name}_gpus"):
-                raise UsageError(f"resources.{name}_accelerator needs resources.{name}_gpus above 0")
-        if self.worker_cpus == self.fetch_cpus and not self.worker_gpus:
-            raise UsageError("resources.fetch_cpus and resources.worker_cpus must differ")
+        for name in ("worker", "caption", "fetch", "chunk", "recovery"):
+            getattr(self, name).check(f"resources.{name}")
+        if self.worker.cpus == self.fetch.cpus and not self.worker.gpus:
+            raise UsageError("resources.fetch.cpus and resources.worker.cpus must differ")
+
+
+def _check_at_least(least: int, part: object, key: str, *names: str) -> None:
+    """Refuse smaller values; null passes."""
+    for name in names:
+        value = getattr(part, name)
+        if value is not None and value < least:
+            problem = f"is not at least {least}" if least else "must not be negative"
+            raise UsageError(f"{key}.{name}: {value} {problem}")
+
+
+def _check_positive(part: object, key: str, *names: str) -> None:
+    for name in names:
+        if not getattr(part, name) > 0:
+            raise UsageError(f"{key}.{name}: {getattr(part, name)} is not above 0")

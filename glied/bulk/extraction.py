@@ -4,11 +4,9 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from glied.bulk import row_schemas
-from glied.bulk.child_process import in_child
-from glied.bulk.chunks import Pool
 from glied.bulk.config import InputConfig, OutputConfig, ResourcesConfig
-from glied.bulk.job_parts import check_budget, image_pool
-from glied.bulk.job_spec import Job
+from glied.bulk.items import ActorPoolSpec, Job
+from glied.bulk.job_parts import actor_pool, check_budget
 from glied.bulk.stages.factories import ExtractFactory
 from glied.bulk.stages.specs import preprocessing
 from glied.data import features
@@ -45,34 +43,32 @@ def extract_factory(config: ExtractRegionsConfig) -> ExtractFactory:
     """The factory of a config."""
     return ExtractFactory(
         config.regions,
-        config.resources.batch_size,
-        config.resources.decoders,
+        config.resources.worker.batch_size,
+        config.resources.worker.decoders,
         missing_rows=config.input.max_missing_rows,
         copy=config.copy,
     )
 
 
-def extract_pools(config: ExtractRegionsConfig) -> list[Pool]:
+def extract_pools(config: ExtractRegionsConfig) -> list[ActorPoolSpec]:
     """The pool of workers that a config asks for; extraction has no second part to split off."""
-    return [image_pool(extract_factory(config), config.resources)]
+    worker = config.resources.worker
+    return [actor_pool(extract_factory(config), worker, threads=worker.threads)]
 
 
-def extract_job(config: ExtractRegionsConfig, *, apart: bool = False) -> Job:
-    """The bulk job of a config; `apart` as for `caption_job`."""
-    factory = extract_factory(config)
-    model, fingerprint = (
-        in_child(factory.inspect, purpose="looks at the models") if apart else factory.inspect()
-    )
+def extract_job(config: ExtractRegionsConfig) -> Job:
+    """The bulk job of a config; raises as `caption_job`."""
+    inspection = extract_factory(config).inspect()
     # An empty table of the store, for the metadata that its files carry.
-    metadata = features.write([], [], fingerprint=fingerprint).schema.metadata
+    metadata = features.write([], [], fingerprint=inspection.fingerprint).schema.metadata
     return Job(
         results="features",
         schema=row_schemas.FEATURES.with_metadata(metadata),
         encode=features.parquet_bytes,
-        model=model,
+        model=inspection.model,
         config=dataclasses.asdict(config),
         fingerprint={
-            "regions": fingerprint,
+            "regions": inspection.fingerprint,
             "preprocessing": preprocessing(config.input.max_missing_rows),
             "schema": features.SCHEMA_VERSION,
             **({"copy": dataclasses.asdict(config.copy)} if config.copy else {}),

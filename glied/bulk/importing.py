@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from glied import storage
 from glied.bulk import row_schemas
-from glied.bulk.config import OutputConfig, PublishedConfig, ResourcesConfig
+from glied.bulk.config import ChunkConfig, OutputConfig, PublishedConfig, ResourcesConfig
+from glied.bulk.items import Job
 from glied.bulk.job_parts import check_budget
-from glied.bulk.job_spec import Job
 from glied.bulk.plan.sources.published_features import ReadPublished
 from glied.data import coco, features, published
 from glied.errors import UsageError
@@ -29,7 +29,7 @@ class ImportFeaturesConfig:
     """What found the regions, in your words: stores whose words differ are never used together."""
     dtype: Literal["float16", "float32"] = "float16"
     """How features are stored. float32 keeps every bit and takes twice the room."""
-    resources: ResourcesConfig = field(default_factory=lambda: ResourcesConfig(chunk_images=32))
+    resources: ResourcesConfig = field(default_factory=lambda: ResourcesConfig(chunk=ChunkConfig(images=32)))
     """What the run uses; it runs in this process."""
     error_budget: float = 0.0
     """Share of the images that may fail for reasons of ours; broken ones (rejected) do not count."""

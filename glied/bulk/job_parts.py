@@ -1,7 +1,7 @@
-"""What the configs of several bulk jobs have in common: the pool that decodes, and checks."""
+"""What the configs of several bulk jobs have in common: their pools of actors, and checks."""
 
-from glied.bulk.chunks import Pool, StageFactory
-from glied.bulk.config import ResourcesConfig
+from glied.bulk.config import ActorsConfig
+from glied.bulk.items import ActorPoolSpec, StageFactory
 from glied.errors import UsageError
 
 
@@ -11,14 +11,14 @@ def check_budget(budget: float) -> None:
         raise UsageError(f"error_budget: {budget} is not between 0 and 1")
 
 
-def image_pool(factory: StageFactory, resources: ResourcesConfig) -> Pool:
-    """The pool that decodes images."""
-    return Pool(
+def actor_pool(factory: StageFactory, actors: ActorsConfig, *, threads: int) -> ActorPoolSpec:
+    """A pool of actors that build a factory's stage, each with so many threads of torch."""
+    return ActorPoolSpec(
         factory=factory,
-        workers=resources.workers,
-        cpus=resources.worker_cpus,
-        gpus=resources.worker_gpus,
-        threads=resources.worker_threads,
-        memory=resources.worker_memory,
-        accelerator=resources.worker_accelerator,
+        workers=actors.count,
+        cpus=actors.cpus,
+        gpus=actors.gpus,
+        threads=threads,
+        memory=actors.memory,
+        accelerator=actors.accelerator,
     )

@@ -1,4 +1,13 @@
-"""What runs write: the schemas of their rows, and a unit as one Parquet file."""
+"""The tables of a run in the order of an image's life, and a unit's rows as one Parquet file.
+
+    PLANNED    what the manifest holds of an input        by plan.sources
+    FETCHED    an image's bytes                            by plan.sources.fetch
+    FEATURES   its regions, a row of a feature store       by stages.describe.ExtractRegions
+    CAPTIONS   its caption                                 by stages.describe.CaptionRegions, CaptionImages
+
+`stages.stage` fills status, error_kind, error and model of the last two; the driver those of images whose
+workers died (`run.lost_rows`). Columns of the input follow each of them.
+"""
 
 import io
 from typing import Any
@@ -13,6 +22,29 @@ SCHEMA_VERSION = 2
 OK, REJECTED, FAILED = "ok", "rejected", "failed"
 """Status of a row: described, the image is at fault, we are."""
 BOX = pa.list_(pa.float32())
+"""[4], xyxy in upright pixels."""
+
+PLANNED = arrow_tables.schema(
+    id=pa.string(),
+    uri=pa.string(),
+    file=pa.string(),
+    offset=pa.int64(),
+    size=pa.int64(),
+    fault_kind=pa.string(),
+    fault=pa.string(),
+)
+"""An input: `id` is unique in a run, `uri` names it for people.
+
+Its bytes are the whole of `uri`; or, where `file` is set, the `size` bytes of that file from `offset` on (a
+tar), or its row number `offset` (a Parquet file). `size` is null where it is not known. An input that could
+already not be planned has a `fault`. Columns that pass through to the output begin with `INPUT`.
+"""
+INPUT = "input:"
+
+FETCHED = arrow_tables.schema(
+    id=pa.string(), uri=pa.string(), data=pa.large_binary(), kind=pa.string(), error=pa.string()
+)
+"""A fetched image: `data` is null exactly where `kind` and `error` say why."""
 
 CAPTIONS = pa.schema(
     [

@@ -77,6 +77,11 @@ class Captioner:
             raise UsageError(f"suppress: the captioner has no word {unknown[0]!r}")
         self._suppressed = [vocabulary.ids[word] for word in self.decoding.suppress]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.embedding.weight.device
+
     @cached_property
     def frozen(self) -> CaptioningModel:
         """The model made ready for inference, when it is first asked for."""
@@ -160,13 +165,20 @@ class Captioner:
         """
         if not regions:
             return []
-        device = self.model.embedding.weight.device
+        return self.caption_batch(RegionBatch.collate(regions).to(self.device), attributes, seeds)
+
+    def caption_batch(
+        self,
+        batch: RegionBatch,
+        attributes: Sequence[Sequence[tuple[str, float]]],
+        seeds: Sequence[int] | None = None,
+    ) -> list[list[Caption]]:
+        """As `caption`, of regions that are collated and on the model's device; of one image at least."""
+        device = self.device
         words = [[word for word, _ in one] for one in attributes]
         ids, mask = attribute_ids(words, self.vocabulary, self.attribute_count)
         with torch.inference_mode():
-            memory = self.frozen.encode(
-                RegionBatch.collate(list(regions)).to(device), ids.to(device), mask.to(device)
-            )
+            memory = self.frozen.encode(batch, ids.to(device), mask.to(device))
         if self.cuda_graphs:
             found = self._recorder.decode(memory, seeds)
         else:
@@ -184,7 +196,7 @@ class Captioner:
             attributes: (word, probability), as for `caption`.
             caption: in words.
         """
-        device = self.model.embedding.weight.device
+        device = self.device
         ids, _ = attribute_ids([[word for word, _ in attributes]], self.vocabulary, self.attribute_count)
         tokens = self.vocabulary.encode(tokenize(caption))
         return explain(

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import hashlib
 import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -200,12 +199,3 @@ def _token_table(tensors: Mapping[str, Tensor]) -> str:
         if name in tensors:
             return name
     raise UsageError("only CLIPs with open_clip's own text tower can store a part of their token table")
-
-
-def weights_digest(model: nn.Module) -> str:
-    """SHA-256 over names and values of a model, whichever file they came from."""
-    found = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        found.update(f"{name} {list(tensor.shape)}\n".encode())
-        found.update(tensor.cpu().contiguous().flatten().numpy())
-    return found.hexdigest()

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from glied.checkpoint import weights_digest
 from glied.clip.config import PROMPT, ClipConfig
-from glied.clip.model import open_clip_model, weights_digest
+from glied.clip.model import open_clip_model
 from glied.clip.preprocessing import Pixels
 from glied.clip.text_encoder import has_text_tower, read_texts, text_width
 from glied.clip.tokenizer import clip_tokenizer, token_table_rows
@@ -65,7 +66,7 @@ class ClipScorer:
         model = model.eval().float()
         decisive = {"model_config": dict(model_config), "preprocess": preprocess, "prompt": prompt}
         self.fingerprint: Mapping[str, Any] = json.loads(
-            json.dumps(decisive | {"weights": weights_digest(model)})
+            json.dumps(decisive | {"weights": weights_digest(model, shapes=True)})
         )
         self.model: Any = model.to(self.device)
 

@@ -17,7 +17,7 @@ from glied.config import parse
 def main() -> int:
     """Run the job and say what came of it."""
     config = parse(CaptionDatasetConfig, description=__doc__)
-    job = caption_job(config, apart=True)
+    job = caption_job(config)
 
     from glied.bulk.ray.stream import RayStream  # Ray takes seconds to import; mistakes are found before
 

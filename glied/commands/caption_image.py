@@ -18,11 +18,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, fetch_stage
-from glied.bulk.chunks import Stage
+from glied.bulk.items import Stage
 from glied.bulk.plan.manifest import planned
 from glied.bulk.plan.sources.listing import absolute
 from glied.bulk.row_schemas import OK
-from glied.bulk.run.summary import unfamiliar_line
+from glied.bulk.run.totals import unfamiliar_line
 from glied.captioner.familiarity import UNFAMILIAR
 from glied.config import parse, split_arguments
 from glied.errors import UsageError
@@ -60,7 +60,7 @@ def stage(config: CaptionDatasetConfig) -> Stage:
         raise UsageError("regions.kind precomputed finds no regions in files: name a detector in regions")
     import torch  # it takes seconds, and mistakes on the command line are found before
 
-    torch.set_num_threads(config.resources.worker_threads)
+    torch.set_num_threads(config.resources.worker.threads)
     return caption_factory(config).build()
 
 

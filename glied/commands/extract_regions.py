@@ -18,7 +18,7 @@ from glied.data import features
 def main() -> int:
     """Run the job and say what came of it."""
     config = parse(ExtractRegionsConfig, description=__doc__)
-    job = extract_job(config, apart=True)
+    job = extract_job(config)
 
     from glied.bulk.ray.stream import RayStream  # Ray takes seconds to import; mistakes are found before
 

@@ -45,8 +45,8 @@ def check_trained_on(
         )
 
 
-def trained_alike(one: Fingerprint, other: Fingerprint) -> bool:
-    """Whether two models were trained on the regions of one extractor, but for the features' precision."""
+def same_extractor(one: Fingerprint, other: Fingerprint) -> bool:
+    """Whether two fingerprints are of one extractor, up to the precision of its features."""
     return _exact(one) == _exact(other)
 
 

@@ -9,8 +9,8 @@ os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # loopback only; read at 
 import numpy as np
 import ray
 
-from glied.bulk.chunks import Chunk, Pool
-from glied.bulk.config import ResourcesConfig
+from glied.bulk.config import RecoveryConfig, ResourcesConfig
+from glied.bulk.items import ActorPoolSpec, Chunk
 from glied.bulk.plan.manifest import planned
 from glied.bulk.plan.sources.fetch import Fetch
 from glied.bulk.ray.stream import RayStream
@@ -40,8 +40,8 @@ def main(folder: Path) -> None:
             held.append(ray.put(np.zeros(1 << 20, np.uint8)))
     except ray.exceptions.OutOfDiskError:
         print(f"{len(held)} MB are full")
-    pool = Pool(factory=Deadly("", ""), workers=1, cpus=1.0, gpus=0.0, threads=1)
-    stream = RayStream(Fetch(), [pool], ResourcesConfig(restarts=0, stall_s=200))
+    pool = ActorPoolSpec(factory=Deadly("", ""), workers=1, cpus=1.0, gpus=0.0, threads=1)
+    stream = RayStream(Fetch(), [pool], ResourcesConfig(recovery=RecoveryConfig(restarts=0, stall_s=200)))
     table = planned(id=names, uri=names, size=[1 << 20] * 8)
     try:
         print(len(list(stream([Chunk(unit, 0, table) for unit in range(5)]))), "chunks")

@@ -72,5 +72,5 @@ def model_options(models: Path) -> list[str]:
         f"--captioner.checkpoint={models / 'captioner'}",
         "--decoding.max_length=8",
         "--regions.max_regions=6",
-        "--resources.workers=1",
+        "--resources.worker.count=1",
     ]

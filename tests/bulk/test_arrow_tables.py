@@ -2,8 +2,9 @@ import datetime
 import json
 
 import pyarrow as pa
+import pytest
 
-from glied.bulk.arrow_tables import to_rows
+from glied.bulk.arrow_tables import ranges, to_rows
 from glied.bulk.exports.unit_files import encode_jsonl
 
 
@@ -20,3 +21,16 @@ def test_values_that_python_cannot_hold_become_text():
         "29349-01-26",
         "1970-01-02",
     ]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([], []),
+        ([1, 1, 1, 1], [(0, 3), (3, 4)]),  # three rows at most
+        ([6, 4, 1], [(0, 2), (2, 3)]),  # ten in all
+        ([11, 0, 12], [(0, 1), (1, 2), (2, 3)]),
+    ],
+)
+def test_rows_are_divided_by_number_and_size(sizes: list[int], expected: list[tuple[int, int]]) -> None:
+    assert list(ranges(sizes, most=3, size=10)) == expected

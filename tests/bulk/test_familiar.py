@@ -96,8 +96,8 @@ def test_every_captioned_row_has_it_and_the_run_counts_the_unfamiliar(
 
 
 def test_it_depends_neither_on_the_batch_nor_on_the_pools(configure, photos, features, familiarity):
-    config = configure("--resources.batch_size=7")
-    split = configure("--resources.pools=split", "--resources.batch_size=3")
+    config = configure("--resources.worker.batch_size=7")
+    split = configure("--resources.pools=split", "--resources.worker.batch_size=3")
     names = list(features)
     table = planned(id=names, uri=[absolute(str(photos / name)) for name in names])
     fetched = Fetch(pause=0.0)(table)

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glied.bulk.chunks import Chunk, Result, run_here
+from glied.bulk.chunks import run_here
 from glied.bulk.importing import ImportFeaturesConfig, import_job
+from glied.bulk.items import Chunk, DescribedChunk
 from glied.bulk.run import bulk_run
 from glied.commands import export_features, import_features
 from glied.config import parse
@@ -107,7 +108,7 @@ def test_broken_lines_count_only_where_the_image_is_nowhere_whole(tsv, tmp_path,
 def test_an_import_that_was_cut_off_goes_on_where_it_stopped(tsv, tmp_path) -> None:
     config, whole = configure(tmp_path), run_here(configure(tmp_path).stage)
 
-    def broken(chunks: Sequence[Chunk], *, alone: bool = False) -> Iterator[Result]:
+    def broken(chunks: Sequence[Chunk], *, isolated: bool = False) -> Iterator[DescribedChunk]:
         for number, result in enumerate(whole(chunks)):
             if number == 6:
                 raise KeyboardInterrupt
@@ -119,7 +120,7 @@ def test_an_import_that_was_cut_off_goes_on_where_it_stopped(tsv, tmp_path) -> N
     assert 0 < len(there) < 5
     seen: list[int] = []
 
-    def watched(chunks: Sequence[Chunk], *, alone: bool = False) -> Iterator[Result]:
+    def watched(chunks: Sequence[Chunk], *, isolated: bool = False) -> Iterator[DescribedChunk]:
         seen.extend(chunk.unit for chunk in chunks)
         yield from whole(chunks)
 
@@ -131,9 +132,9 @@ def test_an_import_that_was_cut_off_goes_on_where_it_stopped(tsv, tmp_path) -> N
 
 def test_rows_of_finished_units_are_let_go(tsv, tmp_path) -> None:
     """Else the features of thousands of units pile up in the driver."""
-    config, alive = configure(tmp_path, "--resources.chunk_images=4"), []
+    config, alive = configure(tmp_path, "--resources.chunk.images=4"), []
 
-    def watched(chunks: Sequence[Chunk], *, alone: bool = False) -> Iterator[Result]:
+    def watched(chunks: Sequence[Chunk], *, isolated: bool = False) -> Iterator[DescribedChunk]:
         tables = []
         for result in run_here(config.stage)(chunks):
             tables.append(weakref.ref(result.table))

@@ -43,7 +43,7 @@ def options(s3, models, photos) -> list[str]:
     filesystem.put(str(photos), "photos/submitted", recursive=True)
     filesystem.put(str(models), "photos/models", recursive=True)
     remote = [option.replace(str(models), "s3://photos/models") for option in model_options(models)]
-    return [CONFIG, "--input.uri=s3://photos/submitted", *remote, "--resources.workers=2"]
+    return [CONFIG, "--input.uri=s3://photos/submitted", *remote, "--resources.worker.count=2"]
 
 
 def submit(
@@ -154,7 +154,7 @@ def test_training_goes_on_after_a_worker_was_killed(cluster, s3, tmp_path):
 def test_a_node_lost_at_work_costs_no_row(cluster, s3, options, tmp_path):
     filesystem, _ = s3
     log = tmp_path / "log"
-    small = ["--output.unit_size=2", "--resources.chunk_images=1", "--resources.batch_size=1"]
+    small = ["--output.unit_size=2", "--resources.chunk.images=1", "--resources.worker.batch_size=1"]
     job = submit(cluster, log, *options, *small, "--output.uri=s3://captions/node lost")
 
     def node_at_work() -> Node | None:

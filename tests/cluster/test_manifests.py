@@ -182,8 +182,8 @@ def test_jobs_fit_the_workers_and_leave_room_for_data(name: str) -> None:
     job, config = entrypoint(name)
     if job == "caption_dataset":
         actors = [(pool.cpus, pool.gpus) for pool in caption_pools(config) for _ in range(pool.workers)]
-        on_gpu, room = config.regions.device == "cuda", config.resources.fetch_cpus
-        assert config.resources.decoders <= config.resources.worker_cpus
+        on_gpu, room = config.regions.device == "cuda", config.resources.fetch.cpus
+        assert config.resources.worker.decoders <= config.resources.worker.cpus
     else:
         trainer = config.trainer
         on_gpu, room = trainer.device == "cuda", 1.0

@@ -86,9 +86,9 @@ def factory(models: Path, *options: str) -> CaptionFactory:
 @pytest.mark.parametrize("part", ["attributes", "captioner"])
 def test_captioning_refuses_other_regions_by_name(models: Path, tmp_path: Path, part: str) -> None:
     copied = shutil.copytree(models, tmp_path / "models")
-    before, fingerprint = factory(copied).inspect()
-    (copied / part / checkpoint.EXTRACTOR).write_text(json.dumps(fingerprint["regions"]))
-    assert factory(copied).inspect() == (before, fingerprint), "the checkpoint's digest is as it was"
+    before = factory(copied).inspect()
+    (copied / part / checkpoint.EXTRACTOR).write_text(json.dumps(before.fingerprint["regions"]))
+    assert factory(copied).inspect() == before, "the checkpoint's digest is as it was"
     factory(copied).build()
 
     other = factory(copied, "--regions.max_regions=5")
@@ -105,6 +105,6 @@ def test_the_shipped_weights_say_what_they_were_trained_on(models: Path) -> None
         CaptionDatasetConfig, ["--config=configs/caption/demo.yaml", "--input.uri=in", "--output.uri=out"]
     )
     factory = caption_factory(config)
-    _, fingerprint = factory.inspect()
+    fingerprint = factory.inspect().fingerprint
     for name in ("attributes", "base", "glied", "glied_cider", "glied_clip_s_grammar"):
         assert checkpoint.load(f"glied/weights/demo/{name}").extractor == fingerprint["regions"]

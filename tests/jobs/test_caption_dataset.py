@@ -46,7 +46,7 @@ def kill_after_commits(command: list[str], environment: dict[str, str], out: Pat
 def test_killed_half_way_and_started_again(run_job, environment, models, photos, tmp_path):
     out = tmp_path / "out"
     options = [CONFIG, f"--input.uri={photos}", f"--output.uri={out}", *model_options(models)]
-    options += ["--output.unit_size=1", "--resources.chunk_images=1", "--resources.batch_size=1"]
+    options += ["--output.unit_size=1", "--resources.chunk.images=1", "--resources.worker.batch_size=1"]
     command = [sys.executable, "jobs/caption_dataset.py", *options]
     kill_after_commits(command, environment, out, 3)
     finished = {path: path.stat().st_mtime_ns for path in out.glob("commits/*.json")}

@@ -53,7 +53,7 @@ def wait_for(condition: Callable[[], bool], job: subprocess.Popen) -> None:
 def test_two_drivers_share_a_run(environment, models, photos, tmp_path):
     out = tmp_path / "out"
     options = [CONFIG, f"--input.uri={photos}", f"--output.uri={out}", *model_options(models)]
-    options += ["--output.unit_size=2", "--resources.chunk_images=1"]
+    options += ["--output.unit_size=2", "--resources.chunk.images=1"]
     command = [sys.executable, "jobs/caption_dataset.py", *options]
     with (tmp_path / "log").open("w") as log:
         start = partial(subprocess.Popen, command, cwd=ROOT, env=environment, stdout=log, stderr=log)
@@ -89,7 +89,7 @@ ENDS: dict[str, tuple[Callable[[subprocess.Popen], None], int, str]] = {
 def test_a_job_that_is_ended_says_so_in_one_line(environment, models, photos, tmp_path, end):
     out = tmp_path / "out"
     options = [CONFIG, f"--input.uri={photos}", f"--output.uri={out}", *model_options(models)]
-    options += ["--output.unit_size=1", "--resources.chunk_images=1"]
+    options += ["--output.unit_size=1", "--resources.chunk.images=1"]
     command = [sys.executable, "jobs/caption_dataset.py", *options]
     harm, code, words = ENDS[end]
     with (tmp_path / "log").open("w") as log:

@@ -23,24 +23,10 @@ import pyarrow.parquet as pq
 
 from glied import run_folder, storage
 from glied.bulk import arrow_tables
+from glied.bulk.row_schemas import INPUT as INPUT
+from glied.bulk.row_schemas import PLANNED as PLANNED
 from glied.errors import JobError, StorageError, UsageError
 
-PLANNED = arrow_tables.schema(
-    id=pa.string(),
-    uri=pa.string(),
-    file=pa.string(),
-    offset=pa.int64(),
-    size=pa.int64(),
-    fault_kind=pa.string(),
-    fault=pa.string(),
-)
-"""An input: `id` is unique in a run, `uri` names it for people.
-
-Its bytes are the whole of `uri`; or, where `file` is set, the `size` bytes of that file from `offset` on (a
-tar), or its row number `offset` (a Parquet file). `size` is null where it is not known. An input that could
-already not be planned has a `fault`. Columns that pass through to the output begin with `INPUT`.
-"""
-INPUT = "input:"
 PART_ROWS = 131_072
 """About how many rows a part holds; a part always holds whole units."""
 

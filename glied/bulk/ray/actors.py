@@ -11,7 +11,7 @@ import pyarrow as pa
 import ray
 
 from glied.bulk.arrow_tables import from_ipc, seconds_of, to_ipc, with_seconds
-from glied.bulk.chunks import FetchStage, StageFactory
+from glied.bulk.items import DescribedChunk, FetchStage, StageFactory
 from glied.bulk.ray.memory import release, use_malloc
 
 STDERR = 2
@@ -59,7 +59,7 @@ class FetchChunks:
         try:
             for number, piece in self._pieces(tables):
                 seconds = {"fetch": time.perf_counter() - clock}
-                yield _row(units[number], starts[number], with_seconds(piece, seconds))
+                yield _packed(units[number], starts[number], with_seconds(piece, seconds))
                 starts[number] += piece.num_rows
                 clock = time.perf_counter()
         finally:
@@ -85,13 +85,13 @@ class DescribeChunk:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Describe the chunk of a row."""
-        row = batch.to_pylist()[0]
-        table = from_ipc(row["table"])
+        fetched = unpacked(batch)
         with _deadline(self.longest_s):
-            described = self.stage(table)
-        result = _row(row["unit"], row["start"], with_seconds(described, seconds_of(table)))
-        size = table.nbytes
-        del batch, row, table
+            described = self.stage(fetched.table)
+        described = with_seconds(described, seconds_of(fetched.table))
+        result = _packed(fetched.unit, fetched.start, described)
+        size = fetched.table.nbytes
+        del batch, fetched
         release(size)
         return result
 
@@ -109,7 +109,13 @@ def _deadline(seconds: float) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-def _row(unit: int, start: int, table: pa.Table) -> pa.Table:
+def unpacked(batch: pa.Table) -> DescribedChunk:
+    """The chunk of a row; its table is a copy, so that it holds nothing in the object store."""
+    row = batch.to_pylist()[0]
+    return DescribedChunk(row["unit"], row["start"], from_ipc(row["table"]))
+
+
+def _packed(unit: int, start: int, table: pa.Table) -> pa.Table:
     """What travels: a block of one row that holds the table as one value."""
     value = pa.array([to_ipc(table)], pa.large_binary())
     return pa.table({"unit": [unit], "start": [start], "table": value})

@@ -25,10 +25,10 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.util.annotations import RayDeprecationWarning
 
 from glied.bulk import parallel
-from glied.bulk.arrow_tables import from_ipc, to_ipc
-from glied.bulk.chunks import Chunk, FetchStage, Pool, Result, StreamBroken
+from glied.bulk.arrow_tables import to_ipc
 from glied.bulk.config import ResourcesConfig
-from glied.bulk.ray.actors import Actors, DescribeChunk, FetchChunks
+from glied.bulk.items import ActorPoolSpec, Chunk, DescribedChunk, FetchStage, StreamBroken
+from glied.bulk.ray.actors import Actors, DescribeChunk, FetchChunks, unpacked
 from glied.bulk.ray.metrics import Metrics
 from glied.bulk.ray.shortage import Shortage
 from glied.cluster_runtime import placement, ray_start
@@ -42,6 +42,7 @@ Answer = TypeVar("Answer")
 
 STORE_CHUNKS = 8
 """So many chunks must fit into a node's object store: some fetched, some waiting, some at a worker."""
+WAIT_KEY = "resources.recovery.wait_s"
 CHECK_S = 0.5
 """While nothing comes, so often a stream looks whether Ray still runs."""
 FEW_SHARDS = 16
@@ -57,17 +58,17 @@ MAX_BLOCKS = 2_000
 class RayStream:
     """Runs chunks through fetching tasks and a pool of model actors; results arrive in any order."""
 
-    def __init__(self, fetch: FetchStage, pools: Sequence[Pool], resources: ResourcesConfig) -> None:
+    def __init__(self, fetch: FetchStage, pools: Sequence[ActorPoolSpec], resources: ResourcesConfig) -> None:
         """Chunks go through the pools in turn; each actor builds its stage with its pool's factory."""
         self.fetch = fetch
         self.pools = pools
         self.resources = resources
         self.metrics = Metrics()
 
-    def __call__(self, chunks: Sequence[Chunk], *, alone: bool = False) -> Iterator[Result]:
+    def __call__(self, chunks: Sequence[Chunk], *, isolated: bool = False) -> Iterator[DescribedChunk]:
         """Described chunks as they are done; what was lost is missing.
 
-        A chunk whose worker dies is tried again, but not if `alone`: then it is the one that killed it.
+        A chunk whose worker dies is tried again, but not if `isolated`: then it is the one that killed it.
 
         Raises:
             UsageError: the chunks are too large for the object store of a node.
@@ -75,29 +76,30 @@ class RayStream:
             StreamBroken: the workers died more often than they may, or the cluster went away.
         """
         _start(self.pools, self.resources)
-        _configure(self.resources.chunk_bytes)
-        _check_stores(self.resources.chunk_bytes)
+        _configure(self.resources.chunk.bytes)
+        _check_stores(self.resources.chunk.bytes)
         workers = _place(self.pools, self.resources)
         with Shortage.watched() as shortage:
             try:
-                yield from self._results(chunks, workers, alone=alone)
+                yield from self._results(chunks, workers, isolated=isolated)
             except StreamBroken as error:
                 shortage.note(error.__cause__)
                 shortage.check()
                 raise
             shortage.check()
 
-    def _results(self, chunks: Sequence[Chunk], workers: Sequence[int], *, alone: bool) -> Iterator[Result]:
+    def _results(
+        self, chunks: Sequence[Chunk], workers: Sequence[int], *, isolated: bool
+    ) -> Iterator[DescribedChunk]:
         actors = Actors()
         dataset: Dataset | None = None
         try:
-            dataset = self._dataset(chunks, workers, actors, alone=alone)
+            dataset = self._dataset(chunks, workers, actors, isolated=isolated)
             batches = dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=4)
-            for batch in watched(batches, self.resources.stall_s, _check_node):
-                row = batch.to_pylist()[0]
-                table = from_ipc(row["table"])
-                self.metrics.count(table)
-                yield Result(row["unit"], row["start"], table)
+            for batch in watched(batches, self.resources.recovery.stall_s, _check_node):
+                described = unpacked(batch)
+                self.metrics.count(described.table)
+                yield described
         except ray.exceptions.RayError as error:
             raise StreamBroken(_first_line(error)) from error
         finally:
@@ -117,8 +119,9 @@ class RayStream:
             yield from parallel.in_order(function, first)
             return
         _start(self.pools, self.resources)
-        placement.wait_for([placement.share(cpus=1)], wait_s=self.resources.wait_s, key="resources.wait_s")
-        call = ray.remote(num_cpus=1, max_retries=self.resources.restarts)(parallel.call)
+        recovery = self.resources.recovery
+        placement.wait_for([placement.share(cpus=1)], wait_s=recovery.wait_s, key=WAIT_KEY)
+        call = ray.remote(num_cpus=1, max_retries=recovery.restarts)(parallel.call)
         shared = ray.put(function)
         waiting: deque[ray.ObjectRef] = deque()
         for item in chain(first, items):
@@ -129,25 +132,25 @@ class RayStream:
             yield _answer(waiting.popleft())
 
     def _dataset(
-        self, chunks: Sequence[Chunk], workers: Sequence[int], actors: "Actors", *, alone: bool
+        self, chunks: Sequence[Chunk], workers: Sequence[int], actors: "Actors", *, isolated: bool
     ) -> Dataset:
         """The plan of the stream; `workers` of each pool start at once, the others where nodes join."""
         with warnings.catch_warnings():
             # Retries have no other place until 2.64; those of the constraints are tested.
             warnings.simplefilter("ignore", RayDeprecationWarning)
-            return self._planned(chunks, workers, actors, alone=alone)
+            return self._planned(chunks, workers, actors, isolated=isolated)
 
     def _planned(
-        self, chunks: Sequence[Chunk], workers: Sequence[int], actors: "Actors", *, alone: bool
+        self, chunks: Sequence[Chunk], workers: Sequence[int], actors: "Actors", *, isolated: bool
     ) -> Dataset:
         resources = self.resources
-        retries = 0 if alone else resources.restarts
+        retries = 0 if isolated else resources.recovery.restarts
         # A row group of a Parquet file is read for many chunks, and slow hosts are waited for together; yet
         # the first chunks should not wait for that: what a task has fetched travels together.
-        wanted = 0 if alone else self.fetch.tasks_per_worker(chunk.table for chunk in chunks)
-        tasks = wanted * resources.workers
+        wanted = 0 if isolated else self.fetch.tasks_per_worker(chunk.table for chunk in chunks)
+        tasks = wanted * resources.worker.count
         images = sum(chunk.table.num_rows for chunk in chunks) // tasks if tasks else 1
-        together = min(MOST_GATHERED * resources.chunk_images, images)
+        together = min(MOST_GATHERED * resources.chunk.images, images)
         rows = [
             {
                 "units": [chunk.unit for chunk in some],
@@ -158,22 +161,22 @@ class RayStream:
         ]
         dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
         dataset = dataset.map_batches(
-            FetchChunks(self.fetch, resources.chunk_bytes),
+            FetchChunks(self.fetch, resources.chunk.bytes),
             batch_size=1,
             batch_format="pyarrow",
-            num_cpus=resources.fetch_cpus,
-            ray_remote_args_fn=partial(dict, max_retries=resources.restarts),
+            num_cpus=resources.fetch.cpus,
+            ray_remote_args_fn=partial(dict, max_retries=resources.recovery.restarts),
         )
         for pool, count in zip(self.pools, workers, strict=True):
             dataset = dataset.map_batches(
                 DescribeChunk,
-                fn_constructor_args=(pool.factory, pool.threads, resources.chunk_s),
+                fn_constructor_args=(pool.factory, pool.threads, resources.recovery.chunk_s),
                 batch_size=1,
                 batch_format="pyarrow",
                 compute=ActorPoolStrategy(
                     min_size=count,
-                    max_size=count if alone else pool.workers,
-                    max_tasks_in_flight_per_actor=1 if alone else None,
+                    max_size=count if isolated else pool.workers,
+                    max_tasks_in_flight_per_actor=1 if isolated else None,
                 ),
                 num_cpus=pool.cpus,
                 num_gpus=pool.gpus or None,
@@ -278,15 +281,15 @@ def watched(batches: Iterable[T], stall_s: float, check: Callable[[], None] = la
             yield item
             deadline = time.monotonic() + stall_s
     except queue.Empty:
-        raise StreamBroken(f"no chunk was done for {stall_s:.0f} s (resources.stall_s)") from None
+        raise StreamBroken(f"no chunk was done for {stall_s:.0f} s (resources.recovery.stall_s)") from None
     finally:
         stopped.set()
 
 
-def _start(pools: Sequence[Pool], resources: ResourcesConfig) -> None:
+def _start(pools: Sequence[ActorPoolSpec], resources: ResourcesConfig) -> None:
     # A small machine gets logical CPUs for all workers and two fetching tasks, each of which takes memory.
-    cpus = math.ceil(sum(pool.workers * pool.cpus for pool in pools) + 2 * resources.fetch_cpus)
-    store = max(ray_start.OBJECT_STORE_BYTES, STORE_CHUNKS * resources.chunk_bytes)
+    cpus = math.ceil(sum(pool.workers * pool.cpus for pool in pools) + 2 * resources.fetch.cpus)
+    store = max(ray_start.OBJECT_STORE_BYTES, STORE_CHUNKS * resources.chunk.bytes)
     try:
         ray_start.start(cpus=max(os.cpu_count() or 1, cpus), object_store_bytes=store)
     except Exception as error:  # Ray raises bare exceptions here
@@ -309,21 +312,21 @@ def _check_stores(chunk_bytes: int) -> None:
     )
     if 0 < smallest < STORE_CHUNKS * chunk_bytes:
         raise UsageError(
-            f"resources.chunk_bytes: {chunk_bytes} is more than 1/{STORE_CHUNKS} of a node's object store, "
+            f"resources.chunk.bytes: {chunk_bytes} is more than 1/{STORE_CHUNKS} of a node's object store, "
             f"which has {smallest:.0f} bytes; lower it, or start nodes with a larger --object-store-memory"
         )
 
 
-def _place(pools: Sequence[Pool], resources: ResourcesConfig) -> list[int]:
+def _place(pools: Sequence[ActorPoolSpec], resources: ResourcesConfig) -> list[int]:
     """Wait until a worker of each pool and a task that fetches fit; how many workers of each pool do.
 
     Those that do not fit yet start when nodes join. Where an autoscaler may bring these nodes, they are asked
     for from the start: a worker that waits is what an autoscaler grows for.
     """
-    fetching = placement.share(cpus=resources.fetch_cpus)
-    shares = [*(pool.share for pool in pools), fetching]
-    placement.wait_for(shares, wait_s=resources.wait_s, key="resources.wait_s")
-    wanted = [(pool.share, pool.workers) for pool in pools]
+    fetching = placement.share(cpus=resources.fetch.cpus)
+    requests = [*(pool.request for pool in pools), fetching]
+    placement.wait_for(requests, wait_s=resources.recovery.wait_s, key=WAIT_KEY)
+    wanted = [(pool.request, pool.workers) for pool in pools]
     outlooks = (placement.nodes(), placement.possible_nodes())
     fits = [placement.fitting(wanted, fetching, nodes) for nodes in outlooks]
     counts = [max(1, *counted) for counted in zip(*fits, strict=True)]

@@ -19,9 +19,8 @@ from typing import Any
 
 from glied import run_folder, storage
 from glied.bulk import row_schemas
-from glied.bulk.chunks import Stream
 from glied.bulk.config import describe_skipped, recorded_input
-from glied.bulk.job_spec import Job
+from glied.bulk.items import Job, Stream
 from glied.bulk.parallel import InOrder, in_order
 from glied.bulk.plan import manifest
 from glied.bulk.plan.manifest import Manifest

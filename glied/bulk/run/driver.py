@@ -10,16 +10,15 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from glied import storage
 from glied.bulk import chunks, row_schemas
-from glied.bulk.arrow_tables import conform, seconds_of
-from glied.bulk.chunks import Chunk, Result, Stream, StreamBroken
-from glied.bulk.job_spec import Job
+from glied.bulk.arrow_tables import seconds_of
+from glied.bulk.items import Chunk, DescribedChunk, Job, Stream, StreamBroken
 from glied.bulk.plan.manifest import INPUT, Manifest, Unit
 from glied.bulk.plan.sources import fetch
 from glied.bulk.plan.sources.fetch import STORAGE
@@ -29,7 +28,8 @@ from glied.bulk.run.ledger import Commit, Counts, Ledger, read_commits, sum_coun
 from glied.bulk.run.lost_rows import lost_rows
 from glied.bulk.run.progress import Progress
 from glied.bulk.run.summary import Example, Summary
-from glied.captioner.familiarity import UNFAMILIAR
+from glied.bulk.run.totals import of_rows
+from glied.bulk.run.unit_work import UnitWork, check_ids, count_rows
 from glied.errors import JobError
 from glied.redaction import shown
 from glied.run_folder import CommittedUnit, Listing
@@ -37,48 +37,14 @@ from glied.run_folder import CommittedUnit, Listing
 log = logging.getLogger(__name__)
 
 CHUNKS_PER_WORKER = 8
-"""At least so many, while there are images enough."""
+"""A run is cut into at least this many chunks per worker, as long as it has enough images."""
 IN_FLIGHT_UNITS = 2_000
 IN_FLIGHT_IMAGES = 1 << 20
-"""Units, and images, whose chunks are planned at a time; both bound the driver's memory."""
+"""Most units, and images, whose chunks are planned at a time: a bound on the driver's memory."""
 EXAMPLES = 10
+"""Most captions that the summary shows."""
 CONFIRM_S = 10.0
-"""So often a driver looks whether the folder still holds its run."""
-
-
-@dataclass
-class _Work:
-    """A generation of a unit under way.
-
-    Attributes:
-        earlier: rows of the generation before it, if there is one.
-        todo: numbers of the images to describe.
-        alone: each of them is a chunk of its own.
-        arrived: described rows, by the number of the first image.
-    """
-
-    unit: Unit
-    generation: int
-    earlier: pa.Table | None
-    todo: frozenset[int]
-    alone: bool = False
-    arrived: dict[int, pa.Table] = field(default_factory=dict)
-
-    def missing(self) -> list[int]:
-        """Numbers of the images that have not arrived."""
-        there = {start + row for start, table in self.arrived.items() for row in range(table.num_rows)}
-        return sorted(self.todo - there)
-
-    def rows(self, schema: pa.Schema) -> pa.Table:
-        """All rows of the unit, in order."""
-        tables = [] if self.earlier is None else [self.earlier]
-        places = dict(enumerate(range(sum(table.num_rows for table in tables))))
-        for start, table in self.arrived.items():
-            position = sum(one.num_rows for one in tables)
-            places |= {start + row: position + row for row in range(table.num_rows)}
-            tables.append(table)
-        whole = pa.concat_tables(conform(table, schema) for table in tables)
-        return whole.take([places[row] for row in sorted(places)])
+"""Seconds between two checks that the folder still holds this run."""
 
 
 class Driver:
@@ -109,7 +75,7 @@ class Driver:
         self.whole: dict[int, CommittedUnit] = {}
         self.confirmed_at = time.monotonic()
         self.broken: dict[int, str] = {}
-        self.open: dict[int, _Work] = {}
+        self.open: dict[int, UnitWork] = {}
         self.images = 0
         self.startup_seconds = 0.0
         self.streaming_seconds = 0.0
@@ -117,20 +83,21 @@ class Driver:
 
     def run(self) -> None:
         """Commit what is missing, then retry what earlier attempts failed at if the mode says so."""
-        files = self._look()
+        files = self._read_state()
         mine = [unit for unit in range(self.plan.units) if self.job.takes(unit)]
         self._adopt(files)
-        with Progress(self._count(mine), self._count([unit for unit in mine if self._has(unit)])) as progress:
+        done = [unit for unit in mine if self._is_committed(unit)]
+        with Progress(self._count_images(mine), self._count_images(done)) as progress:
             finished = [self.earlier[unit] for unit in mine if unit in self.earlier and unit not in self.done]
-            pending = [unit for unit in mine if not self._has(unit)]
-            self._do(map(self._first, self.plan.read_units(pending)), progress)
+            pending = [unit for unit in mine if not self._is_committed(unit)]
+            self._run_rounds(map(self._new_work, self.plan.read_units(pending)), progress)
             if self.job.output.mode == "retry_failed":
                 failed = [one for one in read_commits(finished) if one.counts.rows.get(FAILED)]
                 progress.extend(sum(one.counts.rows[FAILED] for one in failed))
-                self._do(self._failed(failed), progress)
+                self._run_rounds(self._retries(failed), progress)
         self.whole = {unit.unit: unit for unit in self.ledger.clean_up() if unit.unit < self.plan.units}
 
-    def _look(self) -> Listing:
+    def _read_state(self) -> Listing:
         """Find out what is committed and whole; the files that are there."""
         files = self.ledger.list_files()
         self.generations = files.generations
@@ -138,7 +105,7 @@ class Driver:
         self.earlier = {unit.unit: unit for unit in units}
         for unit in units:
             if unit.damage:
-                self._redo(unit.unit, unit.damage)
+                self._mark_damaged(unit.unit, unit.damage)
         if self.job.output.mode == "repair":
             self._verify()
         return files
@@ -149,20 +116,19 @@ class Driver:
         for problem in verification.verify(self.plan, mine):
             if not problem.mendable:
                 raise JobError(f"output.mode repair cannot mend {problem}")
-            self._redo(problem.unit, problem.text)
+            self._mark_damaged(problem.unit, problem.text)
 
-    def _redo(self, unit: int, damage: str) -> None:
+    def _mark_damaged(self, unit: int, damage: str) -> None:
         self.earlier.pop(unit, None)
         if self.job.takes(unit) and unit not in self.mended:
             log.warning("unit %d is done again: %s", unit, damage)
             self.mended.add(unit)
 
-    def _has(self, unit: int) -> bool:
+    def _is_committed(self, unit: int) -> bool:
         return unit in self.earlier or unit in self.done
 
     def summarize(self, seconds: float) -> Summary:
         """Totals over the whole run."""
-        totals = self._totals()
         return Summary(
             run=self.ledger.run_uri,
             results=self.job.results,
@@ -174,13 +140,9 @@ class Driver:
                 unit not in self.whole for unit in range(self.plan.units) if self.job.takes(unit)
             ),
             units_mended=len(self.mended & self.done.keys()),
-            statuses=totals.rows,
-            errors=totals.errors,
             skipped_files=self.plan.skipped,
             skipped_kinds=self.plan.skipped_kinds,
-            images_rated=totals.familiarity.get("rated", 0),
-            images_unfamiliar=totals.familiarity.get("unfamiliar", 0),
-            stage_seconds={stage: round(value, 2) for stage, value in totals.seconds.items()},
+            **of_rows(self._totals()),
             images_this_time=self.images,
             images_per_s=round(self._rate(), 2),
             startup_seconds=round(self.startup_seconds, 2),
@@ -206,12 +168,12 @@ class Driver:
         """Images/s from the moment when work on the first result began."""
         return self.images / (self.streaming_seconds - self.startup_seconds) if self.images else 0.0
 
-    def _count(self, units: Collection[int]) -> int:
+    def _count_images(self, units: Collection[int]) -> int:
         return sum(map(self.plan.rows_of, units))
 
-    def _first(self, unit: Unit) -> _Work:
+    def _new_work(self, unit: Unit) -> UnitWork:
         generation = self.generations.get(unit.index, -1) + 1
-        return _Work(unit, generation, None, frozenset(range(unit.table.num_rows)))
+        return UnitWork(unit, generation, None, frozenset(range(unit.table.num_rows)))
 
     def _adopt(self, files: Listing) -> None:
         """Commit outputs that a killed attempt wrote without their commit record."""
@@ -229,11 +191,11 @@ class Driver:
                 if self.job.output.mode != "repair":
                     raise
                 self.generations[unit.index] = generation
-                self._redo(unit.index, str(error))
+                self._mark_damaged(unit.index, str(error))
             else:
                 self._commit(unit, generation, data, counts, adopted=True)
 
-    def _failed(self, commits: Iterable[Commit]) -> Iterator[_Work]:
+    def _retries(self, commits: Iterable[Commit]) -> Iterator[UnitWork]:
         """The next generation of units that earlier attempts finished with failed rows."""
         wanted = {one.unit: one.generation for one in commits}
         for unit in self.plan.read_units(wanted):
@@ -244,32 +206,32 @@ class Driver:
             todo = frozenset(row for row, status in enumerate(statuses) if status == FAILED)
             # What failed once may do harm; not so what only could not be fetched.
             kinds = rows["error_kind"].to_pylist()
-            alone = any(not fetch.is_failure(str(kinds[row])) for row in todo)
-            yield _Work(unit, generation + 1, rows, todo, alone)
+            isolated = any(not fetch.is_failure(str(kinds[row])) for row in todo)
+            yield UnitWork(unit, generation + 1, rows, todo, isolated)
 
-    def _do(self, works: Iterable[_Work], progress: Progress) -> None:
+    def _run_rounds(self, works: Iterable[UnitWork], progress: Progress) -> None:
         """Work in windows, each in a bounded number of rounds."""
         iterator = iter(works)
         units = max(1, min(IN_FLIGHT_UNITS, IN_FLIGHT_IMAGES // self.plan.unit_size))
         while window := list(itertools.islice(iterator, units)):
             self.open = {work.unit.index: work for work in window}
-            complete = self._round(progress, alone=False)
-            for number in range(1, self.job.resources.rounds):
+            complete = self._run_round(progress, isolated=False)
+            for number in range(1, self.job.resources.recovery.rounds):
                 if not self.open:
                     break
                 log.warning("round %d: %d units are missing", number + 1, len(self.open))
                 # What a whole round has lost is under suspicion; a stream that broke off says nothing.
-                complete = self._round(progress, alone=complete)
+                complete = self._run_round(progress, isolated=complete)
             if complete:
                 self._give_up()
 
-    def _round(self, progress: Progress, *, alone: bool) -> bool:
-        """Send what is missing, image by image if `alone`; whether the stream ended as it should."""
-        images = 1 if alone else self._chunk_images()
+    def _run_round(self, progress: Progress, *, isolated: bool) -> bool:
+        """Send what is missing, image by image if `isolated`; whether the stream ended as it should."""
+        images = 1 if isolated else self._chunk_images()
         todo = [chunk for work in self.open.values() for chunk in self._chunks(work, images)]
         start = time.perf_counter()
         try:
-            with closing(self.stream(todo, alone=alone)) as results:  # type: ignore[type-var]  # streams are generators
+            with closing(self.stream(todo, isolated=isolated)) as results:  # type: ignore[type-var]  # streams are generators
                 for result in results:
                     if self._gather(result, time.perf_counter() - start):
                         progress.update(result.table.num_rows)
@@ -284,15 +246,15 @@ class Driver:
         """Images of a chunk: a short run has smaller ones, so that its workers end together."""
         resources = self.job.resources
         missing = sum(len(work.missing()) for work in self.open.values())
-        return min(resources.chunk_images, -(-missing // (resources.workers * CHUNKS_PER_WORKER)))
+        return min(resources.chunk.images, -(-missing // (resources.worker.count * CHUNKS_PER_WORKER)))
 
-    def _chunks(self, work: _Work, images: int) -> list[Chunk]:
-        if work.alone:
+    def _chunks(self, work: UnitWork, images: int) -> list[Chunk]:
+        if work.isolated:
             images = 1
         pieces: list[Chunk] = []
-        for first, last in _ranges(work.missing()):
+        for first, last in work.missing_ranges():
             table = self._with_input(work.unit.table.slice(first, last - first))
-            size = self.job.resources.chunk_bytes
+            size = self.job.resources.chunk.bytes
             pieces += chunks.split(work.unit.index, first, table, images=images, size=size)
         return pieces
 
@@ -303,7 +265,7 @@ class Driver:
                 table = table.append_column(INPUT + column.name, pa.nulls(table.num_rows, column.type))
         return table
 
-    def _gather(self, result: Result, elapsed: float) -> bool:
+    def _gather(self, result: DescribedChunk, elapsed: float) -> bool:
         """Keep a result; False for a retry whose first answer arrived after all."""
         work = self.open.get(result.unit)
         if work is None or result.start in work.arrived:
@@ -326,11 +288,11 @@ class Driver:
                 log.error(
                     "%s was lost in %d rounds",
                     shown(rows["uri"][position].as_py()),
-                    self.job.resources.rounds,
+                    self.job.resources.recovery.rounds,
                 )
             self._finish(work)
 
-    def _finish(self, work: _Work) -> None:
+    def _finish(self, work: UnitWork) -> None:
         """Write and commit a unit whose images have all arrived."""
         unit, generation = work.unit, work.generation
         del self.open[unit.index]
@@ -340,8 +302,8 @@ class Driver:
         table = work.rows(self.schema)
         work.arrived.clear()  # others of its window are still to come, and features are large
         work.earlier = None
-        _check_ids(unit, table)
-        counts = _count(table, seconds)
+        check_ids(unit, table)
+        counts = count_rows(table, seconds)
         if self._storage_failed(unit, table, counts):
             return
         data = self.job.encode(table)
@@ -376,15 +338,15 @@ class Driver:
 
     def _verified(self, unit: Unit, generation: int, data: bytes) -> Counts:
         """Counts of an output that was found, after a look whether it is the unit's."""
-        return _count(self._decoded(unit, generation, data), Counter())
+        return count_rows(self._decoded(unit, generation, data), Counter())
 
     def _decoded(self, unit: Unit, generation: int, data: bytes) -> pa.Table:
         uri = self.ledger.output_uri(unit.index, generation)
         try:
             table = row_schemas.decode(data)
-            same = table.schema.equals(self._known_to(table))
-            _check_ids(unit, table)
-            _count(table, Counter())  # reads what must be text
+            same = table.schema.equals(self._schema_of_writer(table))
+            check_ids(unit, table)
+            count_rows(table, Counter())  # reads what must be text
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())
             raise JobError(
@@ -394,14 +356,14 @@ class Driver:
             raise JobError(f"{uri} is in the way and has other columns; delete it and run again")
         return table
 
-    def _known_to(self, table: pa.Table) -> pa.Schema:
+    def _schema_of_writer(self, table: pa.Table) -> pa.Schema:
         """The schema of the version of this project that wrote a table."""
         absent = row_schemas.LATER.difference(table.column_names)
         return pa.schema([field for field in self.schema if field.name not in absent])
 
     def _storage_failed(self, unit: Unit, table: pa.Table, counts: Counts) -> bool:
         failures = counts.errors.get(STORAGE, 0)
-        if failures <= self.job.resources.storage_budget * table.num_rows:
+        if failures <= self.job.resources.fetch.storage_budget * table.num_rows:
             return False
         rows = table.select(["error_kind", "error", "uri"]).to_pylist()
         first = next(row for row in rows if row["error_kind"] == STORAGE)
@@ -410,40 +372,17 @@ class Driver:
             f"first {shown(first['uri'])}: {first['error']}"
         )
         log.error(self.broken[unit.index])
-        if len(self.broken) >= self.job.resources.broken_units:  # it is down, or the credentials are wrong
+        if (
+            len(self.broken) >= self.job.resources.fetch.broken_units
+        ):  # it is down, or the credentials are wrong
             raise JobError(f"storage failed in {len(self.broken)} units; {self.broken[unit.index]}")
         return True
 
     def _collect_examples(self, table: pa.Table) -> None:
         if self.job.example is None or len(self.examples) >= EXAMPLES:
             return
-        for row in table.select(self.job.schema.names).to_pylist():
-            text = self.job.example(row) if row["status"] == OK else None
-            if text is not None and len(self.examples) < EXAMPLES:
+        ok = table.select(self.job.schema.names).filter(pc.field("status") == OK)
+        for row in ok.slice(0, EXAMPLES - len(self.examples)).to_pylist():
+            text = self.job.example(row)
+            if text is not None:
                 self.examples.append(Example(shown(row["id"]), text))
-
-
-def _ranges(numbers: list[int]) -> Iterator[tuple[int, int]]:
-    """Runs of consecutive numbers as (first, last + 1)."""
-    for _, run in itertools.groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0]):
-        found = [number for _, number in run]
-        yield found[0], found[-1] + 1
-
-
-def _check_ids(unit: Unit, table: pa.Table) -> None:
-    if table["id"].to_pylist() != unit.ids:
-        raise JobError(f"unit {unit.index}: the ids of its rows are not those of the manifest")
-
-
-def _count(table: pa.Table, seconds: Counter[str]) -> Counts:
-    statuses: Counter[str] = Counter(map(str, table["status"].to_pylist()))
-    errors: Counter[str] = Counter(str(kind) for kind in table["error_kind"].to_pylist() if kind is not None)
-    spent: dict[str, float] = {stage: round(value, 3) for stage, value in seconds.items()}
-    return Counts(dict(statuses), dict(errors), spent, _count_familiarity(table))
-
-
-def _count_familiarity(table: pa.Table) -> dict[str, int]:
-    if "familiarity" not in table.column_names:
-        return {}
-    known = [value for value in table["familiarity"].to_pylist() if value is not None]
-    return {"rated": len(known), "unfamiliar": sum(value < UNFAMILIAR for value in known)} if known else {}

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from glied.bulk.child_process import in_child
 from glied.bulk.config import InputConfig
-from glied.bulk.job_spec import Job
+from glied.bulk.items import Job
 from glied.bulk.plan.manifest import INPUT
 from glied.bulk.plan.sources.fetch import FETCHED, Fetch
 from glied.bulk.row_schemas import FAILED
@@ -15,10 +15,10 @@ from glied.errors import GliedError
 
 log = logging.getLogger(__name__)
 
-LOST = "lost"
-"""Kind of error of an image whose worker died or hung in every round."""
+WORKER_LOST = "worker_lost"
+"""Kind of error of an image whose worker died or hung in every round; "lost" in runs of version 0.1."""
 _READ_S = 120.0
-"""Longest time in which the columns of lost rows are read."""
+"""Longest time, in seconds, to read the columns of lost rows."""
 
 
 def lost_rows(job: Job, table: pa.Table, columns: pa.Schema) -> pa.Table:
@@ -28,7 +28,7 @@ def lost_rows(job: Job, table: pa.Table, columns: pa.Schema) -> pa.Table:
         "id": table["id"],
         "uri": table["uri"],
         "status": [FAILED] * count,
-        "error_kind": [LOST] * count,
+        "error_kind": [WORKER_LOST] * count,
         "error": ["its worker died or hung each time"] * count,
         "model": [job.model] * count,
     }

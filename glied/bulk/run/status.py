@@ -15,8 +15,8 @@ from glied import run_folder, storage
 from glied.bulk.plan import manifest
 from glied.bulk.plan.manifest import Manifest
 from glied.bulk.run import verification
-from glied.bulk.run.ledger import Commit, read_commits, sum_counts
-from glied.bulk.run.summary import unfamiliar_line
+from glied.bulk.run.ledger import Commit, Counts, read_commits, sum_counts
+from glied.bulk.run.totals import Totals, counted, of_rows
 from glied.errors import UsageError
 from glied.run_folder import CommittedUnit
 
@@ -40,22 +40,14 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Status:
-    """How far a run has come.
+class Status(Totals):
+    """How far a run has come; while the inputs are listed, all numbers are 0.
 
     Attributes:
-        run: the run folder.
-        results: the folder in it that holds the rows.
-        planned: False while the inputs are listed; all numbers are 0 then.
-        images, units: planned.
-        images_done, units_done: committed.
-        images_missing, units_missing: the rest.
+        planned: False while the inputs are listed.
+        images_done, images_missing: in committed units, and the rest.
         units_damaged: of the missing ones, those whose rows were committed but are gone or truncated.
         units_retried: done units of which failed images were tried again.
-        statuses, errors: committed images by status, and those not ok by kind of error.
-        images_rated: committed images whose familiarity is known, of which images_unfamiliar look unlike what
-            the captioner was trained on.
-        stage_seconds: seconds in each stage over all attempts, summed over workers.
         images_per_s: over the last `window_s` seconds before the last commit; None where one commit, or
             none, tells nothing.
         window_s: see images_per_s.
@@ -64,22 +56,11 @@ class Status:
         last_commit: UTC, ISO 8601.
     """
 
-    run: str
-    results: str
     planned: bool = True
-    images: int = 0
-    units: int = 0
     images_done: int = 0
-    units_done: int = 0
     images_missing: int = 0
-    units_missing: int = 0
     units_damaged: int = 0
     units_retried: int = 0
-    statuses: dict[str, int]
-    errors: dict[str, int]
-    images_rated: int = 0
-    images_unfamiliar: int = 0
-    stage_seconds: dict[str, float]
     images_per_s: float | None = None
     window_s: float = 0.0
     running: bool = False
@@ -100,7 +81,7 @@ class Status:
         if not self.planned:
             return [f"{self.run}: the inputs are being listed, nothing is captioned yet"]
         lines = [
-            f"{self.images_done} of {self.images} images done ({_counted(self.statuses) or 'none'}), "
+            f"{self.images_done} of {self.images} images done ({counted(self.statuses) or 'none'}), "
             f"{self.units_done} of {self.units} units"
         ]
         if self.units_missing:
@@ -112,10 +93,7 @@ class Status:
             )
         if self.units_retried:
             lines.append(f"done again: {self.units_retried} units")
-        if self.errors:
-            lines.append("errors: " + _counted(self.errors))
-        if self.images_rated:
-            lines.append(unfamiliar_line(self.images_unfamiliar, self.images_rated))
+        lines += self.error_lines()
         if self.last_commit:
             lines.append(self._pace(now))
         if self.stage_seconds:
@@ -168,13 +146,10 @@ def status(run: Run, now: datetime | None = None) -> Status:
     """
     plan = run.plan
     if plan is None:
-        return Status(
-            run=run.uri, results=run.results, planned=False, statuses={}, errors={}, stage_seconds={}
-        )
+        return Status(run=run.uri, results=run.results, planned=False, **of_rows(Counts()))
     units = [unit for unit in committed_units(run).values() if unit.unit < plan.units]
     done = [unit for unit in units if unit.damage is None]
     commits = list(read_commits(done))
-    totals = sum_counts(commits)
     images_done = sum(plan.rows_of(unit.unit) for unit in done)
     rate, window = _pace(commits)
     missing = plan.images - images_done
@@ -191,11 +166,7 @@ def status(run: Run, now: datetime | None = None) -> Status:
         units_missing=plan.units - len(done),
         units_damaged=len(units) - len(done),
         units_retried=sum(unit.generation > 0 for unit in done),
-        statuses=totals.rows,
-        errors=totals.errors,
-        images_rated=totals.familiarity.get("rated", 0),
-        images_unfamiliar=totals.familiarity.get("unfamiliar", 0),
-        stage_seconds={stage: round(value, 2) for stage, value in totals.seconds.items()},
+        **of_rows(sum_counts(commits)),
         images_per_s=None if rate is None else round(rate, 2),
         window_s=round(window, 1),
         running=running,
@@ -256,10 +227,6 @@ def _after_pause(times: list[datetime]) -> int:
     if len(gaps) < 2 or longest <= PAUSE_S or longest * (len(gaps) - 1) <= 10 * others:
         return 0
     return gaps.index(longest) + 1
-
-
-def _counted(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
 
 
 def duration(seconds: float) -> str:

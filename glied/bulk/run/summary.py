@@ -6,15 +6,7 @@ from dataclasses import asdict, dataclass
 from glied.bulk.config import describe_skipped
 from glied.bulk.plan.sources.web_hosts import is_host_failure
 from glied.bulk.row_schemas import OK
-from glied.captioner.familiarity import UNFAMILIAR
-
-
-def unfamiliar_line(count: int, of: int) -> str:
-    """Says how many images look unlike what the captioner was trained on."""
-    return (
-        f"{count} of {of} images look unlike anything the captioner was trained on "
-        f"(familiarity below {UNFAMILIAR:g})"
-    )
+from glied.bulk.run.totals import Totals, counted
 
 
 @dataclass(frozen=True)
@@ -26,22 +18,14 @@ class Example:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary:
-    """Totals of a run.
+class Summary(Totals):
+    """Totals of a run at the end of a job, and what this job did.
 
     Attributes:
-        run: the run folder.
-        results: the folder in it that holds the rows.
-        images, units: planned.
-        units_done: committed, of which units_done_earlier by earlier attempts.
-        units_missing: of this job's share of the units, not committed.
+        units_done_earlier: of units_done, those that earlier attempts committed.
         units_mended: done again because the rows that were committed are missing or damaged.
-        statuses, errors: committed images by status, and those not ok by kind of error.
-        images_rated: committed images whose familiarity is known, of which images_unfamiliar look unlike what
-            the captioner was trained on.
         skipped_files: files under the prefix whose extension is not an image's.
         skipped_kinds: these by extension.
-        stage_seconds: seconds in each stage over all attempts, summed over workers.
         images_this_time: images that this attempt described.
         images_per_s: of this attempt, from the moment when work on its first result began.
         startup_seconds: until then; Ray and the workers start, the models are loaded.
@@ -52,21 +36,10 @@ class Summary:
         examples: a few captions of this attempt.
     """
 
-    run: str
-    results: str
-    images: int
-    units: int
-    units_done: int
     units_done_earlier: int
-    units_missing: int
     units_mended: int
-    statuses: dict[str, int]
-    errors: dict[str, int]
-    images_rated: int = 0
-    images_unfamiliar: int = 0
     skipped_files: int
     skipped_kinds: dict[str, int]
-    stage_seconds: dict[str, float]
     images_this_time: int
     images_per_s: float
     startup_seconds: float
@@ -99,14 +72,9 @@ class Summary:
     def lines(self) -> list[str]:
         """For a person."""
         lines = [f"  {example.id}: {example.text}" for example in self.examples]
-        counts = ", ".join(f"{count} {status}" for status, count in sorted(self.statuses.items()))
-        lines.append(f"{sum(self.statuses.values())} of {self.images} images done ({counts or 'none'})")
-        if self.errors:
-            lines.append(
-                "errors: " + ", ".join(f"{count} {kind}" for kind, count in sorted(self.errors.items()))
-            )
-        if self.images_rated:
-            lines.append(unfamiliar_line(self.images_unfamiliar, self.images_rated))
+        done = sum(self.statuses.values())
+        lines.append(f"{done} of {self.images} images done ({counted(self.statuses) or 'none'})")
+        lines += self.error_lines()
         if self.failed_hosts:
             lines.append(
                 f"{self.failed_hosts} images failed at web hosts, outside the error budget; "

@@ -1,13 +1,18 @@
 """Factories of the stages: small, picklable and light, since a run's driver need not import torch.
 
-`build` and `inspect` import `model_loading`, which loads the models.
+`build` imports `model_loading`, which loads the models. `inspect` reads their checkpoints' metadata; only
+where that does not tell enough are they loaded.
 """
 
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
-from glied.bulk.chunks import Stage
-from glied.bulk.stages.specs import CaptionSpec, ExtractSpec
+from glied.bulk.child_process import in_child
+from glied.bulk.items import Stage
+from glied.bulk.stages import inspection
+from glied.bulk.stages.specs import CaptionSpec, ExtractSpec, Inspection
 
 
 @dataclass(frozen=True)
@@ -20,11 +25,13 @@ class CaptionFactory(CaptionSpec):
 
         return model_loading.caption_stage(self)
 
-    def inspect(self) -> tuple[str, dict[str, Any]]:
-        """Name of the weights and fingerprint; see `model_loading.caption_fingerprint`."""
-        from glied.bulk.stages import model_loading
+    def inspect(self) -> Inspection:
+        """What the captions depend on.
 
-        return model_loading.caption_fingerprint(self)
+        Raises:
+            UsageError: a checkpoint is missing or of another kind, or the models do not fit together.
+        """
+        return inspection.inspect_captions(self) or _with_models(partial(_load_captions, self))
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,26 @@ class ExtractFactory(ExtractSpec):
 
         return model_loading.extract_stage(self)
 
-    def inspect(self) -> tuple[str, dict[str, Any]]:
-        """Name of the extractor and its fingerprint; see `model_loading.extract_fingerprint`."""
-        from glied.bulk.stages import model_loading
+    def inspect(self) -> Inspection:
+        """What the regions depend on; raises as that of `CaptionFactory`."""
+        return inspection.inspect_regions(self) or _with_models(partial(_load_regions, self))
 
-        return model_loading.extract_fingerprint(self)
+
+def _with_models(inspect: Callable[[], Inspection]) -> Inspection:
+    """Call what loads models: in a process of its own, unless this one has torch already.
+
+    torch takes 450 MB of the process that imports it, for good.
+    """
+    return inspect() if "torch" in sys.modules else in_child(inspect, purpose="looks at the models")
+
+
+def _load_captions(spec: CaptionSpec) -> Inspection:
+    from glied.bulk.stages import model_loading
+
+    return model_loading.inspect_captions(spec)
+
+
+def _load_regions(spec: ExtractSpec) -> Inspection:
+    from glied.bulk.stages import model_loading
+
+    return model_loading.inspect_regions(spec)

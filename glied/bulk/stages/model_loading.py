@@ -1,27 +1,17 @@
 """Loads the models that the specs of a bulk job's stages name, where its stages run."""
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from glied import checkpoint
-from glied.bulk import row_schemas
-from glied.bulk.chunks import Stage
-from glied.bulk.stages.specs import CaptionSpec, ExtractSpec, preprocessing
-from glied.bulk.stages.stages import (
-    TRANSIT,
-    CaptionImages,
-    CaptionRegions,
-    Decoder,
-    Describe,
-    ExtractRegions,
-    ImageStage,
-    RegionsStage,
-)
+from glied import checkpoint_files
+from glied.bulk.items import Stage
+from glied.bulk.stages import specs
+from glied.bulk.stages.describe import TRANSIT, CaptionImages, CaptionRegions, Describe, ExtractRegions
+from glied.bulk.stages.specs import CaptionSpec, ExtractSpec, Inspection
+from glied.bulk.stages.stage import DecodeImages, Decoder, DescribeStage, ReadRegions
 from glied.captioner.captioner import Captioner
 from glied.clip.config import ClipConfig
 from glied.data import features
@@ -31,11 +21,12 @@ from glied.vision.attributes import load_attributes
 from glied.vision.decoder_pool import DecoderPool
 from glied.vision.extractors.config import RegionsConfig
 from glied.vision.extractors.region_extractor import RegionExtractor, load_extractor
-
-_OTHER_REGIONS = "; --captioner.other_regions true captions all the same"
+from glied.vision.images import Picture
 
 if TYPE_CHECKING:  # open_clip takes seconds to import
     from glied.clip.scorer import ClipScorer
+
+_OTHER_REGIONS = "; --captioner.other_regions true captions all the same"
 
 
 def caption_stage(spec: CaptionSpec) -> Stage:
@@ -45,10 +36,10 @@ def caption_stage(spec: CaptionSpec) -> Stage:
         UsageError: a checkpoint is missing or of another kind.
     """
     if spec.part == "captions":
-        return RegionsStage(_captions(spec), batch_size=spec.batch_size)
+        return DescribeStage(ReadRegions(batch_size=spec.batch_size), _captions(spec))
     extractor = _extractor(spec.regions)
     resolution = extractor.resolution
-    describe: Describe
+    describe: Describe[Picture]
     if spec.part == "regions":
         describe = ExtractRegions(extractor, model="", dtype=TRANSIT)
     else:
@@ -58,8 +49,8 @@ def caption_stage(spec: CaptionSpec) -> Stage:
         captions = _captions(spec)
         _check_regions(spec, captions, extractor.fingerprint)
         describe = CaptionImages(extractor, captions, clip)
-    decoder = _decoder(spec, resolution)
-    return ImageStage(describe, decoder, batch_size=spec.batch_size)
+    decode = DecodeImages(_decoder(spec, resolution), batch_size=spec.batch_size)
+    return DescribeStage(decode, describe)
 
 
 def caption_models(spec: CaptionSpec) -> tuple[RegionExtractor | None, Captioner]:
@@ -78,7 +69,7 @@ def regions_fingerprint(spec: CaptionSpec, extractor: RegionExtractor | None) ->
     """What the regions depend on, as a run records it; `extractor` as from `caption_models`."""
     if extractor is None:
         return features.fingerprint(spec.store)
-    return _fingerprint(extractor, spec.regions)
+    return specs.with_decoder(extractor.fingerprint, spec.regions)
 
 
 def _check_regions(spec: CaptionSpec, captions: CaptionRegions, regions: Mapping[str, Any]) -> None:
@@ -97,54 +88,53 @@ def _check_regions(spec: CaptionSpec, captions: CaptionRegions, regions: Mapping
         check_trained_on(f"{name}.checkpoint: {uri}", trained_on, regions, source, _OTHER_REGIONS)
 
 
-def caption_fingerprint(spec: CaptionSpec) -> tuple[str, dict[str, Any]]:
+def inspect_captions(spec: CaptionSpec) -> Inspection:
     """Load everything once, on the CPU, so that mistakes are found early; what the captions depend on.
-
-    Returns:
-        The name of the weights, and the fingerprint.
 
     Raises:
         UsageError: as `caption_stage`, or the models do not fit together.
     """
-    here = dataclasses.replace(spec, regions=dataclasses.replace(spec.regions, device="cpu"))
-    captions = _captions(here)
+    on_cpu = dataclasses.replace(spec, regions=dataclasses.replace(spec.regions, device="cpu"))
+    captions = _captions(on_cpu)
     captioner = captions.captioner
-    extractor = None if here.store else _extractor(here.regions)
-    feature_size = features.feature_size(here.store) if extractor is None else extractor.feature_size
+    extractor = None if on_cpu.store else _extractor(on_cpu.regions)
+    feature_size = features.feature_size(on_cpu.store) if extractor is None else extractor.feature_size
     sizes = (feature_size, captions.predictor.feature_size, captioner.model.feature_size)
     if len(set(sizes)) > 1:
         raise UsageError(f"regions, attributes and captioner do not fit: their features have {sizes} values")
-    regions = regions_fingerprint(here, extractor)
-    _check_regions(here, captions, regions)
-    clip = _clip(here.clip, "cpu")
-    return captions.model, {
-        "clip": None if clip is None else dict(clip.fingerprint),
-        "regions": regions,
-        "attributes": checkpoint.load(here.attributes).digest,
-        "captioner": captioner.digest,
-        "decoding": dataclasses.asdict(here.decoding),
-        "preprocessing": preprocessing(here.missing_rows),
-        "schema": row_schemas.SCHEMA_VERSION,
-        **({} if captioner.familiarity is None else {"familiarity": captioner.familiarity.digest}),
-    }
+    regions = regions_fingerprint(on_cpu, extractor)
+    _check_regions(on_cpu, captions, regions)
+    clip = _clip(on_cpu.clip, "cpu")
+    return specs.captions_inspection(
+        on_cpu,
+        architecture=captioner.model.config.architecture,
+        regions=regions,
+        attributes=checkpoint_files.inspect(on_cpu.attributes).digest,
+        captioner=captioner.digest,
+        familiarity=captioner.familiarity,
+        clip=None if clip is None else clip.fingerprint,
+    )
 
 
-def extract_stage(spec: ExtractSpec) -> ImageStage:
+def extract_stage(spec: ExtractSpec) -> Stage:
     """The stage that finds regions.
 
     Raises:
         UsageError: a checkpoint is missing or of another kind.
     """
     extractor = _extractor(spec.regions)
-    describe = ExtractRegions(extractor, model=_name(extractor, spec.regions))
+    fingerprint = specs.with_decoder(extractor.fingerprint, spec.regions)
+    describe = ExtractRegions(extractor, model=specs.extractor_name(spec.regions, fingerprint))
     decoder = _decoder(spec, extractor.resolution)
-    return ImageStage(describe, decoder, batch_size=spec.batch_size, vary=spec.copy)
+    vary = spec.copy
+    return DescribeStage(DecodeImages(decoder, batch_size=spec.batch_size, vary=vary), describe)
 
 
-def extract_fingerprint(spec: ExtractSpec) -> tuple[str, dict[str, Any]]:
-    """Load the detector once, on the CPU; its name and its fingerprint."""
+def inspect_regions(spec: ExtractSpec) -> Inspection:
+    """Load the extractor once, on the CPU; what its regions depend on."""
     extractor = _extractor(dataclasses.replace(spec.regions, device="cpu"))
-    return _name(extractor, spec.regions), _fingerprint(extractor, spec.regions)
+    fingerprint = specs.with_decoder(extractor.fingerprint, spec.regions)
+    return Inspection(specs.extractor_name(spec.regions, fingerprint), fingerprint)
 
 
 def _decoder(spec: CaptionSpec | ExtractSpec, resolution: tuple[int, int]) -> Decoder:
@@ -162,16 +152,6 @@ def _decoder(spec: CaptionSpec | ExtractSpec, resolution: tuple[int, int]) -> De
     from glied.vision.gpu_decoder import GpuDecoder  # torchvision is slow to import
 
     return GpuDecoder(pool, device)
-
-
-def _fingerprint(extractor: RegionExtractor, config: RegionsConfig) -> dict[str, Any]:
-    """The extractor's, with what decodes its images where that is not the usual."""
-    return dict(extractor.fingerprint) | ({"jpeg": config.jpeg} if config.jpeg != "cpu" else {})
-
-
-def _name(extractor: RegionExtractor, config: RegionsConfig) -> str:
-    identity = json.dumps(_fingerprint(extractor, config), sort_keys=True)
-    return f"{config.kind}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
 
 def _extractor(config: RegionsConfig) -> RegionExtractor:
@@ -192,7 +172,7 @@ def _captions(spec: CaptionSpec) -> CaptionRegions:
     predictor = load_attributes(spec.attributes).to(device)
     graphs = spec.cuda_graphs and device.type == "cuda"
     captioner = Captioner.load(spec.captioner, spec.decoding, device, cuda_graphs=graphs)
-    name = f"{captioner.model.config.architecture}-{captioner.digest[:12]}"
+    name = specs.captioner_name(captioner.model.config.architecture, captioner.digest)
     return CaptionRegions(predictor, captioner, model=name)
 
 
@@ -204,6 +184,6 @@ def check_device(name: str) -> torch.device:
         raise UsageError(f"regions.device: {name} is not a torch device") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError(
-            f"regions.device: {name}, but there is no GPU here (resources.worker_gpus is what asks for one)"
+            f"regions.device: {name}, but there is no GPU here (resources.worker.gpus is what asks for one)"
         )
     return device

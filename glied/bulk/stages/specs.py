@@ -1,13 +1,21 @@
-"""What stages are built from; light, since a run's driver need not import torch."""
+"""What stages are built from, and what their rows depend on; no torch here, since a run's driver has none."""
 
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from glied.bulk import row_schemas
 from glied.captioner.config import DecodingConfig
+from glied.captioner.familiarity import Familiarity
 from glied.clip.config import ClipConfig
 from glied.vision import images
 from glied.vision.crops import CopyConfig
 from glied.vision.extractors.config import RegionsConfig
+
+Fingerprint = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -15,8 +23,15 @@ class CaptionSpec:
     """What a captioning stage is built from.
 
     Attributes:
+        regions, clip: configs of the models; `clip` is None where no CLIP scores are asked for.
+        attributes, captioner: folders of the checkpoints.
+        decoding: how captions are searched.
+        batch_size, decoders: images at a time, processes that decode them.
         part: all of it in one stage, or the first or the second of two.
         store: the feature store whose regions are captioned, empty where they are found in images.
+        cuda_graphs: whether decoding is recorded.
+        missing_rows: as `InputConfig.max_missing_rows`.
+        other_regions: whether regions of another extractor than in training are accepted.
     """
 
     regions: RegionsConfig
@@ -35,13 +50,76 @@ class CaptionSpec:
 
 @dataclass(frozen=True)
 class ExtractSpec:
-    """What an extraction stage is built from."""
+    """What an extraction stage is built from; fields as in `CaptionSpec`, and `copy` for varied copies."""
 
     regions: RegionsConfig
     batch_size: int
     decoders: int
     missing_rows: float = 0.0
     copy: CopyConfig | None = None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a run records of its models.
+
+    Attributes:
+        model: names the weights, for the column of that name.
+        fingerprint: what the rows depend on, as JSON values.
+    """
+
+    model: str
+    fingerprint: dict[str, Any]
+
+
+def captions_inspection(
+    spec: CaptionSpec,
+    *,
+    architecture: str,
+    regions: Fingerprint,
+    attributes: str,
+    captioner: str,
+    familiarity: Familiarity | None,
+    clip: Fingerprint | None = None,
+) -> Inspection:
+    """Of a captioning run.
+
+    Args:
+        spec: of its stages.
+        architecture: the captioner's.
+        regions: fingerprint of the extractor.
+        attributes: digest of the predictor's checkpoint.
+        captioner: digest of the captioner's.
+        familiarity: of the captioner.
+        clip: fingerprint of the CLIP that scores captions.
+    """
+    fingerprint = {
+        "clip": None if clip is None else dict(clip),
+        "regions": dict(regions),
+        "attributes": attributes,
+        "captioner": captioner,
+        "decoding": dataclasses.asdict(spec.decoding),
+        "preprocessing": preprocessing(spec.missing_rows),
+        "schema": row_schemas.SCHEMA_VERSION,
+    }
+    known = {} if familiarity is None else {"familiarity": familiarity.digest}
+    return Inspection(captioner_name(architecture, captioner), fingerprint | known)
+
+
+def captioner_name(architecture: str, digest: str) -> str:
+    """The column `model` of caption rows."""
+    return f"{architecture}-{digest[:12]}"
+
+
+def extractor_name(config: RegionsConfig, fingerprint: Fingerprint) -> str:
+    """The column `model` of a feature store's rows."""
+    identity = json.dumps(dict(fingerprint), sort_keys=True)
+    return f"{config.kind}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+
+
+def with_decoder(fingerprint: Fingerprint, config: RegionsConfig) -> dict[str, Any]:
+    """An extractor's fingerprint, with what decodes its images where that is not the usual."""
+    return dict(fingerprint) | ({"jpeg": config.jpeg} if config.jpeg != "cpu" else {})
 
 
 def preprocessing(missing_rows: float) -> dict[str, Any]:

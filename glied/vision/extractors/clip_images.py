@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glied.clip.model import weights_digest
+from glied.checkpoint import weights_digest
 from glied.clip.scorer import ClipScorer
 from glied.regions import Regions
 from glied.vision.images import MAX_SIDE
@@ -35,7 +35,7 @@ def image_fingerprint(scorer: ClipScorer) -> dict[str, Any]:
     return vision | {
         "kind": "clip",
         "preprocess": fingerprint["preprocess"],
-        "weights": weights_digest(scorer.model.visual),
+        "weights": weights_digest(scorer.model.visual, shapes=True),
     }
 
 

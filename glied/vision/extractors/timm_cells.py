@@ -28,6 +28,7 @@ from glied import checkpoint
 from glied.errors import StorageError, UsageError
 from glied.regions import Regions
 from glied.vision.extractors.config import Level, RegionsConfig
+from glied.vision.extractors.fingerprints import side, timm_fingerprint
 from glied.vision.extractors.half_precision import Cast
 from glied.vision.images import MAX_SIDE
 
@@ -61,7 +62,7 @@ class TimmCells:
             UsageError: the model has no such levels, or takes no images of this size.
         """
         self.device = torch.device(config.device)
-        self.side = config.short_side or int(settings["input_size"][-1])
+        self.side = side(config, settings)
         self.resize_mode, self.cells = config.resize, config.cells
         self._mean, self._std = (
             torch.tensor(settings[key]).view(1, 3, 1, 1).to(self.device) for key in ("mean", "std")
@@ -69,17 +70,9 @@ class TimmCells:
         self._interpolation = Image.Resampling[str(settings["interpolation"]).upper()]
         trunk = _Trunk(model.eval(), config.levels)
         self._stride = trunk.stride
-        self.fingerprint: Mapping[str, Any] = {
-            "kind": "timm",
-            "model": name,
-            "weights": digest,
-            "size": self.side,
-            "resize": config.resize,
-            "levels": list(config.levels),
-            "cells": config.cells,
-            "dtype": config.dtype,
-            **{key: settings[key] for key in ("mean", "std", "interpolation")},
-        }
+        self.fingerprint: Mapping[str, Any] = timm_fingerprint(
+            config, model=name, weights=digest, settings=settings
+        )
         self.trunk = Cast(trunk.to(self.device), getattr(torch, config.dtype), compiled=config.compile)
         self.resolution = (self.side, MAX_SIDE)
         self.feature_size = sum(one.shape[1] for one in self._try())

@@ -27,6 +27,7 @@ from glied import checkpoint
 from glied.errors import StorageError, UsageError
 from glied.regions import Regions
 from glied.vision.extractors.config import RegionsConfig
+from glied.vision.extractors.fingerprints import detector_fingerprint
 from glied.vision.extractors.half_precision import Cast
 from glied.vision.extractors.image_padding import padded, same_canvas, widened
 from glied.vision.extractors.small_detector import Detector, load_detector
@@ -52,7 +53,7 @@ class TorchvisionRegions:
         self.classes = ["background", *classes]
         self.config = config
         self.feature_size = int(model.roi_heads.box_predictor.cls_score.in_features)
-        self.fingerprint: Mapping[str, Any] = {"weights": digest, **config.decisive()}
+        self.fingerprint: Mapping[str, Any] = detector_fingerprint(config, weights=digest)
 
     def _cast(self, dtype: torch.dtype, *, compiled: bool) -> None:
         """The networks, that is; boxes, anchors and class scores stay in float32."""

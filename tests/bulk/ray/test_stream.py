@@ -18,8 +18,8 @@ from ray.exceptions import OutOfDiskError, RayTaskError
 
 from glied.bulk.arrow_tables import from_ipc, seconds_of, to_ipc
 from glied.bulk.captioning import CaptionDatasetConfig, caption_job
-from glied.bulk.chunks import Chunk, Pool, StreamBroken
-from glied.bulk.config import InputConfig, ResourcesConfig
+from glied.bulk.config import ChunkConfig, InputConfig, RecoveryConfig, ResourcesConfig, WorkerConfig
+from glied.bulk.items import ActorPoolSpec, Chunk, StreamBroken
 from glied.bulk.plan.manifest import planned
 from glied.bulk.plan.sources.fetch import Fetch
 from glied.bulk.plan.sources.input_sources import inputs, open_source
@@ -78,7 +78,7 @@ def test_files_of_unknown_size_travel_in_bounded_pieces(tmp_path):
 
 @pytest.fixture
 def stream(ray_session):
-    pool = Pool(factory=Deadly(kills="", hangs=""), workers=1, cpus=1.0, gpus=0.0, threads=1)
+    pool = ActorPoolSpec(factory=Deadly(kills="", hangs=""), workers=1, cpus=1.0, gpus=0.0, threads=1)
     return RayStream(Fetch(), [pool], ResourcesConfig())
 
 
@@ -128,13 +128,15 @@ def test_what_a_task_finds_wrong_is_said_as_it_is(stream, tmp_path):
 
 @pytest.mark.timeout(280)
 def test_a_cluster_without_the_gpus_says_so(ray_session):
-    resources = ResourcesConfig(worker_gpus=1.0, worker_accelerator="L4", wait_s=2)
-    pool = Pool(factory=Deadly("", ""), workers=2, cpus=1.0, gpus=1.0, threads=1, accelerator="L4")
+    resources = ResourcesConfig(
+        worker=WorkerConfig(gpus=1.0, accelerator="L4"), recovery=RecoveryConfig(wait_s=2)
+    )
+    pool = ActorPoolSpec(factory=Deadly("", ""), workers=2, cpus=1.0, gpus=1.0, threads=1, accelerator="L4")
     with pytest.raises(JobError) as caught:
         list(RayStream(Fetch(), [pool], resources)([CHUNK]))
     assert re.fullmatch(
         r"the cluster has no room for \(1 CPU, 1 GPU, L4\) and \(0\.5 CPU, 0 GPU\) after \d+ s "
-        r"\(resources\.wait_s\): it has \(6 CPU, 0 GPU.*\); "
+        r"\(resources\.recovery\.wait_s\): it has \(6 CPU, 0 GPU.*\); "
         r"nothing adds nodes: ask for less, or start such nodes",
         str(caught.value),
     )
@@ -142,8 +144,8 @@ def test_a_cluster_without_the_gpus_says_so(ray_session):
 
 @pytest.mark.timeout(280)
 def test_chunks_that_an_object_store_cannot_hold_are_refused(ray_session):
-    resources = ResourcesConfig(chunk_bytes=100 << 20)
-    pool = Pool(factory=Deadly("", ""), workers=1, cpus=1.0, gpus=0.0, threads=1)
+    resources = ResourcesConfig(chunk=ChunkConfig(bytes=100 << 20))
+    pool = ActorPoolSpec(factory=Deadly("", ""), workers=1, cpus=1.0, gpus=0.0, threads=1)
     with pytest.raises(
         UsageError, match=r"chunk_bytes: 104857600 .* object store, which has 536870912 bytes"
     ):
@@ -174,13 +176,13 @@ def test_a_full_object_store_stops_the_job_and_blames_no_image(tmp_path):
 @pytest.mark.timeout(280)
 def test_images_that_end_every_worker_are_the_only_ones_to_fail(ray_session, models, photos, tmp_path):
     options = ["--config=configs/caption/demo.yaml", f"--input.uri={photos}", f"--output.uri={tmp_path}"]
-    options += [*model_options(models), "--output.unit_size=30", "--resources.chunk_images=10"]
-    options += ["--resources.restarts=1", "--resources.rounds=2", "--resources.chunk_s=2"]
+    options += [*model_options(models), "--output.unit_size=30", "--resources.chunk.images=10"]
+    options += [f"--resources.recovery.{one}" for one in ("restarts=1", "rounds=2", "chunk_s=2")]
     config = parse(CaptionDatasetConfig, options)
     deadly = Deadly(kills="cmyk.jpg", hangs="turned.jpg")
-    pool = Pool(factory=deadly, workers=1, cpus=1.0, gpus=0.0, threads=1)
+    pool = ActorPoolSpec(factory=deadly, workers=1, cpus=1.0, gpus=0.0, threads=1)
     summary = bulk_run.execute(caption_job(config), RayStream(Fetch(), [pool], config.resources))
-    assert (summary.statuses, summary.errors) == ({"ok": 58, "failed": 2}, {"lost": 2})
+    assert (summary.statuses, summary.errors) == ({"ok": 58, "failed": 2}, {"worker_lost": 2})
     assert summary.units_missing == 0
     left = [name for name in ray.util.list_named_actors() if name.startswith("glied-")]
     assert left == [], "no worker outlives its stream"

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job, caption_pools
-from glied.bulk.chunks import StreamBroken, run_here
+from glied.bulk.chunks import run_here
+from glied.bulk.items import StreamBroken
 from glied.bulk.plan.sources.fetch import Fetch
 from glied.bulk.run import bulk_run, committed_rows
 from glied.bulk.run.summary import Summary
@@ -67,7 +68,7 @@ def test_every_file_is_a_row_whatever_it_is(configure, tmp_path, photos):
 
 def test_captions_do_not_depend_on_chunks_batches_and_units(configure, tmp_path):
     execute(configure())
-    other = ["--output.unit_size=7", "--resources.chunk_images=3", "--resources.batch_size=2"]
+    other = ["--output.unit_size=7", "--resources.chunk.images=3", "--resources.worker.batch_size=2"]
     execute(configure(f"--output.uri={tmp_path / 'other'}", *other))
     pairs = [{row["id"]: row["caption"] for row in read_rows(tmp_path / name)} for name in ("out", "other")]
     assert pairs[0] == pairs[1]
@@ -95,7 +96,7 @@ def test_two_pools_give_the_captions_of_one(configure, tmp_path):
     summary = bulk_run.execute(caption_job(config), run_here(Fetch(), *stages))
     assert {"decode", "regions", "attributes", "captions"} <= summary.stage_seconds.keys()
     rows = [read_rows(tmp_path / name) for name in ("out", "other")]
-    for name in ("id", "caption", "status", "error_kind", "width", "regions", "model"):
+    for name in ("id", "caption", "captions", "status", "error_kind", "width", "regions", "model"):
         assert [row[name] for row in rows[0]] == [row[name] for row in rows[1]]
 
 
@@ -162,7 +163,7 @@ def test_a_foreign_file_in_a_units_place_is_not_adopted(configure, tmp_path):
     ],
 )
 def test_another_fingerprint_is_refused_and_the_difference_named(configure, option, named):
-    execute(configure("--resources.chunk_images=60"))
+    execute(configure("--resources.chunk.images=60"))
     with pytest.raises(UsageError, match=named):
         execute(configure(option))
 
@@ -175,10 +176,10 @@ def test_overwrite_starts_again(configure, tmp_path):
 
 
 def test_a_driver_whose_run_is_overwritten_leaves_the_new_one_alone(configure, tmp_path):
-    config = configure("--resources.chunk_images=5")
+    config = configure("--resources.chunk.images=5")
     here = run_here(Fetch(), caption_factory(config).build())
 
-    def stream(chunks, *, alone=False):
+    def stream(chunks, *, isolated=False):
         yield from here(chunks[:5])
         execute(configure("--output.mode=overwrite", "--input.limit=20"))
         yield from here(chunks[5:])
@@ -190,9 +191,9 @@ def test_a_driver_whose_run_is_overwritten_leaves_the_new_one_alone(configure, t
 
 
 def test_storage_failures_are_not_image_failures(configure, tmp_path, photos):
-    config = configure("--resources.rounds=1")
+    config = configure("--resources.recovery.rounds=1")
 
-    def stream(chunks, *, alone=False):
+    def stream(chunks, *, isolated=False):
         for chunk in chunks:
             if chunk.unit == 1:  # listed, then gone
                 gone = [f"{uri}.gone" for uri in chunk.table["uri"].to_pylist()]
@@ -210,7 +211,7 @@ def test_storage_failures_are_not_image_failures(configure, tmp_path, photos):
 def test_the_limits_of_the_storage_alarm_are_configurable(configure, tmp_path, photos):
     stage = caption_factory(configure()).build()
 
-    def stream(chunks, *, alone=False):
+    def stream(chunks, *, isolated=False):
         for chunk in chunks:  # listed, then gone
             gone = [f"{uri}.gone" for uri in chunk.table["uri"].to_pylist()]
             yield from run_here(Fetch(pause=0.0), stage)(
@@ -218,21 +219,21 @@ def test_the_limits_of_the_storage_alarm_are_configurable(configure, tmp_path, p
             )
 
     with pytest.raises(JobError, match="storage failed in 1 units"):
-        bulk_run.execute(caption_job(configure("--resources.broken_units=1")), stream)
-    summary = bulk_run.execute(caption_job(configure("--resources.storage_budget=1.0")), stream)
+        bulk_run.execute(caption_job(configure("--resources.fetch.broken_units=1")), stream)
+    summary = bulk_run.execute(caption_job(configure("--resources.fetch.storage_budget=1.0")), stream)
     assert summary.errors["storage"] == 60
     assert bulk_run.exit_code(summary) == 1
-    with pytest.raises(UsageError, match=r"resources\.storage_budget: 2\.0 is not between 0 and 1"):
-        configure("--resources.storage_budget=2.0")
+    with pytest.raises(UsageError, match=r"resources\.fetch\.storage_budget: 2\.0 is not between 0 and 1"):
+        configure("--resources.fetch.storage_budget=2.0")
 
 
 def test_lost_chunks_come_again_in_the_next_round(configure, tmp_path):
-    config = configure("--resources.chunk_images=5")
+    config = configure("--resources.chunk.images=5")
     here = run_here(Fetch(), caption_factory(config).build())
-    rounds, alones = [], []
+    rounds, isolations = [], []
 
-    def stream(chunks, *, alone=False):
-        alones.append(alone)
+    def stream(chunks, *, isolated=False):
+        isolations.append(isolated)
         rounds.append([(chunk.unit, chunk.start, chunk.table.num_rows) for chunk in chunks])
         yield from here(chunks[3 - len(rounds) :])  # two are lost, then one, then none
 
@@ -240,7 +241,7 @@ def test_lost_chunks_come_again_in_the_next_round(configure, tmp_path):
     assert (summary.units_done, summary.images_this_time) == (4, 60)
     singles = [(0, image, 1) for image in range(10)]
     assert (len(rounds[0]), rounds[1:]) == (15, [singles, singles[:1]])
-    assert alones == [False, True, True]
+    assert isolations == [False, True, True]
     assert len({row["id"] for row in read_rows(tmp_path / "out")}) == 60
 
 
@@ -248,7 +249,7 @@ def lose(config: CaptionDatasetConfig, wanted: set[str]) -> Summary:
     """A run whose workers die on some images."""
     here = run_here(Fetch(), caption_factory(config).build())
 
-    def stream(chunks, *, alone=False):
+    def stream(chunks, *, isolated=False):
         yield from here([chunk for chunk in chunks if wanted.isdisjoint(chunk.table["id"].to_pylist())])
 
     return bulk_run.execute(caption_job(config), stream)
@@ -257,7 +258,7 @@ def lose(config: CaptionDatasetConfig, wanted: set[str]) -> Summary:
 def test_what_is_lost_every_time_fails_alone_and_is_retried_on_request(configure, tmp_path):
     config = configure("--output.mode=retry_failed", "--error_budget=0.1")
     summary = lose(config, {"turned.jpg", "cmyk.jpg"})
-    assert (summary.statuses, summary.errors["lost"]) == ({"ok": 56, "rejected": 2, "failed": 2}, 2)
+    assert (summary.statuses, summary.errors["worker_lost"]) == ({"ok": 56, "rejected": 2, "failed": 2}, 2)
     assert bulk_run.exit_code(summary) == 0
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("out/captions/*")}
 
@@ -277,19 +278,19 @@ def test_what_is_lost_every_time_fails_alone_and_is_retried_on_request(configure
 
 
 def test_a_broken_stream_does_not_blame_the_images(configure):
-    config = configure("--resources.chunk_images=5")
+    config = configure("--resources.chunk.images=5")
     here = run_here(Fetch(), caption_factory(config).build())
 
-    alones = []
+    isolations = []
 
-    def stream(chunks, *, alone=False):
-        alones.append(alone)
+    def stream(chunks, *, isolated=False):
+        isolations.append(isolated)
         yield from here(chunks[:2])
         raise StreamBroken("the cluster went away")
 
     summary = bulk_run.execute(caption_job(config), stream)
     assert (summary.units_done, summary.units_missing, bulk_run.exit_code(summary)) == (1, 3, 1)
-    assert alones == [False] * 3, "chunks go on as chunks"
+    assert isolations == [False] * 3, "chunks go on as chunks"
     assert execute(config).statuses == {"ok": 58, "rejected": 2}
 
 

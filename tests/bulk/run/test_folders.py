@@ -18,10 +18,9 @@ from botocore.exceptions import ClientError, NoCredentialsError
 
 from glied import run_folder, storage
 from glied.bulk import row_schemas
-from glied.bulk.chunks import Chunk, Result
-from glied.bulk.config import InputConfig, OutputConfig, ResourcesConfig
+from glied.bulk.config import ChunkConfig, InputConfig, OutputConfig, RecoveryConfig, ResourcesConfig
 from glied.bulk.exports.export import ExportConfig, export
-from glied.bulk.job_spec import Job
+from glied.bulk.items import Chunk, DescribedChunk, Job
 from glied.bulk.plan import manifest
 from glied.bulk.run import bulk_run, committed_rows, ledger, status
 from glied.bulk.run.summary import Summary
@@ -53,7 +52,7 @@ def job(source: Path, out: Path, *, mode: Any = "resume", shard: str = "0/1") ->
         fingerprint={"model": "m"},
         source=InputConfig(uri=str(source)),
         output=OutputConfig(uri=str(out), unit_size=UNIT, mode=mode, shard=shard),
-        resources=ResourcesConfig(rounds=1, chunk_images=2),
+        resources=ResourcesConfig(chunk=ChunkConfig(images=2), recovery=RecoveryConfig(rounds=1)),
         error_budget=0.0,
         example=None,
     )
@@ -67,12 +66,12 @@ class Captioner:
         self.values = values
         self.seen: list[str] = []
 
-    def __call__(self, chunks: list[Chunk], *, alone: bool = False) -> Iterator[Result]:
+    def __call__(self, chunks: list[Chunk], *, isolated: bool = False) -> Iterator[DescribedChunk]:
         for chunk in chunks:
             ids = chunk.table["id"].to_pylist()
             self.seen += ids
             rows = runs.table([runs.row(one, self.status, **self.values) for one in ids])
-            yield Result(chunk.unit, chunk.start, rows)
+            yield DescribedChunk(chunk.unit, chunk.start, rows)
 
 
 def execute(source: Path, out: Path, stream: Captioner | None = None, **options: Any) -> Summary:
@@ -209,7 +208,7 @@ def test_rows_are_retried_in_a_run_whose_rows_lack_a_later_column(source, tmp_pa
     out = tmp_path / "out"
     good, bad = Captioner(), Captioner("failed", error_kind="out_of_memory")
 
-    def half(chunks: list[Chunk], *, alone: bool = False) -> Iterator[Result]:
+    def half(chunks: list[Chunk], *, isolated: bool = False) -> Iterator[DescribedChunk]:
         for number, chunk in enumerate(chunks):
             yield from (bad if number % 2 else good)([chunk])
 
@@ -345,8 +344,8 @@ def test_a_driver_notices_that_it_was_overwritten(source, tmp_path, monkeypatch)
     (other / "x.jpg").write_bytes(b"x")
 
     class Slow(Captioner):
-        def __call__(self, chunks, *, alone=False):
-            for number, result in enumerate(super().__call__(chunks, alone=alone)):
+        def __call__(self, chunks, *, isolated=False):
+            for number, result in enumerate(super().__call__(chunks, isolated=isolated)):
                 if number == 3:
                     execute(other, out, mode="overwrite")
                 yield result
@@ -583,8 +582,8 @@ def test_a_run_that_delivers_nothing_fails_and_says_so(source, tmp_path, kind, s
 
 def test_one_row_that_is_ok_is_enough(source, tmp_path):
     class Few(Captioner):
-        def __call__(self, chunks, *, alone=False):
-            for result in super().__call__(chunks, alone=alone):
+        def __call__(self, chunks, *, isolated=False):
+            for result in super().__call__(chunks, isolated=isolated):
                 ids = result.table["id"].to_pylist()
                 rows = [runs.row(one, "ok" if one == "000.jpg" else "rejected") for one in ids]
                 yield replace(result, table=runs.table(rows))

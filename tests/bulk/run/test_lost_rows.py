@@ -13,8 +13,8 @@ import pytest
 from glied.bulk import row_schemas
 from glied.bulk.child_process import in_child
 from glied.bulk.chunks import run_here
-from glied.bulk.config import InputConfig, OutputConfig, ResourcesConfig
-from glied.bulk.job_spec import Job
+from glied.bulk.config import InputConfig, OutputConfig, RecoveryConfig, ResourcesConfig
+from glied.bulk.items import Job
 from glied.bulk.plan.sources.fetch import Fetch
 from glied.bulk.run import bulk_run
 from glied.errors import JobError, UsageError
@@ -32,7 +32,7 @@ def job(folder: Path, form: str) -> Job:
         fingerprint={},
         source=InputConfig(uri=str(folder / "in"), form=form),  # type: ignore[arg-type]
         output=OutputConfig(uri=str(folder / "out"), unit_size=10),
-        resources=ResourcesConfig(rounds=2),
+        resources=ResourcesConfig(recovery=RecoveryConfig(rounds=2)),
         error_budget=1.0,
         example=None,
     )
@@ -74,14 +74,14 @@ def test_lost_rows_keep_their_columns(tmp_path, form):
     expected = write(tmp_path / "in", form)
     here = run_here(Fetch(form=form), describe)
 
-    def losing(chunks, *, alone=False):
+    def losing(chunks, *, isolated=False):
         yield from here([chunk for chunk in chunks if not 1 <= chunk.start < 3])
 
     summary = bulk_run.execute(job(tmp_path, form), losing)
-    assert (summary.statuses, summary.errors) == ({"ok": 1, "failed": 2}, {"lost": 2})
+    assert (summary.statuses, summary.errors) == ({"ok": 1, "failed": 2}, {"worker_lost": 2})
     (file,) = (tmp_path / "out/captions").iterdir()
     rows = pq.read_table(file)
-    assert rows["error_kind"].to_pylist() == [None, "lost", "lost"]
+    assert rows["error_kind"].to_pylist() == [None, "worker_lost", "worker_lost"]
     found = {name: rows[name] for name in expected}
     if "n" in found:
         found["n"] = found["n"].cast(pa.int64())
@@ -91,7 +91,7 @@ def test_lost_rows_keep_their_columns(tmp_path, form):
 def test_columns_of_a_file_that_is_gone_are_null(tmp_path):
     write(tmp_path / "in", "parquet")
 
-    def stream(chunks, *, alone=False):
+    def stream(chunks, *, isolated=False):
         (tmp_path / "in/t.parquet").unlink(missing_ok=True)
         yield from ()
 

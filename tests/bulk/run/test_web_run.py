@@ -15,7 +15,8 @@ from glied.bulk.captioning import CaptionDatasetConfig, caption_job, caption_poo
 from glied.bulk.chunks import run_here
 from glied.bulk.run import bulk_run, committed_rows
 from glied.bulk.run.summary import Summary
-from glied.bulk.stages.stages import Clock, ImageStage, Row
+from glied.bulk.stages.describe import Row, StageTimer
+from glied.bulk.stages.stage import DecodeImages, DescribeStage
 from glied.config import parse
 from glied.vision.decoder_pool import DecoderPool
 from glied.vision.images import Picture
@@ -37,7 +38,11 @@ def configure(models: Path, tmp_path: Path) -> Callable[..., CaptionDatasetConfi
     def make(links: list[str], *options: str) -> CaptionDatasetConfig:
         (tmp_path / "links.csv").write_text("\n".join(["uri", *links]) + "\n")
         where = [f"--input.uri={tmp_path / 'links.csv'}", f"--output.uri={tmp_path / 'out'}"]
-        size = ["--output.unit_size=250", "--resources.chunk_images=250", "--resources.web.silence_s=0.5"]
+        size = [
+            "--output.unit_size=250",
+            "--resources.chunk.images=250",
+            "--resources.fetch.web.silence_s=0.5",
+        ]
         fixed = ["--config=configs/caption/demo.yaml", "--input.form=table", "--input.allow_private=true"]
         return parse(CaptionDatasetConfig, [*fixed, *where, *size, *model_options(models), *options])
 
@@ -50,7 +55,7 @@ class Sizes:
     schema = row_schemas.CAPTIONS
     model = "sizes"
 
-    def __call__(self, batch: Sequence[Picture], clock: Clock) -> list[Row]:
+    def __call__(self, batch: Sequence[Picture], timer: StageTimer) -> list[Row]:
         return [
             {"caption": f"{one.width} x {one.height}", "width": one.width, "height": one.height}
             for one in batch
@@ -60,7 +65,9 @@ class Sizes:
 def execute(config: CaptionDatasetConfig) -> Summary:
     fetch = fetch_stage(config.input, config.resources)
     with DecoderPool(1) as decoder:
-        return bulk_run.execute(caption_job(config), run_here(fetch, ImageStage(Sizes(), decoder)))
+        return bulk_run.execute(
+            caption_job(config), run_here(fetch, DescribeStage(DecodeImages(decoder), Sizes()))
+        )
 
 
 def kinds(folder: Path) -> dict[str, str | None]:
@@ -104,7 +111,7 @@ def test_a_dead_host_with_many_images_is_cheap(hosts, configure, tmp_path):
     place = hosts.urls(20, dead=1.0)
     silent = next(url for url, kind in place.items() if kind == "timeout").partition("/silent/")[0]
     links = [f"{silent}/silent/{number}.png" for number in range(400)]
-    summary = execute(configure(links, "--resources.fetch_threads=4"))
+    summary = execute(configure(links, "--resources.fetch.threads=4"))
     assert summary.errors == {"timeout": 400}
     assert summary.seconds < 40, "not 400 time-outs of a second, four at a time"
     assert sum(hosts.asked().values()) <= 4 * 8
@@ -115,7 +122,7 @@ def test_through_ray(ray_session, hosts, configure, tmp_path):
     from glied.bulk.ray.stream import RayStream
 
     expected = hosts.urls(200, dead=0.4)
-    config = configure(list(expected), "--resources.chunk_images=10", "--output.unit_size=40")
+    config = configure(list(expected), "--resources.chunk.images=10", "--output.unit_size=40")
     stream = RayStream(fetch_stage(config.input, config.resources), caption_pools(config), config.resources)
     summary = bulk_run.execute(caption_job(config), stream)
     assert kinds(tmp_path) == expected

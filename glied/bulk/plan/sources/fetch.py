@@ -23,8 +23,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from glied import storage
-from glied.bulk import arrow_tables
-from glied.bulk.plan.manifest import INPUT
 from glied.bulk.plan.sources import archives, web_hosts
 from glied.bulk.plan.sources.archives import Place
 from glied.bulk.plan.sources.image_cells import BAD_ROW, image_in
@@ -32,6 +30,8 @@ from glied.bulk.plan.sources.input_columns import distinct, passed, passed_name
 from glied.bulk.plan.sources.row_uris import RowUris
 from glied.bulk.plan.sources.web_hosts import HostError, PatientReader
 from glied.bulk.plan.sources.web_reader import WebReader
+from glied.bulk.row_schemas import FETCHED as FETCHED
+from glied.bulk.row_schemas import INPUT
 from glied.data import parquet
 from glied.errors import ImageError
 from glied.redaction import redacted, shown
@@ -52,12 +52,6 @@ SIDECAR_BYTES = 1 << 20
 """Longer .json and .txt members do not pass through."""
 _TAR_PADDING = 2048
 """About what header and padding add to a member."""
-
-FETCHED = arrow_tables.schema(
-    id=pa.string(), uri=pa.string(), data=pa.large_binary(), kind=pa.string(), error=pa.string()
-)
-"""What `Fetch` returns, followed by the columns that pass through: `data` is null exactly where `kind` and
-`error` say why."""
 
 
 class Unreadable(Exception):

@@ -950,5 +950,5 @@ def test_the_page_on_inputs_knows_the_endings_and_the_kinds():
     for kind in ("bad_row", "broken_shard"):
         assert f"`{kind}`" in tables
     images = rest.partition("## Tars")[0]
-    for kind in ("empty", "bad_row", "not_found", "corrupt", "storage", "lost"):
+    for kind in ("empty", "bad_row", "not_found", "corrupt", "storage", "worker_lost"):
         assert f"`{kind}`" in images

@@ -13,7 +13,7 @@ import pytest
 
 from glied import storage
 from glied.bulk.captioning import fetch_stage
-from glied.bulk.config import InputConfig, ResourcesConfig
+from glied.bulk.config import FetchConfig, InputConfig, ResourcesConfig
 from glied.bulk.plan.sources.input_sources import inputs, open_source
 from glied.errors import StorageError
 
@@ -79,7 +79,7 @@ def closed() -> int:
 def kinds(folder: Path, uris: list[str], allow: str, **resources) -> list[str | bytes | None]:
     (folder / "t.jsonl").write_text("\n".join(json.dumps({"uri": uri}) for uri in uris))
     config = InputConfig(uri=str(folder / "t.jsonl"), form="table", allow=[allow])
-    fetch = fetch_stage(config, ResourcesConfig(**resources))
+    fetch = fetch_stage(config, ResourcesConfig(fetch=FetchConfig(**resources)))
     tables = inputs(open_source(config, "/nowhere"), config)
     rows = [row for table in tables for row in fetch(table).to_pylist()]
     return [row["kind"] or row["data"] for row in rows]

@@ -1,0 +1,168 @@
+"""The models of a stage: decoded images, or regions, to the columns that describe them. No Ray here.
+
+An image's life here: `Picture` -> extractor -> `Regions` -> one `RegionBatch` on the models' device, which
+attribute predictor and captioner share -> a row.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import pyarrow as pa
+import torch
+
+from glied.bulk import row_schemas
+from glied.captioner.captioner import Caption, Captioner
+from glied.data import features
+from glied.regions import RegionBatch, Regions
+from glied.vision.attributes import AttributePredictor
+from glied.vision.extractors.region_extractor import RegionExtractor
+from glied.vision.images import Picture
+
+if TYPE_CHECKING:  # open_clip takes seconds to import
+    from glied.clip.scorer import ClipScorer
+
+Row = dict[str, Any]
+"""Values by column; columns that it lacks are null."""
+
+TRANSIT = features.EXACT
+"""Type of features between two pools: the detector's own, so that captions are those of one fused stage."""
+
+Item = TypeVar("Item", contravariant=True)
+
+
+class StageTimer:
+    """Adds up the seconds that a chunk spends in each part of the work.
+
+    Attributes:
+        seconds: by part ("decode", "regions", "attributes", "captions", "clip").
+    """
+
+    def __init__(self) -> None:
+        """Start with no part."""
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def measure(self, part: str) -> Iterator[None]:
+        """Add the time of the block to a part."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
+
+
+class Describe(Protocol[Item]):
+    """What models do with the decoded images, or the regions, of a batch.
+
+    Attributes:
+        schema: of the rows; has id, uri, status, error_kind, error and model.
+        model: names the weights, for the column of that name.
+    """
+
+    schema: pa.Schema
+    model: str
+
+    def __call__(self, batch: Sequence[Item], timer: StageTimer) -> list[Row]:
+        """One row per item, in order, without id, uri, status, error_kind, error and model."""
+        ...
+
+
+class CaptionRegions:
+    """Attributes and captions of regions; implements `Describe`."""
+
+    schema = row_schemas.CAPTIONS
+
+    def __init__(self, predictor: AttributePredictor, captioner: Captioner, *, model: str) -> None:
+        """Both models are on the same device."""
+        self.predictor = predictor
+        self.captioner = captioner
+        self.model = model
+
+    def __call__(self, batch: Sequence[Regions], timer: StageTimer) -> list[Row]:
+        """Columns caption, captions, familiarity, attributes, regions, width, height."""
+        with timer.measure("attributes"), torch.inference_mode():
+            regions = RegionBatch.collate(batch).to(self.captioner.device)
+            attributes = self.predictor.top(regions, self.captioner.attribute_count)
+        with timer.measure("captions"):
+            captions = self.captioner.caption_batch(regions, attributes)
+        rows = [_caption_row(*parts) for parts in zip(batch, attributes, captions, strict=True)]
+        if self.captioner.familiarity is not None:
+            for row, one in zip(rows, batch, strict=True):
+                row["familiarity"] = self.captioner.familiarity(one.features)
+        return rows
+
+
+class CaptionImages:
+    """Regions, attributes and captions of decoded images; implements `Describe`."""
+
+    schema = row_schemas.CAPTIONS
+
+    def __init__(
+        self, extractor: RegionExtractor, describe: CaptionRegions, clip: "ClipScorer | None" = None
+    ) -> None:
+        """All models are on the device they were loaded to; without `clip` there are no CLIP scores."""
+        self.extractor = extractor
+        self.describe = describe
+        self.clip = clip
+        self.model = describe.model
+
+    def __call__(self, batch: Sequence[Picture], timer: StageTimer) -> list[Row]:
+        """The columns of `CaptionRegions`, and clip_score."""
+        with timer.measure("regions"):
+            regions = extract(self.extractor, batch)
+        rows = self.describe(regions, timer)
+        if self.clip is not None:
+            with timer.measure("clip"):
+                scores = _clip_scores(self.clip, batch, [row["caption"] for row in rows])
+            for row, score in zip(rows, scores, strict=True):
+                row["clip_score"] = score
+        return rows
+
+
+class ExtractRegions:
+    """Regions of decoded images, as rows of the feature store; implements `Describe`."""
+
+    schema = row_schemas.FEATURES
+
+    def __init__(self, extractor: RegionExtractor, *, model: str, dtype: str = features.STORED) -> None:
+        """The extractor is on its device; features are written as `dtype`."""
+        self.extractor = extractor
+        self.model = model
+        self.dtype = dtype
+
+    def __call__(self, batch: Sequence[Picture], timer: StageTimer) -> list[Row]:
+        """The columns of the feature store but id."""
+        with timer.measure("regions"):
+            regions = extract(self.extractor, batch)
+        return [features.row(one, self.dtype) for one in regions]
+
+
+def extract(extractor: RegionExtractor, batch: Sequence[Picture]) -> list[Regions]:
+    """Regions of pictures, in pixels of the images as they are stored, which may be larger."""
+    found = extractor([picture.pixels for picture in batch])
+    return [one.scaled(of.width, of.height) for one, of in zip(found, batch, strict=True)]
+
+
+def _clip_scores(clip: "ClipScorer", batch: Sequence[Picture], captions: list[str]) -> list[float]:
+    from glied.clip.scores import clip_score
+
+    images = clip.encode_images([picture.pixels for picture in batch])
+    return clip_score(images, clip.encode_texts(captions)).tolist()
+
+
+def _caption_row(regions: Regions, attributes: list[tuple[str, float]], captions: list[Caption]) -> Row:
+    return {
+        "caption": captions[0].text,
+        "captions": [{"text": one.text, "log_probability": one.log_probability} for one in captions],
+        "attributes": [{"word": word, "probability": probability} for word, probability in attributes],
+        "regions": [
+            {"box": box, "label": label, "score": score}
+            for box, label, score in zip(
+                regions.boxes.tolist(), regions.labels, regions.scores.tolist(), strict=True
+            )
+        ],
+        "width": regions.width,
+        "height": regions.height,
+    }

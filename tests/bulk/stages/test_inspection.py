@@ -1,0 +1,86 @@
+"""What a run records of its models, from their metadata: the same as when they are loaded."""
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from glied import checkpoint
+from glied.bulk.captioning import CaptionDatasetConfig, caption_factory
+from glied.bulk.extraction import ExtractRegionsConfig, extract_factory
+from glied.bulk.stages import inspection, model_loading
+from glied.config import parse
+from glied.errors import UsageError
+from tests.bulk.models import model_options
+
+WHERE = ["--input.uri=in", "--output.uri=out"]
+
+
+def captions(recipe: str, *options: str):
+    given = [f"--config=configs/caption/{recipe}.yaml", *WHERE, *options]
+    return caption_factory(parse(CaptionDatasetConfig, given))
+
+
+@pytest.mark.parametrize("recipe", ["demo", "photographs"])
+def test_metadata_tell_what_the_loaded_models_do(recipe: str) -> None:
+    spec = captions(recipe)
+    found = inspection.inspect_captions(spec)
+    assert found is not None
+    assert found == model_loading.inspect_captions(spec)
+
+
+def test_metadata_of_a_detector_tell_what_an_extraction_depends_on() -> None:
+    checkpoint_option = "--regions.checkpoint=glied/weights/demo/regions"
+    spec = extract_factory(
+        parse(ExtractRegionsConfig, ["--config=configs/extract/demo.yaml", *WHERE, checkpoint_option])
+    )
+    found = inspection.inspect_regions(spec)
+    assert found is not None
+    assert found == model_loading.inspect_regions(spec)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--clip.checkpoint=glied/weights/demo/clip",
+        '--decoding.suppress=["zyzzyva"]',
+        "--regions.max_regions=30",
+        "--attributes.checkpoint=glied/weights/demo/regions",
+        "--captioner.checkpoint=glied/weights/demo/regions",
+    ],
+)
+def test_models_are_loaded_where_metadata_do_not_tell_that_they_fit(option: str) -> None:
+    assert inspection.inspect_captions(captions("demo", option)) is None
+
+
+def test_older_checkpoints_do_not_tell_what_they_were_trained_on(models: Path) -> None:
+    options = ["--config=configs/caption/demo.yaml", *WHERE, *model_options(models)]
+    spec = caption_factory(parse(CaptionDatasetConfig, options))
+    assert inspection.inspect_captions(spec) is None
+    assert spec.inspect() == model_loading.inspect_captions(spec)
+
+
+def test_a_broken_checkpoint_is_refused_without_torch(tmp_path: Path) -> None:
+    broken = shutil.copytree("glied/weights/demo/glied", tmp_path / "broken")
+    tensors = broken / checkpoint.TENSORS
+    tensors.write_bytes(tensors.read_bytes()[:-10])
+    with pytest.raises(UsageError, match="is broken"):
+        inspection.inspect_captions(dataclasses.replace(captions("demo"), captioner=str(broken)))
+
+
+def test_a_driver_looks_at_shipped_models_without_torch() -> None:
+    code = """
+import sys
+from glied.bulk.captioning import CaptionDatasetConfig, caption_job
+from glied.bulk.ray.stream import RayStream
+from glied.config import parse
+for name in ("demo", "photographs"):
+    where = [f"--config=configs/caption/{name}.yaml", "--input.uri=in", "--output.uri=out"]
+    assert caption_job(parse(CaptionDatasetConfig, where)).model.startswith("glied-")
+print("torch" in sys.modules)
+"""
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert output.stdout == "False\n"
