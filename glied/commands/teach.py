@@ -1,0 +1,35 @@
+"""Make a captioner of your own from an archive of images, with captions of yours or of a teacher.
+
+.venv/bin/python jobs/teach.py --config configs/teach/own.yaml --captions captions.csv \\
+    --input.uri s3://bucket/photos --output.uri s3://bucket/captioner
+.venv/bin/python jobs/teach.py --config configs/teach/demo.yaml --input.uri scenes/images \\
+    --captions scenes/captions.json --output.uri runs/taught
+
+The same command goes on after any kill. <output>/model holds the captioner, <output>/caption.yaml the config
+that captions the whole archive with it, <output>/report.html what was learned. docs/teach.md explains the
+steps. Exit code 0: there is a captioner. 1: a step failed or is not complete, or nothing was learned. 2: bad
+usage, input or config, or settings of a finished step have changed.
+"""
+
+import json
+
+from glied.commands import train_attributes, train_captioner, train_scst
+from glied.config import parse
+from glied.teach.config import TeachConfig
+from glied.teach.job_runner import Training
+
+TRAININGS = {
+    "attributes": Training(train_attributes.Config, train_attributes.build_task),
+    "captioner": Training(train_captioner.Config, train_captioner.build_task),
+    "reward": Training(train_scst.Config, train_scst.build_task),
+}
+
+
+def main() -> int:
+    """Parse, teach, report."""
+    config = parse(TeachConfig, description=__doc__)
+
+    from glied.teach.run import teach  # torch takes seconds to import; mistakes are found before
+
+    print(json.dumps(teach(config, TRAININGS)))
+    return 0

@@ -1,0 +1,137 @@
+"""Runs the jobs that the steps are made of, on Ray or in this process."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from glied.bulk.captioning import (
+    CaptionDatasetConfig,
+    caption_factory,
+    caption_job,
+    caption_pools,
+    fetch_stage,
+)
+from glied.bulk.chunks import FetchStage, Pool, run_here
+from glied.bulk.config import ResourcesConfig
+from glied.bulk.extraction import ExtractRegionsConfig, extract_factory, extract_job, extract_pools
+from glied.bulk.job_spec import Job
+from glied.bulk.run.bulk_run import execute, exit_code
+from glied.bulk.run.summary import Summary
+from glied.config import build
+from glied.errors import JobError
+
+_MOST_CPU_WORKERS = 8
+"""Actors without a GPU: each holds the models."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training job: the class of its config, and what its command does before the first step."""
+
+    config_class: type
+    build_task: Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class JobRunner:
+    """Runs jobs by the values of their configs.
+
+    Attributes:
+        trainings: the training jobs by their names.
+        local: in this process, on the CPU, without Ray.
+        cpus, gpus: of the cluster.
+    """
+
+    trainings: Mapping[str, Training]
+    local: bool
+    cpus: int
+    gpus: int
+
+    @classmethod
+    def of(cls, runtime: str, trainings: Mapping[str, Training]) -> "JobRunner":
+        """A runner for `runtime` ray or local; with ray, the cluster is joined or started."""
+        if runtime == "local":
+            return cls(trainings, True, len(os.sched_getaffinity(0)), 0)
+        from glied.cluster_runtime.cluster_size import cluster_size
+
+        size = cluster_size()
+        return cls(trainings, False, size.cpus, size.gpus)
+
+    @property
+    def device(self) -> str:
+        """Where the models of bulk jobs run."""
+        return "cuda" if self.gpus else "cpu"
+
+    def extract(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Extract regions; raises JobError where units are missing or too many images failed."""
+        config = build(ExtractRegionsConfig, {"resources": self.resources(), **values})
+        job = extract_job(config, apart=not self.local)
+        fetch = fetch_stage(config.input, config.resources)
+        if self.local:
+            return _finished(execute(job, run_here(fetch, extract_factory(config).build())))
+        return self._on_ray(job, fetch, extract_pools(config), config.resources)
+
+    def caption(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Caption images; raises as `extract`."""
+        config = build(CaptionDatasetConfig, {"resources": self.resources(), **values})
+        job = caption_job(config, apart=not self.local)
+        fetch = fetch_stage(config.input, config.resources)
+        if self.local:
+            return _finished(execute(job, run_here(fetch, caption_factory(config).build())))
+        return self._on_ray(job, fetch, caption_pools(config), config.resources)
+
+    def train(self, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Train; the content of result.json."""
+        training = self.trainings[name]
+        config = build(training.config_class, values | {"trainer": self._placement() | values["trainer"]})
+        task = training.build_task(config)
+        if self.local:
+            from glied.training.local_trainer import train_here
+
+            return train_here(task, config.trainer)
+        from glied.training.ray_trainer import train
+
+        return train(task, config.trainer)
+
+    def _on_ray(
+        self, job: Job, fetch: FetchStage, pools: list[Pool], resources: ResourcesConfig
+    ) -> dict[str, Any]:
+        from glied.bulk.ray.stream import RayStream  # Ray takes seconds to import
+
+        stream = RayStream(fetch, pools, resources)
+        return _finished(execute(job, stream, stream.in_order))
+
+    def resources(self) -> dict[str, Any]:
+        """What the bulk jobs use: a GPU for each actor, or a CPU where there is none."""
+        if self.gpus:
+            cpus = max(1.0, float(self.cpus // self.gpus - 1))
+            return {"workers": self.gpus, "worker_gpus": 1.0, "worker_cpus": cpus, "batch_size": 64}
+        return {"workers": min(self.cpus, _MOST_CPU_WORKERS)}
+
+    def _placement(self) -> dict[str, Any]:
+        """Where a training runs: on one GPU, or on all cores of a machine."""
+        if self.gpus:
+            return {"workers": 1, "device": "cuda", "cpus_per_worker": 1}
+        return {"workers": 1, "device": "cpu", "threads_per_worker": self.cpus if self.local else _cores()}
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _finished(summary: Summary) -> dict[str, Any]:
+    """What is kept of a bulk run.
+
+    Raises:
+        JobError: it is not complete, or too many images failed.
+    """
+    if exit_code(summary):
+        raise JobError(f"{summary.run}: {'; '.join(summary.lines()[-3:])}; the same command resumes")
+    images_per_s = summary.images_this_time / max(summary.seconds - summary.startup_seconds, 1e-9)
+    return {
+        "run": summary.run,
+        "images": summary.images,
+        "statuses": summary.statuses,
+        "images_per_s": images_per_s if summary.images_this_time else 0.0,
+    }

@@ -1,0 +1,64 @@
+"""A run of jobs/teach.py from its config to a captioner that can be used."""
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from glied import storage
+from glied.errors import UsageError
+from glied.teach.config import TeachConfig
+from glied.teach.data_steps import DataSteps
+from glied.teach.final_steps import FinalSteps, write_caption_config
+from glied.teach.job_runner import JobRunner, Training
+from glied.teach.step_records import Record, Step, StepRecords, run_steps
+from glied.teach.teaching import Teaching
+from glied.teach.training_steps import TrainingSteps
+
+log = logging.getLogger(__name__)
+
+
+def teach(config: TeachConfig, trainings: Mapping[str, Training]) -> dict[str, Any]:
+    """Do all steps that are missing; what came of it, as the command prints it.
+
+    Args:
+        config: what to do.
+        trainings: the training jobs, by the names attributes, captioner and reward.
+
+    Raises:
+        UsageError: something is missing or does not fit together, or settings of a finished step have
+            changed.
+        JobError: a step failed, or nothing was learned; the same call goes on from there.
+    """
+    started = time.perf_counter()
+    teaching = Teaching(config, JobRunner.of(config.runtime, trainings))
+    settings = json.dumps(asdict(config), indent=1, default=list).encode() + b"\n"
+    storage.write_bytes(teaching.path("teach.json"), settings)
+    records = run_steps(steps_of(teaching), StepRecords(teaching.output), redo=config.redo)
+    done = {name: record.facts for name, record in records.items()}
+    return {
+        "output": teaching.output,
+        "caption_config": write_caption_config(teaching, done),
+        "digest": done["model"]["digest"],
+        "test": done["evaluation"],
+        "seconds": _seconds(records) | {"this_time": round(time.perf_counter() - started, 1)},
+    }
+
+
+def steps_of(teaching: Teaching) -> list[Step]:
+    """All steps of a config, in order."""
+    trainings = TrainingSteps(teaching)
+    steps = [
+        *DataSteps(teaching).steps(),
+        *trainings.steps(),
+        *FinalSteps(teaching, trainings).steps(),
+    ]
+    if not any(step.name in ("captioner", "reward") for step in steps):
+        raise UsageError("start and reward none leave nothing to train")
+    return steps
+
+
+def _seconds(records: Mapping[str, Record]) -> dict[str, float]:
+    return {name: round(record.seconds, 1) for name, record in records.items()}

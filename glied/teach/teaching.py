@@ -1,0 +1,101 @@
+"""What all steps share: the config, the runner of jobs, and where things are."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from glied import storage
+from glied.bulk.plan.sources.listing import absolute
+from glied.bulk.stages.model_loading import locate
+from glied.teach.config import TeachConfig
+from glied.teach.job_runner import JobRunner
+from glied.teach.schedule import DataSize, Schedule, decide
+from glied.teach.step_records import Done
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """A run of jobs/teach.py."""
+
+    config: TeachConfig
+    jobs: JobRunner
+
+    @cached_property
+    def output(self) -> str:
+        """The output folder; absolute, for workers with another working directory."""
+        return absolute(self.config.output.uri)
+
+    def path(self, *parts: str) -> str:
+        """A place below the output."""
+        return storage.join(self.output, *parts)
+
+    def captions(self, split: str) -> str:
+        """The captions file of a split."""
+        return self.path("captions", f"{split}.json")
+
+    def table(self, name: str) -> str:
+        """The table of images (id, uri) of a split."""
+        return self.path("captions", f"{name}.csv")
+
+    def features(self, name: str) -> str:
+        """The run folder of the regions of a split, or of a copy of the training images."""
+        return self.path("features", name)
+
+    def copies(self, count: int) -> list[str]:
+        """The stores of the varied copies."""
+        return [self.features(f"train_{number}") for number in range(1, count + 1)]
+
+    def table_input(self, table: str) -> dict[str, Any]:
+        """`input` of a bulk job for a table of the archive's images."""
+        given = self.config.input
+        kept = {name: getattr(given, name) for name in ("max_bytes", "max_missing_rows", "allow_private")}
+        places = [*(given.allow or []), _place(given.uri, file=given.form != "files"), self.path("images")]
+        allow = [place if storage.is_local(place) else f"{place.rstrip('/')}/" for place in places]
+        return {"uri": table, "form": "table", "id_column": "id", "allow": allow, **kept}
+
+    @property
+    def regions(self) -> dict[str, Any]:
+        """`regions` of a bulk job, without the device, which decides nothing."""
+        values = asdict(self.config.regions)
+        del values["device"]
+        values["levels"] = list(values["levels"])
+        values["checkpoint"] = located(values["checkpoint"])
+        return values
+
+    def schedule(self, done: Done) -> Schedule:
+        """The schedule for the captions that there are; raises as `decide`."""
+        size = DataSize(**done["captions"]["size"])
+        return decide(
+            size,
+            self.config.schedule,
+            extractor=self.config.regions.kind,
+            gpus=done["schedule"]["gpus"],
+            tuned=self.config.start is not None,
+        )
+
+    def overridden(self, job: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of a job's config with those that `overrides` sets."""
+        return merged(values, self.config.overrides.get(job) or {})
+
+
+def located(checkpoint: str) -> str:
+    """A checkpoint as workers and other commands find it: shipped weights by their absolute path."""
+    return absolute(locate(checkpoint)) if checkpoint else ""
+
+
+def merged(values: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings, in which those of `others` replace the same ones of `values`."""
+    found = dict(values)
+    for key, value in others.items():
+        both = isinstance(value, Mapping) and isinstance(found.get(key), Mapping)
+        found[key] = merged(found[key], value) if both else value
+    return found
+
+
+def _place(uri: str, *, file: bool) -> str:
+    """The folder or prefix that the archive's images lie below."""
+    place = absolute(uri)
+    return place.rpartition("/")[0] if file and storage.exists(place) else place

@@ -1,0 +1,273 @@
+"""The steps from stored regions to a trained captioner: attributes, cross-entropy, frequencies, reward."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from glied import checkpoint, storage
+from glied.captioner.captioner import Captioner
+from glied.data import coco
+from glied.errors import JobError
+from glied.metrics.text_metrics import cider
+from glied.teach.schedule import Schedule, rounds, validate_every
+from glied.teach.step_records import Done, Facts, Step
+from glied.teach.teaching import Teaching, located
+from glied.text.references import save_frequencies
+from glied.training.history import VALIDATION, read_history
+
+log = logging.getLogger(__name__)
+
+CAPTIONER, REWARDED, ATTRIBUTES, FREQUENCIES = "captioner", "rewarded", "attributes", "frequencies"
+"""Folders of the trainings, and of the table of document frequencies."""
+
+
+@dataclass(frozen=True)
+class TrainingSteps:
+    """The trainings; their order is that of `steps`."""
+
+    teaching: Teaching
+
+    def steps(self) -> list[Step]:
+        """Those that the config asks for."""
+        return [*self._from_scratch(), *self._rewarded()]
+
+    def _from_scratch(self) -> list[Step]:
+        """Attributes and cross-entropy; a captioner to go on from has both."""
+        if self.teaching.config.start:
+            return []
+        return [
+            Step(name="attributes", needs=("copies",), settings=self._attribute_settings,
+                 run=self._train_attributes, folders=(ATTRIBUTES,)),
+            Step(name="captioner", needs=("attributes",), settings=self._captioner_settings,
+                 run=self._train_captioner, folders=(CAPTIONER,), check=self._check_captioner),
+        ]  # fmt: skip
+
+    def _rewarded(self) -> list[Step]:
+        if self.teaching.config.reward == "none":
+            return []
+        before = "copies" if self.teaching.config.start else "captioner"
+        counted = Step(name="frequencies", needs=(before,), settings=self._frequency_settings,
+                       run=self._count, folders=(FREQUENCIES,))  # fmt: skip
+        reward = Step(
+            name="reward",
+            needs=(before, *self._clip_needs),
+            settings=self._reward_settings,
+            run=self._train_reward,
+            folders=(REWARDED,),
+        )
+        return [*([counted] if self._with_cider else self._clip_steps()), reward]
+
+    # ---- attributes
+
+    def _attribute_settings(self, done: Done) -> Facts:
+        schedule = self.teaching.schedule(done)
+        validation = done["captions"]["size"]["validation"]
+        settings = {
+            "words": schedule["attribute_words"],
+            "minimum_positives": max(1, min(20, validation // 25)),
+            "typical_regions": 65 if schedule["region_dropout"] else 16,
+            "trainer": self._trainer(done, schedule["attribute_steps"], schedule["learning_rate"])
+            | {"clip_norm": 5.0, "ema_decay": 0.0},
+        }
+        return self.teaching.overridden("attributes", settings)
+
+    def _train_attributes(self, done: Done) -> Facts:
+        values = self._with_data(self._attribute_settings(done), done, ATTRIBUTES)
+        return self._train("attributes", values)
+
+    # ---- cross-entropy
+
+    def _captioner_settings(self, done: Done) -> Facts:
+        schedule = self.teaching.schedule(done)
+        settings = {
+            "words": {name: schedule[name] for name in ("attribute_count", "minimum_count", "max_length")},
+            "model": self._model(schedule),
+            "region_dropout": schedule["region_dropout"],
+            "decoding": {"beam_size": 1, "max_length": schedule["max_length"]},
+            "trainer": self._trainer(done, schedule["steps"], schedule["learning_rate"])
+            | {"warmup_steps": schedule["warmup_steps"]},
+        }
+        return self.teaching.overridden("captioner", settings)
+
+    def _model(self, schedule: Schedule) -> dict[str, Any]:
+        architecture = self.teaching.config.architecture
+        model = {"architecture": architecture, "geometry": True}
+        model |= {"width": schedule["width"], "dropout": schedule["dropout"]}
+        return model | ({"tied": True, "heads": 8} if architecture in ("base", "glied", "ct") else {})
+
+    def _train_captioner(self, done: Done) -> Facts:
+        values = self._with_data(self._captioner_settings(done), done, CAPTIONER)
+        values["words"] = values["words"] | {"attributes": self.teaching.path(ATTRIBUTES, "best")}
+        trained = self._train("captioner", values)
+        references = coco.load_captions(self.teaching.captions("val"))
+        commonest = dict.fromkeys(references, done["captions"]["commonest"])
+        return trained | {"commonest_cider": cider(commonest, references)}
+
+    def _check_captioner(self, done: Done) -> None:
+        """Refuse a captioner that has learned nothing.
+
+        Raises:
+            JobError: its loss did not fall, or a captioner that looks at no image is as good.
+        """
+        found = done["captioner"]
+        folder = self.teaching.path(CAPTIONER)
+        if found["notes"]:
+            raise JobError(f"{folder}: nothing was learned: {found['notes'][0]}")
+        if found["cider"] <= found["commonest_cider"]:
+            raise JobError(
+                f"{folder}: nothing was learned: CIDEr on validation is {found['cider']:.1f}, and "
+                f"{found['commonest_cider']:.1f} for the commonest caption, "
+                f"{done['captions']['commonest']!r}, on all images. Give more images, or set "
+                "schedule.steps or schedule.learning_rate"
+            )
+
+    # ---- reward
+
+    @property
+    def _with_cider(self) -> bool:
+        return self.teaching.config.reward in ("auto", "cider")
+
+    @property
+    def _clip_needs(self) -> tuple[str, ...]:
+        return ("frequencies",) if self._with_cider else ("clip_features",)
+
+    def _frequency_settings(self, done: Done) -> Facts:
+        start = self.teaching.config.start
+        return {"captioner": checkpoint.load(located(start.captioner)).digest if start else ""}
+
+    def _count(self, done: Done) -> Facts:
+        """What jobs/prepare_cider.py does."""
+        vocabulary = Captioner.load(self._start).vocabulary
+        captions = coco.load_captions(self.teaching.captions("train"))
+        table = save_frequencies(self.teaching.path(FREQUENCIES), captions, vocabulary)
+        return {"ngrams": len(table), "documents": table.documents}
+
+    def _clip_steps(self) -> list[Step]:
+        return [
+            Step(name="clip_features", needs=("copies",), settings=self._clip_settings,
+                 run=self._extract_clip, folders=tuple(f"clip_features/{name}" for name in ("train", "val")))
+        ]  # fmt: skip
+
+    def _clip_settings(self, done: Done) -> Facts:
+        return {"clip": self._clip}
+
+    @property
+    def _clip(self) -> dict[str, Any]:
+        clip = self.teaching.config.clip
+        assert clip is not None, "the config has refused it"
+        values = dataclasses.asdict(clip)
+        del values["device"]
+        return values | {"checkpoint": located(values["checkpoint"])}
+
+    def _extract_clip(self, done: Done) -> Facts:
+        found = {}
+        for name in ("train", "val"):
+            found[name] = self.teaching.jobs.extract(
+                {
+                    "input": self.teaching.table_input(self.teaching.table(name)),
+                    "output": {"uri": self.teaching.path("clip_features", name)},
+                    "regions": {"kind": "clip", "clip": self._clip, "device": self.teaching.jobs.device},
+                    "error_budget": 0.01,
+                }
+            )
+        return {"runs": found}
+
+    @property
+    def _start(self) -> str:
+        """The captioner that the training with a reward goes on from."""
+        start = self.teaching.config.start
+        return located(start.captioner) if start else self.teaching.path(CAPTIONER, "best")
+
+    @property
+    def predictor(self) -> str:
+        """The attribute predictor."""
+        start = self.teaching.config.start
+        return located(start.attributes) if start else self.teaching.path(ATTRIBUTES, "best")
+
+    def _reward_settings(self, done: Done) -> Facts:
+        schedule = self.teaching.schedule(done)
+        start = self.teaching.config.start
+        steps, rate = schedule["reward_steps"], schedule["reward_learning_rate"]
+        settings = {
+            "start_digest": checkpoint.load(located(start.captioner)).digest if start else "",
+            "reward": {"cider": 1.0}
+            if self._with_cider
+            else {"clip_s": 2.0, "grammar": 1.0, "clip": self._clip},
+            "sampling": {"samples": 5, "max_length": schedule["max_length"], "baseline": "leave_one_out"},
+            "decoding": {"beam_size": 1, "max_length": schedule["max_length"]},
+            "trainer": self._trainer(done, steps, rate)
+            | {"warmup_steps": 0, "weight_decay": 0.0, "ema_decay": 0.0},
+        }
+        return self.teaching.overridden("reward", settings)
+
+    def _train_reward(self, done: Done) -> Facts:
+        values = self._with_data(self._reward_settings(done), done, REWARDED)
+        del values["start_digest"]
+        values |= {"start": self._start, "attributes": self.predictor}
+        if self._with_cider:
+            values["reward"] = values["reward"] | {"frequencies": self.teaching.path(FREQUENCIES)}
+        else:
+            clip = values["reward"]["clip"] | {"device": self.teaching.jobs.device}
+            values["reward"] = values["reward"] | {"clip": clip}
+            del values["train"]["copies"]  # a crop has no CLIP vector of its own
+            for split, name in (("train", "train"), ("validation", "val")):
+                values[split]["clip_features"] = self.teaching.path("clip_features", name)
+        return self._train("reward", values)
+
+    # ---- all
+
+    def _trainer(self, done: Done, steps: int, rate: float) -> dict[str, Any]:
+        """What of `trainer` decides the result of a training with so many steps."""
+        schedule = self.teaching.schedule(done)
+        batch = schedule["batch_size"]
+        rows = done["captions"]["size"]["images"] * (1 + schedule["copies"])
+        lengths = rounds(steps, batch, rows)
+        return {
+            **lengths,
+            "batch_size": batch,
+            "learning_rate": rate,
+            "schedule": "cosine",
+            "warmup_steps": steps // 10,
+            "weight_decay": 0.01,
+            "clip_norm": 1.0,
+            "ema_decay": min(0.99, max(0.0, 1 - 10 / steps)),
+            "precision": schedule["precision"],
+            "validate_every_steps": validate_every(steps),
+            "validate_every_epochs": lengths["epochs"],
+            "seed": self.teaching.config.sample.seed,
+        }
+
+    def _with_data(self, settings: Facts, done: Done, folder: str) -> dict[str, Any]:
+        """A training's config: settings, the stores and captions, and where it goes."""
+        teaching = self.teaching
+        copies = teaching.copies(teaching.schedule(done)["copies"])
+        data = {
+            name: {"features": teaching.features(split), "captions": teaching.captions(split)}
+            for name, split in (("train", "train"), ("validation", "val"))
+        }
+        steps = settings["trainer"]["max_steps"]
+        trainer = {
+            "output": teaching.path(folder),
+            "log_every_steps": max(1, min(25, steps // 10)),
+            "checkpoint_every_steps": max(25, steps // 10),
+        }
+        values: dict[str, Any] = {**settings, **data, "trainer": trainer | settings["trainer"]}
+        values["train"] = values["train"] | {"copies": copies}
+        return values
+
+    def _train(self, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Train, and what the report and the choice among captioners need of the result."""
+        folder = values["trainer"]["output"]
+        result = self.teaching.jobs.train(name, values)
+        best_step = result["best_step"]
+        validations = [line for line in read_history(folder).lines if line["kind"] == VALIDATION]
+        best = next((line for line in validations if line["step"] == best_step), {})
+        log.info("%s: best at step %d of %d", storage.join(folder, "best"), best_step, result["steps"])
+        return {"folder": folder, "steps": result["steps"], "notes": result["notes"], **_figures(best)}
+
+
+def _figures(validation: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of a validation: CIDEr or mean average precision, and the rest."""
+    return {name: value for name, value in validation.items() if name not in ("kind",)}
