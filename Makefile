@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Files are handed to two processes, of which each has its own Ray.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 export RAY_USAGE_STATS_ENABLED := 0
 
 .PHONY: install install-dev demo check test lint clean
@@ -29,11 +31,11 @@ demo: install
 
 # Under 3 minutes on two cores; `make test` has the other tests.
 check: lint
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -q -m "not slow"
 
 test: install-dev
 	sh tests/install_browser.sh
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: install-dev
 	$(BIN)/ruff check .

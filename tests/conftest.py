@@ -11,6 +11,56 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
+ROOT = Path(__file__).resolve().parent.parent
+LONGEST = [
+    "tests/cluster/test_job_submit.py",
+    "tests/jobs/test_harm.py",
+    "tests/training/test_ray_trainer.py",
+    "tests/cluster/test_placement.py",
+    "tests/jobs/test_caption_dataset.py",
+    "tests/test_packaging.py",
+    "tests/bulk/ray/test_stream.py",
+    "tests/bulk/run/test_web_run.py",
+    "tests/jobs/test_training.py",
+    "tests/jobs/test_terminal.py",
+]
+"""Files that take half a minute or more, the longest first."""
+SLOW_FIXTURES = {"installed", "ray_session", "run_job", "s3"}
+"""They start Ray, an S3 server, jobs as processes, or build the wheel."""
+SLOW = (
+    "tests/benchmarks/",
+    "tests/cluster/test_job_submit.py",
+    "tests/cluster/test_placement.py",
+    "tests/reports/test_gallery_browser.py",
+    "tests/reports/test_training_report_browser.py",
+    "tests/test_imports.py",
+    "tests/test_layers.py",
+)
+"""Folders and files that do so too, or that `make lint` covers."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make check` leaves out, and put the longest files first.
+
+    pytest-xdist hands out files in their order: a long one at the end would leave the other process idle.
+    """
+    for item in items:
+        if _is_slow(item):
+            item.add_marker("slow")
+    positions = {name: position for position, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: positions.get(_name(item), len(LONGEST)))
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    """Whether a test starts much, or needs long: then it has a time limit of its own."""
+    fixtures = set(getattr(item, "fixturenames", ()))
+    limited = item.get_closest_marker("timeout") is not None
+    return limited or bool(SLOW_FIXTURES & fixtures) or _name(item).startswith(SLOW)
+
+
+def _name(item: pytest.Item) -> str:
+    return item.path.relative_to(ROOT).as_posix()
+
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
