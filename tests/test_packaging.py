@@ -105,7 +105,7 @@ def run(installed: Path, folder: Path, program: str, *arguments: str) -> subproc
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     command = [str(installed / program), *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=580)
 
 
 def test_the_wheel_has_weights_and_configs(installed: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Every file under cluster/ is loaded and held against what it names: jobs, configs, images, metrics."""
 
+import fnmatch
 import importlib
 import inspect
 import itertools
@@ -362,6 +363,15 @@ def test_machines_come_from_zero_on_spot_with_a_role() -> None:
     assert types["gpu_spot"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
     assert "GPU" not in types[config["head_node_type"]]["resources"]
     assert sum(node.get("max_workers", 0) for node in types.values()) == config["max_workers"]
+
+
+def test_machines_get_the_whole_package() -> None:
+    """rsync leaves out an excluded name in every folder, unless it begins with a slash."""
+    everywhere = [name for name in load_aws()["rsync_exclude"] if not name.startswith("/")]
+    parts = {part for top in ("glied", "jobs", "configs") for path in (ROOT / top).rglob("*")
+             for part in path.relative_to(ROOT).parts}  # fmt: skip
+    assert {"data", "demo"} <= parts
+    assert [part for part in parts for name in everywhere if fnmatch.fnmatch(part, name)] == []
 
 
 def test_machines_install_this_project_and_ask_for_a_token() -> None:
