@@ -1,11 +1,15 @@
-"""Deprecated name of `glied.data`; goes with version 0.3."""
+"""Deprecated name of `glied.data`, to be removed in version 0.3.
+
+Config files that `--print_config` of version 0.1 wrote name classes of these modules, too.
+"""
 
 import sys
 import warnings
 
-from glied.data import features
+from glied.data import captioned, features, pairs
 
-__all__ = ["features"]
+__all__ = ["captioned", "features", "pairs"]
 
-sys.modules[f"{__name__}.features"] = features  # for `from glied.datasets.features import ...`
+for _name in __all__:  # for `from glied.datasets.features import ...`
+    sys.modules[f"{__name__}.{_name}"] = globals()[_name]
 warnings.warn("glied.datasets is now glied.data", DeprecationWarning, stacklevel=2)
