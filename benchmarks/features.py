@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from glied.config import parse, run
-from glied.data import features, published
+from glied.data import features, published_features
 from glied.errors import JobError
 
 REGIONS, SIZE, DISTINCT = 36, 2048, 64
@@ -50,7 +50,7 @@ def write_tsv(path: Path, count: int) -> None:
         corners = generator.uniform(0, 1, (REGIONS, 2, 2)) * (640, 480)
         boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1).astype(np.float32)
         values = np.maximum(generator.normal(0, 1, (REGIONS, SIZE)), 0).astype(np.float32)
-        lines.append(published.format_tsv("", published.Published(boxes, values, 640, 480)))
+        lines.append(published_features.format_tsv("", published_features.Published(boxes, values, 640, 480)))
     with path.open("wb") as file:
         for number in range(count):
             file.write(str(number).encode() + lines[number % DISTINCT])

@@ -15,7 +15,7 @@ from typing import Any
 
 from glied.data import caption_files
 from glied.data.caption_files import Entry, escaped, short, without_surrogates
-from glied.data.names import Names, parts
+from glied.data.image_names import ImageNames, parts
 from glied.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -293,7 +293,7 @@ def split_images(
 
 def _named(images: Sequence[CaptionedImage], names: Collection[str], split: str) -> list[CaptionedImage]:
     known = by_alias(images)
-    joined = Names((image.file_name for image in images), "the captions")
+    joined = ImageNames((image.file_name for image in images), "the captions")
     found = {name: known.get(name) or known.get(joined.find(name) or "") for name in names}
     unknown = [name for name, image in found.items() if image is None]
     if unknown:

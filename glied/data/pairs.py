@@ -8,8 +8,8 @@ from typing import Any
 
 from glied import storage
 from glied.data import caption_files
-from glied.data.cached import Light
 from glied.data.coco import load_captions
+from glied.data.pickling import FieldsOnlyPickle
 from glied.errors import UsageError
 
 _IMAGE_KEYS = ("image", "file_name")
@@ -32,7 +32,7 @@ class Pair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairsConfig(Light):
+class PairsConfig(FieldsOnlyPickle):
     """Where pairs are."""
 
     pairs: str

@@ -30,7 +30,7 @@ from glied import storage
 from glied.data import caption_files, coco
 from glied.data.coco import SPLITS, CaptionedImage
 from glied.data.download import Asset, AssetConfig, Downloads
-from glied.data.names import Names, parts
+from glied.data.image_names import ImageNames, parts
 from glied.errors import JobError, UsageError
 from glied.text.vocabulary import Vocabulary, by_count, image_counts
 
@@ -288,16 +288,18 @@ class _Preparation:
         return str(storage.local_path(root).absolute()) if storage.is_local(root) else root
 
     @cached_property
-    def _photos(self) -> Names | None:
+    def _photos(self) -> ImageNames | None:
         """Paths of all files below `images`; None where a web server has them, which cannot be listed."""
         if self._root.startswith(("http://", "https://")):
             return None
         if storage.is_local(self._root) and storage.local_path(self._root).is_file():
             raise UsageError(f"images {self.config.images} is a file; name the folder of the photographs")
-        return Names((file.name for file in storage.list_files(self._root)), f"images {self.config.images}")
+        return ImageNames(
+            (file.name for file in storage.list_files(self._root)), f"images {self.config.images}"
+        )
 
     def _paths(self, names: list[str]) -> dict[str, str]:
-        """Where photographs are below `images`, by file name; raises as `Names.join`."""
+        """Where photographs are below `images`, by file name; raises as `ImageNames.join`."""
         full = {name: self._full_names.get(name, name) for name in names}
         if self._photos is None:
             return full

@@ -15,7 +15,7 @@ from glied.bulk.run import bulk_run
 from glied.commands import export_features, import_features
 from glied.config import parse
 from glied.data import features
-from glied.data.published import import_h5py
+from glied.data.published_features import import_h5py
 from glied.errors import UsageError
 from tests.data.published_files import Image, images, npz_bytes, tsv_bytes
 

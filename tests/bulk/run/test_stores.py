@@ -12,7 +12,7 @@ from glied.bulk.plan.manifest import Manifest
 from glied.bulk.plan.sources.feature_stores import StoreSource
 from glied.bulk.run import committed_rows
 from glied.bulk.run.ledger import Counts, Ledger
-from glied.data import exported, features
+from glied.data import features, tsv_export
 from glied.errors import UsageError
 from glied.regions import Regions
 from tests.bulk import runs
@@ -74,7 +74,7 @@ def test_only_what_is_committed_is_read(store, inside, monkeypatch):
     assert features.stored_size(uri, 4).bytes == sum(
         Path(path).stat().st_size for path in features.paths(uri)
     )
-    assert [row["id"] for row in exported.stored_rows(uri)] == list(wanted)
+    assert [row["id"] for row in tsv_export.stored_rows(uri)] == list(wanted)
     planned = [row for table in StoreSource(uri) for row in table.to_pylist()]
     assert [row["id"] for row in planned] == list(wanted)
     assert {Path(row["file"]).name for row in planned} == {Path(path).name for path in features.paths(uri)}

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glied.data.cached import cached_array
+from glied.data.array_cache import cached_array
 
 
 def test_made_once_and_read_only(tmp_path):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from glied.data import features
-from glied.data.captioned import CaptionedRegions, RewardedRegions
-from glied.data.exported import export_tsv
-from glied.data.names import Names, parts
+from glied.data.captioned_regions import CaptionedRegions, RewardedRegions
+from glied.data.image_names import ImageNames, parts
+from glied.data.tsv_export import export_tsv
 from glied.errors import UsageError
 from glied.reports.evaluate import EvaluateConfig, evaluate
 from glied.rewards.clip_reward import ImageVectors
@@ -46,11 +46,11 @@ def test_parts(name: str, expected: tuple[str, ...]) -> None:
     ],
 )
 def test_names_are_found_with_and_without_folders(known: list[str], name: str, expected: str | None) -> None:
-    assert Names(known, "the captions").find(name) == expected
+    assert ImageNames(known, "the captions").find(name) == expected
 
 
 def test_what_may_be_several_images_is_refused() -> None:
-    names = Names(["a/1.jpg", "b/1.jpg", "c/2.jpg"], "captions.json")
+    names = ImageNames(["a/1.jpg", "b/1.jpg", "c/2.jpg"], "captions.json")
     with pytest.raises(UsageError, match=r"^1\.jpg may be a/1\.jpg or b/1\.jpg of captions\.json: give both"):
         names.find("1.jpg")
     assert names.join(["x/a/1.jpg", "x/b/1.jpg", "3.jpg"], "store") == {

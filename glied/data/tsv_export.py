@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from glied.data import coco, features, parquet, published
-from glied.data.names import Names
+from glied.data import coco, features, parquet, published_features
+from glied.data.image_names import ImageNames
 from glied.errors import StorageError, UsageError
 
 _ROWS = 64
@@ -32,7 +32,7 @@ def export_tsv(store: str, out: str, *, captions: str = "") -> int:
     images = coco.load_images(captions) if captions else []
     known, names = (
         {one.file_name: str(one.id) for one in images},
-        Names((i.file_name for i in images), captions),
+        ImageNames((i.file_name for i in images), captions),
     )
     owners: dict[str, str] = {}
     temporary, count = Path(f"{out}.part"), 0
@@ -49,8 +49,8 @@ def export_tsv(store: str, out: str, *, captions: str = "") -> int:
                     )
                 image_id = known.get(name, name)
                 boxes = np.array(row["boxes"], np.float32).reshape(-1, 4)
-                found = published.Published(boxes, features.values(row), row["width"], row["height"])
-                file.write(published.format_tsv(image_id, found))
+                found = published_features.Published(boxes, features.values(row), row["width"], row["height"])
+                file.write(published_features.format_tsv(image_id, found))
                 count += 1
         os.replace(temporary, out)
     except OSError as error:

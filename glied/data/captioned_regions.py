@@ -6,13 +6,13 @@ from functools import cached_property
 from typing import Any
 
 from glied.data import coco, features
-from glied.data.cached import Light
-from glied.data.names import Names
+from glied.data.image_names import ImageNames
+from glied.data.pickling import FieldsOnlyPickle
 from glied.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptionedRegions(Light):
+class CaptionedRegions(FieldsOnlyPickle):
     """Images as stored regions, and their reference captions in COCO's format."""
 
     features: str
@@ -30,8 +30,8 @@ class CaptionedRegions(Light):
         return coco.load_captions(self.captions)
 
     @cached_property
-    def _names(self) -> Names:
-        return Names(self.references, self.captions)
+    def _names(self) -> ImageNames:
+        return ImageNames(self.references, self.captions)
 
     @cached_property
     def extractor(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def parts(name: str) -> tuple[str, ...]:
     return tuple(part for part in reversed(_SEPARATORS.split(name)) if part not in ("", ".", ".."))
 
 
-class Names:
+class ImageNames:
     """A set of names, in which other names are looked up."""
 
     def __init__(self, names: Iterable[str], source: str) -> None:

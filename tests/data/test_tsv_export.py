@@ -3,15 +3,15 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from glied.data import coco, features, published
-from glied.data.exported import export_tsv
+from glied.data import coco, features, published_features
+from glied.data.tsv_export import export_tsv
 from glied.errors import StorageError, UsageError
 from tests.data.published_files import Image, images, tsv_bytes
 
 
 def write_store(folder: Path, every: list[Image]) -> str:
     """Images named <id>.jpg, after one without regions."""
-    found = [published.Published(one.boxes, one.features, one.width, one.height) for one in every]
+    found = [published_features.Published(one.boxes, one.features, one.width, one.height) for one in every]
     names = [f"{one.id}.jpg" for one in every]
     table = features.write(found, names, fingerprint={"extractor": "a"}, dtype=features.EXACT)
     rejected = pa.Table.from_pylist(
