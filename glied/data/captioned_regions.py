@@ -1,4 +1,4 @@
-"""Images as stored regions with reference captions: what attribute predictor and captioner learn from."""
+"""Training data of the attribute predictor and the captioner: stored regions with reference captions."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from glied.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionedRegions(FieldsOnlyPickle):
-    """Images as stored regions, and their reference captions in COCO's format."""
+    """Images as stored regions, with their reference captions."""
 
     features: str
-    """Feature store (folder or URI) that jobs/extract_regions.py wrote."""
+    """Feature store (folder or URI) written by jobs/extract_regions.py."""
     captions: str
-    """Captions file of the same images, whose file names are the store's ids; either may leave out folders
+    """Captions file of the same images. Its file names are the ids of the store; either may omit folders
     (docs/inputs.md)."""
     copies: tuple[str, ...] = ()
-    """Feature stores of varied copies of the same images (`copy` of jobs/extract_regions.py): an epoch goes
-    through them, too."""
+    """Feature stores of augmented copies of the same images (`copy` of jobs/extract_regions.py); each epoch
+    also includes them."""
 
     @cached_property
     def references(self) -> dict[str, list[str]]:
@@ -35,39 +35,39 @@ class CaptionedRegions(FieldsOnlyPickle):
 
     @cached_property
     def extractor(self) -> dict[str, Any]:
-        """Fingerprint of the extractor of the store; raises as `features.fingerprint`."""
+        """Fingerprint of the store's extractor; raises as `features.fingerprint`."""
         return features.fingerprint(self.features)
 
     @property
     def stores(self) -> list[str]:
-        """The feature store, and those of the copies."""
+        """The feature store and those of the copies."""
         return [self.features, *self.copies]
 
     def paths(self) -> list[str]:
-        """The Parquet files of all stores; raises as `features.paths`."""
+        """Return the Parquet files of all stores; raises as `features.paths`."""
         return [path for store in self.stores for path in features.paths(store)]
 
     def pair(self, rows: Iterable[dict[str, Any]]) -> list[tuple[dict[str, Any], list[str]]]:
-        """Rows of the store with their captions; raises as `present` and `name`."""
+        """Pair rows of the store with their captions; raises as `present` and `name`."""
         return [(row, self.references[self.name(row["id"])]) for row in self.present(rows)]
 
     def present(self, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Rows of the store without those that stand for images without regions.
+        """Return the rows that have regions.
 
         Raises:
             UsageError: no row has regions.
         """
-        found = [row for row in rows if row["count"] is not None]
-        if not found:
-            raise UsageError(f"{self.features}: a whole batch of images without regions; extract it anew")
-        return found
+        present = [row for row in rows if row["count"] is not None]
+        if not present:
+            raise UsageError(f"{self.features}: a whole batch of images without regions; extract it again")
+        return present
 
     def check(self) -> None:
-        """Reads the ids of all stores.
+        """Check the ids of all stores against the captions.
 
         Raises:
-            UsageError: an image with regions has no captions, several images fit the same ones, or the copies
-                are another extractor's.
+            UsageError: an image with regions has no captions, several images match the same captions, or the
+                copies come from another extractor.
         """
         features.check_same_extractor(self.stores)
         for store in self.stores:
@@ -78,18 +78,18 @@ class CaptionedRegions(FieldsOnlyPickle):
         found = self._names.join(ids, store)
         missing = [image_id for image_id in ids if image_id not in found]
         if missing:
-            count = f"{len(missing)} images of {store}, {missing[0]} for one"
+            count = f"{len(missing)} images of {store}, e.g. {missing[0]}"
             raise UsageError(f"{self.captions} has no captions for {count}")
 
     def feature_size(self) -> int:
-        """F of the regions; raises as `features.feature_size`."""
+        """Return F, the feature size of the regions; raises as `features.feature_size`."""
         return features.feature_size(self.features)
 
     def name(self, image_id: str) -> str:
-        """The file name that the captions have for an id of the store.
+        """Return the file name in the captions file for an id of the store.
 
         Raises:
-            UsageError: they have none.
+            UsageError: the captions file does not have the image.
         """
         name = self._names.find(image_id)
         if name is None:
@@ -99,19 +99,19 @@ class CaptionedRegions(FieldsOnlyPickle):
 
 @dataclass(frozen=True, kw_only=True)
 class RewardedRegions(CaptionedRegions):
-    """Images as stored regions, and what rewards need: references, CLIP vectors, or both."""
+    """Images as stored regions, with the inputs of rewards: references, CLIP vectors, or both."""
 
     captions: str = ""
-    """Captions file of the same images, as for other trainings; empty where nothing needs references."""
+    """Captions file of the same images; empty if nothing needs references."""
     clip_features: str = ""
-    """Feature store of the same images that jobs/extract_regions.py wrote with regions.kind clip; empty where
-    no reward looks at the images."""
+    """Feature store of the same images, written by jobs/extract_regions.py with regions.kind clip; empty if
+    no reward uses the images."""
 
     @cached_property
     def references(self) -> dict[str, list[str]]:
-        """Captions by file name; none where there is no file of them."""
+        """Captions by file name; empty without a captions file."""
         return coco.load_captions(self.captions) if self.captions else {}
 
     def name(self, image_id: str) -> str:
-        """As for other trainings; the id itself where there are no captions."""
+        """Return the file name in the captions file for an id, or the id itself without a captions file."""
         return super().name(image_id) if self.captions else image_id

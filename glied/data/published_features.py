@@ -1,13 +1,14 @@
-"""Published region features in the forms they are passed around in, read and written image by image.
+"""Readers and writers of published region features in their common formats, image by image.
 
-- TSV of bottom-up attention (Anderson et al. 2018, arXiv 1707.07998): a line per image with image_id,
+- TSV of bottom-up attention (Anderson et al. 2018, arXiv 1707.07998): one line per image with image_id,
   image_w, image_h, num_boxes and base64 of little-endian float32 boxes [R, 4] and features [R, F]; no header.
 - .npz per image: features under `feat`, `features`, `x` or `arr_0`; boxes under `bbox`, `boxes`, or in a .npy
   or .npz of the same name in another folder; size under image_w and image_h, or width and height.
 - HDF5: `<id>_features` and `<id>_boxes` per image, a group `<id>` with `features` and `boxes`, or stacked
   arrays [N, R, F] and [N, R, 4] beside the ids.
 
-Boxes are xyxy in pixels. None of these forms has scores or labels that are read: scores are 0, labels empty.
+Boxes are xyxy in pixels. Scores and labels are not read from any of these formats: scores are 0, labels
+empty.
 """
 
 import base64
@@ -38,7 +39,7 @@ _COUNT_KEYS = ("num_boxes", "num_bboxes")
 
 @dataclass(frozen=True)
 class Published:
-    """Regions of an image as they were published; the attributes are those of `Regions`."""
+    """Published regions of one image, with the attributes of `Regions`."""
 
     boxes: NDArray[np.float32]
     features: NDArray[np.float32]
@@ -47,21 +48,21 @@ class Published:
 
     @property
     def scores(self) -> NDArray[np.float32]:
-        """Zeros: the forms have none."""
+        """Zeros, since the formats have no scores."""
         return np.zeros(len(self.boxes), np.float32)
 
     @property
     def labels(self) -> list[str]:
-        """Empty words: the forms have none."""
+        """Empty labels, since the formats have none."""
         return [""] * len(self.boxes)
 
     @property
     def attributes(self) -> list[list[str]]:
-        """None: the forms have none."""
+        """Empty lists, since the formats have no attributes."""
         return [[] for _ in self.boxes]
 
     def sized(self, width: int | None, height: int | None) -> "Published":
-        """The same where the size is known; else the image reaches as far as its boxes do, at least."""
+        """Set an unknown image size, by default to the extent of the boxes."""
         if self.width and self.height:
             return self
         reach = np.ceil(self.boxes.max(axis=0)).astype(int) if len(self.boxes) else np.zeros(4, int)
@@ -69,14 +70,14 @@ class Published:
 
 
 def parse_tsv(line: bytes) -> tuple[str, Published]:
-    """Id and regions of a line of the TSV.
+    """Parse the id and the regions of a TSV line.
 
     Raises:
-        ImageError: "corrupt", the line is not of the form.
+        ImageError: "corrupt", the line is malformed.
     """
     fields = line.rstrip(b"\r\n").split(b"\t")
     if len(fields) != len(TSV_FIELDS):
-        raise ImageError("corrupt", f"the line has {len(fields)} fields, {len(TSV_FIELDS)} are expected")
+        raise ImageError("corrupt", f"the line has {len(fields)} fields, expected {len(TSV_FIELDS)}")
     image_id = fields[0].decode(errors="replace")
     try:
         width, height, count = (int(float(field)) for field in fields[1:4])
@@ -90,10 +91,10 @@ def parse_tsv(line: bytes) -> tuple[str, Published]:
 
 
 def tsv_feature_size(line: bytes) -> int:
-    """F of a line, from its lengths alone; 0 where they are not those of a whole line.
+    """Compute F of a line from its field lengths alone; 0 if they are not those of a complete line.
 
-    The published files hold a few lines that broke off; the same images stand there whole as well. Where a
-    break happens to leave whole numbers, F is not that of the other lines.
+    The published files contain a few truncated lines, and also complete lines of the same images. If a
+    truncated line happens to have consistent lengths, its F differs from that of other lines.
     """
     fields = line.rstrip(b"\r\n").split(b"\t")
     if len(fields) != len(TSV_FIELDS) or not fields[3].isdigit():
@@ -104,19 +105,19 @@ def tsv_feature_size(line: bytes) -> int:
 
 
 def _decoded_length(field: bytes) -> int:
-    """Bytes that base64 stands for; -1 where its length is not one of base64."""
+    """Return the number of bytes that a base64 field encodes, or -1 if its length is not valid."""
     padding = len(field) - len(field.rstrip(b"="))
     return len(field) // 4 * 3 - padding if len(field) % 4 == 0 and padding <= 2 else -1
 
 
 def format_tsv(image_id: str, regions: "Described") -> bytes:
-    """The line of the TSV, as its published writer (Python's csv, tab-separated) writes it.
+    """Format a TSV line byte for byte as the published writer (Python's csv, tab-separated) does.
 
     Raises:
-        UsageError: the id has a tab or a line break.
+        UsageError: the id contains a tab or a line break.
     """
     if set(image_id) & set("\t\r\n"):
-        raise UsageError(f"image id {image_id!r} cannot stand in a TSV")
+        raise UsageError(f"image id {image_id!r} contains a tab or a line break, which TSV does not allow")
     sizes = (image_id, regions.width, regions.height, len(regions.boxes))
     arrays = (np.ascontiguousarray(part, "<f4").tobytes() for part in (regions.boxes, regions.features))
     fields = [*(str(size).encode() for size in sizes), *map(base64.b64encode, arrays)]
@@ -124,12 +125,10 @@ def format_tsv(image_id: str, regions: "Described") -> bytes:
 
 
 def parse_npz(data: bytes, boxes: bytes | None = None) -> Published:
-    """Regions of a .npz (or .npy) of features, whose boxes stand in it or in another such file.
-
-    Nothing is unpickled: members that are objects are left alone.
+    """Parse a .npz (or .npy) of features with boxes in the same or another file; does not unpickle.
 
     Raises:
-        ImageError: "corrupt", a file is not of the form.
+        ImageError: "corrupt", a file is malformed.
     """
     members = _arrays(data)
     values = _member(members, FEATURE_KEYS, "features")
@@ -146,7 +145,7 @@ def _arrays(data: bytes) -> Mapping[str, Any]:
     try:
         found = np.load(io.BytesIO(data), allow_pickle=False)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ImageError("corrupt", f"no .npz or .npy: {error}") from error
+        raise ImageError("corrupt", f"not a .npz or .npy: {error}") from error
     return {"arr_0": found} if isinstance(found, np.ndarray) else found
 
 
@@ -168,7 +167,10 @@ def _number(members: Mapping[str, Any], keys: Iterable[str]) -> int:
 def _fitted(
     boxes: NDArray[np.float32], values: NDArray[np.float32], width: int = 0, height: int = 0
 ) -> Published:
-    """Regions of arrays that fit together; features may come as [F, R], as some tools write them."""
+    """Build regions from arrays with matching shapes.
+
+    Also accepts features as [F, R], as some tools write.
+    """
     if boxes.ndim == 2 and values.ndim == 2 and boxes.shape[1] == 4:
         if values.shape[0] != len(boxes) == values.shape[1]:
             values = np.ascontiguousarray(values.T)
@@ -179,7 +181,7 @@ def _fitted(
 
 
 def import_h5py() -> ModuleType:
-    """h5py, which only HDF5 needs.
+    """Import h5py, which only HDF5 files need.
 
     Raises:
         UsageError: it is not installed.
@@ -192,25 +194,25 @@ def import_h5py() -> ModuleType:
 
 
 class Hdf5:
-    """An HDF5 file of features, its images found by id; use it in a with statement."""
+    """An HDF5 file of features with access by image id; a context manager."""
 
     def __init__(self, file: str | BinaryIO, name: str) -> None:
-        """`file` is a path or can be read anywhere; `name` is for messages.
+        """Open `file`, a path or a seekable file; `name` is used in messages.
 
         Raises:
-            UsageError: h5py is missing, or the file is not of a known form.
+            UsageError: h5py is missing, or the file cannot be read.
         """
         try:
             self._file = import_h5py().File(file, "r")
         except OSError as error:
-            raise UsageError(f"{name} is no readable HDF5 file: {error}") from error
+            raise UsageError(f"{name} is not a readable HDF5 file: {error}") from error
         self.name = name
         self._stacked = {
             what: self._first(keys) for what, keys in _STACKED.items() if self._first(keys) is not None
         }
 
     def __enter__(self) -> "Hdf5":
-        """This."""
+        """Return the file."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -218,15 +220,15 @@ class Hdf5:
         self._file.close()
 
     def _first(self, keys: Iterable[str]) -> Any:
-        """The first dataset of these names, None where there is none."""
-        found = (self._file[key] for key in keys if key in self._file)
-        return next((one for one in found if hasattr(one, "shape")), None)
+        """Return the first dataset with one of these names, or None."""
+        items = (self._file[key] for key in keys if key in self._file)
+        return next((one for one in items if hasattr(one, "shape")), None)
 
     def ids(self) -> Iterator[tuple[str, int, int]]:
-        """Id, number and bytes of each image.
+        """Yield id, index and size in bytes of each image.
 
         Raises:
-            UsageError: the file is not of a known form.
+            UsageError: the file has an unknown format.
         """
         if "features" in self._stacked:
             yield from self._stacked_ids()
@@ -255,10 +257,10 @@ class Hdf5:
             yield (one.decode() if isinstance(one, bytes) else str(one)), number, size
 
     def read(self, image_id: str, number: int) -> Published:
-        """The regions of an image that `ids` named.
+        """Read the regions of an image that `ids` yielded.
 
         Raises:
-            ImageError: "corrupt", its arrays are missing or do not fit together.
+            ImageError: "corrupt", its arrays are missing or their shapes do not match.
         """
         try:
             if "features" in self._stacked:
@@ -285,6 +287,6 @@ class Hdf5:
 
 
 def _size(place: Any, keys: Iterable[str]) -> float:
-    """A group's attribute or dataset of one of these names, 0 where there is none."""
-    found = [place.attrs[key] for key in keys if key in place.attrs]
-    return found[0] if found else 0
+    """Return the first attribute with one of these names, or 0."""
+    values = [place.attrs[key] for key in keys if key in place.attrs]
+    return values[0] if values else 0

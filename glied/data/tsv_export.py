@@ -1,4 +1,4 @@
-"""The feature store in the published TSV form, an image at a time."""
+"""Export of a feature store to the published TSV format, image by image."""
 
 import os
 from collections.abc import Iterator
@@ -15,18 +15,18 @@ _ROWS = 64
 
 
 def export_tsv(store: str, out: str, *, captions: str = "") -> int:
-    """Write the images of a store that have regions; the file appears when it is complete.
+    """Export the images of a store that have regions; the file appears only when it is complete.
 
     Args:
         store: URI of the store.
         out: local path.
-        captions: URI of a captions file whose ids name the images; empty for the store's own.
+        captions: URI of a captions file whose ids replace those of the store; empty keeps the store's ids.
 
     Returns:
-        How many images there were.
+        The number of exported images.
 
     Raises:
-        UsageError: there is no store, or the captions file does not know one of its images.
+        UsageError: there is no store, or the captions file lacks one of its images.
         StorageError: the file cannot be written.
     """
     images = coco.load_images(captions) if captions else []
@@ -42,10 +42,10 @@ def export_tsv(store: str, out: str, *, captions: str = "") -> int:
             for row in stored_rows(store):
                 name = names.find(row["id"]) if captions else row["id"]
                 if name is None:
-                    raise UsageError(f"{captions} does not know {row['id']} of {store}")
+                    raise UsageError(f"{captions} does not have {row['id']} of {store}")
                 if owners.setdefault(name, row["id"]) != row["id"]:
                     raise UsageError(
-                        f"{owners[name]} and {row['id']} of {store} may both be {name} of {captions}"
+                        f"{owners[name]} and {row['id']} of {store} both match {name} of {captions}"
                     )
                 image_id = known.get(name, name)
                 boxes = np.array(row["boxes"], np.float32).reshape(-1, 4)
@@ -59,7 +59,7 @@ def export_tsv(store: str, out: str, *, captions: str = "") -> int:
 
 
 def stored_rows(store: str) -> Iterator[dict[str, Any]]:
-    """Rows of a store that have regions, in the order of its files; a few are in memory at a time."""
+    """Yield the rows of a store that have regions, in the order of its files, a few in memory at a time."""
     for path in features.paths(store):
         with parquet.open_file(path) as file:
             there = [name for name in features.SCHEMA.names if name in file.schema_arrow.names]

@@ -51,14 +51,16 @@ def test_names_are_found_with_and_without_folders(known: list[str], name: str, e
 
 def test_what_may_be_several_images_is_refused() -> None:
     names = ImageNames(["a/1.jpg", "b/1.jpg", "c/2.jpg"], "captions.json")
-    with pytest.raises(UsageError, match=r"^1\.jpg may be a/1\.jpg or b/1\.jpg of captions\.json: give both"):
+    with pytest.raises(
+        UsageError, match=r"^1\.jpg matches both a/1\.jpg and b/1\.jpg of captions\.json: use the"
+    ):
         names.find("1.jpg")
     assert names.join(["x/a/1.jpg", "x/b/1.jpg", "3.jpg"], "store") == {
         "x/a/1.jpg": "a/1.jpg",
         "x/b/1.jpg": "b/1.jpg",
     }
     with pytest.raises(
-        UsageError, match=r"2\.jpg and x/c/2\.jpg of store may both be c/2\.jpg of captions\.json"
+        UsageError, match=r"2\.jpg and x/c/2\.jpg of store both match c/2\.jpg of captions\.json"
     ):
         names.join(["2.jpg", "x/c/2.jpg"], "store")
 
@@ -106,7 +108,7 @@ def test_images_of_the_same_name_have_their_own_captions(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["1.jpg", "2.jpg"], r"photos/a/1\.jpg and photos/b/1\.jpg of .*store may both be 1\.jpg of"),
+        (["1.jpg", "2.jpg"], r"photos/a/1\.jpg and photos/b/1\.jpg of .*store both match 1\.jpg of"),
         (["a/1.jpg", "c/1.jpg", "2.jpg"], r"no captions for 1 images of .*store, photos/b/1\.jpg for one"),
     ],
 )
@@ -141,7 +143,7 @@ def test_images_of_the_same_name_have_their_own_clip_vectors(tmp_path: Path) -> 
     names = ["a/1.jpg", "b/1.jpg", "2.jpg"]
     vectors.check(names)
     assert vectors(names).argmax(dim=1).tolist() == [1, 0, 2]
-    with pytest.raises(UsageError, match=r"1\.jpg may be photos/b/1\.jpg or photos/a/1\.jpg"):
+    with pytest.raises(UsageError, match=r"1\.jpg matches both photos/b/1\.jpg and photos/a/1\.jpg"):
         vectors.check(["1.jpg"])
     with pytest.raises(UsageError, match=r"lacks 1 images, c/1\.jpg for one"):
         vectors.check(["c/1.jpg"])

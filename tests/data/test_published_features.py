@@ -46,7 +46,7 @@ def test_the_published_reader_reads_what_is_written() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda fields: fields[:5], "5 fields, 6 are expected"),
+        (lambda fields: fields[:5], "5 fields, expected 6"),
         (lambda fields: [*fields[:3], b"0", *fields[4:]], "0 boxes with"),
         (lambda fields: [*fields[:3], b"9", *fields[4:]], "9 boxes with"),
         (lambda fields: [*fields[:5], fields[5][:-3]], "base64"),
@@ -117,7 +117,7 @@ def test_hdf5_in_its_three_forms(tmp_path, form: str) -> None:
 
 def test_unfit_hdf5_is_named(tmp_path, monkeypatch) -> None:
     (tmp_path / "text.h5").write_text("no HDF5")
-    with pytest.raises(UsageError, match=r"text\.h5 is no readable HDF5 file"):
+    with pytest.raises(UsageError, match=r"text\.h5 is not a readable HDF5 file"):
         published_features.Hdf5(str(tmp_path / "text.h5"), "text.h5")
     with published_features.import_h5py().File(tmp_path / "other.h5", "w") as file:
         file["something"] = [1]
@@ -133,5 +133,5 @@ def test_unfit_hdf5_is_named(tmp_path, monkeypatch) -> None:
 
 def test_an_id_that_would_break_the_tsv_is_refused() -> None:
     (image,) = images(1)
-    with pytest.raises(UsageError, match="cannot stand in a TSV"):
+    with pytest.raises(UsageError, match="which TSV does not allow"):
         published_features.format_tsv("a\tb", image)

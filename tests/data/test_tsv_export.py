@@ -33,7 +33,7 @@ def test_captions_give_the_ids_and_images_without_regions_are_left_out(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["captions.json", "out.tsv", "store"]
 
     (tmp_path / "captions.json").write_bytes(coco.write_captions(named[:2]))
-    with pytest.raises(UsageError, match=rf"does not know {every[2].id}\.jpg"):
+    with pytest.raises(UsageError, match=rf"does not have {every[2].id}\.jpg"):
         export_tsv(store, str(out), captions=str(tmp_path / "captions.json"))
 
 

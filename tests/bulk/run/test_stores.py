@@ -16,6 +16,7 @@ from glied.data import features, tsv_export
 from glied.errors import UsageError
 from glied.regions import Regions
 from tests.bulk import runs
+from tests.stores import StoredRegions
 
 FINGERPRINT = {"extractor": "a"}
 
@@ -59,7 +60,7 @@ def store(tmp_path) -> tuple[Path, Manifest]:
 
 
 def values(uri: str) -> dict[str, float]:
-    found = features.FeatureStore(uri)
+    found = StoredRegions(uri)
     return {name: float(found[name].features.max()) for name in found.ids}
 
 
@@ -90,7 +91,7 @@ def test_a_store_in_the_making_says_so_and_gives_what_it_has(store, caplog):
     assert "1 of 2 units are done" in caplog.text
     for path in folder.glob("commits/*"):
         path.unlink()
-    with pytest.raises(UsageError, match="nothing in it is committed"):
+    with pytest.raises(UsageError, match="nothing is committed"):
         features.paths(str(folder))
 
 
