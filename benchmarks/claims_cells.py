@@ -18,7 +18,7 @@ from glied.captioner.config import DecodingConfig
 from glied.captioner.model import CaptionerConfig
 from glied.commands import train_captioner, train_scst
 from glied.data import features
-from glied.data.captioned import CaptionedRegions
+from glied.data.captioned_regions import CaptionedRegions
 from glied.data.extractor_fingerprint import check_trained_on
 from glied.errors import UsageError
 from glied.training import history

@@ -37,11 +37,11 @@ from torch import Tensor
 from glied.captioner.architectures import PAPER_SIZES, build_model
 from glied.captioner.captioner import Captioner
 from glied.captioner.config import DecodingConfig
-from glied.captioner.cuda_graphs import Recorder
+from glied.captioner.cuda_graphs import GraphDecoder
 from glied.captioner.decode import decode
 from glied.captioner.inference import PackedLinear, can_pack
-from glied.captioner.model import Memory
-from glied.captioner.search import Hypothesis
+from glied.captioner.model import EncoderOutput
+from glied.captioner.search_state import Hypothesis
 from glied.config import parse, run
 from glied.errors import UsageError
 from glied.regions import RegionBatch
@@ -165,7 +165,7 @@ def measure(cell: Cell, rounds: int, device: torch.device) -> dict[str, Any]:
         for name in ("plain", "packed"):
             calls[name] = products(architecture, batch, beams, dtype, packed=name == "packed")
     if device.type == "cuda":
-        calls["graphs"] = captioning(captioner, given, search, Recorder(captioner.frozen, search).decode)
+        calls["graphs"] = captioning(captioner, given, search, GraphDecoder(captioner.frozen, search).decode)
         calls["graphs"]()  # before what is recorded
     for call in calls.values():
         call()  # warms up
@@ -220,7 +220,7 @@ def captioning(
     captioner: Captioner,
     given: tuple[RegionBatch, Tensor, Tensor],
     search: DecodingConfig,
-    decoder: Callable[[Memory], list[list[Hypothesis]]] | None = None,
+    decoder: Callable[[EncoderOutput], list[list[Hypothesis]]] | None = None,
 ) -> Callable[[], None]:
     """Encode and decode, plainly unless there is a `decoder`."""
     decoder = decoder or (lambda memory: decode(captioner.frozen, memory, search))

@@ -1,4 +1,4 @@
-"""Import of published features: memory, speed, bytes; and a random-access reader's memory and speed.
+"""Import of published features: memory, speed, bytes.
 
 python benchmarks/features.py                      # 200 images
 python benchmarks/features.py --full true --out benchmarks/results/features.json     # 10,000 images
@@ -11,8 +11,6 @@ job's largest resident set.
 import hashlib
 import json
 import os
-import random
-import resource
 import shutil
 import subprocess
 import sys
@@ -23,11 +21,10 @@ from pathlib import Path
 import numpy as np
 
 from glied.config import parse, run
-from glied.data import features, published
+from glied.data import features, published_features
 from glied.errors import JobError
 
 REGIONS, SIZE, DISTINCT = 36, 2048, 64
-ACCESSES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +47,7 @@ def write_tsv(path: Path, count: int) -> None:
         corners = generator.uniform(0, 1, (REGIONS, 2, 2)) * (640, 480)
         boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1).astype(np.float32)
         values = np.maximum(generator.normal(0, 1, (REGIONS, SIZE)), 0).astype(np.float32)
-        lines.append(published.format_tsv("", published.Published(boxes, values, 640, 480)))
+        lines.append(published_features.format_tsv("", published_features.Published(boxes, values, 640, 480)))
     with path.open("wb") as file:
         for number in range(count):
             file.write(str(number).encode() + lines[number % DISTINCT])
@@ -73,29 +70,6 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def random_access(store: str) -> dict[str, float]:
-    """Opens a store in a process of its own and reads images in random order."""
-    code = f"from benchmarks.features import read_randomly; read_randomly({store!r})"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return json.loads(found.stdout)
-
-
-def read_randomly(store: str) -> None:
-    """Prints what random access costs, as JSON."""
-    import glied.regions  # noqa: F401  # torch, which rows are read with, is no part of the cost
-
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
-    reader = features.FeatureStore(store)
-    opened = time.perf_counter()
-    for image_id in random.Random(0).choices(reader.ids, k=ACCESSES):
-        reader[image_id]
-    seconds = time.perf_counter() - opened
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    figures = {"open_s": opened - start, "images_per_s": ACCESSES / seconds, "memory_mb": grown / 1e3}
-    print(json.dumps({name: round(value, 2) for name, value in figures.items()}))
-
-
 def measure(folder: Path, count: int) -> dict[str, object]:
     """Everything, on `count` images."""
     tsv, again = folder / "features.tsv", folder / "again.tsv"
@@ -111,7 +85,6 @@ def measure(folder: Path, count: int) -> dict[str, object]:
             "images_per_s": round(count / seconds, 1),
             "peak_mb": round(peak),
             "bytes_per_image": size.bytes // size.images,
-            "random_access": random_access(store),
         }
     seconds, peak = run_job("export_features", f"--store={folder / 'float32'}", f"--out={again}")
     same = digest(again) == digest(tsv)

@@ -28,7 +28,7 @@ from glied.captioner.captioner import Captioner
 from glied.captioner.config import DecodingConfig
 from glied.config import parse, run
 from glied.data import features
-from glied.data.captioned import CaptionedRegions
+from glied.data.captioned_regions import CaptionedRegions
 from glied.metrics.text_metrics import WITHOUT_JAVA, score, tokenized
 from glied.vision.attributes import load_attributes
 

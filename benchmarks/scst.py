@@ -36,7 +36,7 @@ from glied.clip.config import ClipConfig
 from glied.clip.scorer import load_clip
 from glied.config import parse, run
 from glied.data import features
-from glied.data.captioned import RewardedRegions
+from glied.data.captioned_regions import RewardedRegions
 from glied.data.coco import CaptionedImage, write_captions
 from glied.regions import Regions
 from glied.rewards.config import RewardConfig

@@ -53,7 +53,7 @@ from glied.captioner.decode import decode  # noqa: E402
 from glied.commands import train_captioner  # noqa: E402
 from glied.config import parse, run  # noqa: E402
 from glied.data import features  # noqa: E402
-from glied.data.captioned import CaptionedRegions  # noqa: E402
+from glied.data.captioned_regions import CaptionedRegions  # noqa: E402
 from glied.errors import UsageError  # noqa: E402
 from glied.metrics.text_metrics import cider  # noqa: E402
 from glied.regions import RegionBatch, Regions  # noqa: E402

@@ -1,4 +1,7 @@
-"""Regions of an image: what a detector hands to attributes and captioner.
+"""The region types that extractors return and that the attribute predictor and the captioner read.
+
+`Regions` holds the regions of one image; a `RegionExtractor` (glied.vision.extractors) creates it, or
+`glied.data.features.read` loads it. `RegionBatch` holds the padded regions of several images.
 
 Shapes: ``B`` images, ``R`` regions, ``F`` region feature size.
 """
@@ -21,11 +24,11 @@ class Regions:
     Attributes:
         boxes: [R, 4] float32, xyxy in pixels of the upright image.
         features: [R, F] float32.
-        scores: [R] float32, 0 for the whole image where nothing was found.
+        scores: [R] float32; 0 for a whole-image region that replaces missing detections.
         labels: class name of each region.
         attributes: attribute words of each region, e.g. ["brown", "spotted"]; may be empty.
-        width: of the upright image.
-        height: of the upright image.
+        width: width of the upright image in pixels.
+        height: height of the upright image in pixels.
     """
 
     boxes: NDArray[np.float32]
@@ -37,7 +40,7 @@ class Regions:
     height: int
 
     def scaled(self, width: int, height: int) -> Regions:
-        """The same regions of the image at another size."""
+        """Return the regions with boxes scaled to another size of the image."""
         if (width, height) == (self.width, self.height):
             return self
         x, y = width / self.width, height / self.height
@@ -45,7 +48,7 @@ class Regions:
         return replace(self, boxes=boxes, width=width, height=height)
 
     def __post_init__(self) -> None:
-        """Columns are of one length."""
+        """Check that all columns have the same length."""
         columns = (self.boxes, self.features, self.scores, self.labels, self.attributes)
         lengths = [len(column) for column in columns]
         assert min(lengths) == max(lengths) > 0, lengths
@@ -53,12 +56,12 @@ class Regions:
 
 @dataclass(frozen=True)
 class RegionBatch:
-    """Regions of several images, padded to the most regions among them.
+    """Regions of several images, padded to the largest number of regions among them.
 
     Attributes:
         features: [B, R, F] float32, zero where padded.
         boxes: [B, R, 4] float32 xyxy pixels, zero where padded.
-        mask: [B, R] bool, True where a region is real.
+        mask: [B, R] bool, True for real regions, False for padding.
         sizes: [B, 2] float32, width and height of the images.
     """
 
@@ -69,7 +72,7 @@ class RegionBatch:
 
     @classmethod
     def collate(cls, images: Sequence[Regions], *, length: int | None = None) -> RegionBatch:
-        """Pad to `length` regions, or to the most that an image has; regions beyond it are cut."""
+        """Pad or truncate each image to `length` regions, by default to the largest number that one has."""
         length = length or max(len(image.scores) for image in images)
         batch, size = len(images), images[0].features.shape[1]
         features, boxes = torch.zeros(batch, length, size), torch.zeros(batch, length, 4)
@@ -83,5 +86,5 @@ class RegionBatch:
         return cls(features, boxes, mask, sizes)
 
     def to(self, device: torch.device | str) -> RegionBatch:
-        """The same batch on another device."""
+        """Move the batch to another device."""
         return RegionBatch(*(t.to(device) for t in (self.features, self.boxes, self.mask, self.sizes)))

@@ -362,13 +362,13 @@ CAPTIONS: dict[str, dict[str, list[str]]] = {
     for name, (names, caption) in CAPTIONED.items()
 } | OTHERS_CAPTIONED
 UNPREPARED = {
-    "jsonl": "2 images leave none for training",
-    "list-of-pairs": "1 images leave none for training",
+    "jsonl": "all 2 images and leave none for training",
+    "list-of-pairs": "all 1 images and leave none for training",
     "surrogate-name": r"0 of 6 photographs are below",  # no file can have such a name
 }
 NO_CAPTIONS = {
     "deep": "nested too deeply",
-    "dup-name-other-id": r"image 1 \(same\.jpg\) stands twice, also as image 0",
+    "dup-name-other-id": r"image 1 \(same\.jpg\) is a duplicate of image 0",
     "empty": "none of its 0 images has a caption",
     "empty-name": "image 0 has the file_name ''",
     "images-as-dict": "has no list 'images'",

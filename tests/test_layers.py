@@ -38,7 +38,10 @@ def test_contracts_hold(copied: Path) -> None:
 
 PLANTED = {
     "glied/text/ngrams.py": ("import glied.captioner.decode", "glied.text.ngrams -> glied.captioner.decode"),
-    "glied/regions.py": ("def f():\n    from glied.data import names", "glied.regions -> glied.data.names"),
+    "glied/regions.py": (
+        "def f():\n    from glied.data import image_names",
+        "glied.regions -> glied.data.image_names",
+    ),
     "glied/captioner/config.py": (
         "from glied.captioner import decode",
         "No cycles are allowed in glied.captioner",
@@ -48,8 +51,11 @@ PLANTED = {
         "plan.manifest -> glied.bulk.run.driver",
     ),
     "glied/bulk/run/driver.py": ("import ray", "glied.bulk.run.driver -> ray"),
-    "glied/data/names.py": ("from jobs import status", "glied.data.names -> jobs.status"),
-    "glied/reports/html.py": ("import glied.demo_world.plan", "glied.reports.html -> glied.demo_world.plan"),
+    "glied/data/image_names.py": ("from jobs import status", "glied.data.image_names -> jobs.status"),
+    "glied/reports/html_templates.py": (
+        "import glied.demo_world.plan",
+        "glied.reports.html_templates -> glied.demo_world.plan",
+    ),
     "benchmarks/claims_cells.py": ("from benchmarks import claims", "No cycles are allowed in benchmarks"),
 }
 

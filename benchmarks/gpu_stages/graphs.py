@@ -16,7 +16,7 @@ from benchmarks.gpu_stages.measuring import peak_memory, release, timed
 from benchmarks.gpu_stages.setting import Row, Setting, check
 from glied.captioner.captioner import Captioner
 from glied.captioner.config import DecodingConfig
-from glied.captioner.cuda_graphs import Recorder
+from glied.captioner.cuda_graphs import GraphDecoder
 from glied.captioner.decode import decode
 from glied.regions import RegionBatch
 
@@ -48,7 +48,7 @@ def equality(setting: Setting, dtype: torch.dtype) -> Iterator[Row]:
     shipped = Captioner.load(str(WEIGHTS / "glied"), device=device, dtype=dtype)
     model, generator, batch = shipped.frozen, torch.Generator().manual_seed(0), setting.pick(8, 32)
     for name, search in SEARCHES.items():
-        recorder, equal, count = Recorder(model, search), 0, 0
+        recorder, equal, count = GraphDecoder(model, search), 0, 0
         for _ in range(5):
             memory = model.encode(*random_images(shipped, batch, generator, device))
             seeds = torch.randint(2**62, (batch,), generator=generator).tolist()
@@ -85,7 +85,7 @@ def speed(setting: Setting, dtype_name: str, beams: int, batch: int) -> Row:
     given = paper_inputs(batch, device)
     plain = captioning(captions, given, search)
     before = timed(plain, device, seconds=0.5)
-    replay = captioning(captions, given, search, Recorder(captions.frozen, search).decode)
+    replay = captioning(captions, given, search, GraphDecoder(captions.frozen, search).decode)
     with peak_memory(device) as memory:
         taken = timed(replay, device, seconds=0.5, warm_ups=3)  # decodes plainly, records, replays
     gain = round(before.median / taken.median, 3)

@@ -25,7 +25,7 @@ from benchmarks import scst as benchmark
 from benchmarks.gpu_stages.measuring import peak_memory, release, synchronize
 from benchmarks.gpu_stages.setting import Row, Setting, check
 from glied.captioner.architectures import PAPER_SIZES
-from glied.data.captioned import CaptionedRegions
+from glied.data.captioned_regions import CaptionedRegions
 from glied.training import data_order as training_rows
 from glied.training import history, steps
 from glied.training.config import TrainerConfig

@@ -11,7 +11,7 @@ from glied.bulk.config import ChunkConfig, OutputConfig, PublishedConfig, Resour
 from glied.bulk.items import Job
 from glied.bulk.job_parts import check_budget
 from glied.bulk.plan.sources.published_features import ReadPublished
-from glied.data import coco, features, published
+from glied.data import coco, features, published_features
 from glied.errors import UsageError
 
 _TYPES = {"float16": features.STORED, "float32": features.EXACT}
@@ -58,7 +58,7 @@ def import_job(config: ImportFeaturesConfig) -> Job:
         UsageError: h5py is needed and missing, or the captions file is.
     """
     if config.input.form == "hdf5":
-        published.import_h5py()
+        published_features.import_h5py()
     metadata = features.write([], [], fingerprint=config.fingerprint).schema.metadata
     return Job(
         results="features",

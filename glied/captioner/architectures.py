@@ -1,4 +1,4 @@
-"""The captioning models by the names that configs and checkpoints give them."""
+"""Registry of the captioning models by the names used in configs and checkpoints."""
 
 from glied.captioner.baselines.recurrent import ShowAndTell, ShowAttendTell, UpDown
 from glied.captioner.baselines.transformer import Transformer
@@ -23,16 +23,16 @@ PAPER_SIZES = {
     "up_down": CaptionerConfig(architecture="up_down", width=1000),
     "ct": CaptionerConfig(architecture="ct", feed_forward=2048, tied=True),
 }
-"""The sizes that explain the number of parameters in the paper's Table 2, as far as any do."""
+"""Sizes that reproduce the parameter counts of the paper's Table 2 as closely as possible."""
 
 
 def build_model(config: CaptionerConfig, *, feature_size: int, vocabulary_size: int) -> CaptioningModel:
-    """The untrained model that `config` describes.
+    """Build the untrained model that `config` describes.
 
     Args:
-        config: names the architecture.
-        feature_size: F, of the region features.
-        vocabulary_size: V, the special tokens included.
+        config: the architecture and its sizes.
+        feature_size: F, size of the region features.
+        vocabulary_size: V, including the special tokens.
     """
     model = _ARCHITECTURES[config.architecture]
     return model(config, feature_size=feature_size, vocabulary_size=vocabulary_size)

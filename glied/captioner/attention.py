@@ -1,14 +1,14 @@
-"""Multi-head attention and its wrap, as GLIED's equations have them.
+"""Multi-head attention and AddNorm as in GLIED's equations.
 
     attention   A_i(Q,K,V) = softmax(Q Wq_i (K Wk_i)^T / sqrt(d_k)) V Wv_i
     multi-head  H(Q,K,V)   = [A_1; ...; A_H] W
-    wrap        G(y; s)    = LayerNorm(s + Dropout(y))
+    AddNorm     G(y; s)    = LayerNorm(s + Dropout(y))
 
-Keys and values are projected apart from the queries, so that what is constant per image is projected once.
-Queries are [B, ..., D]: all words of all captions or beams of an image attend to that image's keys together,
-which are never copied.
+Keys and values are projected separately from queries, so those that are constant per image are projected only
+once. Queries are [B, ..., D]: all words of all captions or beams of an image attend to the same keys, which
+are never copied.
 
-Shapes: B images, Q queries of an image, S things attended to, D width, H heads, d = D / H.
+Shapes: B images, Q queries per image, S keys, D width, H heads, d = D / H.
 """
 
 import math
@@ -21,12 +21,12 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class KeyValues:
-    """What an attention looks at, projected once.
+    """Projected keys and values of an attention.
 
     Attributes:
         keys: [B, H, S, d].
-        values: [B, H, S, d]; zero for an image with nothing to attend to: its result is the zero vector.
-        bias: [B, 1, 1, S], 0 where real and -inf where padded; None when nothing is padded.
+        values: [B, H, S, d]; zero for an image without keys, so that its result is the zero vector.
+        bias: [B, 1, 1, S], 0 for real keys and -inf for padding; None if there is no padding.
     """
 
     keys: Tensor
@@ -34,16 +34,16 @@ class KeyValues:
     bias: Tensor | None = None
 
     def select(self, rows: Tensor) -> "KeyValues":
-        """Keep the images `rows` (int64 indices)."""
+        """Return the images `rows` (int64 indices)."""
         bias = None if self.bias is None else self.bias.index_select(0, rows)
         return KeyValues(self.keys.index_select(0, rows), self.values.index_select(0, rows), bias)
 
     def contiguous(self) -> "KeyValues":
-        """The same in one piece, which attention would otherwise make of it at every step."""
+        """Return a contiguous copy; otherwise attention would copy the tensors at every step."""
         return KeyValues(self.keys.contiguous(), self.values.contiguous(), self.bias)
 
     def padded(self, multiple: int) -> "KeyValues":
-        """A copy with padding, which nothing attends to, up to a multiple of `multiple` things."""
+        """Return a copy padded to a multiple of `multiple` keys; the padding is masked."""
         batch, _, size, _ = self.keys.shape
         more = -size % multiple
         bias = self.keys.new_zeros(batch, 1, 1, size) if self.bias is None else self.bias
@@ -53,18 +53,20 @@ class KeyValues:
 
 @dataclass
 class WordCache:
-    """Keys and values of the words so far, for the attention among words.
+    """Keys and values of the previous words, for the self-attention among words.
 
-    The words of all beams of an image lie together, and each beam sees those that it descends from. So beams
-    share their common past, one product serves them all, and when they are reordered only the bias is.
+    The words of all beams of an image are stored together, and the bias lets each beam attend only to the
+    words that it descends from. Beams therefore share their common prefix, one matrix product serves all of
+    them, and reordering the beams only reorders the bias.
 
     Attributes:
-        keys: [B, H, S, d], the first `filled` of S in use.
+        keys: [B, H, S, d]; the first `filled` of S are in use.
         values: [B, H, S, d].
-        bias: [B, C, S], 0 where the beam descends from the word or is it, else -inf; None for a single beam.
+        bias: [B, C, S], 0 for words that the beam descends from, including its own, else -inf; None for one
+            beam.
         own: [C, C], the bias among the words of one step.
-        filled: number of words.
-        steps: number of words of each beam.
+        filled: number of stored words.
+        steps: number of words per beam.
     """
 
     keys: Tensor
@@ -78,7 +80,7 @@ class WordCache:
     def empty(
         cls, batch: int, captions: int, maximum_length: int, heads: int, *, like: Tensor
     ) -> "WordCache":
-        """For `captions` beams of each image, of `maximum_length` tokens, of the width of `like` [..., D]."""
+        """Create a cache for `captions` beams per image, `maximum_length` tokens and the width of `like`."""
         size = captions * maximum_length
         shape = (batch, heads, size, like.shape[-1] // heads)
         own = like.new_full((captions, captions), -math.inf).fill_diagonal_(0.0)
@@ -86,7 +88,7 @@ class WordCache:
         return cls(like.new_empty(shape), like.new_empty(shape), bias, own)
 
     def extend(self, new: KeyValues) -> KeyValues:
-        """Append a word per beam, [B, H, C, d]; returns all words so far, as the beams see them."""
+        """Append one word per beam, [B, H, C, d]; return all words so far with the bias of the beams."""
         count = new.keys.shape[2]
         start, end = self.filled, self.filled + count
         self.keys[:, :, start:end], self.values[:, :, start:end] = new.keys, new.values
@@ -105,7 +107,7 @@ class WordCache:
             self.bias = self.bias.view(-1, size).index_select(0, rows.flatten()).view(batch, -1, size)
 
     def select(self, rows: Tensor) -> "WordCache":
-        """Keep the images `rows` (int64 indices), in that order."""
+        """Return the images `rows` (int64 indices), in that order."""
         keys, values = self.keys.index_select(0, rows), self.values.index_select(0, rows)
         bias = None if self.bias is None else self.bias.index_select(0, rows)
         return WordCache(keys, values, bias, self.own, self.filled, self.steps)
@@ -113,10 +115,10 @@ class WordCache:
 
 @dataclass(frozen=True)
 class Packing:
-    """Where the real words of padded captions stand, so that only attention itself works on padding.
+    """Positions of the real words in padded captions; everything but attention skips the padding.
 
     Attributes:
-        index: [M] int64, places of the real words in B * C * T.
+        index: [M] int64, positions of the real words in B * C * T.
         shape: (B, C, T).
     """
 
@@ -125,29 +127,29 @@ class Packing:
 
     @classmethod
     def of(cls, mask: Tensor) -> "Packing":
-        """The packing of `mask` [B, C, T], True where real."""
+        """Create the packing of `mask` [B, C, T], True for real words."""
         batch, captions, length = mask.shape
         return cls(mask.flatten().nonzero().squeeze(1), (batch, captions, length))
 
     def pack(self, padded: Tensor) -> Tensor:
-        """[B, C, T, ...] in any grouping of B, C and T -> [M, D]."""
+        """Select the real words: [B, C, T, D], with B, C and T in any grouping, -> [M, D]."""
         return padded.reshape(-1, padded.shape[-1]).index_select(0, self.index)
 
     def unpack(self, packed: Tensor) -> Tensor:
-        """[M, D] -> [B, C, T, D], zero in the padding."""
+        """Restore the padded shape: [M, D] -> [B, C, T, D], zero in the padding."""
         padded = packed.new_zeros(math.prod(self.shape), packed.shape[-1])
         return padded.index_copy(0, self.index, packed).view(*self.shape, -1)
 
 
 class MultiHead(nn.Module):
-    """H(Q, K, V), without biases as in the equations; a feed-forward network may follow (ours).
+    """Multi-head attention H(Q, K, V) without biases, optionally with a feed-forward network.
 
     Attributes:
-        joint: after `join`, query, key and value as one layer.
+        joint: query, key and value as one layer, after `join`.
     """
 
     def __init__(self, *, width: int, heads: int, feed_forward: int = 0) -> None:
-        """`feed_forward` is the inner width of y + W2 relu(W1 y), or 0 for none."""
+        """`feed_forward` is the inner width of y + W2 relu(W1 y), which is ours; 0 for none."""
         super().__init__()
         self.joint: nn.Linear | None = None
         self.heads = heads
@@ -159,33 +161,36 @@ class MultiHead(nn.Module):
         self.outer = nn.Linear(feed_forward, width, bias=False) if feed_forward else None
 
     def split(self, projected: Tensor) -> Tensor:
-        """[B, S, D] -> [B, H, S, d], a view."""
+        """Split the heads: [B, S, D] -> [B, H, S, d], a view."""
         return projected.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def project(self, source: Tensor, mask: Tensor | None = None) -> KeyValues:
-        """Keys and values of `source` [B, S, D]; `mask` [B, S] is True where real."""
+        """Project `source` [B, S, D] to keys and values; `mask` [B, S] is True where real."""
         return masked(self.split(self.key(source)), self.split(self.value(source)), mask)
 
     def join(self) -> None:
-        """Make one layer of query, key and value, for what attends to itself; the weights are final."""
+        """Join query, key and value into one layer for self-attention.
+
+        The weights must not change afterwards.
+        """
         weight = torch.cat([layer.weight.detach() for layer in (self.query, self.key, self.value)])
         joint = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
         joint.weight = nn.Parameter(weight, requires_grad=False)
         self.joint = joint
 
     def project_self(self, x: Tensor) -> tuple[Tensor, KeyValues]:
-        """Queries [B, Q, D], keys and values of the same things `x` [B, Q, D]."""
+        """Project `x` [B, Q, D] to queries [B, Q, D] and to keys and values, for self-attention."""
         if self.joint is None:
             return self.query(x), self.project(x)
         queries, keys, values = self.joint(x).chunk(3, dim=-1)
         return queries, KeyValues(self.split(keys), self.split(values))
 
     def word_table(self, words: Tensor) -> Tensor:
-        """Keys and values of word embeddings [U, D], side by side: [U, 2D]."""
+        """Project word embeddings [U, D] to concatenated keys and values [U, 2D]."""
         return torch.cat((self.key(words), self.value(words)), dim=-1)
 
     def look_up(self, table: Tensor, index: Tensor, mask: Tensor) -> KeyValues:
-        """Keys and values of words.
+        """Look up the keys and values of words.
 
         Args:
             table: [U, 2D], from `word_table`.
@@ -203,9 +208,9 @@ class MultiHead(nn.Module):
         name: str,
         packing: Packing | None = None,
     ) -> Tensor:
-        """Attend from `query` [B, ..., D], or [M, D] with a `packing`, to `source`; returns its shape.
+        """Attend from `query` [B, ..., D], or [M, D] with a `packing`, to `source`; keeps that shape.
 
-        With a `trace`, the weights are left in it under `name` as [B, H, ..., S].
+        A `trace` receives the weights under `name` as [B, H, ..., S].
         """
         return self.look(self.query(query), source, trace, name, packing)
 
@@ -217,12 +222,12 @@ class MultiHead(nn.Module):
         name: str,
         packing: Packing | None = None,
     ) -> Tensor:
-        """`forward` from projected queries on."""
+        """Attend as `forward` does, from queries that are already projected."""
         padded = projected if packing is None else packing.unpack(projected)
         shape = padded.shape
         queries = self.split(padded.reshape(shape[0], -1, shape[-1]))  # [B, H, Q, d]
         if trace is None:
-            heads = attend_unseen(queries, source)
+            heads = attend_without_weights(queries, source)
         else:
             heads, weights = attend(queries, source)
             trace[name] = weights.view(*weights.shape[:2], *shape[1:-1], -1)
@@ -230,15 +235,15 @@ class MultiHead(nn.Module):
         return self.finish(joined.view(shape) if packing is None else packing.pack(joined))
 
     def causal(self, words: Tensor, trace: dict[str, Tensor] | None, name: str, packing: Packing) -> Tensor:
-        """Attend from each of the packed `words` [M, D] to itself and those before it in its caption.
+        """Attend from each of the packed `words` [M, D] to itself and to the previous words of its caption.
 
-        With a `trace`, the weights are left in it as [B * C, H, T, T].
+        A `trace` receives the weights under `name` as [B * C, H, T, T].
         """
         queries, keys, values = (
             self.split(packing.unpack(layer(words)).flatten(0, 1))  # [B * C, H, T, d]
             for layer in (self.query, self.key, self.value)
         )
-        if trace is None and not _plainly(queries):
+        if trace is None and not _prefers_plain_products(queries):
             heads = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
         else:
             length = packing.shape[2]
@@ -249,29 +254,29 @@ class MultiHead(nn.Module):
         return self.finish(packing.pack(heads.transpose(1, 2).flatten(2)))
 
     def finish(self, joined: Tensor) -> Tensor:
-        """Multiply the joined heads [..., D] by W and apply the feed-forward network if any."""
+        """Multiply the concatenated heads [..., D] by W and apply the feed-forward network, if any."""
         joined = self.output(joined)
         if self.inner is not None and self.outer is not None:
             joined = joined + self.outer(F.relu(self.inner(joined)))
         return joined
 
 
-class Wrap(nn.Module):
+class AddNorm(nn.Module):
     """G(y; s) = LayerNorm(s + Dropout(y))."""
 
     def __init__(self, *, width: int, dropout: float) -> None:
-        """`dropout` is the probability of a zero."""
+        """`dropout` is the dropout probability."""
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(width)
 
     def forward(self, y: Tensor, s: Tensor) -> Tensor:
-        """`y` and `s` have the same shape [..., D]."""
+        """Return G(y; s); `y` and `s` have the same shape [..., D]."""
         return self.norm(s + self.dropout(y))
 
 
 class Positions(nn.Module):
-    """Sinusoidal positions of "Attention Is All You Need", as many as are asked for."""
+    """Sinusoidal positions of "Attention Is All You Need"; the table grows on demand."""
 
     table: Tensor
 
@@ -282,46 +287,46 @@ class Positions(nn.Module):
         self.register_buffer("table", sinusoids(64, width), persistent=False)
 
     def forward(self, start: int, end: int) -> Tensor:
-        """Places `start` to `end`, [end - start, D]."""
+        """Return positions `start` to `end`, [end - start, D]."""
         if end > len(self.table):
             self.table = sinusoids(2 * end, self.width).to(self.table)
         return self.table[start:end]
 
 
 def masked(keys: Tensor, values: Tensor, mask: Tensor | None) -> KeyValues:
-    """Attach `mask` [B, S] (True where real) as a bias; an image without anything real gets zero values."""
+    """Attach `mask` [B, S] (True where real) as a bias; an image without real keys gets zero values."""
     if mask is None or bool(mask.all()):
         return KeyValues(keys, values)
     empty = ~mask.any(dim=1, keepdim=True)  # [B, 1]
     bias = torch.zeros(mask.shape, device=keys.device, dtype=keys.dtype)
-    bias = bias.masked_fill(~mask & ~empty, -math.inf)  # softmax over nothing would be NaN
+    bias = bias.masked_fill(~mask & ~empty, -math.inf)  # a softmax over padding alone would be NaN
     return KeyValues(keys, values.masked_fill(empty[:, None, None], 0.0), bias[:, None, None])
 
 
 def attend(queries: Tensor, source: KeyValues) -> tuple[Tensor, Tensor]:
-    """Plain attention that also returns its weights: ([B, H, Q, d], [B, H, Q, S])."""
+    """Compute attention with plain products; return the heads [B, H, Q, d] and the weights [B, H, Q, S]."""
     scores = queries / math.sqrt(queries.shape[-1]) @ source.keys.transpose(-1, -2)
     weights = (scores if source.bias is None else scores + source.bias).softmax(dim=-1)
     return weights @ source.values, weights
 
 
-def attend_unseen(queries: Tensor, source: KeyValues) -> Tensor:
-    """Attention without its weights, [B, H, Q, d].
+def attend_without_weights(queries: Tensor, source: KeyValues) -> Tensor:
+    """Compute attention without returning the weights, [B, H, Q, d].
 
-    For the few queries of a decoding step the CPU's fused kernel takes up to 1.7 times as long as plain
-    products in float32, and 2 to 8 times in bfloat16.
+    For the few queries of a decoding step the fused CPU kernel takes up to 1.7 times as long as plain
+    products in float32, and 2 to 8 times as long in bfloat16.
     """
-    if _plainly(queries) or (queries.is_cpu and not torch.is_grad_enabled()):
+    if _prefers_plain_products(queries) or (queries.is_cpu and not torch.is_grad_enabled()):
         return attend(queries, source)[0]
     return F.scaled_dot_product_attention(queries, source.keys, source.values, source.bias)
 
 
-def _plainly(queries: Tensor) -> bool:
-    """Whether plain products train faster than the fused kernel: in bfloat16 on a CPU a step takes half."""
+def _prefers_plain_products(queries: Tensor) -> bool:
+    """Whether plain products train faster than the fused kernel; in bfloat16 on a CPU they halve the time."""
     return queries.is_cpu and queries.dtype is not torch.float32
 
 
 def sinusoids(length: int, width: int) -> Tensor:
-    """Sinusoidal positions [length, width] of "Attention Is All You Need"."""
+    """Compute the sinusoidal positions [length, width] of "Attention Is All You Need"."""
     angles = torch.arange(length)[:, None] / 10_000 ** (torch.arange(0, width, 2) / width)
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)

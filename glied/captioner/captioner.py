@@ -1,4 +1,4 @@
-"""A trained captioner as one thing: model, vocabulary and how to search, loaded from a checkpoint folder."""
+"""A trained captioner: model, vocabulary and decoding settings, loaded from a checkpoint folder."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 from glied import checkpoint
 from glied.captioner.architectures import build_model
 from glied.captioner.config import DecodingConfig
-from glied.captioner.cuda_graphs import Recorder
+from glied.captioner.cuda_graphs import GraphDecoder
 from glied.captioner.decode import decode
 from glied.captioner.explain import Explanation, explain
 from glied.captioner.familiarity import Familiarity, load_familiarity
@@ -28,14 +28,14 @@ KIND = "captioner"
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption in words, and the natural logarithm of its probability."""
+    """A caption as text with the natural logarithm of its probability."""
 
     text: str
     log_probability: float
 
 
 class Captioner:
-    """Captions from regions and attributes."""
+    """Generates captions from regions and attributes."""
 
     def __init__(
         self,
@@ -49,17 +49,17 @@ class Captioner:
         familiarity: Familiarity | None = None,
         cuda_graphs: bool = False,
     ) -> None:
-        """The weights must not change once captions were asked for.
+        """Create a captioner; the weights must not change once it has generated captions.
 
         Args:
-            model: put into evaluation mode.
-            vocabulary: of the model.
-            attribute_count: N, the most attribute words of an image.
-            decoding: how captions are searched.
-            digest: names the weights.
-            extractor: fingerprint of the extractor whose regions it was trained on, if that is known.
-            familiarity: says how much an image looks like its training images, if that is known.
-            cuda_graphs: replay decoding as CUDA graphs; the model is on a GPU then.
+            model: the model; it is put into evaluation mode.
+            vocabulary: vocabulary of the model.
+            attribute_count: N, the maximum number of attribute words per image.
+            decoding: how captions are generated.
+            digest: identifies the weights.
+            extractor: fingerprint of the extractor whose regions the model was trained on, if known.
+            familiarity: rates how similar an image is to the training images, if known.
+            cuda_graphs: decode with CUDA graphs; the model must be on a GPU.
 
         Raises:
             UsageError: a word to suppress is not in the vocabulary.
@@ -84,12 +84,12 @@ class Captioner:
 
     @cached_property
     def frozen(self) -> CaptioningModel:
-        """The model made ready for inference, when it is first asked for."""
+        """The inference copy of the model, created on first use."""
         return freeze(self.model)
 
     @cached_property
-    def _recorder(self) -> Recorder:
-        return Recorder(self.frozen, self.decoding, self._suppressed)
+    def _graph_decoder(self) -> GraphDecoder:
+        return GraphDecoder(self.frozen, self.decoding, self._suppressed)
 
     @classmethod
     def load(
@@ -101,7 +101,7 @@ class Captioner:
         *,
         cuda_graphs: bool = False,
     ) -> "Captioner":
-        """Load a checkpoint folder that `save` wrote; `dtype` is that of the computation, the rest as above.
+        """Load a checkpoint folder that `save` wrote; computes in `dtype`. Other arguments as in `__init__`.
 
         Raises:
             UsageError: there is no captioner in the folder.
@@ -133,7 +133,7 @@ class Captioner:
         )
 
     def save(self, uri: str, *, half: bool = False, **extra: Any) -> None:
-        """Write the checkpoint folder; `extra` is further metadata."""
+        """Write the checkpoint folder, with `extra` as additional metadata."""
         metadata = extra | {
             "kind": KIND,
             "config": dataclasses.asdict(self.model.config),
@@ -155,13 +155,13 @@ class Captioner:
         """Caption images.
 
         Args:
-            regions: one per image.
-            attributes: (word, probability) per image, the most probable first; words that the vocabulary does
-                not know are dropped.
-            seeds: for sampling, one per image; without, each has the seed of the decoding config.
+            regions: the regions of each image.
+            attributes: (word, probability) pairs of each image, most probable first; words outside the
+                vocabulary are dropped.
+            seeds: one per image, for sampling; by default each image uses the seed of the decoding config.
 
         Returns:
-            The `n_best` captions of each image, the best first.
+            The `n_best` captions of each image, best first.
         """
         if not regions:
             return []
@@ -178,23 +178,23 @@ class Captioner:
         words = [[word for word, _ in one] for one in attributes]
         ids, mask = attribute_ids(words, self.vocabulary, self.attribute_count)
         with torch.inference_mode():
-            memory = self.frozen.encode(batch, ids.to(device), mask.to(device))
+            encoded = self.frozen.encode(batch, ids.to(device), mask.to(device))
         if self.cuda_graphs:
-            found = self._recorder.decode(memory, seeds)
+            results = self._graph_decoder.decode(encoded, seeds)
         else:
-            found = decode(self.frozen, memory, self.decoding, suppressed=self._suppressed, seeds=seeds)
+            results = decode(self.frozen, encoded, self.decoding, suppressed=self._suppressed, seeds=seeds)
         return [
             [Caption(" ".join(self.vocabulary.decode(one.tokens)), one.log_probability) for one in hypotheses]
-            for hypotheses in found
+            for hypotheses in results
         ]
 
     def explain(self, regions: Regions, attributes: Sequence[tuple[str, float]], caption: str) -> Explanation:
-        """What each word of a caption of an image looked at; the caption may be anyone's.
+        """Return what each word of a caption attended to; the caption need not come from this captioner.
 
         Args:
-            regions: of the image.
-            attributes: (word, probability), as for `caption`.
-            caption: in words.
+            regions: the regions of the image.
+            attributes: (word, probability) pairs, as in `caption`.
+            caption: the caption as text.
         """
         device = self.device
         ids, _ = attribute_ids([[word for word, _ in attributes]], self.vocabulary, self.attribute_count)
@@ -212,7 +212,7 @@ class Captioner:
 def attribute_ids(
     words: Sequence[Sequence[str]], vocabulary: Vocabulary, count: int
 ) -> tuple[Tensor, Tensor]:
-    """The first `count` known words of each image: ids [B, N] int64 and mask [B, N], True where real."""
+    """Return the first `count` known words of each image: ids and mask (True where real), [B, N] each."""
     known = [[vocabulary.ids[word] for word in one if word in vocabulary][:count] for one in words]
     longest = max((len(one) for one in known), default=0)
     ids = torch.full((len(known), longest), PAD)

@@ -1,4 +1,4 @@
-"""How captions are searched; light, since a job's driver need not import torch."""
+"""Decoding settings. This module does not import torch, because the drivers of bulk jobs import it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,45 +8,45 @@ from glied.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingConfig:
-    """How captions are searched."""
+    """How captions are generated."""
 
     method: Literal["beam", "sample"] = "beam"
-    """Search the most probable captions, or draw captions at random."""
+    """beam searches for the most probable captions; sample draws captions at random."""
     beam_size: int = 3
     """Number of beams; 1 is greedy decoding."""
     length_penalty: float = 1.0
     """Captions are ranked by log-probability / length ** length_penalty; 0 ranks by log-probability alone."""
     stop: Literal["full", "exact"] = "full"
-    """When an image is finished: full, when `beam_size` captions have ended; exact, when no live beam can
-    still beat the captions that are returned, which takes longer and ranks at least as high."""
+    """When the search of an image stops. full: once `beam_size` captions have ended. exact: once no live beam
+    can score higher than the captions to be returned, which takes longer and scores at least as high."""
     max_length: int = 20
-    """Most words of a caption; it is cut there."""
+    """Maximum number of words; longer captions are truncated."""
     min_length: int = 1
-    """Fewest words of a caption."""
+    """Minimum number of words."""
     block_trigrams: bool = False
-    """Never repeat three words that stand in the caption already: block_ngrams 3."""
+    """Deprecated; use block_ngrams 3."""
     block_ngrams: int = 0
-    """Never repeat this many words in a row that stand in the caption already; 0 allows every repetition."""
+    """Never repeat an n-gram of this many words within a caption; 0 allows all repetitions."""
     suppress: tuple[str, ...] = ()
     """Words that never occur in a caption."""
     n_best: int = 1
-    """Number of captions returned for an image: at most beam_size, or the number of samples."""
+    """Number of captions to return per image: at most beam_size, or the number of samples."""
     groups: int = 1
-    """Groups of a diverse beam search (Vijayakumar et al. 2018); divides beam_size. The n_best are taken from
-    the groups in turn."""
+    """Groups of a diverse beam search (Vijayakumar et al. 2018); must divide beam_size. The n_best captions
+    are taken from the groups in turn."""
     diversity: float = 0.5
-    """With groups, what a word costs at a step for each beam of an earlier group that has just taken it."""
+    """With groups: penalty of a word for each beam of an earlier group that chose it in the same step."""
     temperature: float = 1.0
     """When sampling, divides the log-probabilities."""
     top_k: int = 0
     """When sampling, draw from this many most probable words; 0 for all."""
     top_p: float = 1.0
-    """When sampling, draw from the fewest words that hold this much probability (the nucleus)."""
+    """When sampling, draw from the smallest set of words with this total probability (nucleus sampling)."""
     seed: int = 0
-    """When sampling, the seed of every image that is given none of its own."""
+    """When sampling, the seed of all images that have no seed of their own."""
 
     def __post_init__(self) -> None:
-        """Refuse values that describe no search."""
+        """Reject invalid values."""
         for name, least in (("beam_size", 1), ("max_length", 1), ("n_best", 1), ("groups", 1)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name}: {getattr(self, name)} is not at least {least}")
@@ -60,7 +60,9 @@ class DecodingConfig:
         if self.beam_size % self.groups:
             raise UsageError(f"groups: {self.groups} does not divide beam_size ({self.beam_size})")
         if self.block_trigrams and self.block_ngrams not in (0, 3):
-            raise UsageError(f"block_ngrams: {self.block_ngrams}, but block_trigrams is set")
+            raise UsageError(
+                f"block_ngrams {self.block_ngrams} contradicts block_trigrams, which is deprecated: remove it"
+            )
         if self.temperature <= 0:
             raise UsageError(
                 f"temperature: {self.temperature} is not above 0; beam_size 1 is greedy decoding"
@@ -70,12 +72,12 @@ class DecodingConfig:
 
     @property
     def blocked(self) -> int:
-        """Size of the n-grams that never repeat, or 0."""
+        """Size of the n-grams that must not repeat, or 0."""
         return 3 if self.block_trigrams else self.block_ngrams
 
     @property
     def chains(self) -> int:
-        """Number of captions that grow on their own: 1 for greedy decoding, the samples, or 0 with beams."""
+        """Number of independent captions: 1 for greedy decoding, `n_best` samples, or 0 for beam search."""
         if self.method == "sample":
             return self.n_best
         return 1 if self.beam_size == 1 else 0

@@ -1,9 +1,9 @@
-"""Decoding as CUDA graphs: what a search queues on a GPU is recorded once and replayed for other images.
+"""Decoding with CUDA graphs, which are captured once per input shape and replayed for other images.
 
-A step of decoding is about a hundred short kernels, which Python may launch more slowly than the GPU runs
-them. Between two looks at which images are done a search depends on shapes alone (see `decode.walk`): each
-such stretch is recorded at the fixed addresses of a memory that every batch of its shapes is copied to.
-Finished images do not leave a recorded batch; the replay stops when all are done.
+A decoding step consists of about a hundred short kernels, and Python may launch them more slowly than the GPU
+runs them. Between two checks for finished images, a search depends on shapes alone (see `decode.run_steps`).
+Each block of steps is captured at fixed addresses, and every batch of the same shapes is copied there before
+the replay. Finished images do not leave a captured batch; the replay stops once all images are finished.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,118 +14,131 @@ import torch
 from torch import Tensor
 
 from glied.captioner.config import DecodingConfig
-from glied.captioner.decode import STEPS_PER_CHECK, Given, decode, merged, start, stretches, walk
-from glied.captioner.model import CaptioningModel, Memory
-from glied.captioner.search import Hypothesis, Search
+from glied.captioner.decode import (
+    STEPS_PER_CHECK,
+    DecodeInputs,
+    collect_results,
+    decode,
+    run_steps,
+    start,
+    step_blocks,
+)
+from glied.captioner.model import CaptioningModel, EncoderOutput
+from glied.captioner.search_state import Hypothesis, Search
 
 MULTIPLE = 8
-"""Regions and attributes are padded to a multiple of it, so that there are few shapes."""
+"""Numbers of regions and attributes are padded to a multiple of this, which limits the number of shapes."""
 MOST = 4
-"""Recordings kept; each holds the memory and the cache of a batch."""
+"""Captured searches to keep; each holds the encoder output and the cache of one batch."""
 
-Queue = Callable[[], None]
-"""Queues kernels."""
-Record = Callable[[Callable[[], Search]], tuple[Queue, Search]]
-"""Records what its argument queues; gives what queues it again, at the same addresses, and its result."""
+Launch = Callable[[], None]
+"""Launches kernels."""
+Capture = Callable[[Callable[[], Search]], tuple[Launch, Search]]
+"""Captures the kernels that its argument launches; returns what launches them again, and the result."""
 Shapes = tuple[torch.Size, ...]
 
 
-def cuda_graphs() -> Record:
-    """Records CUDA graphs that share one pool of memory: they are replayed in the order of recording."""
+def cuda_graphs() -> Capture:
+    """Return a `Capture` whose CUDA graphs share one memory pool and are replayed in the order of capture."""
     pool = torch.cuda.graph_pool_handle()
 
-    def record(work: Callable[[], Search]) -> tuple[Queue, Search]:
+    def capture(work: Callable[[], Search]) -> tuple[Launch, Search]:
         graph = torch.cuda.CUDAGraph()
-        # Other threads may allocate meanwhile, as those that decode images do.
+        # Other threads, such as those that decode images, may allocate memory during the capture.
         with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-            found = work()
-        return graph.replay, found
+            search = work()
+        return graph.replay, search
 
-    return record
+    return capture
 
 
 @dataclass(frozen=True)
-class Recording:
-    """A search over images of certain shapes.
+class CapturedSearch:
+    """A captured search for one set of input shapes.
 
     Attributes:
-        memory: of the images, at the addresses that were recorded.
-        given: what else the search reads, at its addresses.
-        begin: queues the start of the search.
-        stretches: what queues each stretch of steps, and the search after it.
+        encoded: encoder output at the captured addresses.
+        inputs: the other inputs of the search at the captured addresses.
+        begin: launches the start of the search.
+        step_blocks: for each block of steps, what launches it and the search state after it.
     """
 
-    memory: Memory
-    given: Given
-    begin: Queue
-    stretches: list[tuple[Queue, Search]]
+    encoded: EncoderOutput
+    inputs: DecodeInputs
+    begin: Launch
+    step_blocks: list[tuple[Launch, Search]]
 
     @classmethod
     def of(
-        cls, model: CaptioningModel, memory: Memory, config: DecodingConfig, given: Given, record: Record
-    ) -> "Recording":
-        """Record the search over `memory`; it and `given` are the recording's from now on."""
-        begin, search = record(lambda: start(model, memory, config, queued=True))
+        cls,
+        model: CaptioningModel,
+        encoded: EncoderOutput,
+        config: DecodingConfig,
+        inputs: DecodeInputs,
+        capture: Capture,
+    ) -> "CapturedSearch":
+        """Capture the search over `encoded`; the result owns `encoded` and `inputs` from then on."""
+        begin, search = capture(lambda: start(model, encoded, config, no_sync=True))
 
-        def go_on(steps: range) -> Search:
-            walk(model, search, config, given, steps)
+        def run_block(steps: range) -> Search:
+            run_steps(model, search, config, inputs, steps)
             return search.snapshot()
 
-        parts = stretches(config, STEPS_PER_CHECK["cuda"])
-        return cls(memory, given, begin, [record(partial(go_on, steps)) for steps in parts])
+        blocks = step_blocks(config, STEPS_PER_CHECK["cuda"])
+        return cls(encoded, inputs, begin, [capture(partial(run_block, steps)) for steps in blocks])
 
-    def replay(self, memory: Memory, given: Given) -> Search:
-        """The search over other images of the same shapes, up to where all are done."""
-        pairs = zip(inputs_of(self.memory, self.given), inputs_of(memory, given), strict=True)
+    def replay(self, encoded: EncoderOutput, inputs: DecodeInputs) -> Search:
+        """Run the search for other images of the same shapes until all of them are finished."""
+        pairs = zip(varying_tensors(self.encoded, self.inputs), varying_tensors(encoded, inputs), strict=True)
         for mine, theirs in pairs:
             mine.copy_(theirs)
         self.begin()
-        for again, search in self.stretches:
-            again()
+        for launch, search in self.step_blocks:
+            launch()
             if not len(search.active()):
                 break
         return search
 
 
 @dataclass
-class Recorder:
-    """`decode` for one model and config, recorded for the shapes that come again.
+class GraphDecoder:
+    """Runs `decode` for one model and config, with captured graphs for input shapes that recur.
 
     Attributes:
-        model: frozen, on a GPU.
-        config: what to search.
-        suppressed: ids of the words that never occur.
-        new_record: makes what records one search.
+        model: frozen model on a GPU.
+        config: the search settings.
+        suppressed: ids of the words that must not occur.
+        new_capture: creates the `Capture` for one search.
     """
 
     model: CaptioningModel
     config: DecodingConfig
     suppressed: Sequence[int] = ()
-    new_record: Callable[[], Record] = cuda_graphs
-    _met: set[Shapes] = field(default_factory=set, init=False)
-    _recordings: dict[Shapes, Recording] = field(default_factory=dict, init=False)
+    new_capture: Callable[[], Capture] = cuda_graphs
+    _seen: set[Shapes] = field(default_factory=set, init=False)
+    _captured: dict[Shapes, CapturedSearch] = field(default_factory=dict, init=False)
 
     @torch.inference_mode()
-    def decode(self, memory: Memory, seeds: Sequence[int] | None = None) -> list[list[Hypothesis]]:
-        """As `decode.decode`; the first batch of its shapes is decoded without a recording."""
+    def decode(self, encoded: EncoderOutput, seeds: Sequence[int] | None = None) -> list[list[Hypothesis]]:
+        """Decode as `decode.decode` does; the first batch of each shape is decoded without a graph."""
         device = self.model.embedding.weight.device
-        given = Given.of(
-            self.config, memory.batch_size, suppressed=self.suppressed, seeds=seeds, device=device
+        inputs = DecodeInputs.of(
+            self.config, encoded.batch_size, suppressed=self.suppressed, seeds=seeds, device=device
         )
-        memory = memory.padded(MULTIPLE)
-        shapes = tuple(part.shape for part in inputs_of(memory, given))
-        if shapes not in self._met:  # the kernels are loaded and warm after this
-            self._met.add(shapes)
-            return decode(self.model, memory, self.config, suppressed=self.suppressed, seeds=seeds)
-        recording = self._recordings.pop(shapes, None)
-        if recording is None:
-            while len(self._recordings) >= MOST:
-                del self._recordings[next(iter(self._recordings))]  # unused for longest
-            recording = Recording.of(self.model, memory, self.config, given, self.new_record())
-        self._recordings[shapes] = recording
-        return merged(recording.replay(memory, given), self.config)
+        encoded = encoded.padded(MULTIPLE)
+        shapes = tuple(part.shape for part in varying_tensors(encoded, inputs))
+        if shapes not in self._seen:  # this loads and warms up the kernels
+            self._seen.add(shapes)
+            return decode(self.model, encoded, self.config, suppressed=self.suppressed, seeds=seeds)
+        captured = self._captured.pop(shapes, None)
+        if captured is None:
+            while len(self._captured) >= MOST:
+                del self._captured[next(iter(self._captured))]  # the least recently used
+            captured = CapturedSearch.of(self.model, encoded, self.config, inputs, self.new_capture())
+        self._captured[shapes] = captured
+        return collect_results(captured.replay(encoded, inputs), self.config)
 
 
-def inputs_of(memory: Memory, given: Given) -> list[Tensor]:
-    """What differs from batch to batch."""
-    return [*memory.tensors(), *(() if given.uniform is None else (given.uniform,))]
+def varying_tensors(encoded: EncoderOutput, inputs: DecodeInputs) -> list[Tensor]:
+    """Return the tensors that differ from batch to batch."""
+    return [*encoded.tensors(), *(() if inputs.uniform is None else (inputs.uniform,))]

@@ -1,8 +1,8 @@
 """Greedy decoding, sampling and beam search over a captioning model.
 
-The memory of an image is shared by its beams, the cache of the words so far is never reordered (only who
-descends from whom is), and finished images leave the batch. An image never sees another one, so a caption
-does not depend on the batch it was in.
+All beams of an image share its encoder output. The cache of previous words is never reordered (only the
+ancestry of the beams is), and finished images leave the batch. Images do not interact, so a caption does not
+depend on the batch that its image was in.
 """
 
 import math
@@ -15,68 +15,74 @@ from torch import Tensor
 
 from glied.captioner.config import DecodingConfig
 from glied.captioner.inference import freeze
-from glied.captioner.model import CaptioningModel, Memory
-from glied.captioner.search import Candidates, Hypothesis, Search
-from glied.captioner.token_selection import best_words, block_repeats, log_normalizers, sample_words, streams
+from glied.captioner.model import CaptioningModel, EncoderOutput
+from glied.captioner.search_state import Candidates, Hypothesis, Search
+from glied.captioner.token_selection import (
+    best_words,
+    block_repeats,
+    log_normalizers,
+    random_streams,
+    sample_words,
+)
 from glied.errors import UsageError
 from glied.text.vocabulary import BOS, EOS, PAD, UNK
 
 STEPS_PER_CHECK = {"cpu": 1, "cuda": 4}
-"""Steps between two looks at which images are done; on a GPU a look waits for all that is queued."""
+"""Steps between two checks for finished images; on a GPU a check waits for all queued work."""
 COMPACTION = 0.2
-"""Finished images leave the batch when they are this share of it: to move the others costs time too."""
+"""Finished images leave the batch once they are this share of it; moving the others takes time too."""
 
 NEVER_WORDS = (PAD, BOS, UNK)
-"""Tokens that no caption holds, whatever the model says."""
+"""Tokens that never occur in a caption."""
 
 
 @torch.inference_mode()
 def decode(
     model: CaptioningModel,
-    memory: Memory,
+    encoded: EncoderOutput,
     config: DecodingConfig,
     *,
     suppressed: Sequence[int] | None = None,
     seeds: Sequence[int] | torch.Generator | None = None,
 ) -> list[list[Hypothesis]]:
-    """Find captions for every image of `memory`.
+    """Generate captions for every image of `encoded`.
 
-    Beams: a caption that ends among the best `beam_size` candidates of its step enters the image's pool; at
-    the maximum length what is still alive is cut and enters too. An image has fewer than `n_best` captions
-    only where the vocabulary does not allow more, or where the groups found the same ones.
+    In beam search, a caption that ends among the best `beam_size` candidates of its step is finished. Beams
+    that are still live at the maximum length are truncated and count as finished too. An image gets fewer
+    than `n_best` captions only if the vocabulary does not allow more, or if several groups found the same.
 
     Args:
-        model: the model that encoded `memory`, or its frozen copy (see `inference.freeze`), which saves the
-            time to make one here.
-        memory: of B images.
-        config: what to search.
-        suppressed: ids of the words that never occur; needed where `config.suppress` names any.
-        seeds: for sampling, one per image, so that what is drawn for an image depends on nothing else; or a
-            generator to draw them from. Without, every image has the seed of the config.
+        model: the model that produced `encoded`, or its frozen copy (see `inference.freeze`), which avoids
+            making a copy here.
+        encoded: encoder output of B images.
+        config: the search settings.
+        suppressed: ids of words that must not occur; required if `config.suppress` names any.
+        seeds: for sampling, one seed per image, so that the samples of an image depend on nothing else; or a
+            generator to draw the seeds from. By default every image uses the seed of the config.
 
     Returns:
-        Each image's `n_best` captions, the best first, or its samples in the order drawn.
+        The `n_best` captions of each image, best first, or its samples in the order in which they were drawn.
 
     Raises:
-        UsageError: words to suppress without their ids.
+        UsageError: the config names words to suppress, but their ids are missing.
     """
     model = model if model.frozen else freeze(model, tables=False)
     device = model.embedding.weight.device
-    given = Given.of(config, memory.batch_size, suppressed=suppressed, seeds=seeds, device=device)
-    search = start(model, memory, config, queued=device.type != "cpu")
-    for steps in stretches(config, STEPS_PER_CHECK.get(device.type, 1)):
-        walk(model, search, config, given, steps)
+    inputs = DecodeInputs.of(config, encoded.batch_size, suppressed=suppressed, seeds=seeds, device=device)
+    search = start(model, encoded, config, no_sync=device.type != "cpu")
+    for steps in step_blocks(config, STEPS_PER_CHECK.get(device.type, 1)):
+        run_steps(model, search, config, inputs, steps)
         if steps.stop == config.max_length or not _compact(search):
             break
-    return merged(search, config)
+    return collect_results(search, config)
 
 
 @dataclass(frozen=True)
-class Given:
-    """What a search reads, besides the memory of the images.
+class DecodeInputs:
+    """The inputs of a search besides the encoder output.
 
     Attributes:
-        forbidden: ids of the words that never occur.
+        forbidden: ids of the words that must not occur.
         uniform: random numbers for sampling [B, samples, T], or None.
     """
 
@@ -92,8 +98,8 @@ class Given:
         suppressed: Sequence[int] | None,
         seeds: Sequence[int] | torch.Generator | None,
         device: torch.device,
-    ) -> "Given":
-        """From the arguments of `decode`."""
+    ) -> "DecodeInputs":
+        """Build the inputs from the arguments of `decode`."""
         if config.suppress and suppressed is None:
             raise UsageError("suppress: words are suppressed by Captioner, which knows their ids")
         forbidden = torch.tensor([*NEVER_WORDS, *(suppressed or ())], device=device)
@@ -101,57 +107,62 @@ class Given:
         return cls(forbidden, uniform)
 
 
-def stretches(config: DecodingConfig, every: int) -> list[range]:
-    """The steps of a search, in the parts between two looks at which images are done."""
+def step_blocks(config: DecodingConfig, every: int) -> list[range]:
+    """Split the steps of a search into blocks; finished images are checked for between two blocks."""
     longest = config.max_length
     return [range(first, min(first + every, longest)) for first in range(0, longest, every)]
 
 
-def start(model: CaptioningModel, memory: Memory, config: DecodingConfig, *, queued: bool) -> Search:
-    """A search before its first step; `queued` as in `Search`."""
+def start(model: CaptioningModel, encoded: EncoderOutput, config: DecodingConfig, *, no_sync: bool) -> Search:
+    """Create the search in its state before the first step; `no_sync` as in `Search`."""
     groups = config.chains or config.groups
     beams = 1 if config.chains else config.beam_size // groups
     return Search(
         model,
-        memory,
+        encoded,
         groups=groups,
         beams=beams,
-        n_best=config.n_best if groups == 1 else beams,  # a double in another group lets the next one in
+        n_best=config.n_best if groups == 1 else beams,  # duplicates of other groups are skipped
         max_length=config.max_length,
         length_penalty=config.length_penalty,
         stop="full" if config.chains else config.stop,
-        queued=queued,
+        no_sync=no_sync,
     )
 
 
-def walk(model: CaptioningModel, search: Search, config: DecodingConfig, given: Given, steps: range) -> None:
-    """Go on by `steps`; at the maximum length what is alive is cut. What is queued depends on no value."""
+def run_steps(
+    model: CaptioningModel, search: Search, config: DecodingConfig, inputs: DecodeInputs, steps: range
+) -> None:
+    """Run `steps` of a search and truncate the live beams at the maximum length.
+
+    With `no_sync`, the work that is queued does not depend on any computed value.
+    """
     for _ in steps:
-        logits = model.step(search.memory, search.words, search.cache)  # [B, K, V]
-        before = search.scores - log_normalizers(logits)  # plus a word's logit: the caption's log-probability
-        _forbid(logits, search, config, given.forbidden)
-        search.advance(_choose(logits, before, search, config, given.uniform))
+        logits = model.step(search.encoded, search.words, search.cache)  # [B, K, V]
+        before = search.scores - log_normalizers(logits)  # adding a logit gives the caption's log-probability
+        _mask_forbidden(logits, search, config, inputs.forbidden)
+        search.advance(_select_tokens(logits, before, search, config, inputs.uniform))
     if steps.stop == config.max_length:
-        search.cut()
+        search.truncate()
 
 
-def merged(search: Search, config: DecodingConfig) -> list[list[Hypothesis]]:
-    """What `decode` returns of a search."""
-    return [_merge(groups, config) for groups in search.results()]
+def collect_results(search: Search, config: DecodingConfig) -> list[list[Hypothesis]]:
+    """Return the results of a search in the form that `decode` returns."""
+    return [_merge_groups(groups, config) for groups in search.results()]
 
 
 def _uniform(config: DecodingConfig, batch: int, seeds: Sequence[int] | torch.Generator | None) -> Tensor:
-    """The random numbers [B, samples, T] of the images."""
+    """Draw the random numbers [B, samples, T] of the images."""
     if isinstance(seeds, torch.Generator):
         seeds = torch.randint(2**62, (batch,), generator=seeds, device=seeds.device).tolist()
     seeds = [config.seed] * batch if seeds is None else seeds
     if len(seeds) != batch:
         raise UsageError(f"seeds: {len(seeds)} for {batch} images")
-    return streams(seeds, config.n_best, config.max_length)
+    return random_streams(seeds, config.n_best, config.max_length)
 
 
-def _forbid(logits: Tensor, search: Search, config: DecodingConfig, words: Tensor) -> None:
-    """Set to -inf, in place, what must not come next; [B, K, V]."""
+def _mask_forbidden(logits: Tensor, search: Search, config: DecodingConfig, words: Tensor) -> None:
+    """Set the logits of words that must not come next to -inf, in place; [B, K, V]."""
     logits.index_fill_(2, words, -math.inf)
     if search.step < config.min_length:
         logits[..., EOS] = -math.inf
@@ -159,23 +170,23 @@ def _forbid(logits: Tensor, search: Search, config: DecodingConfig, words: Tenso
         block_repeats(logits, search.histories(), config.blocked)
 
 
-def _choose(
+def _select_tokens(
     logits: Tensor, before: Tensor, search: Search, config: DecodingConfig, uniform: Tensor | None
 ) -> Candidates:
-    """The candidates of each group.
+    """Select the candidates of each group.
 
     Args:
         logits: [B, K, V], or [B, 1, V] at the first step.
-        before: [B, K], what makes a logit the log-probability of the caption.
+        before: [B, K], added to a logit to give the log-probability of the caption.
         search: the captions so far.
-        config: of the search.
+        config: the search settings.
         uniform: random numbers for sampling.
     """
     if config.groups > 1 and not config.chains:
         return _diverse(logits, before, search, config)
     if not config.chains:
-        found = best_words(logits, before, 2 * config.beam_size)
-        scores, parents, words = (part[:, None] for part in found)  # [B, 1, C]
+        best = best_words(logits, before, 2 * config.beam_size)
+        scores, parents, words = (part[:, None] for part in best)  # [B, 1, C]
         return Candidates(scores, scores, parents, words)
     if uniform is None:
         words = logits.argmax(dim=-1)
@@ -194,9 +205,9 @@ def _choose(
 
 
 def _diverse(logits: Tensor, before: Tensor, search: Search, config: DecodingConfig) -> Candidates:
-    """Group after group; a word costs `diversity` for each beam of the earlier groups that has taken it."""
+    """Select candidates group by group; a word costs `diversity` per beam of earlier groups that took it."""
     taken = torch.zeros_like(logits[:, :1], dtype=torch.float32)  # [B, 1, V]
-    found = []
+    selected = []
     for group in range(config.groups):
         first = 0 if search.step == 0 else group * search.beams
         beams = slice(first, first + search.beams)
@@ -208,29 +219,29 @@ def _diverse(logits: Tensor, before: Tensor, search: Search, config: DecodingCon
         penalties = config.diversity * taken[:, 0].gather(1, words)
         parts = (keys, keys + penalties, first + parents, words)
         candidates = Candidates(*(part[:, None] for part in parts))  # [B, 1, C]
-        found.append(candidates)
+        selected.append(candidates)
         live = search.live(candidates).words.flatten(1)
         taken[:, 0].scatter_add_(1, live, torch.ones_like(live, dtype=taken.dtype))
     return Candidates(
-        *(torch.cat(parts, dim=1) for parts in zip(*(vars(c).values() for c in found), strict=True))
+        *(torch.cat(parts, dim=1) for parts in zip(*(vars(c).values() for c in selected), strict=True))
     )
 
 
 def _compact(search: Search) -> bool:
-    """Drop finished images where they are many; whether there are others."""
+    """Drop finished images if there are enough of them; return whether any image is still active."""
     active, batch = search.active(), len(search.images)
     if batch - len(active) >= max(1, COMPACTION * batch) and len(active):
         search.keep(active)
     return bool(len(active))
 
 
-def _merge(groups: list[list[Hypothesis]], config: DecodingConfig) -> list[Hypothesis]:
-    """The captions of an image: the samples as drawn, else one of each group in turn, without doubles."""
+def _merge_groups(groups: list[list[Hypothesis]], config: DecodingConfig) -> list[Hypothesis]:
+    """Merge the groups of an image: all samples in order, or one caption per group in turn, unique."""
     if config.chains:
         return list(chain.from_iterable(groups))
     merged: dict[tuple[int, ...], Hypothesis] = {}
     for rank in range(max(len(group) for group in groups)):
-        here = [group[rank] for group in groups if rank < len(group)]
-        for one in sorted(here, key=lambda one: -one.score(config.length_penalty)):
+        of_rank = [group[rank] for group in groups if rank < len(group)]
+        for one in sorted(of_rank, key=lambda one: -one.score(config.length_penalty)):
             merged.setdefault(one.tokens, one)
     return list(merged.values())[: config.n_best]

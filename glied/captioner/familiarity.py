@@ -1,17 +1,17 @@
-"""How familiar an image is to a captioner: whether it looks like the images that the captioner learned from.
+"""Familiarity of an image to a captioner: whether it resembles the captioner's training images.
 
 Statistics of an image's region features are measured along the principal components of *lowest* variance of
-the training images. Such a component is a linear relation between feature values that holds in nearly every
-training image; images of another world break it, even where their leading components look ordinary. Five
-distances are mean squared deviations from such relations, in training variances: of the mean of the image's
-regions; of the mean and the second moment of the features that the others predict best; and three of single
-regions, from relations that hold within images, where only the regions that deviate least count, because an
-odd object is no odd image. Their logarithms are brought to a common scale (0 the median, 1 the 99 % quantile
-of the validation images) and added. Familiarity is the rank of that sum among those of the validation images,
-as a conformal p-value (Vovk et al. 2005); the training images would be a biased reference, because the
-components were fitted to them.
+the training images. Such a component is a linear relation between feature values that holds for nearly every
+training image. Images from another domain violate it, even if their leading components look normal. Five
+distances measure the mean squared deviation from such relations, in units of the training variance: one of
+the mean over the image's regions; one of the mean and second moment of those features that the others predict
+best; and three of single regions, from relations that hold within images. For the last three only the regions
+that deviate least count, because an unusual object does not make an unusual image. The logarithms of the
+distances are scaled (0 is the median of the validation images, 1 their 99 % quantile) and added. Familiarity
+is the rank of that sum among those of the validation images, which is a conformal p-value (Vovk et al. 2005).
+The training images would be a biased reference, because the components were fitted to them.
 
-No torch here: drivers of bulk jobs import this module.
+This module does not import torch, because the drivers of bulk jobs import it.
 
 Shapes: ``R`` regions, ``F`` feature size, ``V`` values of a statistic, ``K`` relations, ``M`` images.
 """
@@ -32,26 +32,29 @@ from glied import shipped, storage
 from glied.errors import UsageError
 
 FILE = "familiarity.safetensors"
-"""Beside a captioner's weights, and no part of their digest: it changes no caption."""
+"""File beside a captioner's weights. It does not affect captions and is not part of the weights' digest."""
 UNFAMILIAR = 0.01
-"""An image whose familiarity is below this looks unlike the training images."""
+"""Images with a lower familiarity count as unlike the training images."""
 LEAST_VALIDATION = 100
-"""With fewer validation images no familiarity is below `UNFAMILIAR`."""
+"""With fewer validation images, no familiarity is below `UNFAMILIAR`."""
 RELATIONS = 20
-"""Components of lowest variance that are looked at, of statistics of an image."""
+"""Number of components of lowest variance used for statistics of whole images."""
 REGION_RELATIONS = (10, 25, 40)
-"""The same of single regions: the 10 % quantile over the regions counts for two of them, then the minimum."""
+"""Numbers of components used for single regions.
+
+The first two use the 10 % quantile, the last the minimum.
+"""
 WEIGHTS = np.array([1, 1, 1, 1, 0.5])
-"""Of the distances in their sum."""
+"""Weights of the distances in their sum."""
 PREDICTABLE = 192
-"""Feature values whose second moment is looked at."""
+"""Number of feature values whose second moment is used."""
 _REGIONS = 4
-"""Regions per training image that relations are fitted to."""
+"""Regions per training image used to fit the relations."""
 _FORMAT = "glied-familiarity-1"
 _LEAST_VARIANCE = 1e-5
-"""A component with less, as a share of the variance of a value, is rounding, or a value that is constant."""
+"""Components of lower variance, relative to that of a value, are rounding errors or constant values."""
 _LEAST_SCALE = 1e-3
-"""Smallest standard deviation that a value is divided by, as a share of the mean one."""
+"""Smallest standard deviation used for scaling, relative to the mean one."""
 _LEAST_DISTANCE = 1e-9
 _CHUNK = 4096
 
@@ -61,13 +64,13 @@ Exact = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Relations:
-    """Linear relations between values, which the values that they were fitted to nearly obey.
+    """Linear relations between values that hold approximately for the values they were fitted to.
 
     Attributes:
         mean: [V] float32.
         scale: [V] float32, standard deviations.
-        directions: [K, V] float16, of standardized values, the strictest relation first.
-        variances: [K] float32, along the directions.
+        directions: [K, V] float16, for standardized values, lowest variance first.
+        variances: [K] float32, variances along the directions.
     """
 
     mean: Array
@@ -80,29 +83,29 @@ class Relations:
         return self.directions.T.astype(np.float64)
 
     def deviations(self, values: NDArray[np.floating]) -> Exact:
-        """[..., V] -> [..., K]: squared deviations from the relations, in variances."""
+        """Return the squared deviations from the relations, in variances: [..., V] -> [..., K]."""
         along = ((values.astype(np.float64) - self.mean) / self.scale) @ self._directions
         return np.asarray(along**2 / self.variances)
 
 
 class _Spectrum(NamedTuple):
-    """Principal components of standardized values, in order of their variance."""
+    """Principal components of standardized values, in ascending order of variance."""
 
     mean: Exact
     scale: Exact
     covariance: Exact
     variances: Exact
-    components: Exact  # [V, V], a column each
+    components: Exact  # [V, V], one per column
 
     def _live(self) -> NDArray[np.intp]:
-        """Components of some variance; all where there is none, as among equal images."""
-        found = np.flatnonzero(self.variances > _LEAST_VARIANCE)
-        return found if len(found) else np.arange(len(self.variances))
+        """Return the components that vary; all of them if none does, as for identical images."""
+        live = np.flatnonzero(self.variances > _LEAST_VARIANCE)
+        return live if len(live) else np.arange(len(self.variances))
 
     def relations(self, count: int) -> Relations:
         directions = self.components[:, self._live()[:count]].T.astype(np.float16)
         exact = directions.astype(np.float64)
-        variances = ((exact @ self.covariance) * exact).sum(axis=1)  # of what is stored
+        variances = ((exact @ self.covariance) * exact).sum(axis=1)  # of the stored directions
         return Relations(
             self.mean.astype(np.float32),
             self.scale.astype(np.float32),
@@ -111,7 +114,7 @@ class _Spectrum(NamedTuple):
         )
 
     def predictable(self, count: int) -> NDArray[np.int32]:
-        """The values of least variance given all others, in ascending order."""
+        """Return the indices of the values with the lowest variance given all others, ascending."""
         live = self._live()
         variances = np.maximum(self.variances[live], _LEAST_VARIANCE)
         precision = (self.components[:, live] ** 2 / variances).sum(axis=1)
@@ -119,7 +122,7 @@ class _Spectrum(NamedTuple):
 
 
 def _spectrum(values: NDArray[np.floating]) -> _Spectrum:
-    """Of values [M, V]."""
+    """Compute the principal components of values [M, V]."""
     mean = values.mean(axis=0, dtype=np.float64)
     covariance = np.zeros((len(mean), len(mean)))
     for start in range(0, len(values), _CHUNK):
@@ -133,29 +136,29 @@ def _spectrum(values: NDArray[np.floating]) -> _Spectrum:
 
 
 def _moments(features: NDArray[np.floating]) -> Exact:
-    """[R, F] -> [2, F], means of the values and of their squares."""
+    """Return the means of the values and of their squares, [R, F] -> [2, F]."""
     exact = features.astype(np.float64)
     return np.stack([exact.mean(axis=0), (exact**2).mean(axis=0)])
 
 
 def _chosen(moments: NDArray[np.floating], columns: NDArray[np.int32]) -> NDArray[np.floating]:
-    """[..., 2, F] -> [..., V], both moments of some features."""
-    found = moments[..., columns]
-    return found.reshape(*found.shape[:-2], -1)
+    """Select both moments of the features `columns`, [..., 2, F] -> [..., V]."""
+    selected = moments[..., columns]
+    return selected.reshape(*selected.shape[:-2], -1)
 
 
 @dataclass(frozen=True, eq=False)
 class Familiarity:
-    """What the familiarity of images is computed from.
+    """The fitted statistics that rate the familiarity of images.
 
     Attributes:
-        image: between the means over the regions of an image; V is F.
-        moment: between means and second moments, of the features `columns`; V is twice their number.
-        region: between the features of a region, from the differences between regions of an image; V is F.
-        columns: int32.
-        median: [5] float32, of the logarithms of the validation images' distances.
-        spread: [5] float32, their 99 % quantile less the median.
-        distances: [M] float32, of the validation images, ascending.
+        image: relations between the means over the regions of an image; V is F.
+        moment: relations between means and second moments of the features `columns`; V is twice their number.
+        region: relations between the features of a region, fitted to differences within images; V is F.
+        columns: int32, indices of the features whose moments are used.
+        median: [5] float32, medians of the log distances of the validation images.
+        spread: [5] float32, their 99 % quantiles minus the medians.
+        distances: [M] float32, summed distances of the validation images, ascending.
     """
 
     image: Relations
@@ -168,9 +171,9 @@ class Familiarity:
 
     @classmethod
     def fit(cls, training: Iterable[Array], validation: Iterable[Array]) -> "Familiarity":
-        """From the region features [R, F] of training and validation images, at least one image of each.
+        """Fit to the region features [R, F] of at least one training and one validation image.
 
-        Images without regions, or whose features are not finite, must have been left out.
+        The caller leaves out images without regions and images whose features are not finite.
         """
         draw = np.random.default_rng(0)
         moments, differences = [], []
@@ -185,9 +188,9 @@ class Familiarity:
 
     @classmethod
     def _related(cls, moments: Array, differences: Array) -> "Familiarity":
-        """From [M, 2, F] and differences [N, F] of regions from the means of their images."""
+        """Fit the relations to `moments` [M, 2, F] and to `differences` [N, F] of regions from means."""
         means = _spectrum(moments[:, 0])
-        # Images of a single region have no differences: the regions themselves stand for them.
+        # Images with a single region have no differences; use the regions themselves instead.
         regions = differences + means.mean if differences.any() else moments[:, 0]
         columns = means.predictable(PREDICTABLE)
         return cls(
@@ -201,20 +204,20 @@ class Familiarity:
         )
 
     def _ranking(self, median: Array, spread: Array, logs: Exact) -> "Familiarity":
-        """The same, for images whose logarithms of distances are `logs` [M, 5]."""
+        """Return a copy with the reference distances of images whose log distances are `logs` [M, 5]."""
         parts = {one.name: getattr(self, one.name) for one in fields(self)}
         scaled = Familiarity(**parts | {"median": median, "spread": spread})
-        # As the stored numbers give them, so that rounding cannot move an image against its reference.
+        # Use the rounded values that are stored, so that rounding cannot change an image's rank.
         distances = np.sort(np.array([scaled._sum(one) for one in logs], np.float32))
         return Familiarity(**parts | {"median": median, "spread": spread, "distances": distances})
 
     @property
     def feature_size(self) -> int:
-        """F."""
+        """F, the size of the region features."""
         return len(self.image.mean)
 
     def _logs(self, features: Array) -> Exact:
-        """[R, F] -> [5], logarithms of the distances."""
+        """Return the logarithms of the five distances, [R, F] -> [5]."""
         moments = _moments(features)
         regions = self.region.deviations(features)
         few, some, many = (regions[:, :count].mean(axis=1) for count in REGION_RELATIONS)
@@ -231,21 +234,24 @@ class Familiarity:
         return np.float32(((logs - self.median) / self.spread) @ WEIGHTS)
 
     def distance(self, features: Array) -> np.float32:
-        """From the training images, of an image with regions of these features; the median has about 0."""
+        """Return the distance from the training images of an image with region features [R, F].
+
+        Median about 0.
+        """
         return self._sum(self._logs(features)) if len(features) else np.float32(np.inf)
 
     def __call__(self, features: Array) -> float:
-        """The familiarity of an image with regions of these features [R, F], more than 0 and at most 1.
+        """Return the familiarity of an image with region features [R, F], in (0, 1].
 
-        It is the share of images that lie at least as far from the training images, counting the validation
-        images and the image itself; so 1 / (M + 1) is the least there is.
+        This is the share of images, among the validation images and the image itself, whose distance from the
+        training images is at least as large; the minimum is therefore 1 / (M + 1).
         """
         nearer = int(np.searchsorted(self.distances, self.distance(features)))
         return (len(self.distances) - nearer + 1) / (len(self.distances) + 1)
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of what `save` writes, hexadecimal."""
+        """Hexadecimal SHA-256 of the file that `save` writes."""
         return hashlib.sha256(self._to_bytes()).hexdigest()
 
     def _arrays(self) -> dict[str, NDArray[np.generic]]:
@@ -261,7 +267,7 @@ class Familiarity:
         return safetensors.numpy.save(arrays, {"format": _FORMAT})
 
     def save(self, folder_uri: str) -> None:
-        """Write it beside a captioner's weights."""
+        """Write the file beside a captioner's weights."""
         storage.write_bytes(storage.join(folder_uri, FILE), self._to_bytes())
 
 
@@ -270,7 +276,7 @@ _PLAIN = ("columns", "median", "spread", "distances")
 
 
 def load_familiarity(folder_uri: str) -> Familiarity | None:
-    """What `Familiarity.save` wrote beside a captioner's weights; None where there is nothing of it.
+    """Load what `Familiarity.save` wrote beside a captioner's weights; None if there is no file.
 
     Raises:
         UsageError: the file is broken.
@@ -286,7 +292,7 @@ def load_familiarity(folder_uri: str) -> Familiarity | None:
         return found
     except (SafetensorError, ValueError, KeyError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else error
-        hint = "delete it, and compute it anew with jobs/add_familiarity.py"
+        hint = "delete it and recompute it with jobs/add_familiarity.py"
         raise UsageError(f"{FILE} in {folder_uri} is broken: {reason}; {hint}") from error
 
 
@@ -299,7 +305,7 @@ def _from_arrays(arrays: Mapping[str, NDArray[np.generic]]) -> Familiarity:
 
 
 def _check_format(data: bytes) -> None:
-    safetensors.numpy.load(data)  # says what is wrong with bytes that are no such file
+    safetensors.numpy.load(data)  # raises an informative error for other bytes
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     if (format_ := header.get("__metadata__", {}).get("format")) != _FORMAT:
         raise ValueError(f"its format is {format_!r}, not {_FORMAT!r}")

@@ -11,11 +11,11 @@
                 c~  = G(H_vl(c_g, I, I) + H_al(c_g, A, A), c_g)  local cross-modal distilling
                 p   = softmax(W_c c~)
 
-Ours, where the equations are silent: region features are layer-normalized before they are projected to I
-(detectors differ in scale); word embeddings are multiplied by sqrt(D); dropout also on x and I; no biases in
-attention and W_c.
+Details that the equations leave open and that are ours: region features are layer-normalized before they are
+projected to I, since detectors differ in scale; word embeddings are multiplied by sqrt(D); dropout is also
+applied to x and I; attention and W_c have no biases.
 
-Shapes: B images, R regions, N attributes, C captions (or beams) of an image, T words, D width, H heads,
+Shapes: B images, R regions, N attributes, C captions (or beams) per image, T words, D width, H heads,
 V vocabulary.
 """
 
@@ -24,22 +24,22 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from glied.captioner.attention import KeyValues, MultiHead, Packing, Positions, WordCache, Wrap
-from glied.captioner.model import CaptionerConfig, CaptioningModel, Memory, Trace
+from glied.captioner.attention import AddNorm, KeyValues, MultiHead, Packing, Positions, WordCache
+from glied.captioner.model import CaptionerConfig, CaptioningModel, EncoderOutput, Trace
 from glied.regions import RegionBatch
 
 
 class Glied(CaptioningModel[WordCache]):
-    """Base or GLIED: regions and attributes in, word distributions out.
+    """The Base or GLIED model.
 
     Attributes:
-        tables: of a frozen model, keys and values of every word, by the name of the attention: [V, 2D].
+        tables: in a frozen model, keys and values of every word by name of the attention, [V, 2D].
     """
 
     tables: dict[str, Tensor] | None = None
 
     def __init__(self, config: CaptionerConfig, *, feature_size: int, vocabulary_size: int) -> None:
-        """`feature_size` is that of the region features, `vocabulary_size` includes the special tokens."""
+        """`feature_size` is the size of the region features; `vocabulary_size` includes special tokens."""
         super().__init__(config, feature_size=feature_size, vocabulary_size=vocabulary_size)
         width = config.width
         self.attentions = nn.ModuleDict(
@@ -49,7 +49,7 @@ class Glied(CaptioningModel[WordCache]):
             }
         )
         self.wraps = nn.ModuleDict(
-            {name: Wrap(width=width, dropout=config.dropout) for name in wrap_names(config)}
+            {name: AddNorm(width=width, dropout=config.dropout) for name in add_norm_names(config)}
         )
         self.positions = Positions(width)
         self._finish()
@@ -57,19 +57,20 @@ class Glied(CaptioningModel[WordCache]):
     def _attention(self, name: str) -> MultiHead:
         return cast(MultiHead, self.attentions[name])
 
-    def _wrap(self, name: str) -> Wrap:
-        return cast(Wrap, self.wraps[name])
+    def _add_norm(self, name: str) -> AddNorm:
+        return cast(AddNorm, self.wraps[name])
 
     def encode(
         self, regions: RegionBatch, attributes: Tensor, attribute_mask: Tensor, trace: Trace | None = None
-    ) -> Memory:
-        """Project what is constant per image, once.
+    ) -> EncoderOutput:
+        """Encode the images, once for all their captions.
 
         Args:
             regions: features [B, R, F], boxes and mask; padded regions never change a result.
             attributes: [B, N] int64, ids of attribute words.
-            attribute_mask: [B, N], True where real; an image without attributes gets a zero vector from them.
-            trace: takes the weights of H_vd [B, H, R, R] (and of H_ad [B, H, N, N] without the pivot).
+            attribute_mask: [B, N], True for real attributes; for images without any, attention to the
+                attributes returns zero vectors.
+            trace: receives the weights of H_vd [B, H, R, R] (and of H_ad [B, H, N, N] without the pivot).
         """
         names = self.attentions.keys()
         sources: dict[str, KeyValues] = {}
@@ -82,18 +83,18 @@ class Glied(CaptioningModel[WordCache]):
                 sources["H_vl"] = self._attention("H_vl").project(image, regions.mask)
         if {"H_a", "H_ad", "H_al"} & names:
             sources |= self._attribute_sources(attributes, attribute_mask, trace)
-        return Memory(sources, len(attributes))
+        return EncoderOutput(sources, len(attributes))
 
     def _distill(self, name: str, source: Tensor, mask: Tensor, trace: Trace | None) -> Tensor:
-        """G(H(S, S, S), S): things of one kind distilled among themselves."""
+        """Distill a source with self-attention: G(H(S, S, S), S)."""
         attention = self._attention(f"H_{name}")
         attended = attention(source, attention.project(source, mask), trace, f"H_{name}")
-        return self._wrap(name)(attended, source)
+        return self._add_norm(name)(attended, source)
 
     def _attribute_sources(
         self, attributes: Tensor, mask: Tensor, trace: Trace | None
     ) -> dict[str, KeyValues]:
-        """Keys and values of the attributes; each distinct word of the batch is projected at most once."""
+        """Project the attributes to keys and values, each distinct word of the batch at most once."""
         if attributes.shape[1] == 0:
             attributes, mask = attributes.new_zeros(len(attributes), 1), mask.new_zeros(len(mask), 1)
         tables, index = self.tables, attributes
@@ -107,84 +108,91 @@ class Glied(CaptioningModel[WordCache]):
         return sources
 
     def word_tables(self, words: Tensor) -> dict[str, Tensor]:
-        """Keys and values of `words` [U] (ids) for each attention to the attributes themselves: [U, 2D]."""
+        """Project `words` [U] (ids) to the keys and values [U, 2D] of each attention to the attributes."""
         names = ("H_al",) if self.config.no_pivot else ("H_a", "H_ad", "H_al")
         embedded = self._embed(words)
         return {name: self._attention(name).word_table(embedded) for name in names if name in self.attentions}
 
     def tabulate(self) -> None:
-        """Keep keys and values of every word as an attribute, which encoding looks up; join H_x."""
+        """Precompute keys and values of every word as an attribute, for lookups in `encode`; join H_x."""
         self._attention("H_x").join()
         self.tables = self.word_tables(
             torch.arange(self.vocabulary_size, device=self.embedding.weight.device)
         )
 
     def logits(
-        self, memory: Memory, tokens: Tensor, mask: Tensor | None = None, trace: Trace | None = None
+        self, encoded: EncoderOutput, tokens: Tensor, mask: Tensor | None = None, trace: Trace | None = None
     ) -> Tensor:
-        """Teacher forcing: the logits of the word after each of `tokens`.
+        """Return the logits of the word after each of `tokens` (teacher forcing).
 
         Args:
-            memory: of B images, shared by all captions of an image.
+            encoded: encoder output of B images, shared by all captions of an image.
             tokens: [B, C, T] or [B, T] int64, begin token first, padding at the end.
-            mask: like `tokens`, True where real; None for everywhere. Padding costs next to nothing.
-            trace: takes the weights of each attention, [B, H, C, T, S] (of H_x [B * C, H, T, T]).
+            mask: shape of `tokens`, True for real tokens; None if there is no padding. Padding costs little
+                time.
+            trace: receives the weights of each attention, [B, H, C, T, S] (of H_x [B * C, H, T, T]).
 
         Returns:
-            [*tokens.shape, V], or [M, V] for the M real places of `mask`, in order.
+            [*tokens.shape, V], or [M, V] for the M True positions of `mask`, in order.
         """
         captions = tokens if tokens.ndim == 3 else tokens[:, None]
         real = torch.ones_like(captions, dtype=torch.bool) if mask is None else mask.view_as(captions)
         packing = Packing.of(real)
         x = packing.pack(self._words(captions, 0))  # [M, D]
-        x = self._pivot(x, memory, trace, packing)
-        x = self._wrap("x")(self._attention("H_x").causal(x, trace, "H_x", packing), x)
-        logits = self.classifier(self._combine(x, memory, trace, packing))
+        x = self._pivot(x, encoded, trace, packing)
+        x = self._add_norm("x")(self._attention("H_x").causal(x, trace, "H_x", packing), x)
+        logits = self.classifier(self._combine(x, encoded, trace, packing))
         return logits.view(*tokens.shape, -1) if mask is None else logits
 
     def start(self, batch: int, captions: int, maximum_length: int) -> WordCache:
-        """An empty cache for `captions` beams of each image, of `maximum_length` tokens, begin included."""
+        """Return an empty cache for `captions` beams per image of `maximum_length` tokens."""
         return WordCache.empty(batch, captions, maximum_length, self.config.heads, like=self.embedding.weight)
 
-    def step(self, memory: Memory, tokens: Tensor, cache: WordCache, trace: Trace | None = None) -> Tensor:
-        """One word further: the logits [B, C, V] after `tokens` [B, C]; the cache grows in place."""
+    def step(
+        self, encoded: EncoderOutput, tokens: Tensor, cache: WordCache, trace: Trace | None = None
+    ) -> Tensor:
+        """Advance by one word: return the logits [B, C, V] after `tokens` [B, C] and extend the cache."""
         x = self._words(tokens[..., None], cache.steps).squeeze(2)  # [B, C, D]
-        x = self._pivot(x, memory, trace)
+        x = self._pivot(x, encoded, trace)
         attention = self._attention("H_x")
         queries, new = attention.project_self(x)
-        x = self._wrap("x")(attention.look(queries, cache.extend(new), trace, "H_x"), x)
-        return self.classifier(self._combine(x, memory, trace))
+        x = self._add_norm("x")(attention.look(queries, cache.extend(new), trace, "H_x"), x)
+        return self.classifier(self._combine(x, encoded, trace))
 
     def _words(self, tokens: Tensor, start: int) -> Tensor:
-        """x: embedding plus position, [..., T] -> [..., T, D]."""
+        """Compute x, embedding plus position, [..., T] -> [..., T, D]."""
         places = self.positions(start, start + tokens.shape[-1])
         return self.dropout(self._embed(tokens) + places)
 
     def _pivot(
-        self, x: Tensor, memory: Memory, trace: Trace | None, packing: Packing | None = None
+        self, x: Tensor, encoded: EncoderOutput, trace: Trace | None, packing: Packing | None = None
     ) -> Tensor:
-        """t~, or x where the word is no pivot."""
-        if "H_ad" not in memory.sources:
+        """Return t~, or x for models without attribute distilling by pivot."""
+        if "H_ad" not in encoded.sources:
             return x
-        return self._wrap("ad")(self._attention("H_ad")(x, memory.sources["H_ad"], trace, "H_ad", packing), x)
+        return self._add_norm("ad")(
+            self._attention("H_ad")(x, encoded.sources["H_ad"], trace, "H_ad", packing), x
+        )
 
     def _combine(
-        self, x: Tensor, memory: Memory, trace: Trace | None, packing: Packing | None = None
+        self, x: Tensor, encoded: EncoderOutput, trace: Trace | None, packing: Packing | None = None
     ) -> Tensor:
-        """c~ from x~: the global aspect vector (or Base's only vector), then what is distilled locally."""
-        for wrap, names in (("v", ("H_v", "H_a")), ("l", ("H_vl", "H_al"))):
-            found = [
-                self._attention(name)(x, memory.sources[name], trace, name, packing)
+        """Compute c~ from x~: the global aspect vector (in Base the only vector), then local distilling."""
+        for add_norm, names in (("v", ("H_v", "H_a")), ("l", ("H_vl", "H_al"))):
+            attended = [
+                self._attention(name)(x, encoded.sources[name], trace, name, packing)
                 for name in names
-                if name in memory.sources
+                if name in encoded.sources
             ]
-            if found:
-                x = self._wrap(wrap)(found[0] if len(found) == 1 else found[0] + found[1], x)
+            if attended:
+                x = self._add_norm(add_norm)(
+                    attended[0] if len(attended) == 1 else attended[0] + attended[1], x
+                )
         return x
 
 
 def attention_names(config: CaptionerConfig) -> list[str]:
-    """The attentions of a configuration, in the order of the data."""
+    """Return the names of a configuration's attentions in the order of the data flow."""
     if config.architecture == "base":
         return ["H_x", "H_v", "H_a"]
     pivot = not (config.no_attribute_distilling or config.no_pivot or config.vision_only)
@@ -197,11 +205,11 @@ def attention_names(config: CaptionerConfig) -> list[str]:
         "H_vl": not (config.no_local_distilling or config.attributes_only),
         "H_al": not (config.no_local_distilling or config.vision_only),
     }
-    return [name for name, here in present.items() if here]
+    return [name for name, is_present in present.items() if is_present]
 
 
-def wrap_names(config: CaptionerConfig) -> list[str]:
-    """The wraps of a configuration: "l" is that of H_vl + H_al, the others have their attention's name."""
+def add_norm_names(config: CaptionerConfig) -> list[str]:
+    """Return the names of a configuration's AddNorms: "l" follows H_vl + H_al, the others their attention."""
     names = attention_names(config)
-    wraps = [name.removeprefix("H_") for name in names if name in ("H_vd", "H_ad", "H_x", "H_v")]
-    return wraps + ["l"] * bool({"H_vl", "H_al"} & set(names))
+    add_norms = [name.removeprefix("H_") for name in names if name in ("H_vd", "H_ad", "H_x", "H_v")]
+    return add_norms + ["l"] * bool({"H_vl", "H_al"} & set(names))

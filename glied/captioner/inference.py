@@ -1,4 +1,4 @@
-"""A captioner's model made ready for inference: what is constant per checkpoint is computed once."""
+"""Inference copies of captioning models, with everything that depends on the weights alone precomputed."""
 
 import copy
 from itertools import chain
@@ -10,31 +10,34 @@ from glied.captioner.model import CaptioningModel
 
 
 class PackedLinear(nn.Module):
-    """A linear layer whose weight lies as oneDNN's kernels want it; for inference on a CPU.
+    """A linear layer for CPU inference with its weight in the memory layout of oneDNN.
 
-    oneDNN also uses the processor's widest instructions where MKL, which `nn.Linear` calls, does not: on an
-    AMD EPYC it is 2 to 3 times as fast in float32. torch.compile emits the same two operators.
+    oneDNN also uses the widest vector instructions of processors on which MKL, which `nn.Linear` calls, does
+    not: on an AMD EPYC it is 2 to 3 times as fast in float32. torch.compile emits the same two operators.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
-        """Pack the weight of `linear`; later changes of it do not reach the copy."""
+        """Pack the weight of `linear`; later changes to the weight have no effect on the copy."""
         super().__init__()
         self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
         self.bias = None if linear.bias is None else linear.bias.detach()
         self.dtype = linear.weight.dtype
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., in] -> [..., out], in the precision of the weight: autocast does not know this operator."""
+        """Map [..., in] -> [..., out] in the precision of the weight.
+
+        Autocast does not cover this operator.
+        """
         return torch.ops.mkldnn._linear_pointwise(x.to(self.dtype), self.packed, self.bias, "none", [], "")
 
 
 @torch.inference_mode()
 def freeze(model: CaptioningModel, *, tables: bool = True) -> CaptioningModel:
-    """A copy for inference, in evaluation mode; only its linear layers are copied, the rest is shared.
+    """Return a copy for inference in evaluation mode; it copies the linear layers and shares everything else.
 
     Args:
-        model: whose weights must not change while the copy is used.
-        tables: keep what is constant per checkpoint, e.g. the keys and values of every word as an attribute.
+        model: the model; its weights must not change while the copy is in use.
+        tables: precompute what depends on the weights alone, e.g. keys and values of all attribute words.
     """
     shared: dict[int, object] = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
     frozen = copy.deepcopy(model, shared).eval()
@@ -47,7 +50,7 @@ def freeze(model: CaptioningModel, *, tables: bool = True) -> CaptioningModel:
 
 
 def can_pack(weight: Tensor) -> bool:
-    """Whether this build of torch has oneDNN's packed linear layers for weights like this one."""
+    """Whether this build of torch supports oneDNN's packed linear layers for weights like this one."""
     if not weight.is_cpu or not torch.backends.mkldnn.is_available():
         return False
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
@@ -58,7 +61,7 @@ def can_pack(weight: Tensor) -> bool:
 
 
 def _pack(module: nn.Module) -> None:
-    """Replace the linear layers within `module`."""
+    """Replace the linear layers within `module` by packed ones."""
     for name, child in module.named_children():
         if isinstance(child, nn.Linear):
             setattr(module, name, PackedLinear(child))

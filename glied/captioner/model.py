@@ -1,11 +1,14 @@
-"""What every captioning model is to the rest: its config, and how it is encoded, trained and stepped.
+"""The interface of the captioning models, and the types of the captioner layer.
 
-`encode` turns images into a `Memory`, once. `logits` scores whole captions (teacher forcing), `start` and
-`step` go a word at a time with a `Cache`; both give the same logits. The models: `glied.captioner.glied`
-(Base and GLIED) and `glied.captioner.baselines` (those the paper compares with); `build_model` in
-`glied.captioner.architectures` makes the one that a config names.
+`encode` turns images into an `EncoderOutput` once. `logits` scores whole captions (teacher forcing); `start`
+and `step` advance by one word with a `Cache`. Both give the same logits. `glied.captioner.glied` implements
+Base and GLIED, `glied.captioner.baselines` the models that the paper compares with, and `build_model` in
+`glied.captioner.architectures` creates the model that a config names.
 
-Shapes: B images, R regions, N attributes, C captions (or beams) of an image, T words, D width, E width of the
+The other types: `KeyValues` and `WordCache` (attention), `DecodingConfig` (config), `DecodeInputs` (decode),
+`Hypothesis` (search), `Caption` (captioner), `Explanation` (explain) and `Familiarity` (familiarity).
+
+Shapes: B images, R regions, N attributes, C captions (or beams) per image, T words, D width, E width of the
 word embeddings, V vocabulary.
 """
 
@@ -23,9 +26,9 @@ from glied.errors import UsageError
 from glied.regions import RegionBatch
 
 Trace = dict[str, Tensor]
-"""Attention weights by the name of the attention, e.g. "H_v": [B, H, C, T, R]."""
+"""Attention weights by name of the attention, e.g. "H_v": [B, H, C, T, R]."""
 REGIONS = "H_v"
-"""Name that every model gives to an attention of the words to the regions."""
+"""The name of the attention from words to regions in every model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,22 +40,22 @@ class CaptionerConfig:
     width: int = 512
     """D, the width of the model."""
     heads: int = 8
-    """Number of attention heads; divides the width. Of base, glied and ct."""
+    """Number of attention heads; must divide the width. For base, glied and ct."""
     dropout: float = 0.1
     """Probability of dropout."""
     feed_forward: int = 0
     """Inner width of a feed-forward network after each attention (in ct: each layer); 0 for none, as in the
-    equations. Of base, glied and ct."""
+    equations. For base, glied and ct."""
     tied: bool = False
     """Use the word embeddings as W_c."""
     geometry: bool = False
     """Append normalized box geometry (x1/W, y1/H, x2/W, y2/H, share of the area) to the region features."""
     embedding_width: int = 0
-    """Width of the word embeddings; 0 for that of the model. Of lstm, soft_att and up_down."""
+    """Width of the word embeddings; 0 uses the width of the model. For lstm, soft_att and up_down."""
     attention_width: int = 512
-    """Inner width of the additive attention. Of soft_att and up_down."""
+    """Inner width of the additive attention. For soft_att and up_down."""
     layers: int = 3
-    """Number of encoder layers and of decoder layers. Of ct."""
+    """Number of encoder layers, and of decoder layers. For ct."""
     no_visual_distilling: bool = False
     """Ablation: I~ = I."""
     no_attribute_distilling: bool = False
@@ -67,7 +70,7 @@ class CaptionerConfig:
     """Ablation: c_g = x~, and no H_vl."""
 
     def __post_init__(self) -> None:
-        """Refuse values and combinations that describe no model."""
+        """Reject invalid values and combinations."""
         for field in fields(self):
             owners = _OWNERS.get(field.name, (self.architecture,))
             if self.architecture not in owners and getattr(self, field.name) != field.default:
@@ -85,7 +88,7 @@ class CaptionerConfig:
             if getattr(self, name) < 0:
                 raise UsageError(f"{name}: {getattr(self, name)} is negative")
         if self.tied and self.embedded != self.width:
-            raise UsageError(f"tied: embedding_width ({self.embedded}) must be width ({self.width}) then")
+            raise UsageError(f"tied: embedding_width ({self.embedded}) must equal width ({self.width})")
         for one, other in _CONFLICTS:
             if getattr(self, one) and getattr(self, other):
                 raise UsageError(f"{one} and {other} exclude each other")
@@ -97,7 +100,7 @@ class CaptionerConfig:
 
     @property
     def reads_attributes(self) -> bool:
-        """Whether the captions depend on the attributes at all."""
+        """Whether the captions depend on the attributes."""
         return self.architecture in ("base", "glied") and not self.vision_only
 
 
@@ -127,72 +130,72 @@ _OWNERS: dict[str, tuple[str, ...]] = {
     "layers": ("ct",),
     **dict.fromkeys(ABLATIONS, ("glied",)),
 }
-"""Architectures that have a setting; the others refuse a value that is not the default."""
+"""The architectures that a setting belongs to; the others reject any value but the default."""
 
 
 @dataclass(frozen=True)
-class Memory:
-    """What is constant per image.
+class EncoderOutput:
+    """The encoded images, which stay constant while their captions are scored or generated.
 
     Attributes:
-        sources: what is attended to, by the name of the attention that looks at it.
+        sources: keys and values by the name of the attention that reads them.
         batch_size: B.
-        vector: [B, 1, G], what a recurrent model adds to its gates at each word; None otherwise.
+        vector: [B, 1, G], added by recurrent models to their gates at each word; None for other models.
     """
 
     sources: dict[str, KeyValues]
     batch_size: int
     vector: Tensor | None = None
 
-    def select(self, rows: Tensor) -> "Memory":
-        """Keep the images `rows` (int64 indices), in that order."""
+    def select(self, rows: Tensor) -> "EncoderOutput":
+        """Return the images `rows` (int64 indices), in that order."""
         sources = {name: source.select(rows) for name, source in self.sources.items()}
         vector = None if self.vector is None else self.vector.index_select(0, rows)
-        return Memory(sources, len(rows), vector)
+        return EncoderOutput(sources, len(rows), vector)
 
-    def contiguous(self) -> "Memory":
-        """The same, each source in one piece."""
+    def contiguous(self) -> "EncoderOutput":
+        """Return a copy whose sources are contiguous."""
         sources = {name: source.contiguous() for name, source in self.sources.items()}
-        return Memory(sources, self.batch_size, self.vector)
+        return EncoderOutput(sources, self.batch_size, self.vector)
 
-    def padded(self, multiple: int) -> "Memory":
-        """A copy in which each source has a multiple of `multiple` things, padding among them."""
+    def padded(self, multiple: int) -> "EncoderOutput":
+        """Return a copy in which the length of each source is padded to a multiple of `multiple`."""
         sources = {name: source.padded(multiple) for name, source in self.sources.items()}
-        return Memory(sources, self.batch_size, None if self.vector is None else self.vector.clone())
+        return EncoderOutput(sources, self.batch_size, None if self.vector is None else self.vector.clone())
 
     def tensors(self) -> list[Tensor]:
-        """All of it, in a fixed order."""
+        """Return all tensors in a fixed order."""
         parts = chain.from_iterable(vars(source).values() for source in self.sources.values())
         return [part for part in (*parts, self.vector) if part is not None]
 
 
 class Cache(Protocol):
-    """What a model keeps of the words so far, of all beams of B images."""
+    """The state that a model keeps of the previous words, for all beams of B images."""
 
     def follow(self, parents: Tensor) -> None:
         """Make beam `c` of image `b` the continuation of beam `parents[b, c]`."""
 
     def select(self, rows: Tensor) -> "Cache":
-        """Keep the images `rows` (int64 indices), in that order."""
+        """Return the images `rows` (int64 indices), in that order."""
 
 
 C = TypeVar("C", bound=Cache)
 
 
 class CaptioningModel(nn.Module, ABC, Generic[C]):
-    """Regions and attributes in, word distributions out.
+    """Base class of models that turn regions and attributes into word distributions.
 
-    A subclass makes its layers between `__init__` and `_finish`.
+    A subclass creates its layers between `__init__` and `_finish`.
 
     Attributes:
-        frozen: whether this is the copy for inference that `glied.captioner.inference.freeze` makes.
+        frozen: whether this is an inference copy made by `glied.captioner.inference.freeze`.
     """
 
     frozen: bool = False
     classifier: nn.Linear
 
     def __init__(self, config: CaptionerConfig, *, feature_size: int, vocabulary_size: int) -> None:
-        """`feature_size` is that of the region features, `vocabulary_size` includes the special tokens."""
+        """`feature_size` is the size of the region features; `vocabulary_size` includes special tokens."""
         super().__init__()
         self.config, self.feature_size, self.vocabulary_size = config, feature_size, vocabulary_size
         self.embedding = nn.Embedding(vocabulary_size, config.embedded)
@@ -201,7 +204,7 @@ class CaptioningModel(nn.Module, ABC, Generic[C]):
         self.dropout = nn.Dropout(config.dropout)
 
     def _finish(self) -> None:
-        """Add W_c and give all layers their first weights."""
+        """Add W_c and initialize the weights of all layers."""
         config = self.config
         self.classifier = nn.Linear(config.width, self.vocabulary_size, bias=False)
         for module in self.modules():
@@ -217,42 +220,42 @@ class CaptioningModel(nn.Module, ABC, Generic[C]):
     @abstractmethod
     def encode(
         self, regions: RegionBatch, attributes: Tensor, attribute_mask: Tensor, trace: Trace | None = None
-    ) -> Memory:
-        """Project what is constant per image, once.
+    ) -> EncoderOutput:
+        """Encode the images, once for all their captions.
 
         Args:
             regions: features [B, R, F], boxes and mask; padded regions never change a result.
             attributes: [B, N] int64, ids of attribute words.
-            attribute_mask: [B, N], True where real.
-            trace: takes the weights of attentions that depend on the image alone.
+            attribute_mask: [B, N], True for real attributes, False for padding.
+            trace: receives the weights of attentions that depend on the image alone.
         """
 
     @abstractmethod
     def logits(
-        self, memory: Memory, tokens: Tensor, mask: Tensor | None = None, trace: Trace | None = None
+        self, encoded: EncoderOutput, tokens: Tensor, mask: Tensor | None = None, trace: Trace | None = None
     ) -> Tensor:
-        """Teacher forcing: the logits of the word after each of `tokens`.
+        """Return the logits of the word after each of `tokens` (teacher forcing).
 
         Args:
-            memory: of B images, shared by all captions of an image.
+            encoded: encoder output of B images, shared by all captions of an image.
             tokens: [B, C, T] or [B, T] int64, begin token first, padding at the end.
-            mask: like `tokens`, True where real; None for everywhere.
-            trace: takes the weights of each attention, [B, H, C, T, S].
+            mask: shape of `tokens`, True for real tokens; None if there is no padding.
+            trace: receives the weights of each attention, [B, H, C, T, S].
 
         Returns:
-            [*tokens.shape, V], or [M, V] for the M real places of `mask`, in order.
+            [*tokens.shape, V], or [M, V] for the M True positions of `mask`, in order.
         """
 
     @abstractmethod
     def start(self, batch: int, captions: int, maximum_length: int) -> C:
-        """An empty cache for `captions` beams of each image, of `maximum_length` tokens, begin included."""
+        """Return an empty cache for `captions` beams per image of `maximum_length` tokens."""
 
     @abstractmethod
-    def step(self, memory: Memory, tokens: Tensor, cache: C, trace: Trace | None = None) -> Tensor:
-        """One word further: the logits [B, C, V] after `tokens` [B, C]; the cache grows in place."""
+    def step(self, encoded: EncoderOutput, tokens: Tensor, cache: C, trace: Trace | None = None) -> Tensor:
+        """Advance by one word: return the logits [B, C, V] after `tokens` [B, C] and update the cache."""
 
     def tabulate(self) -> None:
-        """Compute what is constant per checkpoint, where there is something; the weights are final."""
+        """Precompute what depends on the weights alone; the weights must not change afterwards."""
 
     def forward(
         self,
@@ -262,11 +265,11 @@ class CaptioningModel(nn.Module, ABC, Generic[C]):
         tokens: Tensor,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """`encode` and `logits` in one call, as data-parallel training needs it."""
+        """Run `encode` and `logits` in one call, which data-parallel training requires."""
         return self.logits(self.encode(regions, attributes, attribute_mask), tokens, mask)
 
     def _image(self, regions: RegionBatch) -> Tensor:
-        """I [B, R, D]; padding is zeroed first, for 0 * NaN is NaN."""
+        """Return I [B, R, D]. Padding is set to zero first, because 0 * NaN is NaN."""
         features, boxes = regions.features.to(self.embedding.weight), regions.boxes
         if not regions.mask.all():
             padding = ~regions.mask[..., None]
@@ -278,12 +281,12 @@ class CaptioningModel(nn.Module, ABC, Generic[C]):
         return self.dropout(self.region_projection(image))
 
     def _embed(self, tokens: Tensor) -> Tensor:
-        """Word embeddings of ids, [...] -> [..., E]."""
+        """Embed word ids, [...] -> [..., E]."""
         return self.embedding(tokens) * math.sqrt(self.config.embedded)
 
 
 def geometry(boxes: Tensor, sizes: Tensor) -> Tensor:
-    """Boxes [B, R, 4] (xyxy, pixels) and image sizes [B, 2] (width, height) -> [B, R, 5], all in 0 to 1."""
+    """Normalize boxes [B, R, 4] (xyxy, pixels) by image sizes [B, 2] (width, height) -> [B, R, 5], 0 to 1."""
     relative = boxes / sizes.repeat(1, 2)[:, None]
     area = (relative[..., 2:] - relative[..., :2]).prod(dim=-1, keepdim=True)
     return torch.cat((relative, area), dim=-1)

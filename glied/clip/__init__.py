@@ -1,1 +1,1 @@
-"""CLIP: the model, how it reads images and texts, its scores, and the grammar head."""
+"""CLIP: model, preprocessing, text encoder, scores, and the grammar head."""

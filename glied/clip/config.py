@@ -1,4 +1,4 @@
-"""Which CLIP scores captions; light, since open_clip takes seconds to import."""
+"""CLIP settings. This module imports open_clip only when needed, because that takes seconds."""
 
 import difflib
 from dataclasses import dataclass
@@ -10,27 +10,28 @@ PROMPT = "A photo depicts "
 
 @dataclass(frozen=True, kw_only=True)
 class ClipConfig:
-    """Which CLIP scores captions, and with which prompt."""
+    """The CLIP that scores captions, and its prompt."""
 
     model: str = ""
     """Architecture by open_clip's name, e.g. ViT-B-32; excludes `checkpoint`."""
     weights: str = ""
     """Weights of `model`: a published tag of open_clip, e.g. openai, or a local .safetensors or .pt file."""
     weights_tag: str = ""
-    """Published tag that a file in `weights` descends from: says its preprocessing and activation."""
+    """Published tag that the file in `weights` belongs to; determines its preprocessing and activation."""
     checkpoint: str = ""
-    """Folder (path or URI) of a CLIP of our own, as `save_clip` writes it; excludes `model`."""
+    """Folder (path or URI) of a CLIP that jobs/train_clip.py or jobs/finetune_grammar.py wrote; excludes
+    `model`."""
     prompt: str = PROMPT
-    """Stands before every caption and reference, joined with a blank; empty for none."""
+    """Text before every caption and reference, separated by a space; empty for none."""
     batch_size: int = 64
-    """Images or captions encoded at once."""
+    """Images or captions to encode at once."""
     device: str = "cpu"
     """Torch device, e.g. cpu or cuda."""
     allow_random: bool = False
-    """Accept a `model` without `weights`; its scores mean nothing, tests use it."""
+    """Accept a `model` without `weights`. Its scores are meaningless; for tests."""
 
     def __post_init__(self) -> None:
-        """Refuse conflicts, unknown names and ranges that make no sense."""
+        """Reject conflicts, unknown names and invalid values."""
         if bool(self.checkpoint) == bool(self.model):
             raise UsageError(
                 "clip: give either checkpoint (a folder) or model (an architecture of open_clip)"
@@ -57,7 +58,9 @@ class ClipConfig:
         if self.model not in names.values():
             close = difflib.get_close_matches(self.model.lower(), names, n=5, cutoff=0.4)
             hint = ", ".join(names[name] for name in close) or "see open_clip.list_models()"
-            raise UsageError(f"model {self.model!r} is no architecture of open_clip; close ones: {hint}")
+            raise UsageError(
+                f"model {self.model!r} is not an architecture of open_clip; similar ones: {hint}"
+            )
         if not self.weights and not self.allow_random:
             raise UsageError(f"model {self.model} needs weights: {known_tags(self.model)}, or a local file")
         if self.weights_tag and not open_clip.get_pretrained_cfg(self.model, self.weights_tag):
@@ -65,7 +68,7 @@ class ClipConfig:
 
 
 def known_tags(model: str) -> str:
-    """The published weights of an architecture, for a message."""
+    """Describe the published weights of an architecture, for messages."""
     import open_clip
 
     tags = open_clip.list_pretrained_tags_by_model(model)

@@ -1,7 +1,7 @@
-"""p(grammatical): a small head on a CLIP's text encoder, after Cho et al. 2022 (arXiv 2205.13115, 3.2).
+"""Grammar head on a CLIP text encoder that predicts p(grammatical) (Cho et al. 2022, arXiv 2205.13115, 3.2).
 
-It lives in the folder `grammar` of the CLIP checkpoint with which it was trained, and carries what it was
-measured to tell apart, so that a run that would lean on it can refuse one that is unfit.
+The head is stored in the folder `grammar` of the CLIP checkpoint with which it was trained, together with its
+accuracy on each kind of corruption, so that training with a grammar reward can reject an inaccurate head.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,16 +19,16 @@ from glied.errors import UsageError
 FORMAT = "glied-grammar-1"
 FOLDER = "grammar"
 CORRUPTIONS = ("repeat", "remove", "insert", "swap", "shuffle", "duplicate", "loop")
-"""What makes a caption ungrammatical in training: glied.training.tasks.corruptions."""
+"""Kinds of ungrammatical captions used in training; see glied.training.tasks.corruptions."""
 REQUIRED = 90.0
-"""Balanced accuracy in percent that each corruption needs before p(grammatical) may be a reward."""
+"""Balanced accuracy in percent, on each corruption, that a head needs before it may be used as a reward."""
 
 
 class GrammarHead(nn.Module):
     """Linear - ReLU - Linear(2) without biases, as published: pooled features [B, W] -> logits [B, 2]."""
 
     def __init__(self, *, width: int, hidden: int) -> None:
-        """Read features of `width` numbers; column 1 of the logits is "grammatical"."""
+        """Create a head for features of size `width`; column 1 of the logits is "grammatical"."""
         super().__init__()
         self.width, self.hidden = width, hidden
         self.layers = nn.Sequential(
@@ -36,50 +36,50 @@ class GrammarHead(nn.Module):
         )
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """Logits of "ungrammatical" and "grammatical"."""
+        """Return the logits of "ungrammatical" and "grammatical"."""
         return self.layers(pooled)
 
 
 class GrammarScorer:
-    """p(grammatical) of captions, behind the prompt of its CLIP.
+    """Computes p(grammatical) of captions, with the prompt of its CLIP.
 
     Attributes:
-        clip: the CLIP with the finetuned text encoder; scores CLIP-S, too.
-        figures: what the head was measured to tell apart, in percent.
+        clip: the CLIP with the finetuned text encoder; it also computes CLIP-S.
+        figures: measured accuracies of the head, in percent.
         digest: SHA-256 of the head's files.
     """
 
     def __init__(
         self, head: GrammarHead, clip: ClipScorer, figures: Mapping[str, float], *, digest: str = ""
     ) -> None:
-        """Take over `head`: it is put into evaluation mode, on the device of `clip`."""
+        """Take ownership of `head`: it is put into evaluation mode on the device of `clip`."""
         self.clip, self.figures, self.digest = clip, dict(figures), digest
         self._head = head.eval().float().to(clip.device)
 
     def __call__(self, captions: Sequence[str]) -> Tensor:
-        """p(grammatical) of each caption, [n] float32; raises as `ClipScorer.encode_texts`."""
+        """Return p(grammatical) of each caption, [n] float32; raises as `ClipScorer.encode_texts`."""
         return self.score(captions)[0]
 
     @torch.no_grad()
     def score(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """p(grammatical) [n], and the unit vectors [n, E] that CLIP-S needs, from one pass."""
+        """Return p(grammatical) [n] and the unit vectors [n, E] that CLIP-S needs, from one forward pass."""
         vectors, pooled = self.clip.encode_and_pool_texts(captions)
         with torch.autocast(self.clip.device.type, enabled=False):
             return self._head(pooled).softmax(dim=-1)[:, 1], vectors
 
 
 def unfit(figures: Mapping[str, float]) -> list[str]:
-    """The corruptions that a head of these figures does not tell apart, each with its accuracy."""
-    found = {kind: figures.get(f"accuracy_{kind}") for kind in CORRUPTIONS}
+    """List the corruptions on which a head with these figures is too inaccurate, each with its accuracy."""
+    accuracies = {kind: figures.get(f"accuracy_{kind}") for kind in CORRUPTIONS}
     return [
         f"{kind} {'not measured' if value is None else f'{value:.1f} %'}"
-        for kind, value in found.items()
+        for kind, value in accuracies.items()
         if value is None or not value >= REQUIRED
     ]
 
 
 def save_grammar(folder_uri: str, head: GrammarHead, figures: Mapping[str, float]) -> None:
-    """Write the head into the CLIP checkpoint at `folder_uri`, which is there already."""
+    """Write the head into the existing CLIP checkpoint at `folder_uri`."""
     metadata = {
         "format": FORMAT,
         "width": head.width,
@@ -98,14 +98,14 @@ def has_grammar(config: ClipConfig) -> bool:
 
 
 def load_grammar(config: ClipConfig, *, require_fit: bool = False) -> GrammarScorer:
-    """The scorer of a CLIP checkpoint with a head, as jobs/finetune_grammar.py writes it.
+    """Load the scorer of a CLIP checkpoint with a grammar head, which jobs/finetune_grammar.py writes.
 
     Args:
         config: names the checkpoint.
-        require_fit: refuse a head that does not tell every corruption apart, as a reward must.
+        require_fit: reject a head that is too inaccurate on any corruption to be used as a reward.
 
     Raises:
-        UsageError: there is no head, it belongs to other weights, or it is unfit.
+        UsageError: there is no head, it belongs to other weights, or it is too inaccurate.
     """
     if not has_grammar(config):
         place = config.checkpoint or config.model
@@ -113,20 +113,22 @@ def load_grammar(config: ClipConfig, *, require_fit: bool = False) -> GrammarSco
     stored = checkpoint.load(storage.join(config.checkpoint, FOLDER))
     metadata: dict[str, Any] = stored.metadata
     if metadata.get("format") != FORMAT:
-        raise UsageError(f"{config.checkpoint}/{FOLDER} holds no grammar head: {metadata.get('format')!r}")
+        raise UsageError(
+            f"{config.checkpoint}/{FOLDER} is not a grammar head: its format is {metadata.get('format')!r}"
+        )
     if metadata["clip_sha256"] != checkpoint.load(config.checkpoint).digest:
-        raise UsageError(f"{config.checkpoint}: its grammar head belongs to another CLIP; finetune it anew")
+        raise UsageError(f"{config.checkpoint}: its grammar head belongs to another CLIP; finetune it again")
     weak = unfit(metadata["figures"])
     if weak and require_fit:
         raise UsageError(
-            f"{config.checkpoint}: its grammar head is unfit as a reward: {REQUIRED:g} % needed, it tells "
-            f"apart {', '.join(weak)}; train it longer with jobs/finetune_grammar.py"
+            f"{config.checkpoint}: its grammar head is not accurate enough for a reward, {REQUIRED:g} % are "
+            f"needed: {', '.join(weak)}; train it longer with jobs/finetune_grammar.py"
         )
     clip = load_clip(config)
     head = GrammarHead(width=metadata["width"], hidden=metadata["hidden"])
     if metadata["width"] != text_width(clip.model):
         raise UsageError(
-            f"{config.checkpoint}: the head reads {metadata['width']} numbers, its CLIP has others"
+            f"{config.checkpoint}: the head reads {metadata['width']} features, its CLIP has another number"
         )
     head.load_state_dict(stored.tensors)
     return GrammarScorer(head, clip, metadata["figures"], digest=stored.digest)

@@ -1,4 +1,4 @@
-"""Any CLIP of open_clip, and checkpoints of small CLIPs of our own."""
+"""Loading any CLIP of open_clip, and saving and loading checkpoints of our own CLIPs."""
 
 import copy
 import dataclasses
@@ -25,11 +25,12 @@ _TOKEN_TABLES = ("token_embedding.weight", "text.token_embedding.weight")
 
 
 def build_clip(model_config: Mapping[str, Any], *, preprocess: Mapping[str, Any] | None = None) -> nn.Module:
-    """A CLIP of an open_clip config, on the CPU in float32, with random weights from torch's generator.
+    """Build a CLIP from an open_clip config, on the CPU in float32, with random weights.
 
     Args:
-        model_config: embed_dim, vision_cfg, text_cfg and so on, as in open_clip's JSON files.
-        preprocess: what differs from open_clip's usual one, e.g. `{"resize_mode": "squash"}`.
+        model_config: embed_dim, vision_cfg, text_cfg etc., as in open_clip's JSON files.
+        preprocess: settings that differ from open_clip's default preprocessing, e.g. `{"resize_mode":
+            "squash"}`.
 
     Raises:
         UsageError: open_clip cannot build it.
@@ -49,12 +50,12 @@ def build_clip(model_config: Mapping[str, Any], *, preprocess: Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class OpenedClip:
-    """A CLIP as it was stored.
+    """A CLIP loaded from storage.
 
     Attributes:
-        model: on the CPU in float32; brings its preprocessing along.
-        model_config: open_clip's config of it.
-        used_tokens: [n] int64, the only rows of the token table that mean something; None: all do.
+        model: the model on the CPU in float32, with its preprocessing.
+        model_config: its open_clip config.
+        used_tokens: [n] int64, the trained rows of the token table; None if all are.
     """
 
     model: nn.Module
@@ -63,14 +64,14 @@ class OpenedClip:
 
 
 def open_clip_model(config: ClipConfig) -> OpenedClip:
-    """The CLIP that `config` names. Nothing is unpickled, and torch's generator stays as it was.
+    """Load the CLIP that `config` names, without unpickling and without advancing torch's generator.
 
     Raises:
-        UsageError: no such weights or checkpoint, or they do not fit.
-        StorageError: published weights could not be fetched.
+        UsageError: the weights or checkpoint do not exist or do not fit.
+        StorageError: published weights could not be downloaded.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)  # random weights are the same ones every time
+        torch.default_generator.manual_seed(0)  # makes random weights reproducible
         return _load_own(config) if config.checkpoint else _load_published(config)
 
 
@@ -87,15 +88,15 @@ def save_clip(
 
     Args:
         folder_uri: path or URI.
-        model: as `build_clip` made it.
-        model_config: what it was built from.
-        used_tokens: the rows of the token table to store, as `token_ids` finds them; start, end and padding
-            are added. Loaded, the other rows are zero and words that need them are refused. None: all rows.
-        half: store float16; use is in float32.
-        extra: further metadata.
+        model: a model made by `build_clip`.
+        model_config: the config it was built from.
+        used_tokens: the rows of the token table to store, from `token_ids`; start, end and padding are added.
+            When loaded, the other rows are zero, and words that need them are rejected. None stores all rows.
+        half: store float16; computation stays in float32.
+        extra: additional metadata.
 
     Raises:
-        UsageError: the model has no token table of which a part could be stored.
+        UsageError: the model has no token table that can be stored in part.
     """
     tensors = model.state_dict()
     if used_tokens is not None:
@@ -114,7 +115,7 @@ def _load_own(config: ClipConfig) -> OpenedClip:
     stored = checkpoint.load(config.checkpoint)
     if stored.metadata.get("format") != FORMAT:
         raise UsageError(
-            f"{config.checkpoint} holds no CLIP: its format is {stored.metadata.get('format')!r}"
+            f"{config.checkpoint} is not a CLIP checkpoint: its format is {stored.metadata.get('format')!r}"
         )
     model_config = stored.metadata["model_config"]
     model = build_clip(model_config, preprocess=stored.metadata["preprocess"])
@@ -138,7 +139,8 @@ def _load_published(config: ClipConfig) -> OpenedClip:
     if not config.weights:
         return OpenedClip(build_clip(model_config), model_config, None)
     path, published = _weights_file(config)
-    # OpenAI's weights and some others are wrong under the plain name's GELU; open_clip only warns of it.
+    # OpenAI's weights and some others need quick GELU, which the plain name lacks; open_clip only warns.
+    # warns.
     model_config["quick_gelu"] = bool(published.get("quick_gelu") or model_config.get("quick_gelu"))
     model = build_clip(model_config, preprocess=preprocessing_of(published))
     try:
@@ -146,49 +148,47 @@ def _load_published(config: ClipConfig) -> OpenedClip:
     except (RuntimeError, KeyError, ValueError, EOFError, StopIteration, AttributeError) as error:
         raise UsageError(f"weights {config.weights!r} do not fit {config.model}: {error}") from error
     except (pickle.UnpicklingError, safetensors.SafetensorError) as error:
-        reason = (
-            "not safetensors, nor a pickle of nothing but tensors (others are refused, they can run code)"
-        )
+        reason = "neither safetensors nor a pickle of tensors only (others are rejected, they can run code)"
         raise UsageError(f"weights {config.weights!r}: {reason}") from error
     return OpenedClip(model, model_config, None)
 
 
 def _weights_file(config: ClipConfig) -> tuple[str, Mapping[str, Any]]:
-    """Local path of the weights, and open_clip's entry for the tag they are of."""
+    """Return the local path of the weights and open_clip's entry for their tag."""
     published = open_clip.get_pretrained_cfg(config.model, config.weights)
     if published:
         try:
             return open_clip.download_pretrained(published), published
-        except Exception as error:  # whatever the hub's client raises
+        except Exception as error:  # the hub's client raises many types
             advice = "without internet, name a local copy in weights and the tag in weights_tag"
             message = f"cannot fetch weights {config.weights} of {config.model}: {error}; {advice}"
             raise StorageError(message) from error
     if not Path(config.weights).is_file():
-        found = f"weights {config.weights!r}: no such file here, and no published tag of {config.model}"
-        raise UsageError(f"{found}, which has {known_tags(config.model)}")
+        what = f"weights {config.weights!r}: neither a file nor a published tag of {config.model}"
+        raise UsageError(f"{what}, which has {known_tags(config.model)}")
     if config.weights_tag:
         return config.weights, open_clip.get_pretrained_cfg(config.model, config.weights_tag)
     return config.weights, _only_preprocessing(config.model)
 
 
 def _only_preprocessing(model: str) -> Mapping[str, Any]:
-    """The preprocessing that all published weights of an architecture share.
+    """Return the preprocessing that all published weights of an architecture share.
 
     Raises:
-        UsageError: they differ, so that a file without its tag could silently get another's mean.
+        UsageError: the published weights differ in preprocessing, so that of a file without a tag is unknown.
     """
     tags = open_clip.list_pretrained_tags_by_model(model)
     entries = [preprocessing_of(open_clip.get_pretrained_cfg(model, tag)) for tag in tags]
     if any(entry != entries[0] for entry in entries):
         raise UsageError(
-            f"the preprocessing of {model} depends on its weights: say in weights_tag which the file is of, "
+            f"the preprocessing of {model} depends on its weights: name its tag in weights_tag, one of "
             f"{known_tags(model)}"
         )
     return entries[0] if entries else {}
 
 
 def _model_class(config: dict[str, Any]) -> type[nn.Module]:
-    """open_clip's class for a config, whose `custom_text` is taken out: it is no argument of the class."""
+    """Return open_clip's class for a config; removes `custom_text`, which the class does not accept."""
     if not (config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]):
         return open_clip.CLIP
     return open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP

@@ -1,4 +1,4 @@
-"""Images as a CLIP wants them, in two steps: resized bytes, which can be kept, and normalized floats."""
+"""CLIP's image preprocessing in two steps: resized bytes, which can be cached, and normalized floats."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -19,10 +19,10 @@ _RESIZE_MODES = ("shortest", "longest", "squash")
 
 
 class Pixels:
-    """open_clip's evaluation transform of a preprocessing, cut in two; both give the same numbers."""
+    """open_clip's evaluation transform split into two steps; together they give the same values."""
 
     def __init__(self, preprocess: Mapping[str, Any]) -> None:
-        """Take open_clip's `PreprocessCfg` as a mapping, with its size."""
+        """`preprocess` is open_clip's `PreprocessCfg` as a mapping, including its size."""
         config = PreprocessCfg(**preprocess)
         *self._resize, _, _ = image_transform_v2(config, is_train=False).transforms  # to tensor, normalize
         self._crops = config.resize_mode != "squash"
@@ -32,7 +32,7 @@ class Pixels:
         self._std = torch.tensor(config.std)[:, None, None]
 
     def resize(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Upright RGB [H, W, 3] -> [height, width, 3] of the model."""
+        """Resize an upright RGB image [H, W, 3] to the input size of the model, [height, width, 3]."""
         assert image.dtype == np.uint8, image.dtype
         assert image.shape[2:] == (3,), image.shape
         picture = Image.fromarray(_thick(image) if self._crops else image)
@@ -41,28 +41,28 @@ class Pixels:
         return np.asarray(picture)
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """Resized images [B, height, width, 3] uint8 -> [B, 3, height, width] float32."""
+        """Normalize resized images [B, height, width, 3] uint8 -> [B, 3, height, width] float32."""
         floats = pixels.permute(0, 3, 1, 2).float() / 255
         return ((floats - self._mean.to(pixels.device)) / self._std.to(pixels.device)).contiguous()
 
 
 def _thick(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The middle of an image so thin that to resize its short side would take gigabytes."""
+    """Crop an extremely thin image to its center; resizing its short side would otherwise take gigabytes."""
     longest = _THINNEST * min(image.shape[:2])
     top, left = (max(0, (side - longest) // 2) for side in image.shape[:2])
     return np.ascontiguousarray(image[top : top + longest, left : left + longest])
 
 
 def preprocessing_of(published: Mapping[str, Any]) -> dict[str, Any]:
-    """The preprocessing in open_clip's entry of published weights, for `preprocessing`."""
+    """Return the preprocessing in open_clip's entry of published weights, for `preprocessing`."""
     return {key: published[key] for key in _PREPROCESSING if key in published}
 
 
 def preprocessing(given: Mapping[str, Any], size: int | tuple[int, int]) -> dict[str, Any]:
-    """open_clip's usual preprocessing for a model's image size, overlaid by `given`.
+    """Return open_clip's default preprocessing for an image size, updated with `given`.
 
     Raises:
-        UsageError: `given` has unknown keys, or a mode of resizing that open_clip does not know.
+        UsageError: `given` has unknown keys or an unknown resize mode.
     """
     unknown = given.keys() - _PREPROCESSING
     if unknown:

@@ -1,6 +1,6 @@
-"""Unit vectors of images and captions, with any CLIP of open_clip.
+"""CLIP embeddings of images and captions, with any CLIP of open_clip.
 
-Shapes: ``B`` images or captions, ``E`` width of the joint embedding, ``T`` tokens of the context.
+Shapes: ``B`` images or captions, ``E`` width of the joint embedding, ``T`` context length in tokens.
 """
 
 import contextlib
@@ -25,10 +25,10 @@ from glied.errors import UsageError
 
 
 class ClipScorer:
-    """Unit vectors of images and captions, whose cosine is what CLIP thinks of the pair.
+    """Encodes images and captions as unit vectors, whose cosine is the CLIP similarity.
 
-    Always float32 on the inside, under any autocast or TF32 setting of the caller: half precision moves
-    the scores by more than captions differ.
+    It always computes in float32, whatever the caller's autocast or TF32 setting: the error of half precision
+    is larger than the score difference between captions.
     """
 
     def __init__(
@@ -41,15 +41,15 @@ class ClipScorer:
         device: str | torch.device = "cpu",
         used_tokens: Tensor | None = None,
     ) -> None:
-        """Take over `model`: it is put into evaluation mode, in float32, on `device`.
+        """Take ownership of `model`: it is put into evaluation mode in float32 on `device`.
 
         Args:
-            model: as `build_clip` makes it; brings its preprocessing along.
-            model_config: open_clip's config of it.
-            prompt: stands before the captions.
-            batch_size: images or captions encoded at once.
-            device: where results are, too.
-            used_tokens: [n] int64, the only rows of the token table that mean something; None: all do.
+            model: a model made by `build_clip`, with its preprocessing.
+            model_config: its open_clip config.
+            prompt: text before the captions.
+            batch_size: images or captions to encode at once.
+            device: device of the model and of the results.
+            used_tokens: [n] int64, the trained rows of the token table; None if all are.
         """
         self.device = torch.device(device)
         self.prompt = prompt
@@ -70,40 +70,41 @@ class ClipScorer:
         )
         self.model: Any = model.to(self.device)
 
-    # No gradient, but not inference mode: rewards enter losses, and those cannot save inference tensors.
+    # no_grad, not inference mode: rewards enter losses, and autograd cannot save inference tensors.
     @torch.no_grad()
     def encode_images(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """Upright RGB images [H, W, 3] uint8 -> their unit vectors [B, E] float32, in the same order.
+        """Encode upright RGB images [H, W, 3] uint8 as unit vectors [B, E] float32, in the same order.
 
-        Each image is resized by itself as the model's preprocessing says, so its neighbors do not matter.
+        Each image is preprocessed separately, so the result does not depend on the other images.
         """
-        found = [torch.zeros(0, self.size, device=self.device)]
+        vectors = [torch.zeros(0, self.size, device=self.device)]
         for batch in _batches(images, self.batch_size):
             resized = torch.from_numpy(np.stack([self.pixels.resize(image) for image in batch]))
             pixels = self.pixels.normalize(resized.to(self.device))
             with _full_precision(self.device):
-                found.append(F.normalize(self.model.encode_image(pixels), dim=-1))
-        return torch.cat(found)
+                vectors.append(F.normalize(self.model.encode_image(pixels), dim=-1))
+        return torch.cat(vectors)
 
     @torch.no_grad()
     def encode_texts(self, captions: Sequence[str], *, prompt: bool = True) -> Tensor:
-        """Captions -> their unit vectors [B, E] float32, behind the prompt unless `prompt` is False.
+        """Encode captions as unit vectors [B, E] float32, with the prompt unless `prompt` is False.
 
-        A caption too long for the context loses its last words, never the end token that CLIP reads.
+        A caption too long for the context loses its last words, but never the end token, whose feature CLIP
+        uses.
 
         Raises:
-            UsageError: a word of which the model has no token row; a score made without the word would
-                look like any other. `unknown_words` tells beforehand.
+            UsageError: the model's token table lacks a word; a score without it would look valid but be
+                wrong. `unknown_words` checks this beforehand.
         """
-        found = [torch.zeros(0, self.size, device=self.device)]
+        vectors = [torch.zeros(0, self.size, device=self.device)]
         for tokens in self._token_batches(captions, prompt=prompt):
             with _full_precision(self.device):
                 if has_text_tower(self.model):
                     projected = read_texts(self.model, tokens).projected
                 else:
                     projected = self.model.encode_text(tokens)
-            found.append(F.normalize(projected, dim=-1))
-        return torch.cat(found)
+            vectors.append(F.normalize(projected, dim=-1))
+        return torch.cat(vectors)
 
     @torch.no_grad()
     def encode_and_pool_texts(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -122,9 +123,9 @@ class ClipScorer:
         return torch.cat(vectors), torch.cat(pooled)
 
     def unknown_words(self, texts: Iterable[str]) -> list[str]:
-        """Words that `encode_texts` would refuse, each once: for a check before work begins.
+        """Return the distinct words that `encode_texts` would reject, for a check before the work begins.
 
-        Only a checkpoint that was saved with its used tokens has any.
+        Only checkpoints that were saved with `used_tokens` reject words.
         """
         if self._known is None:
             return []
@@ -141,12 +142,17 @@ class ClipScorer:
         tokens = self.tokenizer(texts)  # [B, T]
         if self._known is not None and not self._known[tokens].all():
             words = ", ".join(self.unknown_words(texts))
-            raise UsageError(f"this CLIP has never seen these words: {words}; score with one that knows them")
+            raise UsageError(
+                f"this CLIP does not know these words: {words}; use one that was trained on them"
+            )
         return tokens
 
 
 def load_clip(config: ClipConfig) -> ClipScorer:
-    """The scorer that `config` names; raises as `open_clip_model`, and `UsageError` for a missing GPU."""
+    """Load the scorer that `config` names.
+
+    Raises as `open_clip_model`, and `UsageError` for a missing GPU.
+    """
     device = torch.device(config.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"device {config.device}, but there is no GPU here")
@@ -167,7 +173,10 @@ def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 @contextlib.contextmanager
 def _full_precision(device: torch.device) -> Iterator[None]:
-    """Within, products of float32 are float32; the caller's TF32 and autocast settings come back after it."""
+    """Compute float32 products in full precision.
+
+    Restores the caller's TF32 and autocast settings on exit.
+    """
     backends: Any = torch.backends  # its stubs lack some of these
     products = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)
     before = [product.fp32_precision for product in products]

@@ -1,4 +1,4 @@
-"""The text encoder of an open_clip model, word by word."""
+"""Per-token features of an open_clip text encoder."""
 
 from typing import Any, NamedTuple
 
@@ -10,16 +10,17 @@ from torch.nn import functional as F
 from glied.errors import UsageError
 
 _PARTS, _ENOUGH = 4, 64
-"""On a CPU so many texts or more are read in parts of similar length."""
+"""On a CPU, at least this many texts (second value) are encoded in this many parts of similar length
+(first)."""
 
 
 class TextFeatures(NamedTuple):
-    """What the encoder makes of B texts of T tokens.
+    """Features of B texts of T tokens.
 
     Attributes:
-        words: [B, T, W], each with what stands before it; zeros behind the end token.
-        pooled: [B, W], of the end token.
-        projected: [B, E], not normalized.
+        words: [B, T, W], the causal feature of each token; zero after the end token.
+        pooled: [B, W], the feature of the end token.
+        projected: [B, E], the projected pooled feature, not normalized.
     """
 
     words: Tensor
@@ -34,12 +35,12 @@ def has_text_tower(model: Any) -> bool:
 
 
 def text_width(model: Any) -> int:
-    """W, the width of the text encoder; raises as `read_texts`."""
+    """Return W, the width of the text encoder; raises as `read_texts`."""
     return int(_tower(model).ln_final.weight.shape[0])
 
 
 def read_texts(model: Any, tokens: Tensor) -> TextFeatures:
-    """Features of texts [B, T]; what stands behind an end token is not computed where nothing looks at it.
+    """Encode texts [B, T]; in causal encoders, tokens after the end token are skipped.
 
     Raises:
         UsageError: the text encoder is not open_clip's own transformer.
@@ -56,40 +57,40 @@ def read_texts(model: Any, tokens: Tensor) -> TextFeatures:
 
 
 def _tower(model: Any) -> Any:
-    """What holds the text encoder's parts: older CLIPs do so themselves."""
+    """Return the module that holds the text encoder's parts; in older CLIPs that is the model itself."""
     if not has_text_tower(model):
         raise UsageError("grammar needs a CLIP with open_clip's own text tower, without a class token")
     return getattr(model, "text", model)
 
 
 def _up_to(text: Any, tokens: Tensor, lengths: Tensor) -> Tensor:
-    """[B, T, W] of a causal encoder for the first `lengths` [B] tokens, zeros behind."""
+    """Encode the first `lengths` [B] tokens with a causal encoder -> [B, T, W], zero after them."""
     order = lengths.argsort()
     parts = _PARTS if len(tokens) >= _ENOUGH and tokens.device.type == "cpu" else 1
-    found = []
+    encoded = []
     for rows in order.chunk(parts):
         longest = int(lengths[rows].max())
         words = _encode(text, tokens[rows, :longest])
-        found.append(F.pad(words, (0, 0, 0, tokens.shape[1] - longest)))
-    return torch.cat(found)[order.argsort()]
+        encoded.append(F.pad(words, (0, 0, 0, tokens.shape[1] - longest)))
+    return torch.cat(encoded)[order.argsort()]
 
 
 def _encode(text: Any, tokens: Tensor) -> Tensor:
-    """Features after the last normalization, [B, T, W]."""
+    """Return the features after the last normalization, [B, T, W]."""
     count, dtype = tokens.shape[1], text.transformer.get_cast_dtype()
     x = text.token_embedding(tokens).to(dtype) + text.positional_embedding[:count].to(dtype)
     return text.ln_final(text.transformer(x, attn_mask=text.attn_mask[:count, :count]))
 
 
 def _with_hook(model: Any, text: Any, tokens: Tensor) -> Tensor:
-    """The same by open_clip's own way."""
-    found: list[Tensor] = []
-    hook = text.ln_final.register_forward_hook(lambda module, inputs, output: found.append(output))
+    """Return the same features from open_clip's own forward pass, for encoders that are not causal."""
+    outputs: list[Tensor] = []
+    hook = text.ln_final.register_forward_hook(lambda module, inputs, output: outputs.append(output))
     try:
         model.encode_text(tokens)
     finally:
         hook.remove()
-    return found[0]
+    return outputs[0]
 
 
 def _project(projection: Any, pooled: Tensor) -> Tensor:

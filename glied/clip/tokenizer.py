@@ -1,4 +1,4 @@
-"""The tokens of captions as a CLIP of open_clip reads them."""
+"""Tokenization of captions for the CLIPs of open_clip."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from glied.errors import UsageError
 
 
 def token_ids(texts: Iterable[str], model_config: Mapping[str, Any]) -> list[int]:
-    """Tokens of all `texts` at full length, of the prompt, and start, end and padding; ascending.
+    """Return the ids of all tokens in `texts` and the prompt, and of start, end and padding, ascending.
 
     Raises:
         UsageError: the model does not use CLIP's own tokenizer.
@@ -26,12 +26,12 @@ def token_ids(texts: Iterable[str], model_config: Mapping[str, Any]) -> list[int
 
 
 def clip_tokenizer(text_config: Mapping[str, Any]) -> Any:
-    """open_clip's tokenizer of a model, texts -> [B, T] int64; longer texts lose their last words."""
+    """Create open_clip's tokenizer of a model, texts -> [B, T] int64; it truncates long texts."""
     length = text_config.get("context_length", DEFAULT_CONTEXT_LENGTH)
     options = dict(text_config.get("tokenizer_kwargs") or {})
     name = text_config.get("hf_tokenizer_name")
     if not name:
-        # Reductions drop words at random; scores are of the first words that fit.
+        # Reduction masks drop random words; truncation keeps scores deterministic.
         return open_clip.SimpleTokenizer(context_length=length, **options | {"reduction_mask": ""})
     try:
         mode = text_config.get("tokenizer_mode")
@@ -42,5 +42,5 @@ def clip_tokenizer(text_config: Mapping[str, Any]) -> Any:
 
 
 def token_table_rows(model_config: Mapping[str, Any]) -> int:
-    """How many tokens a model's table has."""
+    """Return the number of rows in a model's token table."""
     return int(model_config["text_cfg"].get("vocab_size", open_clip.CLIPTextCfg.vocab_size))

@@ -11,7 +11,7 @@ out. Scores, labels and attributes have no place in this form.
 from dataclasses import dataclass
 
 from glied.config import parse
-from glied.data.exported import export_tsv
+from glied.data.tsv_export import export_tsv
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from glied.captioner.config import DecodingConfig
 from glied.captioner.model import CaptionerConfig
 from glied.config import parse
 from glied.data import features
-from glied.data.captioned import CaptionedRegions
+from glied.data.captioned_regions import CaptionedRegions
 from glied.errors import UsageError
 from glied.training.config import TrainerConfig
 from glied.training.ray_trainer import train

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from glied import checkpoint
 from glied.captioner.config import DecodingConfig
 from glied.config import parse
-from glied.data.captioned import RewardedRegions
+from glied.data.captioned_regions import RewardedRegions
 from glied.errors import UsageError
 from glied.rewards.config import RewardConfig
 from glied.training.config import TrainerConfig

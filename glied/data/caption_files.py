@@ -1,6 +1,6 @@
-"""The forms in which people have captions: COCO's JSON, lists, JSON lines, tables.
+"""Readers of caption files: COCO's JSON, JSON lists, JSON lines, and tables.
 
-This module reads files into plain values; `glied.data.coco` says what they mean.
+This module parses files into plain values; `glied.data.coco` interprets them.
 """
 
 import codecs
@@ -22,7 +22,7 @@ FORMS = (
 )
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt")
 IMAGE_KEYS = ("file_name", "filename", "image", "image_id", "id", "uri")
-"""Keys or columns that name an image; the first that is there counts."""
+"""Keys or columns that name an image, in order of precedence."""
 CAPTION_KEYS = ("caption", "captions", "text", "references")
 _NEEDED = (
     "every entry needs image_id (or file_name, filename, image, id, uri) and caption (or captions, text, "
@@ -41,12 +41,12 @@ _MARKS = (
 
 @dataclass(frozen=True)
 class Entry:
-    """An image and what a list or table says of it.
+    """One entry of a caption list or table.
 
     Attributes:
-        image: its name, or its id as text.
-        captions: one or several; what is no caption is None.
-        where: the file and the line or number, for messages.
+        image: name of the image, or its id as text.
+        captions: one or several captions; None for null.
+        where: file and line or entry number, for messages.
     """
 
     image: str
@@ -55,16 +55,16 @@ class Entry:
 
 
 def read(uri: str) -> dict[str, Any] | list[Entry]:
-    """The object of a file in COCO's form, or the entries of any other.
+    """Read a caption file: the JSON object of a COCO file, or the entries of any other file.
 
     Raises:
-        UsageError: there is no such file, or it has none of these forms.
+        UsageError: there is no such file, or its format is not supported.
     """
     return parse(read_text(uri), uri)
 
 
 def parse(text: str, uri: str) -> dict[str, Any] | list[Entry]:
-    """As `read`, of a file's text."""
+    """Parse the text of a caption file, as `read` does."""
     suffix = PurePosixPath(uri).suffix.lower()
     if suffix in (".jsonl", ".ndjson"):
         return list(_json_lines(text, uri))
@@ -76,7 +76,7 @@ def parse(text: str, uri: str) -> dict[str, Any] | list[Entry]:
 
 
 def read_text(uri: str) -> str:
-    """The text of a file; raises as `decoded`, and where there is no such file."""
+    """Read a file as text; raises as `decoded`, and `UsageError` if there is no such file."""
     try:
         return decoded(storage.read_bytes(uri), uri)
     except FileNotFoundError as error:
@@ -84,10 +84,10 @@ def read_text(uri: str) -> str:
 
 
 def decoded(data: bytes, uri: str) -> str:
-    """The text of a file, in UTF-8 or in what its byte order mark says.
+    """Decode a file as UTF-8, or in the encoding of its byte order mark.
 
     Raises:
-        UsageError: it is no text.
+        UsageError: the bytes are not text in that encoding.
     """
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
     try:
@@ -98,10 +98,10 @@ def decoded(data: bytes, uri: str) -> str:
 
 
 def load_json(text: str, where: str) -> Any:
-    """A JSON value.
+    """Parse a JSON value.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the text is not JSON.
     """
     try:
         return json_values.loads(text)
@@ -121,14 +121,14 @@ def _json(text: str, uri: str) -> dict[str, Any] | list[Entry]:
     if isinstance(value, list):
         return [_entry(item, f"{uri}, entry {number}") for number, item in enumerate(value, 1)]
     if not isinstance(value, dict):
-        raise UsageError(f"{uri} holds no captions: it can be {FORMS}")
+        raise UsageError(f"{uri} does not contain captions: it can be {FORMS}")
     if "images" in value or "annotations" in value:
         return value
     return [_entry(value, uri)]
 
 
 def _looks_like_lines(text: str) -> bool:
-    """Whether a file named .json has an entry a line."""
+    """Whether a file named .json contains one entry per line."""
     try:
         first = json_values.loads(text.lstrip().partition("\n")[0])
         return isinstance(first, dict) and not {"images", "annotations"} & first.keys()
@@ -146,8 +146,8 @@ def _json_lines(text: str, uri: str) -> Iterator[Entry]:
 def _entry(item: Any, where: str) -> Entry:
     keys = item if isinstance(item, Mapping) else {}
     name = next((item[key] for key in IMAGE_KEYS if key in keys), None)
-    found: Any = next((item[key] for key in CAPTION_KEYS if key in keys), 0)
-    captions: list[Any] = found if isinstance(found, list) else [found]
+    value: Any = next((item[key] for key in CAPTION_KEYS if key in keys), 0)
+    captions: list[Any] = value if isinstance(value, list) else [value]
     if (
         isinstance(name, bool)
         or not isinstance(name, str | int)
@@ -161,7 +161,7 @@ def _entry(item: Any, where: str) -> Entry:
 def _table(text: str, uri: str, delimiter: str) -> Iterator[Entry]:
     limit = csv.field_size_limit(_LARGEST_FIELD)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    last = 0  # line of the record before
+    last = 0  # last line of the previous record
     try:
         header = [column.strip().lower() for column in next(reader, [])]
         image = next((header.index(key) for key in IMAGE_KEYS if key in header), None)
@@ -177,29 +177,29 @@ def _table(text: str, uri: str, delimiter: str) -> Iterator[Entry]:
                 continue
             if len(values) != len(header):
                 raise UsageError(
-                    f"{where}: {len(values)} fields instead of {len(header)}; fields with a "
-                    f"{'tab' if delimiter == chr(9) else 'comma'} in them need quotes"
+                    f"{where}: {len(values)} fields instead of {len(header)}; fields that contain a "
+                    f"{'tab' if delimiter == chr(9) else 'comma'} need quotes"
                 )
             if not values[image].strip():
-                raise UsageError(f"{where}: names no image")
+                raise UsageError(f"{where}: the image name is empty")
             yield Entry(values[image].strip(), [values[caption]], where)
     except csv.Error as error:
-        raise UsageError(f"{uri}, line {last + 1}: {error}; is a quote open?") from error
+        raise UsageError(f"{uri}, line {last + 1}: {error}; is a closing quote missing?") from error
     finally:
         csv.field_size_limit(limit)
 
 
 def escaped(name: str) -> str:
-    r"""A name in which lone surrogates, which no Parquet string can hold, are spelled out, as "\ud83d"."""
+    r"""Escape lone surrogates in a name, e.g. as "\ud83d"; Parquet strings cannot contain them."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 def without_surrogates(caption: str) -> str:
-    """A caption without lone surrogates, which are halves of characters."""
+    """Remove lone surrogates, which are halves of characters, from a caption."""
     return _SURROGATES.sub(" ", caption)
 
 
 def short(value: Any) -> str:
-    """A value in a message."""
+    """Format a value for a message, truncated to 80 characters."""
     text = escaped(repr(value))
     return text if len(text) <= 80 else text[:77] + "..."

@@ -1,7 +1,8 @@
-"""Caption files in the COCO form: images [{id, file_name, ...}] and annotations [{image_id, caption}].
+"""Reader of caption files in COCO's format and other formats, and their splits.
 
-Also Karpathy's split of COCO, Flickr8k and Flickr30k (2015, arXiv 1412.2306; dataset_*.json), whose images
-carry their captions and the name of their split, and splits of one's own.
+COCO's format has images [{id, file_name, ...}] and annotations [{image_id, caption}]. This module also reads
+Karpathy's splits of COCO, Flickr8k and Flickr30k (2015, arXiv 1412.2306; dataset_*.json), whose images hold
+their captions and the name of their split, and splits your own captions.
 """
 
 import hashlib
@@ -15,28 +16,28 @@ from typing import Any
 
 from glied.data import caption_files
 from glied.data.caption_files import Entry, escaped, short, without_surrogates
-from glied.data.names import Names, parts
+from glied.data.image_names import ImageNames, parts
 from glied.errors import UsageError
 
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 PUBLISHED_COUNT = 5
-"""Words that occur more often than this, in all splits together, are the published vocabulary."""
+"""The published vocabulary has the words that occur more often than this in all splits together."""
 EMPTY, UNKNOWN = "empty captions", "captions of images that are not listed"
-"""What is left out of a caption file."""
+"""Kinds of entries that are skipped."""
 
 
 @dataclass(frozen=True)
 class CaptionedImage:
-    """An image of a caption file with its references, of which there is at least one.
+    """An image of a caption file with at least one reference caption.
 
     Attributes:
-        id: as in the file; its name where the file has no ids.
-        file_name: as in the file, with folders; lone surrogates are spelled out.
-        captions: without empty ones.
-        width: pixels, where the file says so.
-        height: likewise.
+        id: id in the file, or the name if the file has no ids.
+        file_name: name in the file, with folders; lone surrogates are escaped.
+        captions: the captions that are not empty.
+        width: in pixels, if the file contains it.
+        height: in pixels, if the file contains it.
     """
 
     id: int | str
@@ -47,21 +48,20 @@ class CaptionedImage:
 
 
 def load_captions(uri: str) -> dict[str, list[str]]:
-    """Returns the reference captions of each image by file name, in the order of the file; raises as
-    `load_images`."""
+    """Load the references of each image by file name, in the order of the file; raises as `load_images`."""
     return {image.file_name: image.captions for image in load_images(uri)}
 
 
 def load_images(uri: str) -> list[CaptionedImage]:
-    """Returns all images of a caption file that have captions, in the order of the file.
+    """Load all images with captions from a caption file, in the order of the file.
 
-    COCO's form is read as COCO's own tools read it: annotations belong to images by id, an image that is
-    listed twice counts once. Empty captions, images without any, and annotations of images that are not
-    listed are left out, and counted in a warning. Lists, JSON lines and tables are read as well.
+    COCO's format is read as COCO's own tools do: annotations refer to images by id, and an image that is
+    listed twice counts once. Empty captions, images without captions and annotations of unlisted images are
+    skipped and counted in a warning. Lists, JSON lines and tables are read as well.
 
     Raises:
-        UsageError: the file is missing or of no known form, an id or file name is unusable or belongs to two
-        images, a caption is no text, or no image has one.
+        UsageError: the file is missing or has an unknown format, an id or file name is invalid or used by two
+            images, a caption is not text, or no image has a caption.
     """
     content = caption_files.read(uri)
     images, skipped = _of_coco(uri, content) if isinstance(content, dict) else _of_entries(content)
@@ -70,12 +70,12 @@ def load_images(uri: str) -> list[CaptionedImage]:
     if not captioned:
         raise UsageError(f"{uri}: none of its {len(images)} images has a caption{_hint(skipped)}")
     if any(skipped.values()):
-        log.warning("%s: left out %s", uri, _counts(skipped))
+        log.warning("%s: skipped %s", uri, _counts(skipped))
     return captioned
 
 
 def _of_coco(uri: str, content: dict[str, Any]) -> tuple[list[CaptionedImage], dict[str, int]]:
-    """Images in COCO's form, and what is left out of it."""
+    """Return the images of a file in COCO's format, and the numbers of skipped entries by kind."""
     for key in ("images", "annotations"):
         if not isinstance(content.get(key), list):
             raise UsageError(f"{uri} is not a COCO caption file: it has no list {key!r}")
@@ -86,13 +86,13 @@ def _of_coco(uri: str, content: dict[str, Any]) -> tuple[list[CaptionedImage], d
         known = images.setdefault(image.id, image)
         if known.file_name != image.file_name or owners.setdefault(image.file_name, image.id) != image.id:
             other = known.file_name if known is not image else f"image {owners[image.file_name]}"
-            raise UsageError(f"{uri}: image {image.id} ({image.file_name}) stands twice, also as {other}")
+            raise UsageError(f"{uri}: image {image.id} ({image.file_name}) is a duplicate of {other}")
     skipped = {EMPTY: 0, UNKNOWN: 0}
     for entry in content["annotations"]:
         number, caption = _identifier(uri, entry, "image_id"), _get(uri, entry, "caption")
         if not isinstance(caption, str):
             what = f"a caption of image {number} is {short(caption)}"
-            raise UsageError(f"{uri}: {what}: it must be text, an annotation for each")
+            raise UsageError(f"{uri}: {what}: it must be text, one annotation per caption")
         if number not in images:
             skipped[UNKNOWN] += 1
         elif not caption.strip():
@@ -103,7 +103,7 @@ def _of_coco(uri: str, content: dict[str, Any]) -> tuple[list[CaptionedImage], d
 
 
 def _of_entries(entries: Iterable[Entry]) -> tuple[list[CaptionedImage], dict[str, int]]:
-    """Images of a list or a table, which may name one several times."""
+    """Return the images of a list or a table, which may contain an image several times."""
     images: dict[str, CaptionedImage] = {}
     skipped = {EMPTY: 0}
     for entry in entries:
@@ -115,7 +115,7 @@ def _of_entries(entries: Iterable[Entry]) -> tuple[list[CaptionedImage], dict[st
 
 
 def _image(uri: str, entry: Any) -> CaptionedImage:
-    """An entry of "images", without captions."""
+    """Parse an entry of "images"; the image has no captions yet."""
     number, name = _identifier(uri, entry, "id"), _get(uri, entry, "file_name")
     if not isinstance(name, str) or not name.strip():
         raise UsageError(f"{uri}: image {number} has the file_name {short(name)}: it must be text")
@@ -123,12 +123,12 @@ def _image(uri: str, entry: Any) -> CaptionedImage:
 
 
 def _size(value: Any) -> int | None:
-    """A width or a height; None where it is no number of pixels."""
+    """Return a width or height, or None if the value is not a number of pixels."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
 def _identifier(uri: str, entry: Any, key: str) -> int | str:
-    """An image's id: a whole number, or a text."""
+    """Return an image id, an integer or a text."""
     value = _get(uri, entry, key)
     if isinstance(value, float) and value.is_integer():
         return int(value)
@@ -148,26 +148,26 @@ def _hint(skipped: Mapping[str, int]) -> str:
 
 
 def by_alias(images: Iterable[CaptionedImage]) -> dict[str, CaptionedImage]:
-    """Images by what they are called elsewhere: file name, the name without folders, its stem, id.
+    """Index images by their aliases: file name, name without folders, its stem, and id.
 
-    A file name is always its own image's; what two images share otherwise is nobody's.
+    A file name always refers to its own image; any other alias that two images share is dropped.
     """
     every = list(images)
-    found: dict[str, CaptionedImage | None] = {}
+    aliases: dict[str, CaptionedImage | None] = {}
     for image in every:
         for name in {*_short_names(image.file_name), str(image.id)}:
-            found[name] = None if name in found else image
-    known = {name: image for name, image in found.items() if image is not None}
+            aliases[name] = None if name in aliases else image
+    known = {name: image for name, image in aliases.items() if image is not None}
     return known | {image.file_name: image for image in every}
 
 
 def _short_names(file_name: str) -> list[str]:
-    """The name without folders, and that without its suffix."""
+    """Return the name without folders, and the same without its suffix."""
     return [name for last in parts(file_name)[:1] for name in (last, PurePosixPath(last).stem)]
 
 
 def write_captions(images: Iterable[CaptionedImage]) -> bytes:
-    """A caption file as `load_images` reads it."""
+    """Write a caption file in COCO's format, which `load_images` reads."""
     every = list(images)
     entries = [
         {"id": one.id, "file_name": one.file_name}
@@ -181,13 +181,13 @@ def write_captions(images: Iterable[CaptionedImage]) -> bytes:
 
 @dataclass(frozen=True)
 class KarpathySplit:
-    """What a dataset_*.json holds.
+    """The content of a dataset_*.json.
 
     Attributes:
-        images: of each split, with their captions as they were written.
-        published_words: words by the file's own tokens that occur more than `PUBLISHED_COUNT` times in all
-            splits together, and one for the others: 9,487 for COCO.
-        left_out: captions without a word, and images without a caption.
+        images: images of each split, with their raw captions.
+        published_words: number of the file's own tokens that occur more than `PUBLISHED_COUNT` times in all
+            splits together, plus one for all others; 9,487 for COCO.
+        left_out: number of skipped empty captions and images without captions.
     """
 
     images: dict[str, list[CaptionedImage]]
@@ -196,10 +196,10 @@ class KarpathySplit:
 
 
 def read_karpathy(content: Any, name: str, *, restval: bool = True) -> KarpathySplit:
-    """Karpathy's split; `restval`, the part of COCO's validation images beside val and test, joins train.
+    """Parse one of Karpathy's splits; with `restval`, COCO's remaining validation images are added to train.
 
     Raises:
-        UsageError: `content`, of the file `name`, is not of this form.
+        UsageError: `content`, from the file `name`, has another format.
     """
     images: dict[str, list[CaptionedImage]] = {split: [] for split in SPLITS}
     words: Counter[str] = Counter()
@@ -219,25 +219,25 @@ def read_karpathy(content: Any, name: str, *, restval: bool = True) -> KarpathyS
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, UsageError):
             raise
-        raise UsageError(f"{name} is no split of Karpathy's: {type(error).__name__} {error}") from error
+        raise UsageError(f"{name} is not a Karpathy split: {type(error).__name__} {error}") from error
     published = sum(count > PUBLISHED_COUNT for count in words.values())
     return KarpathySplit(images, published + (published < len(words)), left_out)
 
 
 def _plain(name: str, where: str) -> str:
-    """A file name, which must not lead anywhere else."""
+    """Check that a name is a plain file name, without folders."""
     if not name or name in (".", "..") or set(name) & set("/\\\0"):
-        raise UsageError(f"{where}: {name!r} is no plain file name")
+        raise UsageError(f"{where}: {name!r} is not a plain file name")
     return name
 
 
 def with_sizes(
     images: Iterable[CaptionedImage], entries: Iterable[Mapping[str, Any]]
 ) -> list[CaptionedImage]:
-    """The images with their sizes from entries of COCO annotation files, by file name."""
+    """Add the sizes from entries of COCO annotation files to images, matched by file name."""
     sizes = {one.get("file_name"): (one.get("width"), one.get("height")) for one in entries}
-    found = [(image, sizes.get(image.file_name, (None, None))) for image in images]
-    return [replace(image, width=width, height=height) for image, (width, height) in found]
+    sized = [(image, sizes.get(image.file_name, (None, None))) for image in images]
+    return [replace(image, width=width, height=height) for image, (width, height) in sized]
 
 
 def split_images(
@@ -248,35 +248,36 @@ def split_images(
     seed: int,
     named: Mapping[str, Collection[str]],
 ) -> dict[str, list[CaptionedImage]]:
-    """A split of one's own: named images, or numbers of them that are drawn.
+    """Split images into train, val and test, by lists of names or by drawing.
 
-    Images are drawn by the SHA-256 of "<seed> <file name>": those with the smallest are test, the next val.
-    So the draw depends on no order and no machine, and images that are added later move few others. Folders
-    do not count, unless images of several have the same name.
+    Images are ranked by the SHA-256 of "<seed> <file name>": those with the smallest hashes become test, the
+    next ones val. The result is therefore independent of the order of the images and of the machine, and
+    adding images later moves few others. Folders are ignored, unless images in several folders have the same
+    name.
 
     Args:
-        images: all of them.
-        val: how many are drawn, unless it is in `named`.
-        test: likewise.
-        seed: another one draws others.
-        named: names (file name, stem or id) of the images of val, of test or of both; the rest is train.
+        images: all images.
+        val: number of images to draw, unless "val" is in `named`.
+        test: number of images to draw, unless "test" is in `named`.
+        seed: seed of the drawing.
+        named: names (file name, stem or id) of the images of val, test or both; all others are train.
 
     Raises:
-        UsageError: a name is unknown, or in two splits, or nothing is left for training.
+        UsageError: a name is unknown or in two splits, or no images are left for training.
     """
-    found = {
+    assigned = {
         image.file_name: split for split, names in named.items() for image in _named(images, names, split)
     }
-    if len(found) < sum(len(set(names)) for names in named.values()):
+    if len(assigned) < sum(len(set(names)) for names in named.values()):
         options = " and ".join(f"split.{split}_list" for split in named)
         raise UsageError(f"{options}: an image is named in two splits, or twice by different names")
     drawn = _draws(images, seed)
     free = sorted(
-        (image for image in images if image.file_name not in found), key=lambda one: drawn[one.file_name]
+        (image for image in images if image.file_name not in assigned), key=lambda one: drawn[one.file_name]
     )
     for split, count in (("test", test), ("val", val)):
         if split not in named:
-            found |= {image.file_name: split for image in free[:count]}
+            assigned |= {image.file_name: split for image in free[:count]}
             free = free[count:]
     if not free:
         numbers = ", ".join(
@@ -285,25 +286,27 @@ def split_images(
             if split not in named
         )
         raise UsageError(
-            f"{len(images)} images leave none for training beside val and test"
+            f"val and test take all {len(images)} images and leave none for training"
             + (f": lower {numbers}" if numbers else ": split.val_list and split.test_list name all of them")
         )
-    return {split: [one for one in images if found.get(one.file_name, "train") == split] for split in SPLITS}
+    return {
+        split: [one for one in images if assigned.get(one.file_name, "train") == split] for split in SPLITS
+    }
 
 
 def _named(images: Sequence[CaptionedImage], names: Collection[str], split: str) -> list[CaptionedImage]:
     known = by_alias(images)
-    joined = Names((image.file_name for image in images), "the captions")
-    found = {name: known.get(name) or known.get(joined.find(name) or "") for name in names}
-    unknown = [name for name, image in found.items() if image is None]
+    joined = ImageNames((image.file_name for image in images), "the captions")
+    matches = {name: known.get(name) or known.get(joined.find(name) or "") for name in names}
+    unknown = [name for name, image in matches.items() if image is None]
     if unknown:
-        count = f"{len(unknown)} of its {len(found)} images"
+        count = f"{len(unknown)} of its {len(matches)} images"
         raise UsageError(f"split.{split}_list: {count} have no captions, first {unknown[0]}")
-    return [image for image in found.values() if image is not None]
+    return [image for image in matches.values() if image is not None]
 
 
 def _draws(images: Sequence[CaptionedImage], seed: int) -> dict[str, str]:
-    """What each image is drawn by."""
+    """Return the hash by which each image is ranked."""
     names = [("".join(parts(image.file_name)[:1]), image.file_name) for image in images]
     counts = Counter(last for last, _ in names)
     return {

@@ -1,17 +1,17 @@
-"""The feature store: regions of images in Parquet, extracted once and streamed by every training that needs
-them.
+"""The feature store: regions of images in Parquet files, extracted once and streamed by training jobs.
 
-One row per image. Features are stored as float16, which halves the volume and costs less than the noise of a
-detector, or as float32 where they must be exact; everything else is exact. The extractor's fingerprint stands
-in the schema metadata of each file, so that features of two extractors are never mixed unnoticed.
+There is one row per image. Features are stored as float16, which halves the size with an error below the
+noise of a detector, or as float32 if they must be exact; all other columns are exact. The schema metadata of
+each file holds the extractor's fingerprint, so that features of different extractors cannot be mixed
+unnoticed.
 
-Columns (`R` regions of `F` feature values): id string, width and height int32, count int32 (R; null where an
-image has no regions), boxes list<float> `[R * 4]` xyxy pixels, features binary (little-endian `[R, F]`),
+Columns (`R` regions of `F` feature values): id string, width and height int32, count int32 (R; null for
+images without regions), boxes list<float> `[R * 4]` xyxy pixels, features binary (little-endian `[R, F]`),
 scores list<float> `[R]`, labels list<string> `[R]`, attributes list<list<string>> `[R]`, feature_type string
-("<f2" or "<f4"; a file without the column holds float16).
+("<f2" or "<f4"; files without the column hold float16).
 
-An image takes `R * (F * 2 + 20)` bytes and its labels before compression: 36 regions of 2048 values 148 kB,
-COCO's 123,287 images 18 GB. `stored_size` says what a store takes.
+An image takes `R * (F * 2 + 20)` bytes plus its labels before compression: 148 kB for 36 regions of 2048
+values, 18 GB for COCO's 123,287 images. `stored_size` returns the size of a store.
 """
 
 import io
@@ -20,7 +20,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -52,22 +52,22 @@ _COLUMNS: list[tuple[str, pa.DataType]] = [
 ]
 SCHEMA = pa.schema(_COLUMNS)
 SCHEMA_VERSION = 3
-"""Changes with the columns; part of the fingerprint of a run that writes a store."""
+"""Version of the columns; part of the fingerprint of runs that write a store."""
 _TYPE = "feature_type"
 VALUES = ["count", "features", _TYPE]
-"""The columns that `values` reads; a file may lack the last."""
+"""The columns that `values` reads; old files lack the last."""
 _REQUIRED = frozenset(SCHEMA.names) - {_TYPE}
 _FINGERPRINT = b"glied.extractor"
-_GROUP_BYTES = 2 << 20  # of a row group, which random access reads to get one row
+_GROUP_BYTES = 2 << 20  # of a row group, the unit that random access reads
 _GROUP_ROWS = 256
 STORED = "<f2"
-"""Type of a stored feature value unless a writer asks for another, in numpy's notation."""
+"""Default type of stored feature values, in numpy's notation."""
 EXACT = "<f4"
-"""Type of feature values that lose nothing."""
+"""Type of feature values that are stored without loss."""
 
 
 class Described(Protocol):
-    """What a row of the store is made of: `Regions`, or what has the same attributes."""
+    """The attributes that a row of the store is written from, such as those of `Regions`."""
 
     @property
     def boxes(self) -> NDArray[np.float32]:
@@ -86,22 +86,22 @@ class Described(Protocol):
 
     @property
     def labels(self) -> list[str]:
-        """One per region."""
+        """One label per region."""
         ...
 
     @property
     def attributes(self) -> list[list[str]]:
-        """Words per region."""
+        """Attribute words of each region."""
         ...
 
     @property
     def width(self) -> int:
-        """Of the image."""
+        """Width of the image in pixels."""
         ...
 
     @property
     def height(self) -> int:
-        """Of the image."""
+        """Height of the image in pixels."""
         ...
 
 
@@ -112,13 +112,13 @@ def write(
     fingerprint: Mapping[str, Any],
     dtype: str = STORED,
 ) -> pa.Table:
-    """Returns a table of the feature store with the regions of each image id.
+    """Build a table of the feature store with the regions of each image.
 
     Args:
-        regions: one per image.
+        regions: the regions of each image.
         ids: unique names of the images, in the same order.
-        fingerprint: of the extractor (`RegionExtractor.fingerprint`), JSON values.
-        dtype: of the feature values, `STORED` or `EXACT`.
+        fingerprint: fingerprint of the extractor (`RegionExtractor.fingerprint`), JSON values.
+        dtype: type of the feature values, `STORED` or `EXACT`.
     """
     rows = [{"id": one, **row(image, dtype)} for image, one in zip(regions, ids, strict=True)]
     metadata = {_FINGERPRINT: json.dumps(dict(fingerprint), sort_keys=True).encode()}
@@ -126,7 +126,7 @@ def write(
 
 
 def row(regions: "Described", dtype: str = STORED) -> dict[str, Any]:
-    """An image's columns but its id; values that `dtype` cannot hold become its largest."""
+    """Return an image's columns except its id; clips values to the range of `dtype`."""
     largest = float(np.finfo(dtype).max)
     features = np.clip(regions.features, -largest, largest).astype(dtype)
     return {
@@ -143,14 +143,14 @@ def row(regions: "Described", dtype: str = STORED) -> dict[str, Any]:
 
 
 def values(row: Mapping[str, Any]) -> NDArray[np.float32]:
-    """The features of one row, [R, F], as a writable copy."""
-    found = np.frombuffer(row["features"], row.get(_TYPE) or STORED)
-    return found.astype(np.float32).reshape(row["count"], -1)
+    """Return the features of one row, [R, F], as a writable copy."""
+    stored = np.frombuffer(row["features"], row.get(_TYPE) or STORED)
+    return stored.astype(np.float32).reshape(row["count"], -1)
 
 
 def read(row: Mapping[str, Any]) -> "Regions":
-    """Returns the regions of one row, given as plain Python values; the arrays are writable copies."""
-    from glied.regions import Regions  # needs torch; tasks that only fetch images do without it
+    """Build the regions of one row of plain Python values; the arrays are writable copies."""
+    from glied.regions import Regions  # needs torch, which tasks that only fetch images do not import
 
     count = row["count"]
     return Regions(
@@ -165,7 +165,7 @@ def read(row: Mapping[str, Any]) -> "Regions":
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
-    """Returns the table as a Parquet file whose row groups are small enough for random access."""
+    """Write the table as a Parquet file whose row groups are small enough for random access."""
     sink = io.BytesIO()
     rows = max(1, min(_GROUP_ROWS, table.num_rows * _GROUP_BYTES // max(table.nbytes, 1)))
     pa.parquet.write_table(table, sink, row_group_size=rows, compression="zstd", compression_level=1)
@@ -173,7 +173,7 @@ def parquet_bytes(table: pa.Table) -> bytes:
 
 
 def image_ids(uri: str) -> list[str]:
-    """The ids of all images with regions in the store at `uri`; raises as `paths`."""
+    """Return the ids of all images with regions in the store at `uri`; raises as `paths`."""
     ids = []
     for path in paths(uri):
         with parquet.open_file(path) as file:
@@ -183,25 +183,25 @@ def image_ids(uri: str) -> list[str]:
 
 
 def paths(uri: str) -> list[str]:
-    """Returns the URIs of the Parquet files of the store at `uri`, sorted.
+    """Return the URIs of the Parquet files of the store at `uri`, sorted.
 
-    `uri` is the run folder of jobs/extract_regions.py or the folder features/ in it, of which the files are
-    taken that are committed; or a folder of Parquet files that is no run, or one file.
+    `uri` is a run folder of jobs/extract_regions.py or its folder features/, of which only committed files
+    count; or another folder of Parquet files; or one file.
 
     Raises:
-        UsageError: there is none, one is no part of a feature store, extractors are mixed, or the run is
-            damaged.
+        UsageError: there are no files, one is not part of a feature store, extractors are mixed, or the run
+            is damaged.
     """
     return _files(uri)[0]
 
 
 def fingerprint(uri: str) -> dict[str, Any]:
-    """Returns the fingerprint of the extractor whose features the store at `uri` holds; raises as `paths`."""
+    """Return the fingerprint of the extractor that made the store at `uri`; raises as `paths`."""
     return _files(uri)[1]
 
 
 def feature_size(uri: str) -> int:
-    """F of the store at `uri`.
+    """Return F, the feature size of the store at `uri`.
 
     Raises:
         UsageError: as `paths`, or no image has regions.
@@ -212,44 +212,44 @@ def feature_size(uri: str) -> int:
                 row = batch.to_pylist()[0]
                 if row["count"]:
                     return int(values(row).shape[1])
-    raise UsageError(f"{uri}: no image has regions; extract it anew")
+    raise UsageError(f"{uri}: no image has regions; extract it again")
 
 
 def check_same_extractor(uris: Sequence[str]) -> None:
-    """Refuse stores that are to be used together but come from different extractors; raises as `paths`."""
+    """Reject stores of different extractors that are to be used together; raises as `paths`."""
     first, *others = [(uri, fingerprint(uri)) for uri in dict.fromkeys(uris)]
-    for uri, found in others:
-        if found != first[1]:
+    for uri, other in others:
+        if other != first[1]:
             raise UsageError(
-                f"{uri} and {first[0]} were extracted differently: {differences(first[1], found)}"
+                f"{uri} and {first[0]} were extracted differently: {differences(first[1], other)}"
             )
 
 
 @dataclass(frozen=True)
 class StoredSize:
-    """What a store takes.
+    """The size of a store.
 
     Attributes:
-        images: rows, also those without regions.
-        bytes: of its files, compressed.
+        images: number of rows, including images without regions.
+        bytes: size of its compressed files.
     """
 
     images: int
     bytes: int
 
     def __str__(self) -> str:
-        """For people."""
+        """Format the size for people."""
         each = self.bytes / max(self.images, 1)
-        return f"{self.images:,} images, {self.bytes / 1e9:.2f} GB, {each / 1e3:.1f} kB an image"
+        return f"{self.images:,} images, {self.bytes / 1e9:.2f} GB, {each / 1e3:.1f} kB per image"
 
 
 def stored_size(uri: str, images: int) -> StoredSize:
-    """How much the store at `uri` takes, whose `images` are known; of its files none is opened."""
+    """Return the size of the store at `uri` with `images` rows, without opening its files."""
     return StoredSize(images, sum(file.size for file in _listed(uri)))
 
 
 def _listed(uri: str) -> list[storage.FileInfo]:
-    """The Parquet files of a store by name: of a run those that are committed, else all in the folder.
+    """List the Parquet files of a store by name: the committed files of a run, or all files of a folder.
 
     Raises:
         UsageError: the run is damaged, or has no committed file of a feature store.
@@ -264,10 +264,10 @@ def _listed(uri: str) -> list[storage.FileInfo]:
 
 def _committed(uri: str, run: run_folder.Committed) -> list[storage.FileInfo]:
     if run.results != "features":
-        raise UsageError(f"{uri} holds {run.results}, no feature store: run jobs/extract_regions.py first")
+        raise UsageError(f"{uri} holds {run.results}, not a feature store: run jobs/extract_regions.py first")
     run.check()
     if not run.units:
-        raise UsageError(f"{uri} holds no feature store yet: nothing in it is committed")
+        raise UsageError(f"{uri} holds no feature store yet: nothing is committed")
     if not run.complete:
         _warn_once(f"{uri}: {len(run.units)} of {run.planned} units are done; only their images are used")
     return [
@@ -285,11 +285,11 @@ def _files(uri: str) -> tuple[list[str], dict[str, Any]]:
     if not files:
         raise UsageError(f"{uri} holds no feature store: run jobs/extract_regions.py first")
     with ThreadPoolExecutor(16) as pool:
-        found = list(pool.map(_file_fingerprint, files))
-    for file, fingerprint_ in zip(files, found, strict=True):
-        if fingerprint_ != found[0]:
-            raise UsageError(f"{file} and {files[0]} were extracted differently: extract {uri} anew")
-    return files, json.loads(found[0])
+        fingerprints = list(pool.map(_file_fingerprint, files))
+    for file, one in zip(files, fingerprints, strict=True):
+        if one != fingerprints[0]:
+            raise UsageError(f"{file} and {files[0]} were extracted differently: extract {uri} again")
+    return files, json.loads(fingerprints[0])
 
 
 def _file_fingerprint(uri: str) -> bytes:
@@ -298,61 +298,3 @@ def _file_fingerprint(uri: str) -> bytes:
     if not set(schema.names) >= _REQUIRED or _FINGERPRINT not in (schema.metadata or {}):
         raise UsageError(f"{uri} is not part of a feature store (columns {', '.join(schema.names)})")
     return schema.metadata[_FINGERPRINT]
-
-
-class FeatureStore:
-    """Random access by image id, for readers that want images in an order of their own.
-
-    In memory are the ids (about 150 bytes each), what the files' footers say, and the row groups used last
-    (2 MB each): never the features as a whole. Threads may share a store.
-    """
-
-    def __init__(self, uri: str, *, cached_groups: int = 8) -> None:
-        """Opens the store at `uri` and reads the ids of its images with regions.
-
-        Raises:
-            UsageError: as `paths`, or an id stands twice.
-        """
-        self.uri = uri
-        self.files, self.fingerprint = _files(uri)
-        self._places: dict[str, tuple[int, int]] = {}
-        self._footers: list[pa.parquet.FileMetaData] = []
-        for file in range(len(self.files)):
-            self._index(file)
-        self._group = lru_cache(cached_groups)(self._read_group)
-
-    def _index(self, file: int) -> None:
-        with parquet.open_file(self.files[file]) as opened:
-            self._footers.append(opened.metadata)
-            rows = opened.read(columns=["id", "count"]).to_pylist()
-        for number, row in enumerate(rows):
-            if row["count"] is None:
-                continue
-            if row["id"] in self._places:
-                raise UsageError(f"{self.uri} holds {row['id']} twice")
-            self._places[row["id"]] = file, number
-
-    def _read_group(self, file: int, group: int) -> pa.Table:
-        with parquet.open_file(self.files[file], footer=self._footers[file]) as opened:
-            return opened.read_row_group(group)
-
-    @property
-    def ids(self) -> list[str]:
-        """The ids of all images with regions, in the order of the files."""
-        return list(self._places)
-
-    def __len__(self) -> int:
-        """Images with regions."""
-        return len(self._places)
-
-    def __contains__(self, image_id: object) -> bool:
-        """Whether the store has regions of this image."""
-        return image_id in self._places
-
-    def __getitem__(self, image_id: str) -> "Regions":
-        """The regions of one image; raises KeyError if the store has none."""
-        file, number = self._places[image_id]
-        group = 0
-        while number >= (rows := self._footers[file].row_group(group).num_rows):
-            group, number = group + 1, number - rows
-        return read(self._group(file, group).slice(number, 1).to_pylist()[0])

@@ -1,8 +1,7 @@
-"""FineCapEval (Cho et al. 2022): several annotators' descriptions of an image, with phrases per criterion.
+r"""Reader of FineCapEval (Cho et al. 2022): descriptions of images by several annotators, as phrases.
 
-A CSV file with the columns image, caption, background, object and relation, a row per image and annotator;
-the phrases of a field are separated by a backslash and a semicolon. The published file has 5,000 rows of
-1,000 images.
+The CSV file has the columns image, caption, background, object and relation, and one row per image and
+annotator. The phrases of a field are separated by `\;`. The published file has 5,000 rows for 1,000 images.
 """
 
 import csv
@@ -16,7 +15,7 @@ from glied.errors import UsageError
 PHRASE_SEPARATOR = "\\;"
 CRITERIA = ("background", "object", "relation")
 COLUMNS = ("image", "caption", *CRITERIA)
-# What pandas.read_csv, with which the published script reads the file, takes for a missing value.
+# Values that pandas.read_csv, which the published script uses, treats as missing.
 _MISSING = frozenset(
     (
         *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"),
@@ -27,7 +26,7 @@ _MISSING = frozenset(
 
 @dataclass(frozen=True)
 class Annotation:
-    """One annotator's row; a field is as it stands in the file, "" where it is missing."""
+    """One annotator's row, with fields as in the file; missing fields are ""."""
 
     image: str
     caption: str
@@ -41,20 +40,21 @@ class Annotation:
         return all((self.caption, self.background, self.object, self.relation))
 
     def field(self, criterion: str) -> str:
-        """The field of one of `CRITERIA`."""
+        """Return the field of one of `CRITERIA`."""
         return {"background": self.background, "object": self.object, "relation": self.relation}[criterion]
 
     def phrases(self, criterion: str) -> list[str]:
-        """The phrases of one of `CRITERIA`, without white space around them and without empty ones."""
+        """Return the non-empty phrases of one of `CRITERIA`, stripped."""
         parts = (part.strip() for part in self.field(criterion).split(PHRASE_SEPARATOR))
         return [part for part in parts if part]
 
 
 def load_annotations(uri: str) -> list[Annotation]:
-    """Returns the rows of a FineCapEval file in their order, several per image.
+    """Read the rows of a FineCapEval file in order, several per image.
 
     Raises:
-        UsageError: the file is missing or of another form; the row is named, counted from 1 below the header.
+        UsageError: the file is missing or malformed; the message names the row, counted from 1 after the
+            header.
     """
     try:
         text = storage.read_bytes(uri).decode("utf-8-sig")

@@ -1,17 +1,17 @@
-"""JSON as other programs write it, with whole numbers of any length."""
+"""JSON parsing that accepts integers of any length."""
 
 import json
 from typing import Any
 
 
 class Digits(str):
-    """A whole number of more digits than Python turns into an integer, as text."""
+    """An integer with more digits than Python converts, kept as text."""
 
     __slots__ = ()
 
 
 def loads(text: str) -> Any:
-    """As `json.loads`, but a number of thousands of digits is `Digits` and no error."""
+    """Parse JSON like `json.loads`, but return integers of thousands of digits as `Digits`."""
     return json.loads(text, parse_int=_whole_number)
 
 

@@ -1,4 +1,4 @@
-"""Images with texts that fit them, from a COCO captions file or JSON lines: what CLIP learns from."""
+"""Image-text pairs for training CLIP, from a captions file or JSON lines."""
 
 import hashlib
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ from typing import Any
 
 from glied import storage
 from glied.data import caption_files
-from glied.data.cached import Light
 from glied.data.coco import load_captions
+from glied.data.pickling import FieldsOnlyPickle
 from glied.errors import UsageError
 
 _IMAGE_KEYS = ("image", "file_name")
@@ -18,12 +18,12 @@ _TEXT_KEYS = ("text", "captions", "caption")
 
 @dataclass(frozen=True)
 class Pair:
-    """An image and what may be said of it.
+    """An image and the texts that describe it.
 
     Attributes:
         image: URI.
-        texts: each fits the image; the first is the one that validation uses.
-        clauses: parts of the first text of which any selection fits the image, too; may be empty.
+        texts: each describes the image; validation uses the first.
+        clauses: parts of the first text; any selection of them describes the image, too. May be empty.
     """
 
     image: str
@@ -32,32 +32,32 @@ class Pair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairsConfig(Light):
-    """Where pairs are."""
+class PairsConfig(FieldsOnlyPickle):
+    """Location of image-text pairs."""
 
     pairs: str
     """Captions file (COCO's .json, or a .csv or .tsv table), or .jsonl with image, text (one or a list) and
-    maybe clauses, parts of the text of which any selection is true, as in descriptions.jsonl of
+    optionally clauses, parts of the text of which any selection is true, as in descriptions.jsonl of
     jobs/make_scenes.py."""
     images: str | None = None
-    """Folder (path or URI) below which the images are named; by default the folder of a .jsonl file, and the
-    folder images beside any other."""
+    """Folder (path or URI) of the images; by default the folder of a .jsonl file, or the folder images beside
+    any other file."""
 
     @cached_property
     def all(self) -> list[Pair]:
         """The pairs in the order of the file.
 
         Raises:
-            UsageError: the file is missing or not of its form; the line is named.
+            UsageError: the file is missing or malformed; the message names the line.
         """
-        found = list(_json_lines(self)) if _is_lines(self.pairs) else _captions(self)
-        if not found:
+        pairs = list(_json_lines(self)) if _is_lines(self.pairs) else _captions(self)
+        if not pairs:
             raise UsageError(f"{self.pairs} has no pairs")
-        return found
+        return pairs
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the file and of where its images are."""
+        """SHA-256 of the file and of the location of its images."""
         return hashlib.sha256(f"{_folder(self)}\n".encode() + _read(self.pairs)).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Reading ranges of rows from Parquet files by URI; light to import, because data tasks of the cluster do."""
+"""Reading of row ranges from Parquet files by URI. Data tasks import this module, so it imports little."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
@@ -13,15 +13,15 @@ from glied.errors import StorageError, UsageError
 
 _MAGIC = b"PAR1"
 _TAIL = 1 << 16
-"""Bytes read at the end of a file: most footers are shorter."""
+"""Bytes to read from the end of a file; most footers are shorter."""
 
 
 class NotParquet(UsageError):
-    """What the storage gave is no Parquet file, or a damaged one."""
+    """The file is not a Parquet file, or it is damaged."""
 
 
 class Piece(NamedTuple):
-    """Rows `first` to `last` (exclusive) of one file."""
+    """The rows `first` to `last` (exclusive) of one file."""
 
     uri: str
     first: int
@@ -29,10 +29,10 @@ class Piece(NamedTuple):
 
 
 def open_file(uri: str, *, footer: pa.parquet.FileMetaData | None = None) -> pa.parquet.ParquetFile:
-    """Opens a file, whose `footer` need not be read again.
+    """Open a file; a known `footer` is not read again.
 
     Raises:
-        NotParquet: it is no Parquet file.
+        NotParquet: it is not a Parquet file.
         UsageError: there is no such file.
         StorageError: it cannot be read.
     """
@@ -46,7 +46,7 @@ def open_file(uri: str, *, footer: pa.parquet.FileMetaData | None = None) -> pa.
 
 
 def _footer(file: pa.NativeFile, uri: str) -> pa.parquet.FileMetaData:
-    """Reads the footer by itself: what parsing it raises may be an OSError, as a failing storage does."""
+    """Read the footer separately, because parse errors can be OSErrors like those of failing storage."""
     size = file.size()
     tail = _last(file, min(size, _TAIL), size)
     if tail[-4:] != _MAGIC:
@@ -59,7 +59,7 @@ def _footer(file: pa.NativeFile, uri: str) -> pa.parquet.FileMetaData:
         tail = _last(file, length, size)
     try:
         footer = pa.parquet.read_metadata(pa.BufferReader(_MAGIC + tail[-length:]))
-        footer.schema.to_arrow_schema().names  # noqa: B018  # names that are no text show here
+        footer.schema.to_arrow_schema().names  # noqa: B018  # raises for names that are not text
         return footer
     except (OSError, ValueError, pa.ArrowException) as error:
         raise NotParquet(f"{uri} is not a readable Parquet file: {error}") from error
@@ -73,29 +73,26 @@ def _last(file: pa.NativeFile, count: int, size: int) -> bytes:
 
 
 def count_rows(uri: str) -> int:
-    """Returns the number of rows from the file's footer; raises as `open_file`."""
+    """Return the number of rows from the file's footer; raises as `open_file`."""
     with open_file(uri) as file:
         return int(file.metadata.num_rows)
 
 
 def split(piece: Piece, rows: int) -> list[Piece]:
-    """Cuts a piece into pieces of at most `rows` rows."""
+    """Split a piece into pieces of at most `rows` rows."""
     starts = range(piece.first, piece.last, rows)
     return [Piece(piece.uri, start, min(start + rows, piece.last)) for start in starts]
 
 
 class RowReader:
-    """Reads pieces one after the other and keeps the row group in which the last one ended."""
+    """Reads consecutive pieces and caches the row group in which the last one ended."""
 
     def __init__(self) -> None:
-        """Nothing is kept yet; such a reader is small enough to be sent to another process."""
+        """Create a reader with an empty cache, which is small enough to be sent to another process."""
         self._kept: tuple[str, int, pa.Table] | None = None
 
     def read(self, piece: Piece) -> pa.Table:
-        """Returns the rows of a piece, as many as the file has of them.
-
-        Reads the row groups that hold them and no others.
-        """
+        """Read the rows of a piece, as far as the file has them; reads only the row groups that hold them."""
         with open_file(piece.uri) as file:
             sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
             ends = list(accumulate(sizes))
@@ -107,22 +104,22 @@ class RowReader:
         skipped = ends[groups[0] - 1] if groups[0] else 0
         return rows.slice(piece.first - skipped, piece.last - piece.first)
 
-    def forget(self) -> None:
-        """Lets go of the rows it keeps."""
+    def clear(self) -> None:
+        """Empty the cache."""
         self._kept = None
 
     def _group(self, file: pa.parquet.ParquetFile, uri: str, group: int) -> pa.Table:
         if self._kept is None or self._kept[:2] != (uri, group):
-            self.forget()
+            self.clear()
             self._kept = uri, group, file.read_row_group(group)
         return self._kept[2]
 
 
 def read(piece: Piece) -> pa.Table:
-    """Returns the rows of a piece, as `RowReader` does."""
+    """Read the rows of a piece."""
     return RowReader().read(piece)
 
 
 def read_numbered(pieces: Sequence[Piece], batch: Mapping[str, Any]) -> pa.Table:
-    """Returns the rows of the pieces whose numbers are in column "id": a function for `map_batches`."""
+    """Read the rows of the pieces whose indices are in column "id"; a function for `map_batches`."""
     return pa.concat_tables([read(pieces[int(number)]) for number in batch["id"]])

@@ -1,13 +1,13 @@
-"""From published data, or captions of one's own, to what the recipes for photographs read.
+"""Preparation of published datasets or your own captions for the training recipes for photographs.
 
-<out>/<split>/captions.json   references in the COCO form; splits train, val, test
-<out>/<split>/images/         the split's photographs, where they come in archives
-<out>/<split>/images.csv      or where they are, where they lie in a folder of their own (input.form table)
-<out>/vocabulary.json         the captioner's words (words.vocabulary)
-<out>/cider/                  the document frequencies of the training references (reward.frequencies)
-<out>/attributes.json         the commonest words, for the attribute predictor (word_list)
-<out>/manifest.json           sizes and digests of all of these, and how many images and captions there are
-<out>/downloads/              what was downloaded, with downloads.json
+<out>/<split>/captions.json   references in COCO's format; splits train, val, test
+<out>/<split>/images/         photographs of the split, if they come in archives
+<out>/<split>/images.csv      locations of the photographs, if they are in a folder (input.form table)
+<out>/vocabulary.json         words of the captioner (words.vocabulary)
+<out>/cider/                  document frequencies of the training references (reward.frequencies)
+<out>/attributes.json         most frequent words, for the attribute predictor (word_list)
+<out>/manifest.json           sizes and digests of these files, and the numbers of images and captions
+<out>/downloads/              downloaded files, with downloads.json
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from glied import storage
 from glied.data import caption_files, coco
 from glied.data.coco import SPLITS, CaptionedImage
 from glied.data.download import Asset, AssetConfig, Downloads
-from glied.data.names import Names, parts
+from glied.data.image_names import ImageNames, parts
 from glied.errors import JobError, UsageError
 from glied.text.vocabulary import Vocabulary, by_count, image_counts
 
@@ -45,64 +45,64 @@ Splits = dict[str, list[CaptionedImage]]
 
 @dataclass(frozen=True, kw_only=True)
 class SplitConfig:
-    """How captions of one's own are split."""
+    """How your own captions are split."""
 
     val: int = 1000
-    """Validation images that are drawn; see `glied.data.coco.split_images`."""
+    """Number of validation images to draw; see `glied.data.coco.split_images`."""
     test: int = 1000
-    """Test images that are drawn."""
+    """Number of test images to draw."""
     seed: int = 0
-    """Another one draws others."""
+    """Seed of the drawing."""
     val_list: str = ""
-    """File that names the validation images instead: a name or id per line, or a captions file."""
+    """File that names the validation images instead: one name or id per line, or a captions file."""
     test_list: str = ""
-    """The same for the test images."""
+    """File that names the test images instead."""
 
     def __post_init__(self) -> None:
-        """Refuse empty splits."""
+        """Reject empty splits."""
         if min(self.val, self.test) < 1:
             raise UsageError(f"split.val {self.val} and split.test {self.test} must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
-    """Which data, from where, and what is made of it."""
+    """The dataset to prepare and its source files."""
 
     out: str
-    """Local folder that receives everything."""
+    """Local output folder."""
     dataset: Literal["coco", "flickr8k", "flickr30k", "own"]
-    """Which file of Karpathy's splits; own: `captions`."""
+    """Which of Karpathy's splits to prepare; own: the files in `captions`."""
     splits: AssetConfig | None = None
     """Karpathy's splits: caption_datasets.zip, or a dataset_*.json; not for `own`."""
     sizes: AssetConfig | None = None
-    """Zip of COCO annotation files that give the images' sizes; null leaves them out of captions.json."""
+    """Zip of COCO annotation files with the sizes of the images; null omits sizes from captions.json."""
     captions: list[str] = field(default_factory=list)
-    """Of `own`: captions files (paths or URIs): COCO's JSON, JSON lines or a table (docs/inputs.md)."""
+    """For `own`: captions files (paths or URIs): COCO's JSON, JSON lines or a table (docs/inputs.md)."""
     split: SplitConfig = field(default_factory=SplitConfig)
-    """Of `own`: how they are split."""
+    """For `own`: how the captions are split."""
     archives: list[AssetConfig] = field(default_factory=list)
-    """Zips with the photographs, which are unpacked into the splits' folders; empty where features are
-    imported and nothing looks at pixels."""
+    """Zips with the photographs, to be unpacked into the folders of the splits; empty if features are
+    imported and no job reads pixels."""
     images: str = ""
-    """Folder (path or URI) where the photographs are, instead of `archives`; they stay there. One may be in
-    any folder below it, as long as no other has its name."""
+    """Folder (path or URI) of the photographs, instead of `archives`; they stay there. Photographs may be in
+    subfolders, as long as their names are unique."""
     skip_missing: bool = False
-    """Leave out images whose photograph is not in `images`, instead of refusing."""
+    """Skip images whose photograph is not in `images`, instead of failing."""
     restval: bool = True
-    """Train on the rest of COCO's validation images too, as the literature does (113,287 images)."""
+    """Also train on the rest of COCO's validation images, as is common (113,287 images)."""
     minimum_count: int = 6
-    """Words that occur less often in the captions of all splits are unknown; the literature's count > 5."""
+    """Words that occur less often in the captions of all splits are unknown; commonly "count > 5"."""
     attribute_words: int = 1000
-    """Attribute words: the commonest of the training captions, counted once per image."""
+    """Number of attribute words: the most frequent words of the training captions, counted once per image."""
     expected: list[int] = field(default_factory=list)
-    """How many images train, val and test must have; empty checks nothing."""
+    """Expected numbers of images in train, val and test; empty for no check."""
     verify: bool = False
-    """Hash files that are there already, instead of comparing sizes and times."""
+    """Verify the digests of existing files, instead of sizes and times only."""
 
     def __post_init__(self) -> None:
-        """Refuse what does not fit together."""
+        """Reject conflicting settings."""
         if not storage.is_local(self.out):
-            raise UsageError(f"out: {self.out} is not local")
+            raise UsageError(f"out: {self.out} is not a local path")
         if (self.dataset == "own") != bool(self.captions) or (self.dataset == "own") == bool(self.splits):
             raise UsageError("dataset own takes captions, the others take splits")
         if self.archives and self.images:
@@ -111,7 +111,7 @@ class PrepareConfig:
         if len(set(names)) < len(names):
             raise UsageError(f"two downloads have the same file name: {', '.join(sorted(names))}")
         if self.expected and len(self.expected) != len(SPLITS):
-            raise UsageError(f"expected: {self.expected} are not three numbers (train, val, test)")
+            raise UsageError(f"expected: {self.expected} is not a list of three numbers (train, val, test)")
         if min(self.minimum_count, self.attribute_words) < 1:
             raise UsageError("minimum_count and attribute_words must be at least 1")
 
@@ -122,17 +122,17 @@ class PrepareConfig:
 
 
 def prepare(config: PrepareConfig) -> dict[str, Any]:
-    """Make what is missing of the folder; the content of its manifest.
+    """Create the missing files of the output folder and return the content of its manifest.
 
     Raises:
-        UsageError: an input is missing or not of its form, photographs are not in `images`, or another
-            process is at it.
+        UsageError: an input is missing or malformed, photographs are not in `images`, or another process is
+            preparing the same folder.
         JobError: a download failed or has another digest, an archive is broken, images are missing, or the
-            numbers are not the expected ones.
+            numbers of images are not the expected ones.
     """
     out = storage.local_path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    with _alone(out):
+    with _locked(out):
         return _Preparation(config, out).run()
 
 
@@ -147,7 +147,7 @@ class _Preparation:
         self._full_names: dict[str, str] = {}
 
     def run(self) -> dict[str, Any]:
-        """Everything; nothing where the manifest says that it is done."""
+        """Run all steps, unless the manifest shows that they are complete."""
         done = _read_manifest(self.out)
         if done is not None and self._is_complete(done):
             log.info("%s: complete, nothing to do", self.out)
@@ -173,17 +173,17 @@ class _Preparation:
         return manifest
 
     def _is_complete(self, done: dict[str, Any]) -> bool:
-        """Whether a manifest is of this config and its files are there; downloads may be gone again."""
+        """Whether a manifest belongs to this config and its files exist; downloads may have been deleted."""
         found = {asset.url: self.downloads.known(asset) for asset in self.config.assets}
         digests = {url: sha256 for url, sha256 in found.items() if sha256 is not None}
         return done["made_of"] == self._identity(digests) and self._is_intact(done)
 
     def _identity(self, assets: dict[str, str]) -> dict[str, Any]:
-        """What the files depend on: a manifest with another one is made anew."""
+        """Return what the files depend on; if it changes, they are created again."""
         settings = dataclasses.asdict(self.config)
         for name in ("out", "verify", "splits", "sizes", "archives"):
             del settings[name]
-        if not self.config.skip_missing:  # came later
+        if not self.config.skip_missing:  # older manifests do not have this setting
             del settings["skip_missing"]
         own = [("captions", uri) for uri in self.config.captions]
         own += [
@@ -197,17 +197,18 @@ class _Preparation:
         unpacked = done.get("photographs", {})
         there = {split: _count(self.out / split / "images") for split in unpacked}
         files = done["files"].items()
-        return there == unpacked and all(_is(self.out / name, one, self.config.verify) for name, one in files)
+        verify = self.config.verify
+        return there == unpacked and all(_matches(self.out / name, one, verify) for name, one in files)
 
     def _splits(self, assets: dict[str, Asset]) -> Splits:
-        """The images of each split with their captions."""
+        """Return the images of each split with their captions."""
         config = self.config
         if config.splits is None:
             images = [image for uri in config.captions for image in coco.load_images(uri)]
-            _refuse_doubles(images)
+            _check_unique(images)
             if config.images and config.skip_missing:
                 images = self._with_photographs(images)
-            images = self._named_shortly(images)
+            images = self._without_folders(images)
             named = {
                 split: _names(uri)
                 for split, uri in (("val", config.split.val_list), ("test", config.split.test_list))
@@ -228,13 +229,13 @@ class _Preparation:
         numbers = [len(splits[split]) for split in SPLITS]
         if self.config.expected and numbers != self.config.expected:
             raise JobError(
-                f"{self.config.dataset} has {numbers} images in {', '.join(SPLITS)}, not the expected "
-                f"{self.config.expected}: the split is another one"
+                f"{self.config.dataset} has {numbers} images in {', '.join(SPLITS)}, expected "
+                f"{self.config.expected}: the split file is a different one"
             )
 
     def _tables(self, splits: Splits) -> dict[str, Any]:
-        """References, words and document frequencies."""
-        from glied.text.references import save_frequencies  # needs torch; a second run does without it
+        """Write references, word lists and document frequencies."""
+        from glied.text.references import save_frequencies  # needs torch, which a second run does not import
 
         out, training = self.out, {image.file_name: image.captions for image in splits["train"]}
         files = {f"{name}/captions.json": coco.write_captions(images) for name, images in splits.items()}
@@ -243,12 +244,12 @@ class _Preparation:
         if not vocabulary.to_json():
             count = self.config.minimum_count
             raise UsageError(
-                f"no word of the captions occurs {count} times: lower minimum_count, or give more"
+                f"no word of the captions occurs {count} times: lower minimum_count or add captions"
             )
         words = by_count(image_counts(training.values()))[: self.config.attribute_words]
         if len(words) < self.config.attribute_words:
             log.warning(
-                "attribute_words: %d are asked for, the captions have %d words",
+                "attribute_words is %d, but the captions have only %d words",
                 self.config.attribute_words, len(words),
             )  # fmt: skip
         files["vocabulary.json"] = _json({"words": vocabulary.to_json()})
@@ -259,20 +260,20 @@ class _Preparation:
         table = save_frequencies(str(out / "cider"), training, vocabulary)
         self.facts["ngrams"] = len(table)
         tables = [f"cider/{path.name}" for path in sorted((out / "cider").iterdir())]
-        return {name: _entry(out / name) for name in [*files, *tables]}
+        return {name: _file_record(out / name) for name in [*files, *tables]}
 
     def _photographs(self, splits: Splits, assets: dict[str, Asset]) -> dict[str, Any]:
-        """Unpack archives into the splits' folders, or write down where the photographs are."""
+        """Unpack archives into the folders of the splits, or write the locations of the photographs."""
         if self.config.images:
             for name, images in splits.items():
-                storage.write_bytes(str(self.out / name / "images.csv"), self._where(images))
-            return {f"{name}/images.csv": _entry(self.out / name / "images.csv") for name in splits}
+                storage.write_bytes(str(self.out / name / "images.csv"), self._locations(images))
+            return {f"{name}/images.csv": _file_record(self.out / name / "images.csv") for name in splits}
         if self.config.archives:
             paths = [assets[asset.url].path for asset in self.config.archives]
             self.facts["photographs"] = unpack(paths, splits, self.out)
         return {}
 
-    def _where(self, images: list[CaptionedImage]) -> bytes:
+    def _locations(self, images: list[CaptionedImage]) -> bytes:
         paths = self._paths([image.file_name for image in images])
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -288,24 +289,26 @@ class _Preparation:
         return str(storage.local_path(root).absolute()) if storage.is_local(root) else root
 
     @cached_property
-    def _photos(self) -> Names | None:
-        """Paths of all files below `images`; None where a web server has them, which cannot be listed."""
+    def _photos(self) -> ImageNames | None:
+        """Paths of all files below `images`; None on web servers, which cannot be listed."""
         if self._root.startswith(("http://", "https://")):
             return None
         if storage.is_local(self._root) and storage.local_path(self._root).is_file():
             raise UsageError(f"images {self.config.images} is a file; name the folder of the photographs")
-        return Names((file.name for file in storage.list_files(self._root)), f"images {self.config.images}")
+        return ImageNames(
+            (file.name for file in storage.list_files(self._root)), f"images {self.config.images}"
+        )
 
     def _paths(self, names: list[str]) -> dict[str, str]:
-        """Where photographs are below `images`, by file name; raises as `Names.join`."""
+        """Return the paths of photographs below `images` by file name; raises as `ImageNames.join`."""
         full = {name: self._full_names.get(name, name) for name in names}
         if self._photos is None:
             return full
-        found = self._photos.join(full.values(), "the captions")
-        return {name: found[path] for name, path in full.items() if path in found}
+        matches = self._photos.join(full.values(), "the captions")
+        return {name: matches[path] for name, path in full.items() if path in matches}
 
-    def _named_shortly(self, images: list[CaptionedImage]) -> list[CaptionedImage]:
-        """The images without folders in their names, unless several are then called the same."""
+    def _without_folders(self, images: list[CaptionedImage]) -> list[CaptionedImage]:
+        """Remove folders from the names of images, unless names would collide."""
         short = ["".join(parts(image.file_name)[:1]) or image.file_name for image in images]
         if len(set(short)) < len(short):
             return images
@@ -313,7 +316,7 @@ class _Preparation:
         return [dataclasses.replace(image, file_name=name) for name, image in zip(short, images, strict=True)]
 
     def _check_photographs(self, splits: Splits) -> None:
-        """Refuse to prepare photographs that are not there."""
+        """Check that all photographs exist."""
         names = [image.file_name for images in splits.values() for image in images]
         found = self._paths(names)
         missing = [name for name in names if name not in found]
@@ -321,13 +324,13 @@ class _Preparation:
             raise UsageError(
                 f"images: {len(found)} of {len(names)} photographs are below {self.config.images}, "
                 f"{len(missing)} are missing, first {missing[0]}. It must be one folder with all of them; "
-                "--skip_missing true leaves the missing ones out"
+                "--skip_missing true skips the missing ones"
             )
 
     def _with_photographs(self, images: list[CaptionedImage]) -> list[CaptionedImage]:
-        """The images whose photographs are there."""
-        found = self._paths([image.file_name for image in images])
-        kept = [image for image in images if image.file_name in found]
+        """Return the images whose photographs exist."""
+        paths = self._paths([image.file_name for image in images])
+        kept = [image for image in images if image.file_name in paths]
         if len(kept) < len(images):
             self.facts["without_photograph"] = len(images) - len(kept)
             log.warning("images: %d of %d photographs are missing", len(images) - len(kept), len(images))
@@ -335,13 +338,13 @@ class _Preparation:
 
 
 def unpack(archives: Collection[Path], splits: Splits, out: Path) -> dict[str, int]:
-    """Photographs from zips into <out>/<split>/images; how many each split has now.
+    """Unpack photographs from zips into <out>/<split>/images; return their number per split.
 
-    Only members whose last part is the file name of a wanted image are read; what their paths say plays no
-    part. A file appears when it is complete and its checksum fits; those that are there are left alone.
+    Only members whose file name is that of a needed image are read; folders in the archive are ignored. A
+    file appears only when it is complete and its checksum matches; existing files are kept.
 
     Raises:
-        JobError: an archive is broken, or wanted images are in none of them.
+        JobError: an archive is broken, or needed images are in none of them.
     """
     targets = {one.file_name: out / split / "images" for split, images in splits.items() for one in images}
     for folder in set(targets.values()):
@@ -355,13 +358,13 @@ def unpack(archives: Collection[Path], splits: Splits, out: Path) -> dict[str, i
                     if name in missing and not member.is_dir():
                         _extract(opened, member, targets[name] / name)
                         missing.discard(name)
-        # The last two are zipfile's for a compression or an encryption that it does not know.
+        # zipfile raises the last two for unknown compression and encryption.
         except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
             raise JobError(
-                f"{archive} is broken: {error}; delete it, and the same command fetches it anew"
+                f"{archive} is broken: {error}; delete it, and the same command downloads it again"
             ) from error
     if missing:
-        raise JobError(f"{len(missing)} photographs are in none of the archives, first {min(missing)}")
+        raise JobError(f"{len(missing)} photographs are not in any archive, first {min(missing)}")
     return {split: len(images) for split, images in splits.items()}
 
 
@@ -369,45 +372,45 @@ def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) ->
     if target.exists() and target.stat().st_size == member.file_size:
         return
     if member.file_size > MAX_IMAGE_BYTES:
-        raise JobError(f"{archive.filename}: {member.filename} says it has {member.file_size} bytes")
+        raise JobError(f"{archive.filename}: {member.filename} claims a size of {member.file_size} bytes")
     temporary = target.with_name(f".{target.name}.part")
     temporary.write_bytes(archive.read(member))
     os.replace(temporary, target)
 
 
 def _json_in(path: Path, name: str) -> Any:
-    """The content of a JSON file, or of the member of a zip that has this name."""
+    """Parse a JSON file, or the member `name` of a zip."""
     try:
         if not zipfile.is_zipfile(path):
             return json.loads(path.read_bytes())
         with zipfile.ZipFile(path) as archive:
             return json.loads(_read_member(archive, name))
     except (ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise JobError(f"{path}: {name} is not readable: {error}") from error
+        raise JobError(f"{path}: {name} cannot be read: {error}") from error
 
 
 def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
     for member in archive.infolist():
         if PurePosixPath(member.filename).name == name and not member.filename.startswith("__MACOSX"):
             if member.file_size > MAX_JSON_BYTES:
-                raise JobError(f"{archive.filename}: {name} says it has {member.file_size} bytes")
+                raise JobError(f"{archive.filename}: {name} claims a size of {member.file_size} bytes")
             return archive.read(member)
     raise JobError(f"{archive.filename} has no {name}")
 
 
 def _annotated_images(path: Path) -> Iterator[dict[str, Any]]:
-    """The images of all captions_*.json of a zip of COCO annotations."""
+    """Yield the image entries of all captions_*.json in a zip of COCO annotations."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = {PurePosixPath(name).name for name in archive.namelist()}
             for name in sorted(name for name in names if name.startswith("captions_")):
                 yield from json.loads(_read_member(archive, name))["images"]
     except (ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
-        raise JobError(f"{path} is no zip of COCO annotations: {error}") from error
+        raise JobError(f"{path} is not a zip of COCO annotations: {error}") from error
 
 
 def _names(uri: str) -> list[str]:
-    """Names of images: those of a captions file, or a line each; raises as `coco.load_images`."""
+    """Read image names from a captions file, or one per line; raises as `coco.load_images`."""
     text = caption_files.read_text(uri)
     table = uri.lower().endswith((".csv", ".tsv")) and {",", "\t"} & set(text.partition("\n")[0])
     if table or uri.lower().endswith((".json", ".jsonl", ".ndjson")):
@@ -415,13 +418,13 @@ def _names(uri: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _refuse_doubles(images: list[CaptionedImage]) -> None:
+def _check_unique(images: list[CaptionedImage]) -> None:
     for what in ("id", "file_name"):
         seen: set[Any] = set()
         for image in images:
             value = getattr(image, what)
             if value in seen:
-                raise UsageError(f"captions: {what} {value} stands twice, in different folders or files")
+                raise UsageError(f"captions: duplicate {what} {value}, in different folders or files")
             seen.add(value)
 
 
@@ -436,20 +439,20 @@ def _json(content: Any) -> bytes:
     return json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n"
 
 
-def _entry(path: Path) -> dict[str, Any]:
+def _file_record(path: Path) -> dict[str, Any]:
     data = path.read_bytes()
     return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 
-def _is(path: Path, entry: dict[str, Any], verify: bool) -> bool:
-    """Whether the file of a manifest's entry is there: by its size, or by its digest."""
-    if not path.is_file() or path.stat().st_size != entry["bytes"]:
+def _matches(path: Path, record: dict[str, Any], verify: bool) -> bool:
+    """Whether a file matches its record in the manifest, by size or, to `verify`, by digest."""
+    if not path.is_file() or path.stat().st_size != record["bytes"]:
         return False
-    return not verify or _entry(path) == entry
+    return not verify or _file_record(path) == record
 
 
 def _count(folder: Path) -> int:
-    """Files of a folder that are complete."""
+    """Count the complete files of a folder."""
     if not folder.is_dir():
         return 0
     with os.scandir(folder) as entries:
@@ -467,17 +470,17 @@ def _read_manifest(out: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError:
-        log.warning("%s is broken: everything is made anew", out / MANIFEST)
+        log.warning("%s is broken: creating everything again", out / MANIFEST)
         return None
     return found if isinstance(found, dict) and {"made_of", "files"} <= found.keys() else None
 
 
 @contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Keep a second process out: both would write to the same parts."""
+def _locked(out: Path) -> Iterator[None]:
+    """Hold the lock of the output folder, so that two processes do not write the same files."""
     with (out / ".lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UsageError(f"out: another process prepares {out}") from error
+            raise UsageError(f"out: another process is preparing {out}") from error
         yield

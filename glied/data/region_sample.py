@@ -1,4 +1,4 @@
-"""Region features of a random sample of the images of a feature store, read without the rest of the store."""
+"""Random samples of region features from a feature store, read without the rest of the store."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ _READERS = 4
 
 
 class _Group(NamedTuple):
-    """A row group of a file of the store."""
+    """A row group in a file of the store."""
 
     uri: str
     number: int
@@ -21,10 +21,10 @@ class _Group(NamedTuple):
 
 
 def sample_regions(uri: str, most: int, *, seed: int = 0) -> Iterator[NDArray[np.float32]]:
-    """Yields the region features [R, F] of about `most` images of the store at `uri`, the same each time.
+    """Yield the region features [R, F] of about `most` images of the store at `uri`, deterministically.
 
-    Whole row groups (2 MB, so about 14 images of 36 x 2048 values) are drawn until they hold `most` rows;
-    a few are in memory at a time. Images without regions, or whose features are not finite, are left out.
+    Whole row groups (2 MB, about 14 images of 36 x 2048 values) are drawn until they hold `most` rows, and a
+    few of them are in memory at a time. Images without regions or with non-finite features are skipped.
 
     Raises:
         UsageError: as `features.paths`.
@@ -44,7 +44,7 @@ def _groups(uri: str) -> list[_Group]:
 
 
 def _draw(groups: Sequence[_Group], most: int, seed: int) -> list[_Group]:
-    """Groups in random order until they hold `most` rows, then in their own order."""
+    """Draw groups until they hold `most` rows; return them in file order."""
     chosen, rows = [], 0
     for place in np.random.default_rng(seed).permutation(len(groups)).tolist():
         if rows >= most:
@@ -58,5 +58,5 @@ def _read(group: _Group) -> list[NDArray[np.float32]]:
     with parquet.open_file(group.uri) as file:
         columns = [name for name in features.VALUES if name in file.schema_arrow.names]
         rows = file.read_row_group(group.number, columns=columns, use_threads=False).to_pylist()
-    found = [features.values(row) for row in rows if row["count"]]
-    return [image for image in found if np.isfinite(image).all()]
+    images = [features.values(row) for row in rows if row["count"]]
+    return [image for image in images if np.isfinite(image).all()]

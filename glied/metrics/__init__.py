@@ -1,1 +1,1 @@
-"""Metrics of captions: against references, by CLIP, and over a whole set of captions."""
+"""Caption metrics: reference-based metrics, CLIP metrics, and diversity of a set of captions."""

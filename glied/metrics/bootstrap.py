@@ -1,4 +1,4 @@
-"""Paired bootstrap over images: is one set of captions better than another, or lucky? (Koehn 2004)."""
+"""Paired bootstrap over images, a significance test for the difference of two systems (Koehn 2004)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,20 +8,20 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 BLOCK = 1 << 22
-"""Weights held at a time; 32 MiB."""
+"""Weights in memory at a time; 32 MiB."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A statistic of two systems on the same images, and how sure the difference is.
+    """A statistic of two systems on the same images, with the confidence interval of the difference.
 
     Attributes:
         first: value of the first system.
         second: value of the second.
         difference: second - first.
         low: lower end of the difference's confidence interval.
-        high: its upper end.
-        p: two-sided p-value of no difference; never below 2 / (resamples + 1).
+        high: upper end of the interval.
+        p: two-sided p-value of no difference; at least 2 / (resamples + 1).
     """
 
     first: float
@@ -33,7 +33,7 @@ class Difference:
 
 
 def mean(totals: Array, images: int) -> Array:
-    """The statistic of values that are averaged over images: totals [R, 1] to means [R]."""
+    """Average over images, the default statistic: totals [R, 1] -> means [R]."""
     return totals[:, 0] / images
 
 
@@ -46,18 +46,19 @@ def paired_bootstrap(
     seed: int = 0,
     confidence: float = 0.95,
 ) -> Difference:
-    """Draw the images anew with replacement, the same ones for both systems, and look at the differences.
+    """Resample the images with replacement, the same ones for both systems, and compare the statistics.
 
-    The interval is the percentile interval; p is twice the share of resamples on the far side of 0, with one
-    added to count and number (Davison and Hinkley 1997, chapter 4). The same seed draws the same images.
+    The interval is the percentile interval. p is twice the share of resamples on the far side of 0, with 1
+    added to numerator and denominator (Davison and Hinkley 1997, chapter 4). The same seed draws the same
+    images.
 
     Args:
         first: values of the first system, [N], or [N, K] for statistics of K sums, such as BLEU's counts.
         second: values of the second system for the same images in the same order.
-        statistic: from sums over drawn images [R, K], and how many were drawn, to values [R].
-        resamples: how often the images are drawn.
-        seed: of the draws.
-        confidence: of the interval, between 0 and 1.
+        statistic: maps sums over the drawn images [R, K] and their number to values [R].
+        resamples: number of resamples.
+        seed: seed of the resampling.
+        confidence: confidence level of the interval, between 0 and 1.
     """
     one, two = (values.reshape(len(values), -1) for values in (first, second))
     assert one.shape == two.shape, f"{one.shape} and {two.shape}: not the same images"
@@ -83,12 +84,12 @@ def paired_bootstrap(
 
 
 def _weights(images: int, resamples: int, seed: int) -> Iterator[Array]:
-    """How often each image is drawn in each resample, [some resamples, images], until all have been."""
+    """Yield how often each image is drawn, [resamples, images], in blocks of resamples."""
     generator = np.random.default_rng(seed)
     rows = max(1, BLOCK // images)
     for start in range(0, resamples, rows):
         size = min(rows, resamples - start)
         draws = generator.integers(0, images, size=(size, images))
-        draws += images * np.arange(size)[:, None]  # one count over all resamples of the block
+        draws += images * np.arange(size)[:, None]  # so that one bincount covers all resamples of the block
         counts = np.bincount(draws.ravel(), minlength=size * images)
         yield counts.reshape(size, images).astype(np.float64)

@@ -1,4 +1,4 @@
-"""What a CLIP thinks of captions: CLIP-S, RefCLIP-S, retrieval by caption, p(grammatical)."""
+"""CLIP metrics of captions: CLIP-S, RefCLIP-S, text-to-image retrieval, p(grammatical)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ _CHUNK = 256
 
 @dataclass(frozen=True)
 class ClipFigures:
-    """What was measured of one captions file.
+    """The CLIP metrics of one captions file.
 
     Attributes:
-        values: figures; scores, recalls and probabilities are x 100.
-        by_image: those that are means over the images, [N] each in the order of the captions.
+        values: all figures; scores, recalls and probabilities are x 100.
+        by_image: per-image values of those that are means over images, [N] each in the order of the captions.
     """
 
     values: dict[str, float]
@@ -35,14 +35,14 @@ class ClipFigures:
 
 
 class ClipMetrics:
-    """Scores captions by one CLIP; the images are encoded once for all captions files."""
+    """Scores captions with one CLIP; encodes the images once for all captions files."""
 
     def __init__(self, config: ClipConfig, images: str) -> None:
-        """Load the CLIP, and its grammar head where it has one.
+        """Load the CLIP, and its grammar head if it has one.
 
         Args:
-            config: which CLIP.
-            images: folder (path or URI) below which the images are named.
+            config: names the CLIP.
+            images: folder (path or URI) of the images.
 
         Raises:
             UsageError: as `load_clip` and `load_grammar`.
@@ -56,65 +56,62 @@ class ClipMetrics:
     def __call__(
         self, captions: Mapping[str, str], references: Mapping[str, Sequence[str]] | None = None
     ) -> ClipFigures:
-        """Score one caption per image; empty ones score 0.
+        """Score one caption per image; empty captions score 0.
 
         Args:
-            captions: by image.
-            references: by image; without them RefCLIP-S is left out.
+            captions: caption by image name.
+            references: references by image name; without them RefCLIP-S is omitted.
 
         Raises:
             UsageError: an image is missing or broken, or the CLIP does not know a word.
         """
         names, texts = list(captions), list(captions.values())
-        self._refuse_unknown(texts, references)
+        self._check_words(texts, references)
         images = self._images(names)
-        grammatical, vectors = self._read(texts)
-        said = torch.tensor([bool(text.strip()) for text in texts])
+        grammatical, vectors = self._encode_captions(texts)
+        has_caption = torch.tensor([bool(text.strip()) for text in texts])
         ranks = text_to_image_ranks(vectors.numpy(), images.numpy())
-        by_image = {"CLIP-S": _percent(clip_score(images, vectors) * said)}
+        by_image = {"CLIP-S": _percent(clip_score(images, vectors) * has_caption)}
         if references is not None:
             encoded, mask = self._references({name: references[name] for name in names})
-            by_image["RefCLIP-S"] = _percent(ref_clip_score_metric(images, vectors, encoded, mask) * said)
+            scores = ref_clip_score_metric(images, vectors, encoded, mask)
+            by_image["RefCLIP-S"] = _percent(scores * has_caption)
         by_image |= {f"R@{k}": 100 * (ranks <= k).astype(np.float64) for k in RECALLED}
         if grammatical is not None:
-            by_image["p(grammatical)"] = _percent(grammatical * said)
+            by_image["p(grammatical)"] = _percent(grammatical * has_caption)
         means = {name: float(values.mean()) for name, values in by_image.items()}
         return ClipFigures(means | summary(ranks) | {"pool": len(names)}, by_image)
 
     def recipe(self) -> dict[str, Any]:
-        """Which CLIP it was, by content."""
-        found = {"checkpoint": self._config.checkpoint, "model": self._config.model}
-        facts = found | {"weights_sha256": self.clip.fingerprint["weights"], "images": self._folder}
+        """Return what identifies the CLIP and its inputs, for the results file."""
+        names = {"checkpoint": self._config.checkpoint, "model": self._config.model}
+        facts = names | {"weights_sha256": self.clip.fingerprint["weights"], "images": self._folder}
         facts |= {key: self.clip.fingerprint[key] for key in ("prompt", "preprocess")}
         return facts | {"grammar_sha256": self.grammar.digest if self.grammar else None}
 
     def notes(self) -> list[str]:
-        """A line where p(grammatical) is not to be trusted."""
+        """Return a warning if the grammar head is too inaccurate."""
         weak = unfit(self.grammar.figures) if self.grammar else []
         if not weak:
             return []
-        return [
-            f"p(grammatical) is doubtful: its head tells apart {', '.join(weak)}; {REQUIRED:g} % are needed"
-        ]
+        return [f"p(grammatical) is unreliable: its accuracy is {', '.join(weak)}; {REQUIRED:g} % is needed"]
 
-    def _refuse_unknown(
-        self, captions: Sequence[str], references: Mapping[str, Sequence[str]] | None
-    ) -> None:
+    def _check_words(self, captions: Sequence[str], references: Mapping[str, Sequence[str]] | None) -> None:
         every = [*captions, *(text for texts in (references or {}).values() for text in texts)]
         unknown = self.clip.unknown_words(every)
         if unknown:
             place = self._config.checkpoint
-            raise UsageError(f"the CLIP in {place} has never seen these words: {', '.join(unknown[:20])}")
+            raise UsageError(f"the CLIP in {place} does not know these words: {', '.join(unknown[:20])}")
 
-    def _read(self, texts: Sequence[str]) -> tuple[Tensor | None, Tensor]:
-        """p(grammatical) [N], where there is a head, and vectors [N, E]."""
+    def _encode_captions(self, texts: Sequence[str]) -> tuple[Tensor | None, Tensor]:
+        """Return p(grammatical) [N], or None without a head, and vectors [N, E]."""
         if self.grammar is None:
             return None, self.clip.encode_texts(texts).cpu()
         probabilities, vectors = self.grammar.score(texts)
         return probabilities.cpu(), vectors.cpu()
 
     def _images(self, names: Sequence[str]) -> Tensor:
-        """Vectors of the images [N, E]."""
+        """Encode the images, [N, E]."""
         missing = [name for name in names if name not in self._encoded]
         for start in range(0, len(missing), _CHUNK):
             chunk = missing[start : start + _CHUNK]
@@ -130,7 +127,7 @@ class ClipMetrics:
             raise UsageError(f"images: {uri} cannot be read: {error}") from error
 
     def _references(self, references: Mapping[str, Sequence[str]]) -> tuple[Tensor, Tensor]:
-        """Vectors [N, R, E] and a mask [N, R], True where a reference is real."""
+        """Encode the references: vectors [N, R, E] and a mask [N, R], True for real references."""
         missing = {name: texts for name, texts in references.items() if name not in self._encoded_references}
         vectors = self.clip.encode_texts([text for texts in missing.values() for text in texts]).cpu()
         parts = vectors.split([len(texts) for texts in missing.values()])

@@ -1,4 +1,4 @@
-"""What captions are like without looking at references: repetition, vocabulary, length, novelty."""
+"""Reference-free figures of a set of captions: repetition, vocabulary, length, novelty."""
 
 from collections.abc import Collection, Iterable
 
@@ -9,16 +9,16 @@ ORDERS = (1, 2, 3, 4)
 
 
 def diversity(captions: Iterable[str], training: Iterable[str] | None = None) -> dict[str, float]:
-    """Figures over the captions that are not empty, whose number stands beside them.
+    """Compute figures over the captions that are not empty.
 
-    captions, empty: their numbers. vocabulary: distinct words. length: mean number of words. distinct: share
-    of different captions. repeats-n: share of captions in which an n-gram stands twice or more. rep-n: mean
-    share of a caption's n-grams that repeat an earlier one (seq-rep-n of Welleck et al. 2020).
-    novel: share of captions whose words are not those of any training caption. Shares are x 100.
+    captions, empty: numbers of all and of empty captions. vocabulary: number of distinct words. length: mean
+    number of words. distinct: share of distinct captions. repeats-n: share of captions that repeat an n-gram.
+    rep-n: mean share of a caption's n-grams that repeat an earlier one (seq-rep-n of Welleck et al. 2020).
+    novel: share of captions that equal no training caption word for word. Shares are x 100.
 
     Args:
-        captions: raw captions, an empty one where there is none.
-        training: raw captions of the training set; without them, novel is left out.
+        captions: raw captions, empty for images without one.
+        training: raw captions of the training set; without them, novel is omitted.
     """
     every = [tuple(tokenize(caption)) for caption in captions]
     tokens = [words for words in every if words]

@@ -1,9 +1,10 @@
-"""FineCapEval's word recall: how much a caption says of the background, objects and relations people named.
+"""FineCapEval's word recall: the share of annotated background, object and relation words in a caption.
 
-Two readings. `word_recall` compares Porter stems on both sides, word by word. `published_recall` repeats the
-script published with the data (github.com/j-min/CLIP-Caption-Reward, tools/eval_finecapeval.py), so that
-figures can be put beside the paper's (Cho et al. 2022, arXiv 2205.13115): there only the references are
-lowercased and stemmed, and a word counts as found when it is a substring of the raw caption.
+There are two versions. `word_recall` compares Porter stems of both sides, word by word. `published_recall`
+reproduces the script published with the data (github.com/j-min/CLIP-Caption-Reward,
+tools/eval_finecapeval.py), for comparison with the paper (Cho et al. 2022, arXiv 2205.13115). The script
+lowercases and stems only the references, and counts a word as recalled if it is a substring of the raw
+caption.
 """
 
 import functools
@@ -15,38 +16,38 @@ from glied.data.finecapeval import CRITERIA, PHRASE_SEPARATOR, Annotation
 from glied.text.tokenizer import tokenize
 
 Recall = dict[str, dict[str, float]]
-"""Share of words found, from 0 to 1, by criterion and image."""
+"""Share of recalled words, from 0 to 1, by criterion and image."""
 
 _BRACKET = re.compile(r"-[lr][rsc]b-")
 
 
 def word_recall(captions: Mapping[str, str], annotations: Iterable[Annotation]) -> Recall:
-    """Share of each phrase's words whose stem is among the caption's, averaged over the phrases of an image.
+    """Compute the share of words whose stem is in the caption, per phrase, averaged over an image's phrases.
 
-    The phrases of all its annotators count alike; rows with missing fields count with what they have. Phrases
-    without words do not count, images without phrases of a criterion have no value there.
+    Phrases of all annotators have equal weight, and rows with missing fields count with the fields they have.
+    Phrases without words are ignored; images without phrases of a criterion have no value for it.
 
     Args:
         captions: caption by image.
         annotations: rows of these images.
     """
-    found = {image: frozenset(stems(caption)) for image, caption in captions.items()}
+    caption_stems = {image: frozenset(stems(caption)) for image, caption in captions.items()}
     pooled: dict[tuple[str, str], list[float]] = defaultdict(list)
     for row in annotations:
         for criterion in CRITERIA:
             for words in map(stems, row.phrases(criterion)):
                 if words:
-                    share = sum(word in found[row.image] for word in words) / len(words)
+                    share = sum(word in caption_stems[row.image] for word in words) / len(words)
                     pooled[criterion, row.image].append(share)
     return _means(pooled)
 
 
 def published_recall(captions: Mapping[str, str], annotations: Iterable[Annotation]) -> Recall:
-    """Recall as the published script counts it, for comparison with the paper only.
+    """Compute the recall of the published script, for comparison with the paper only.
 
-    Rows with a missing field are dropped; an image's remaining phrases are pooled; a phrase without words and
-    an image without phrases count as 0. The script's tokenizer is used without its sentence splitter, which
-    is a download: they differ only where a phrase holds several sentences.
+    Rows with a missing field are dropped and the remaining phrases of an image are pooled; a phrase without
+    words and an image without phrases count as 0. The script's tokenizer is used without its sentence
+    splitter, which would have to be downloaded; the results differ only for phrases of several sentences.
 
     Args:
         captions: caption by image, raw.
@@ -66,7 +67,7 @@ def published_recall(captions: Mapping[str, str], annotations: Iterable[Annotati
 
 
 def overall_captions(annotations: Iterable[Annotation]) -> dict[str, list[str]]:
-    """The annotators' whole descriptions by image; images that have none are left out."""
+    """Collect the annotators' whole descriptions by image; omits images without any."""
     captions: dict[str, list[str]] = defaultdict(list)
     for row in annotations:
         if row.caption.strip():
@@ -75,7 +76,7 @@ def overall_captions(annotations: Iterable[Annotation]) -> dict[str, list[str]]:
 
 
 def stems(text: str) -> list[str]:
-    """Porter stems of the words of a text, letters and digits only; brackets are no words."""
+    """Return the Porter stems of the words of a text, letters and digits only, without bracket tokens."""
     tokens = (token for token in tokenize(text) if not _BRACKET.fullmatch(token))
     words = (re.sub(r"[\W_]+", "", stem(token)) for token in tokens)
     return [word for word in words if word]
@@ -83,13 +84,13 @@ def stems(text: str) -> list[str]:
 
 @functools.lru_cache(maxsize=1 << 16)
 def stem(word: str) -> str:
-    """The Porter stem (nltk's, as in the published script) of a word, in lower case."""
+    """Return the lower-case Porter stem of a word, by nltk as in the published script."""
     return _porter()(word)
 
 
 @functools.cache
 def _porter() -> Callable[[str], str]:
-    from nltk.stem.porter import PorterStemmer  # half a second that only FineCapEval pays
+    from nltk.stem.porter import PorterStemmer  # takes half a second to import
 
     return PorterStemmer().stem
 

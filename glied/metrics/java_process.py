@@ -3,7 +3,7 @@
 python -m glied.metrics.java_process < request.json > answer.json
 
 Request: {"metric", "hypotheses": {id: [text]}, "references": {id: [text, ...]}}; answer: {"score"} or
-{"error"}. It never ends by itself if Java hangs: its parent kills the process group.
+{"error"}. If Java hangs, this process does not end; its parent kills the process group.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ _F_SCORE = re.compile(r"All tuples\s+f-score:\s*(\S+)")
 
 
 class JavaError(Exception):
-    """A metric cannot be had; the message says why."""
+    """A metric cannot be computed; the message says why."""
 
 
 def main() -> None:
@@ -47,37 +47,39 @@ def main() -> None:
 
 
 def meteor(references: Texts, hypotheses: Texts) -> float:
-    """METEOR 1.5 as pycocoevalcap calls it.
+    """Compute METEOR 1.5 as pycocoevalcap does.
 
     Raises:
-        JavaError: Java ended before its time.
+        JavaError: Java ended prematurely.
     """
     scorer = Meteor()
     try:
         return float(scorer.compute_score(references, hypotheses)[0])
     except (OSError, ValueError) as error:
-        # A write to a dead process, or a number that is an empty line.
+        # A write to a dead process, or an empty line in place of a number.
         scorer.meteor_p.kill()
         _, stderr = scorer.meteor_p.communicate()
         raise JavaError(_ended(scorer.meteor_p.returncode, stderr.decode(errors="replace"))) from error
     finally:
-        if scorer.lock.locked():  # a failed call keeps it, and the destructor would wait for it for ever
+        if scorer.lock.locked():  # a failed call holds the lock, and the destructor would wait for it forever
             scorer.lock.release()
 
 
 def spice(references: Texts, hypotheses: Texts, folder: Path = SPICE) -> float:
-    """SPICE from its jar, to the three decimals that it prints.
+    """Compute SPICE with its jar, to the three decimals that it prints.
 
-    pycocoevalcap's own call breaks on newer Java: its cache of parses needs reflection that Java 16 forbids,
-    its JSON output a JavaScript engine that Java 15 dropped. Without both the score is the same, and nothing
-    is written into the installed package.
+    pycocoevalcap's own call fails on newer Java: its parse cache needs reflection that Java 16 forbids, and
+    its JSON output a JavaScript engine that Java 15 removed. Without both the score is the same, and nothing
+    is written to the installed package.
 
     Raises:
         JavaError: the parser models are missing, or Java failed.
     """
     missing = [name for name in MODELS if not (folder / "lib" / name).is_file()]
     if missing:
-        raise JavaError(f'its parser models are missing; with internet, python -c "{DOWNLOAD}" gets them')
+        raise JavaError(
+            f'its parser models are missing; with internet, python -c "{DOWNLOAD}" downloads them'
+        )
     items = [{"image_id": name, "test": hypotheses[name][0], "refs": references[name]} for name in hypotheses]
     with tempfile.TemporaryDirectory(prefix="glied-spice-") as temporary:
         path = Path(temporary) / "captions.json"
@@ -93,11 +95,11 @@ def spice(references: Texts, hypotheses: Texts, folder: Path = SPICE) -> float:
 
 
 def _ended(code: int, stderr: str) -> str:
-    """One line on a Java process that failed: its code and the first exception it named, or its last line."""
+    """Describe a failed Java process in one line: its exit code, and the first exception or the last line."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith("Picked up JAVA_TOOL_OPTIONS")]
-    telling = next((line for line in lines if "Exception" in line or "Error" in line), "")
-    reason = telling or (lines[-1] if lines else "without a word")
+    exception = next((line for line in lines if "Exception" in line or "Error" in line), "")
+    reason = exception or (lines[-1] if lines else "no message")
     return f"Java ended with code {code}: {reason[:200]}"
 
 

@@ -1,16 +1,18 @@
-"""Text-to-image retrieval: how well a caption finds its own image among all others (arXiv 2205.13115)."""
+"""Text-to-image retrieval metrics: the rank of each caption's own image among all images (arXiv
+2205.13115)."""
 
 import numpy as np
 import numpy.typing as npt
 
 RECALLED = (1, 5, 10)
-"""The ranks up to which an image counts as found."""
+"""The values of k in R@k."""
 TIE = 1e-6
-"""Similarities closer than this count as equal: the same product may round differently at another column."""
+"""Similarities closer than this count as equal, since the same product may round differently in another
+column."""
 
 
 def retrieval(captions: npt.ArrayLike, images: npt.ArrayLike) -> dict[str, float]:
-    """R@1, R@5, R@10 (x 100), median and mean rank of the image that each caption was made for.
+    """Compute R@1, R@5, R@10 (x 100), median and mean rank of each caption's own image.
 
     Args:
         captions: L2-normalized embeddings [N, E]; row i is the caption of image i.
@@ -24,23 +26,22 @@ def retrieval(captions: npt.ArrayLike, images: npt.ArrayLike) -> dict[str, float
 
 
 def summary(ranks: npt.NDArray[np.int64]) -> dict[str, float]:
-    """Median and mean of ranks."""
+    """Compute median and mean of ranks."""
     return {"median rank": float(np.median(ranks)), "mean rank": float(np.mean(ranks))}
 
 
 def text_to_image_ranks(
     captions: npt.ArrayLike, images: npt.ArrayLike, *, block_bytes: int = 64 << 20
 ) -> npt.NDArray[np.int64]:
-    """Rank (1 is best) of each caption's own image among all images by cosine similarity.
+    """Compute the rank (1 is best) of each caption's own image among all images by cosine similarity.
 
-    Ties are counted against the caption: images as similar as its own stand before it, so that captions or
-    embeddings that are all alike rank last, not first.
+    Ties count against the caption: images as similar as its own rank before it, so that identical captions or
+    embeddings rank last, not first.
 
     Args:
         captions: L2-normalized embeddings [N, E]; row i is the caption of image i.
         images: L2-normalized embeddings [N, E].
-        block_bytes: similarities are computed for so many bytes of them at a time; at 100,000 images
-            64 MiB are 167 captions.
+        block_bytes: bytes of similarities to compute at a time; with 100,000 images, 64 MiB are 167 captions.
 
     Raises:
         ValueError: the shapes differ, or an embedding is not normalized or not finite.
@@ -63,7 +64,7 @@ def _embeddings(name: str, values: npt.ArrayLike) -> npt.NDArray[np.float32]:
     if array.ndim != 2 or not len(array):
         raise ValueError(f"{name}: shape {array.shape} is not [N, E] with N > 0")
     off = np.abs(np.linalg.norm(array, axis=1) - 1)
-    if not np.all(off < 1e-2):  # NaN is not below either; half precision is off by up to 1e-3
+    if not np.all(off < 1e-2):  # also rejects NaN; half precision deviates by up to 1e-3
         row = int(np.argmax(~(off < 1e-2)))
         raise ValueError(f"{name}: row {row} has length {np.linalg.norm(array[row])}, expected 1")
     return array

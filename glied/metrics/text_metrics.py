@@ -1,9 +1,10 @@
-"""CIDEr, BLEU, ROUGE-L, METEOR and SPICE of captions, computed by pycocoevalcap on our tokens.
+"""CIDEr, BLEU, ROUGE-L, METEOR and SPICE, computed by pycocoevalcap on the tokens of our tokenizer.
 
-The tokenizer equals the PTB tokenizer of the COCO tools, so the values are theirs. Only METEOR and SPICE need
-Java; where it fails they are left out with a line that says why.
+The tokenizer equals the PTB tokenizer of the COCO tools, so the values equal theirs. Only METEOR and SPICE
+need Java; if it fails they are omitted with a note.
 
-pycocoevalcap is imported where it is used: the training steps import this module, and run without its 104 MB.
+pycocoevalcap is imported only where it is used, so that training jobs, which import this module, can run
+without it.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Tokenized:
-    """Captions and references as the scorers want them: tokens joined by spaces, ids in the same order."""
+    """Captions and references in the form the scorers expect: tokens joined by spaces, equal order of ids."""
 
     hypotheses: dict[str, list[str]]
     references: dict[str, list[str]]
@@ -36,13 +37,13 @@ class Tokenized:
 
 @dataclass
 class Scores:
-    """What was measured.
+    """Text metrics of one captions file.
 
     Attributes:
-        values: metric to value x 100.
+        values: value x 100 by metric.
         by_image: CIDEr and ROUGE-L x 100 of each image [N], in the order of the captions.
-        bleu_counts: what `bleu` adds up, [N, 10], if BLEU was asked for.
-        notes: a line on each metric that was left out.
+        bleu_counts: the counts that `bleu` sums up, [N, 10], if BLEU was requested.
+        notes: one line for each metric that was omitted.
     """
 
     values: dict[str, float] = field(default_factory=dict)
@@ -52,14 +53,14 @@ class Scores:
 
 
 def tokenized(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> Tokenized:
-    """Tokenize both sides, once for all metrics.
+    """Tokenize captions and references, once for all metrics.
 
     Args:
         hypotheses: caption by image id.
-        references: reference captions by image id; ids without a hypothesis do not count.
+        references: references by image id; ids without a hypothesis are ignored.
 
     Raises:
-        UsageError: a hypothesis has no references, or there is none at all.
+        UsageError: a hypothesis has no references, or there are no hypotheses.
     """
     if not hypotheses:
         raise UsageError("no captions to score")
@@ -73,14 +74,14 @@ def tokenized(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[s
 
 
 def score(tokens: Tokenized, metrics: Sequence[Metric], *, java_timeout_s: float = 1800) -> Scores:
-    """The metrics asked for, in their order; one that Java fails on is left out with a note.
+    """Compute metrics in the given order; metrics that need Java are omitted with a note if it fails.
 
     CIDEr is CIDEr-D (Vedantam et al. 2015) with the document frequencies of these references.
 
     Args:
-        tokens: what to score.
-        metrics: which.
-        java_timeout_s: seconds for each of METEOR and SPICE.
+        tokens: tokenized captions and references.
+        metrics: the metrics to compute.
+        java_timeout_s: time limit in seconds for each of METEOR and SPICE.
     """
     scores = Scores()
     for metric in metrics:
@@ -109,29 +110,29 @@ def score(tokens: Tokenized, metrics: Sequence[Metric], *, java_timeout_s: float
 
 
 def cider(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> float:
-    """Corpus CIDEr-D x 100; arguments and errors as `tokenized`."""
+    """Compute the corpus CIDEr-D x 100; arguments and errors as for `tokenized`."""
     return score(tokenized(hypotheses, references), ["CIDEr"]).values["CIDEr"]
 
 
 def text_metrics(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """CIDEr, BLEU-1..4 and ROUGE-L, each x 100; arguments and errors as `tokenized`."""
+    """Compute CIDEr, BLEU-1..4 and ROUGE-L, each x 100; arguments and errors as for `tokenized`."""
     return score(tokenized(hypotheses, references), WITHOUT_JAVA).values
 
 
 def cider_by_image(
     hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]
 ) -> dict[str, float]:
-    """CIDEr-D x 100 of each image's caption, by image id; arguments and errors as `tokenized`."""
+    """Compute the CIDEr-D x 100 of each caption by image id; arguments and errors as for `tokenized`."""
     scores = score(tokenized(hypotheses, references), ["CIDEr"])
     return dict(zip(hypotheses, scores.by_image["CIDEr"].tolist(), strict=True))
 
 
 def bleu_counts(tokens: Tokenized) -> Array:
-    """What BLEU adds up over images, so that it can be computed for any selection of them.
+    """Compute the counts that BLEU sums over images, so that it can be computed for any subset of them.
 
     Returns:
-        Per image, [N, 10]: matched n-grams and n-grams of the caption for n = 1..4, its length, and the
-        length of the reference that is closest to it.
+        [N, 10], per image: matched n-grams and n-grams of the caption for n = 1..4, the caption's length, and
+        the length of the reference closest to it.
     """
     from pycocoevalcap.bleu.bleu_scorer import cook_refs, cook_test
 
@@ -143,7 +144,7 @@ def bleu_counts(tokens: Tokenized) -> Array:
 
 
 def bleu(totals: Array, order: int) -> Array:
-    """Corpus BLEU x 100 up to n-grams of `order`, from sums of `bleu_counts`: totals [R, 10] to [R].
+    """Compute corpus BLEU x 100 up to n-grams of `order`, from sums of `bleu_counts`: totals [R, 10] -> [R].
 
     The small constants are pycocoevalcap's.
     """

@@ -7,7 +7,7 @@ from glied import storage
 from glied.bulk.run.committed_rows import read_rows
 from glied.data import caption_files
 from glied.data.coco import load_images
-from glied.data.names import Names
+from glied.data.image_names import ImageNames
 from glied.errors import UsageError
 
 NAMED = 5
@@ -143,7 +143,7 @@ def _resolved(names: Iterable[str], aliases: Mapping[str, Iterable[str]], source
         UsageError: a name may mean several images.
     """
     known = _by_alias(aliases)
-    joined = Names(known, source)
+    joined = ImageNames(known, source)
     found = ((name, name if name in known else joined.find(name)) for name in names)
     return {name: known[alias] for name, alias in found if alias is not None}
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from glied.captioner.explain import Explanation, Weights
 from glied.regions import Regions
-from glied.reports.html import render_template
+from glied.reports.html_templates import render_template
 
 SCORES = {
     "cider": "CIDEr",

@@ -16,7 +16,7 @@ from glied.errors import UsageError
 from glied.reports import figures
 from glied.reports.benchmark_tables import Row, Table, read_table
 from glied.reports.figures import Panel, Picture, number
-from glied.reports.html import data_uri, render_template
+from glied.reports.html_templates import data_uri, render_template
 from glied.training import history
 from glied.training.history import TRAIN, VALIDATION, History
 

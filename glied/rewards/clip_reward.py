@@ -15,7 +15,7 @@ from torch import Tensor
 from glied.clip.scorer import ClipScorer
 from glied.clip.scores import clip_score, pad_references, ref_clip_score_reward
 from glied.data import features, parquet
-from glied.data.names import Names
+from glied.data.image_names import ImageNames
 from glied.errors import UsageError
 from glied.rewards.reward import Captions
 from glied.vision.extractors.clip_images import image_fingerprint
@@ -45,7 +45,7 @@ class ImageVectors:
                     ids.append(row["id"])
                     vectors.append(features.values(row)[0].astype(np.float16))
         self._rows = {image_id: number for number, image_id in enumerate(ids)}
-        self._names = Names(ids, uri)
+        self._names = ImageNames(ids, uri)
         self._vectors = torch.from_numpy(np.stack(vectors)) if vectors else torch.zeros(0, scorer.size)
 
     def check(self, images: Iterable[str]) -> None:

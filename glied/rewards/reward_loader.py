@@ -10,7 +10,7 @@ import torch
 
 from glied.clip.config import ClipConfig
 from glied.data import features
-from glied.data.captioned import RewardedRegions
+from glied.data.captioned_regions import RewardedRegions
 from glied.errors import UsageError
 from glied.rewards.bleu_reward import BleuReward
 from glied.rewards.cider_reward import CiderReward

@@ -1,1 +1,1 @@
-"""Captions as text: tokens, vocabulary, n-grams and what is counted over them."""
+"""Caption text: tokenizer, vocabulary, n-grams, and the scores computed from n-gram counts."""

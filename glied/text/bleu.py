@@ -1,7 +1,7 @@
-"""Sentence BLEU-4 as a reward, smoothed after Lin and Och (2004): for n > 1 both counts have one added.
+"""Sentence BLEU-4 as a reward, smoothed as in Lin and Och (2004): for n > 1, add one to both counts.
 
-Unsmoothed, most captions would get 0. The brevity penalty takes the reference whose length is closest, the
-shorter one of two.
+Without smoothing most captions would score 0. The brevity penalty uses the reference whose length is closest
+to the caption's, and the shorter one if two are equally close.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ Integers = npt.NDArray[np.int64]
 
 
 def bleu_4(hypotheses: Packed, samples: int, references: Sequence[Packed]) -> Array:
-    """BLEU-4 of captions, [B, S] float64, 0 to 1; 0 without a common word.
+    """Return the BLEU-4 of captions, [B, S] float64 from 0 to 1; 0 for a caption that shares no word.
 
     Args:
-        hypotheses: B * S captions as word ids, those of an image in a row.
-        samples: S.
-        references: of each image, at least one.
+        hypotheses: B * S captions as word ids, grouped by image.
+        samples: S, the number of captions per image.
+        references: the references of each image, at least one.
     """
     counts = count(hypotheses, samples, references)
     ours, most = counts.counts[:, :samples], counts.counts[:, samples:].max(axis=1, keepdims=True)
@@ -37,9 +37,9 @@ def bleu_4(hypotheses: Packed, samples: int, references: Sequence[Packed]) -> Ar
 
 
 def _brevity(lengths: Integers, references: Integers, real: npt.NDArray[np.bool_]) -> Array:
-    """min(1, exp(1 - closest reference length / length)): [B, S], [B, R], [B, R] -> [B, S]."""
+    """Compute min(1, exp(1 - closest reference length / length)): [B, S], [B, R], [B, R] -> [B, S]."""
     distance = np.abs(references[:, None] - lengths[..., None]).astype(np.float64)  # [B, S, R]
-    distance += 1e-3 * (references[:, None] > lengths[..., None])  # of two as close, the shorter
+    distance += 1e-3 * (references[:, None] > lengths[..., None])  # ties go to the shorter reference
     distance[~np.broadcast_to(real[:, None], distance.shape)] = np.inf
     closest = np.take_along_axis(references, distance.argmin(axis=2), axis=1)
     return np.exp(np.minimum(0.0, 1 - closest / np.maximum(lengths, 1)))

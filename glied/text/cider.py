@@ -1,9 +1,9 @@
 """CIDEr-D (Vedantam et al. 2015, arXiv 1411.5726) with stored document frequencies, fast enough for training.
 
-Equal to the published implementation (pycocoevalcap's `cider`, which is CIDEr-D: clipped counts, a Gaussian
-on the difference in length with sigma 6, times 10).
+The scores equal those of the published implementation (pycocoevalcap's `cider`, which computes CIDEr-D:
+clipped counts, a Gaussian penalty on the length difference with sigma 6, times 10).
 
-Shapes: B images, S captions of an image, R references, U distinct n-grams; see `glied.text.ngrams`.
+Shapes: B images, S captions per image, R references, U distinct n-grams; see `glied.text.ngrams`.
 """
 
 import math
@@ -26,12 +26,12 @@ _CHUNK = 20_000  # images whose n-grams are merged at once
 
 @dataclass(frozen=True)
 class DocumentFrequencies:
-    """In how many images' references each n-gram stands; looking up never adds to it.
+    """The number of images whose references contain each n-gram. Lookups never modify the table.
 
     Attributes:
-        hashes: [n] ascending.
-        counts: [n] int64.
-        documents: number of images.
+        hashes: [n] n-gram hashes, ascending.
+        counts: [n] int64, the number of images per n-gram.
+        documents: total number of images.
     """
 
     hashes: Hashes
@@ -40,7 +40,7 @@ class DocumentFrequencies:
 
     @classmethod
     def of(cls, references: Iterable[Packed]) -> "DocumentFrequencies":
-        """Count over images, given each one's references.
+        """Count n-grams over the references of each image.
 
         Raises:
             UsageError: there are no images.
@@ -63,33 +63,33 @@ class DocumentFrequencies:
 
     @cached_property
     def _buckets(self) -> tuple[np.uint64, npt.NDArray[np.int32]]:
-        """How far to shift a hash to get its bucket, and where each bucket starts."""
+        """The shift that turns a hash into its bucket, and the first index of each bucket."""
         bits = len(self).bit_length() + 1
         edges = np.arange(2**bits, dtype=np.uint64) << np.uint64(64 - bits)
         return np.uint64(64 - bits), np.searchsorted(self.hashes, edges).astype(np.int32)
 
     @cached_property
     def _inverses(self) -> Array:
-        """Of each n-gram of the table."""
+        """Inverse document frequency of each n-gram in the table, [n]."""
         return math.log(self.documents) - np.log(np.maximum(1, self.counts))
 
     def inverse(self, hashes: Hashes) -> Array:
-        """log(documents / max(1, frequency)) of n-grams, [U] -> [U]."""
+        """Return log(documents / max(1, frequency)) of n-grams, [U] -> [U]."""
         shift, starts = self._buckets
-        inverses, asked = np.full(len(hashes), math.log(self.documents)), np.arange(len(hashes))
-        place = starts[(hashes >> shift).astype(np.int64)]
-        while len(asked):  # nearly all are found, or known to be missing, after one or two looks
-            inside = place < len(self)
-            asked, place, hashes = asked[inside], place[inside], hashes[inside]
-            found = self.hashes[place]
-            hit = found == hashes
-            inverses[asked[hit]] = self._inverses[place[hit]]
-            beyond = found < hashes
-            asked, place, hashes = asked[beyond], place[beyond] + 1, hashes[beyond]
+        inverses, pending = np.full(len(hashes), math.log(self.documents)), np.arange(len(hashes))
+        position = starts[(hashes >> shift).astype(np.int64)]
+        while len(pending):  # one or two probes settle nearly all n-grams
+            inside = position < len(self)
+            pending, position, hashes = pending[inside], position[inside], hashes[inside]
+            stored = self.hashes[position]
+            hit = stored == hashes
+            inverses[pending[hit]] = self._inverses[position[hit]]
+            unsettled = stored < hashes
+            pending, position, hashes = pending[unsettled], position[unsettled] + 1, hashes[unsettled]
         return inverses
 
     def save(self, folder_uri: str, **metadata: str) -> None:
-        """Write a checkpoint folder; `metadata` says what was counted."""
+        """Write a checkpoint folder; `metadata` identifies the captions that were counted."""
         tensors = {
             "hashes": torch.from_numpy(self.hashes.view(np.int64)),
             "counts": torch.from_numpy(self.counts),
@@ -98,10 +98,10 @@ class DocumentFrequencies:
 
     @classmethod
     def load(cls, folder_uri: str, **metadata: str) -> "DocumentFrequencies":
-        """Read what `save` wrote.
+        """Load a table that `save` wrote.
 
         Raises:
-            UsageError: there is no table, or it was counted over something else than `metadata` says.
+            UsageError: there is no table, or it was counted over other captions than `metadata` says.
         """
         try:
             stored = checkpoint.load(folder_uri)
@@ -116,7 +116,7 @@ class DocumentFrequencies:
             if found != value:
                 difference = f"{name} {found[:12]}, this run has {value[:12]}"
                 raise UsageError(
-                    f"{folder_uri} was counted with {difference}: make it anew with jobs/prepare_cider.py"
+                    f"{folder_uri} was counted with {difference}: rebuild it with jobs/prepare_cider.py"
                 )
         hashes = stored.tensors["hashes"].numpy().view(np.uint64)
         return cls(hashes, stored.tensors["counts"].numpy(), stored.metadata["documents"])
@@ -125,13 +125,13 @@ class DocumentFrequencies:
 def cider_d(
     hypotheses: Packed, samples: int, references: Sequence[Packed], frequencies: DocumentFrequencies
 ) -> Array:
-    """CIDEr-D of captions, [B, S] float64, 0 to 10.
+    """Return the CIDEr-D of captions, [B, S] float64 from 0 to 10.
 
     Args:
-        hypotheses: B * S captions as word ids, those of an image in a row.
-        samples: S.
-        references: of each image, at least one.
-        frequencies: counted over words of the same ids.
+        hypotheses: B * S captions as word ids, grouped by image.
+        samples: S, the number of captions per image.
+        references: the references of each image, at least one.
+        frequencies: document frequencies, counted with the same word ids.
     """
     counts = count(hypotheses, samples, references)
     weights = counts.counts * frequencies.inverse(counts.hashes)[:, None]  # [U, S + R]
@@ -143,7 +143,7 @@ def cider_d(
     similarity = counts.sum(np.minimum(ours, theirs) * theirs, shared)  # [B, N, S, R]
     norm = norms[:, :, :samples, None] * norms[:, :, None, samples:]
     similarity = np.divide(similarity, norm, out=np.zeros_like(similarity), where=norm > 0)
-    bigrams = np.maximum(counts.lengths - 1, 0)  # the published code takes these for the length
+    bigrams = np.maximum(counts.lengths - 1, 0)  # the published code uses these as lengths
     difference = bigrams[:, :samples, None] - bigrams[:, None, samples:]
     similarity = similarity.sum(axis=1) * np.exp(-(difference**2) / (2 * SIGMA**2))  # [B, S, R]
     number = counts.real[:, samples:].sum(axis=1, keepdims=True)
@@ -154,7 +154,7 @@ def cider_d(
 def _merge(
     hashes: Hashes, counts: npt.NDArray[np.int64], documents: Sequence[Hashes]
 ) -> tuple[Hashes, npt.NDArray[np.int64]]:
-    """Add what stands in `documents`, once in each, to counts by hash."""
+    """Add 1 to the count of every hash for each document that contains it."""
     new, times = np.unique(np.concatenate([hashes[:0], *documents]), return_counts=True)
     every, place = np.unique(np.concatenate([hashes, new]), return_inverse=True)
     total = np.bincount(place, np.concatenate([counts, times]), minlength=len(every))

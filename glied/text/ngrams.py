@@ -1,11 +1,11 @@
-"""N-grams of captions and their references, counted for a whole batch at once in numpy.
+"""N-gram counts of captions and their references, computed for a whole batch at once in numpy.
 
-An n-gram is known by a 64-bit hash of its words, so that counting is one sort and no n-gram is ever built as
-a Python object. Within an image of a batch of 256, 54 of the bits tell n-grams apart: two of its few hundred
-n-grams fall together with a probability below 1e-11.
+Each n-gram is identified by a 64-bit hash of its words, so counting is one sort and no n-gram becomes a
+Python object. In a batch of 256 images, 54 bits distinguish the n-grams of one image: the probability that
+two of its few hundred n-grams collide is below 1e-11.
 
-Shapes: B images, S captions (hypotheses) of an image, R references of the image that has most, C = S + R;
-U distinct n-grams of all images.
+Shapes: B images, S captions (hypotheses) per image, R references of the image that has the most, C = S + R;
+U distinct n-grams over all images.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 ORDERS = 4
-"""N-grams of 1 to so many words are counted."""
+"""The longest n-grams that are counted, in words."""
 
 Tokens = Sequence[int]
 """A caption as word ids."""
@@ -26,11 +26,11 @@ Hashes = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class Packed:
-    """Captions laid end to end: cheap to keep and to put together.
+    """Captions concatenated into one array, which is cheap to store and to join.
 
     Attributes:
         tokens: [T] int64, word ids of all captions.
-        lengths: int64, words of each caption; one may be empty.
+        lengths: int64, number of words of each caption; may be 0.
     """
 
     tokens: npt.NDArray[np.int64]
@@ -44,21 +44,21 @@ class Packed:
 
     @classmethod
     def join(cls, parts: Sequence["Packed"]) -> "Packed":
-        """All captions of `parts`, in order."""
+        """Concatenate the captions of `parts`, in order."""
         return cls(np.concatenate([p.tokens for p in parts]), np.concatenate([p.lengths for p in parts]))
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How often each n-gram stands in each caption and reference of its image.
+    """How often each n-gram occurs in each caption and each reference of its image.
 
     Attributes:
         hashes: [U].
-        counts: [U, C] float64, hypotheses first; 0 where an image has fewer references than R.
-        starts: rows at which the n-grams of another image or order begin.
-        segments: image * ORDERS + order - 1 of each of them.
-        lengths: [B, C] int64, words.
-        real: [B, C], False where an image has fewer references.
+        counts: [U, C] float64, hypotheses first; 0 in the columns of references that an image lacks.
+        starts: rows at which a new segment, the n-grams of one image and order, begins.
+        segments: image * ORDERS + order - 1 of each segment.
+        lengths: [B, C] int64, in words.
+        real: [B, C], False for references that an image lacks.
     """
 
     hashes: Hashes
@@ -69,9 +69,9 @@ class Counts:
     real: npt.NDArray[np.bool_]
 
     def sum(self, values: Array, rows: npt.NDArray[np.int64] | None = None) -> Array:
-        """Sums over the n-grams of each image and order, [U, ...] -> [B, ORDERS, ...].
+        """Sum over the n-grams of each image and order, [U, ...] -> [B, ORDERS, ...].
 
-        `rows` (ascending) are the n-grams that `values` are of; None for all.
+        `rows` (ascending) selects the n-grams that `values` belong to; None means all of them.
         """
         starts, segments = self.starts, self.segments
         if rows is not None:
@@ -88,9 +88,9 @@ def count(hypotheses: Packed, samples: int, references: Sequence[Packed]) -> Cou
     """Count the n-grams of B images.
 
     Args:
-        hypotheses: B * S captions, those of an image in a row.
-        samples: S.
-        references: of each image.
+        hypotheses: B * S captions, grouped by image.
+        samples: S, the number of captions per image.
+        references: the references of each image.
     """
     numbers = np.array([len(one.lengths) for one in references], np.int64)
     images, columns = len(references), samples + int(numbers.max(initial=0))
@@ -127,28 +127,28 @@ def count(hypotheses: Packed, samples: int, references: Sequence[Packed]) -> Cou
 
 
 def distinct(captions: Packed) -> Hashes:
-    """The hashes of all n-grams of `captions`, each once."""
+    """Return the hashes of all distinct n-grams of `captions`."""
     return np.unique(_occurrences(captions)[0])
 
 
 def _occurrences(captions: Packed) -> tuple[Hashes, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Hash, order - 1 and caption of every n-gram that stands anywhere."""
+    """Return hash, order - 1 and caption index of every n-gram occurrence."""
     tokens = captions.tokens.astype(np.uint64)
     caption = np.repeat(np.arange(len(captions.lengths)), captions.lengths)
     left = np.repeat(captions.lengths.cumsum(), captions.lengths) - np.arange(len(tokens))
-    hashes, found = np.zeros(len(tokens), np.uint64), []
+    hashes, occurrences = np.zeros(len(tokens), np.uint64), []
     for order in range(min(ORDERS, len(tokens))):
         hashes = _mix(hashes[: len(tokens) - order] + tokens[order:])
-        here = np.flatnonzero(left[: len(hashes)] > order)
-        found.append((hashes[here], np.full(len(here), order), caption[here]))
-    if not found:
+        starts = np.flatnonzero(left[: len(hashes)] > order)
+        occurrences.append((hashes[starts], np.full(len(starts), order), caption[starts]))
+    if not occurrences:
         return np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.int64)
-    all_hashes, orders, captions_ = zip(*found, strict=True)
+    all_hashes, orders, captions_ = zip(*occurrences, strict=True)
     return np.concatenate(all_hashes), np.concatenate(orders), np.concatenate(captions_)
 
 
 def _mix(values: Hashes) -> Hashes:
-    """A bijection of 64 bits in which every bit depends on every other (splitmix64's)."""
+    """Apply the 64-bit bijection of splitmix64, in which every output bit depends on every input bit."""
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ values >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ values >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)

@@ -1,15 +1,16 @@
-"""Captions to tokens as the COCO caption tools do it.
+"""Tokenizer that splits captions as the COCO caption tools do.
 
-`tokenize` gives the tokens of pycocoevalcap's `PTBTokenizer` (Stanford's, 3.4.1, with `-lowerCase`, less
-its list of punctuation) without Java, so that training, metrics and rewards see the same words.
-One difference is meant: Java reads all captions as one text, and whether "a sign that reads K." ends in "k"
-or "k." depends on the first word of the next caption in the file. Here a caption's words depend on it alone.
+`tokenize` returns the tokens of pycocoevalcap's `PTBTokenizer` (Stanford's, 3.4.1, with `-lowerCase`, without
+its list of punctuation) without Java, so training, metrics and rewards all see the same words. One difference
+is intended: the Java tool reads all captions as one text, so whether "a sign that reads K." ends in "k" or
+"k." depends on the first word of the next caption in the file. Here the tokens of a caption depend on that
+caption alone.
 """
 
 import re
 
-# Abbreviations that keep their period. The first list holds in any case; the second's are other words in
-# lower case ("ill", "mass"); the third's are abbreviations only before a number.
+# Abbreviations that keep their period. Those of the first list count in upper and lower case, those of the
+# second only as written (in lower case they are words: "ill", "mass"), those of the third before a number.
 _ABBREVIATIONS = (
     "jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec|mon|tues?|wed|thurs?|fri|ala|ariz|calif|colo|conn|ct|dak|fla|ga|"
     "ind|kans?|ky|md|mich|minn|mo|mont|neb|nev|okla|penn|tenn|va|vt|wisc?|wyo|mrs?|ms|drs?|profs?|sens?|reps?|"
@@ -19,7 +20,7 @@ _ABBREVIATIONS = (
 )
 _CAPITALIZED = "Az|Ark|Del|Ill|La|Mass|Miss|Ore|Pa|Tex|Wash|AZ|ARK|DEL|ILL|LA|MASS|MISS|ORE|PA|TEX|WASH"
 _NUMBERED = "nos?|prop|pp|figs?|op"
-# Before these, the period after a single letter ends a sentence.
+# Before these words, the period after a single letter ends a sentence.
 _STARTERS = (
     "A|About|According|Additionally|After|An|As|At|But|Earlier|He|Her|Here|However|If|In|It|Last|Many|More|Mr.|Ms.|"
     "Now|Once|One|Other|Our|She|Since|So|Some|Such|That|The|Their|Then|There|These|They|This|We|When|While|What|"
@@ -84,8 +85,8 @@ _BRACKETS = (
 def tokenize(text: str) -> list[str]:
     """Split a caption into lower-case tokens without punctuation, as the COCO tools do.
 
-    Clitics are tokens of their own ("dog", "'s"), hyphenated words and abbreviations stay whole ("t-shirt",
-    "mr."), round brackets stay as "-lrb-" and "-rrb-" (the published list has them in upper case).
+    Clitics become separate tokens ("dog", "'s"), hyphenated words and abbreviations stay whole ("t-shirt",
+    "mr."), and round brackets become "-lrb-" and "-rrb-" (the published list spells them in upper case).
     """
     text = text.translate(_NORMALIZED)
     if "&" in text:
@@ -96,7 +97,7 @@ def tokenize(text: str) -> list[str]:
 
 
 def _spell(token: str) -> str:
-    """Write brackets by name and the space within a fraction as Java's tokenizer does."""
+    """Replace brackets by their names, and the space in a fraction, as the Java tokenizer does."""
     if token.isalnum():
         return token
     token = token.replace(" ", "\u00a0")

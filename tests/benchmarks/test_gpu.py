@@ -28,7 +28,7 @@ from benchmarks.gpu_stages import (
 )
 from benchmarks.gpu_stages.measuring import timed
 from benchmarks.gpu_stages.setting import Setting, check
-from glied.captioner.cuda_graphs import Recorder
+from glied.captioner.cuda_graphs import GraphDecoder
 from glied.errors import JobError, UsageError
 from tests.captioner.tape import tapes
 
@@ -133,10 +133,10 @@ def test_decoding_and_regions_dry():
 def test_replays_are_compared_with_plain_decoding(monkeypatch):
     """A tape stands in for CUDA graphs; one that plays nothing must show."""
     monkeypatch.setattr(graphs, "SEARCHES", {name: graphs.SEARCHES[name] for name in ("greedy", "samples")})
-    monkeypatch.setattr(graphs, "Recorder", partial(Recorder, new_record=tapes))
+    monkeypatch.setattr(graphs, "GraphDecoder", partial(GraphDecoder, new_capture=tapes))
     found = list(graphs.equality(DRY, torch.float32))
     assert [(row["value"], row["ok"]) for row in found] == [(1.0, True)] * 2
-    monkeypatch.setattr(graphs, "Recorder", partial(Recorder, new_record=lambda: mute))
+    monkeypatch.setattr(graphs, "GraphDecoder", partial(GraphDecoder, new_capture=lambda: mute))
     assert not any(row["ok"] for row in graphs.equality(DRY, torch.float32))
 
 

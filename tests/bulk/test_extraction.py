@@ -15,9 +15,9 @@ from glied.bulk.plan.sources.fetch import Fetch
 from glied.bulk.run import bulk_run
 from glied.bulk.run.committed_rows import read_rows
 from glied.config import parse
-from glied.data import features
 from glied.errors import UsageError
 from glied.vision.extractors.region_extractor import load_extractor
+from tests.stores import StoredRegions
 
 
 def test_a_feature_store_with_a_row_per_image(models, photos, tmp_path):
@@ -26,7 +26,7 @@ def test_a_feature_store_with_a_row_per_image(models, photos, tmp_path):
     config = parse(ExtractRegionsConfig, options)
     summary = bulk_run.execute(extract_job(config), run_here(Fetch(), extract_factory(config).build()))
     assert summary.statuses == {"ok": 58, "rejected": 2}
-    store = features.FeatureStore(str(tmp_path / "features"))
+    store = StoredRegions(str(tmp_path / "features"))
     assert len(store) == 58  # those with regions
     assert store.fingerprint == load_extractor(config.regions).fingerprint
     turned = store["turned.jpg"]

@@ -15,10 +15,10 @@ from glied.bulk.items import Chunk, DescribedChunk
 from glied.bulk.run import bulk_run
 from glied.commands import export_features, import_features
 from glied.config import parse
-from glied.data import features
-from glied.data.published import import_h5py
+from glied.data.published_features import import_h5py
 from glied.errors import UsageError
 from tests.data.published_files import Image, images, npz_bytes, tsv_bytes
+from tests.stores import StoredRegions
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["karpathy_train.tsv.0", "karpathy_train.tsv.1", "karpathy_val.tsv"]
@@ -69,7 +69,7 @@ def test_what_was_imported_exactly_is_exported_byte_for_byte(tsv, tmp_path, monk
 
 def test_float16_is_the_default_and_boxes_are_exact_all_the_same(tsv, tmp_path) -> None:
     assert execute(configure(tmp_path)) == {"ok": 33}
-    store = features.FeatureStore(str(tmp_path / "run"))
+    store = StoredRegions(str(tmp_path / "run"))
     assert store.fingerprint == {"kind": "published", "extractor": "bottom-up 10-100"}
     for image in tsv:
         found = store[image.id]
@@ -84,7 +84,7 @@ def test_captions_choose_images_and_name_them(tsv, tmp_path, monkeypatch, caplog
     with caplog.at_level(logging.INFO):
         assert execute(configure(tmp_path, f"--input.captions={captions}")) == {"ok": 10}
     assert "10 images, 23 not in captions" in caplog.text
-    assert features.FeatureStore(str(tmp_path / "run")).ids == list(chosen.values())
+    assert StoredRegions(str(tmp_path / "run")).ids == list(chosen.values())
 
     lacking = write_captions(tmp_path / "captions.json", chosen | {7: "COCO_val2014_000000000007.jpg"})
     options = [f"--input.uri={tmp_path / 'tsv'}", f"--output.uri={tmp_path / 'other'}", "--extractor=b"]
@@ -100,7 +100,7 @@ def test_broken_lines_count_only_where_the_image_is_nowhere_whole(tsv, tmp_path,
     with caplog.at_level(logging.INFO):
         assert execute(configure(tmp_path)) == {"ok": 33, "rejected": 1}
     assert "33 images, 1 there twice, 1 broken, but there whole as well" in caplog.text
-    store = features.FeatureStore(str(tmp_path / "run"))
+    store = StoredRegions(str(tmp_path / "run"))
     assert (len(store), "5" in store) == (33, False)
     np.testing.assert_array_equal(store[tsv[0].id].boxes, tsv[0].boxes)
 
@@ -127,7 +127,7 @@ def test_an_import_that_was_cut_off_goes_on_where_it_stopped(tsv, tmp_path) -> N
     assert bulk_run.execute(import_job(config), watched).statuses == {"ok": 33}
     assert set(seen) == set(range(len(there), 5))
     assert {file: file.stat().st_mtime_ns for file in there} == there
-    assert len(features.FeatureStore(str(tmp_path / "run"))) == 33
+    assert len(StoredRegions(str(tmp_path / "run"))) == 33
 
 
 def test_rows_of_finished_units_are_let_go(tsv, tmp_path) -> None:
@@ -173,7 +173,7 @@ def test_npz_with_boxes_in_another_folder(tmp_path) -> None:
     options = ["--input.form=npz", f"--input.uri={tmp_path / 'cocobu_att'}", "--dtype=float32"]
     options += [f"--input.boxes={tmp_path / 'cocobu_box'}", f"--input.captions={tmp_path / 'captions.json'}"]
     assert execute(configure(tmp_path, *options)) == {"ok": 4, "rejected": 1}
-    store = features.FeatureStore(str(tmp_path / "run"))
+    store = StoredRegions(str(tmp_path / "run"))
     for image in every[1:]:
         found = store[f"{image.id}.jpg"]
         assert (found.width, found.height) == (640, 480)
@@ -190,7 +190,7 @@ def test_hdf5(tmp_path) -> None:
         file["1_features"] = every[0].features
     options = ["--input.form=hdf5", f"--input.uri={tmp_path / 'coco_detections.hdf5'}", "--dtype=float32"]
     assert execute(configure(tmp_path, *options)) == {"ok": 9, "rejected": 1}
-    store = features.FeatureStore(str(tmp_path / "run"))
+    store = StoredRegions(str(tmp_path / "run"))
     for image in every:
         assert store[image.id].features.tobytes() == image.features.tobytes()
 

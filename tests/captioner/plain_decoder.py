@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from glied.captioner.decode import Hypothesis
-from glied.captioner.token_selection import streams
+from glied.captioner.token_selection import random_streams
 from glied.text.vocabulary import BOS, EOS, PAD, UNK
 
 
@@ -129,7 +129,7 @@ def merge(pools, config):
 def sample(model, inputs, row, config, seed, suppressed=()):
     """Samples of one image, a word at a time from sorted or unsorted probabilities."""
     image, found = pick(inputs, row), []
-    for numbers in streams([seed], config.n_best, config.max_length)[0].tolist():
+    for numbers in random_streams([seed], config.n_best, config.max_length)[0].tolist():
         words, total, finished = (), 0.0, False
         for number in numbers:
             table = next_words(model, image, words)

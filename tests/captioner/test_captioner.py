@@ -50,13 +50,13 @@ def test_saved_and_loaded_it_says_the_same(make_model, tmp_path):
 def test_with_cuda_graphs_it_says_the_same(make_model):
     model = make_model(sharp=3.0, geometry=True)
     plain, recorded = (Captioner(model, WORDS, cuda_graphs=graphs) for graphs in (False, True))
-    recorded._recorder.new_record = tapes  # in place of the GPU
+    recorded._graph_decoder.new_capture = tapes  # in place of the GPU
     attributes = [[("word1", 0.5), ("word7", 0.2)], []]
     for seed in range(3):
         regions = [make_regions(5, seed), make_regions(3 + seed, seed)]
         said = [[one.text for one in each.caption(regions, attributes)[1]] for each in (plain, recorded)]
         assert said[0] == said[1]
-    assert len(recorded._recorder._recordings) == 1
+    assert len(recorded._graph_decoder._captured) == 1
 
 
 def test_attribute_ids_drop_unknown_words_and_keep_the_first():

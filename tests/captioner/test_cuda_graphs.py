@@ -10,10 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from glied.captioner.attention import KeyValues
 from glied.captioner.config import DecodingConfig
-from glied.captioner.cuda_graphs import MOST, Recorder
-from glied.captioner.decode import Given, decode, start, walk
+from glied.captioner.cuda_graphs import MOST, GraphDecoder
+from glied.captioner.decode import DecodeInputs, decode, run_steps, start
 from glied.captioner.inference import freeze
-from glied.captioner.model import Memory
+from glied.captioner.model import EncoderOutput
 from tests.captioner.tape import tapes, tensors
 
 ARCHITECTURES = ["base", "glied", "lstm", "soft_att", "up_down", "ct"]
@@ -52,7 +52,7 @@ def test_a_replay_finds_what_decoding_finds(make_model, make_inputs, architectur
     config = DecodingConfig(max_length=9, **SEARCHES[search])
     model = freeze(make_model(architecture=architecture, sharp=4.0))
     made = []
-    recorder = Recorder(model, config, new_record=lambda: made.append(1) or tapes())
+    recorder = GraphDecoder(model, config, new_capture=lambda: made.append(1) or tapes())
     said = set()
     for seed in range(5):
         memory = model.encode(*images(make_inputs, seed))
@@ -77,7 +77,7 @@ def test_a_replay_stops_when_all_images_are_done(make_model, make_inputs):
 
         return counted
 
-    recorder = Recorder(model, config, new_record=counting)
+    recorder = GraphDecoder(model, config, new_capture=counting)
     memory = model.encode(*make_inputs(vocabulary_size=6))
     for _ in range(2):
         found = recorder.decode(memory)
@@ -88,7 +88,7 @@ def test_a_replay_stops_when_all_images_are_done(make_model, make_inputs):
 
 def test_few_recordings_are_kept(make_model, make_inputs):
     model, config = freeze(make_model()), DecodingConfig(beam_size=1, max_length=5)
-    recorder = Recorder(model, config, new_record=tapes)
+    recorder = GraphDecoder(model, config, new_capture=tapes)
     for batch in (1, 2, 3, 4, 5, 6, 1):
         memory = model.encode(*make_inputs(batch=batch))
         for _ in range(2):
@@ -99,7 +99,7 @@ def test_few_recordings_are_kept(make_model, make_inputs):
 def test_like_sizes_share_a_recording(make_model, make_inputs):
     model, config = freeze(make_model(sharp=3.0)), DecodingConfig(beam_size=3, max_length=7)
     made = []
-    recorder = Recorder(model, config, new_record=lambda: made.append(1) or tapes())
+    recorder = GraphDecoder(model, config, new_capture=lambda: made.append(1) or tapes())
     for regions, attributes in ((6, 5), (8, 3), (4, 8), (1, 1)):
         memory = model.encode(*make_inputs(regions=regions, attributes=attributes))
         same(recorder.decode(memory), decode(model, memory, config))
@@ -134,11 +134,11 @@ def test_on_a_gpu_the_steps_wait_for_nothing(make_model, make_inputs, architectu
             name: KeyValues(*(move(part) for part in vars(source).values()))
             for name, source in memory.sources.items()
         }
-        given = Given(torch.tensor([0, 1, 3], device="cuda"), torch.rand(4, 4, 9, device="cuda"))
+        given = DecodeInputs(torch.tensor([0, 1, 3], device="cuda"), torch.rand(4, 4, 9, device="cuda"))
         given = given if config.method == "sample" else dataclasses.replace(given, uniform=None)
-        search = start(there, Memory(sources, 4, move(memory.vector)), config, queued=True)
+        search = start(there, EncoderOutput(sources, 4, move(memory.vector)), config, no_sync=True)
         with OnTheGpu():
-            walk(there, search, config, given, range(9))
+            run_steps(there, search, config, given, range(9))
         with pytest.raises(DataDependentOutputException):
             bool(search.scores.any())  # as a look at a value would
 
@@ -148,7 +148,7 @@ def test_cuda_graphs_find_what_decoding_finds(make_model, make_inputs):
     for architecture, search in itertools.product(ARCHITECTURES, SEARCHES.values()):
         config = DecodingConfig(max_length=9, **search)
         model = freeze(make_model(architecture=architecture, sharp=4.0).to("cuda"))
-        recorder = Recorder(model, config)
+        recorder = GraphDecoder(model, config)
         for seed in range(5):
             regions, *attributes = images(make_inputs, seed)
             memory = model.encode(regions.to("cuda"), *(part.to("cuda") for part in attributes))

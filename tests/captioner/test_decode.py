@@ -10,8 +10,8 @@ from glied.captioner.attention import KeyValues
 from glied.captioner.config import DecodingConfig
 from glied.captioner.decode import Hypothesis, decode
 from glied.captioner.inference import freeze
-from glied.captioner.model import ABLATIONS, Memory
-from glied.captioner.search import Search
+from glied.captioner.model import ABLATIONS, EncoderOutput
+from glied.captioner.search_state import Search
 from glied.errors import UsageError
 from tests.captioner import plain_decoder as plain
 
@@ -284,9 +284,9 @@ def test_no_step_asks_the_device_for_a_value(make_model, make_inputs, monkeypatc
     monkeypatch.setattr(Search, "results", lambda search: [])
     config = DecodingConfig(max_length=6, **options)
     with pytest.raises(RuntimeError):  # the look at which images are done
-        decode(model.to("meta"), Memory(sources, 3), config)
+        decode(model.to("meta"), EncoderOutput(sources, 3), config)
     monkeypatch.setattr(engine, "STEPS_PER_CHECK", {"meta": 100})
-    assert decode(model, Memory(sources, 3), config) == []
+    assert decode(model, EncoderOutput(sources, 3), config) == []
 
 
 @pytest.mark.parametrize(

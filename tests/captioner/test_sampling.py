@@ -7,7 +7,7 @@ import torch
 from glied.captioner.config import DecodingConfig
 from glied.captioner.decode import decode
 from glied.captioner.model import ABLATIONS
-from glied.captioner.token_selection import sample_words, streams
+from glied.captioner.token_selection import random_streams, sample_words
 from glied.errors import UsageError
 from glied.text.vocabulary import BOS, EOS, PAD, UNK
 from tests.captioner import plain_decoder as plain
@@ -98,7 +98,7 @@ def test_never_draws_what_has_no_probability():
 
 
 def test_streams_belong_to_the_seed():
-    numbers = streams([3, 4, 3], 2, 5)
+    numbers = random_streams([3, 4, 3], 2, 5)
     assert numbers.shape == (3, 2, 5)
     assert (numbers[0] == numbers[2]).all()
     assert (numbers[0] != numbers[1]).any()

@@ -396,7 +396,7 @@ def test_missing_and_wrong_files(tmp_path, tiny_architecture):
     with pytest.raises(UsageError, match=r"no such file here.*no published tags"):
         load_clip(ClipConfig(model=tiny_architecture, weights="missing.pt"))
     with pytest.raises(
-        UsageError, match=r"no published tag of RN50, which has the tags openai, yfcc15m, cc12m"
+        UsageError, match=r"nor a published tag of RN50, which has the tags openai, yfcc15m, cc12m"
     ):
         load_clip(ClipConfig(model="RN50", weights="opnai"))
     with pytest.raises(UsageError, match="no checkpoint in"):

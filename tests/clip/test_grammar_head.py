@@ -68,7 +68,7 @@ def test_the_folder_is_a_clip_too_and_nothing_is_pickled(tmp_path):
 
 def test_an_unfit_head_is_refused_as_a_reward(tmp_path):
     config = saved(tmp_path, FIT | {"accuracy_remove": 89.9, "accuracy_loop": float("nan")})
-    with pytest.raises(UsageError, match=r"90 % needed, it tells apart remove 89.9 %, loop nan %; train"):
+    with pytest.raises(UsageError, match=r"90 % are needed: remove 89.9 %, loop nan %; train"):
         load_grammar(config, require_fit=True)
     assert load_grammar(config)(CAPTIONS).shape == (3,)
     assert unfit(FIT) == []
@@ -99,5 +99,5 @@ def test_other_files_are_refused(tmp_path):
     config = saved(tmp_path, FIT)
     metadata = json.loads((tmp_path / "grammar" / "model.json").read_text())
     (tmp_path / "grammar" / "model.json").write_text(json.dumps(metadata | {"format": "other"}))
-    with pytest.raises(UsageError, match="holds no grammar head: 'other'"):
+    with pytest.raises(UsageError, match="is not a grammar head: its format is 'other'"):
         load_grammar(config)

@@ -99,7 +99,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "cut": (form()[:-7], "not JSON"),
     "deep": ("[" * 100_000, "nested too deeply"),
     "nothing": ("", "not JSON"),
-    "a-number": ("3", "holds no captions"),
+    "a-number": ("3", "does not contain captions"),
     "no-images": (json.dumps({"images": [], "annotations": []}), "none of its 0 images has a caption"),
     "images-as-object": (json.dumps({"images": {"1": {"id": 1}}, "annotations": []}), "has no list 'images'"),
     "no-annotations": (json.dumps({"images": []}), "has no list 'annotations'"),
@@ -114,14 +114,14 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "null-name": (form(lambda image, _: image.update(file_name=None)), "image 0 has the file_name None"),
     "number-name": (form(lambda image, _: image.update(file_name=7)), "image 0 has the file_name 7"),
     "empty-name": (form(named("")), "image 0 has the file_name ''"),
-    "same-name": (form(named("same.jpg")), r"image 1 \(same\.jpg\) stands twice, also as image 0"),
+    "same-name": (form(named("same.jpg")), r"image 1 \(same\.jpg\) is a duplicate of image 0"),
     "list-caption": (
         form(said(["a dog", "a cat"])),
         r"a caption of image 0 is \['a dog', 'a cat'\]: it must",
     ),
     "nan-caption": (
         form().replace('"a dog number 1"', "NaN"),
-        "a caption of image 1 is nan: it must be text, an annotation for each",
+        "a caption of image 1 is nan: it must be text, one annotation per caption",
     ),
     "nan-in-list": ('[{"image": "a.jpg", "caption": NaN}]', "entry 1: every entry needs image_id"),
     "entry-without-image": ('[{"caption": "a"}]', "entry 1: every entry needs image_id"),
@@ -220,13 +220,13 @@ def test_tables_and_lines(tmp_path: Path, name: str, content: str, expected: dic
             "image,caption\na.jpg,a dog, a cat\n",
             "line 2: 3 fields instead of 2; .* comma .* need quotes",
         ),
-        ("a.csv", 'image,caption\na.jpg,"a dog\nb.jpg,a cat\n', "line 2: .* is a quote open"),
+        ("a.csv", 'image,caption\na.jpg,"a dog\nb.jpg,a cat\n', "line 2: .* is a closing quote missing"),
         (
             "a.csv",
             'image,caption\na.jpg,"a\ndog"\n\nb.jpg,"a cat\n' + "c.jpg,x\n" * 9,
-            "line 5: .* is a quote open",
+            "line 5: .* is a closing quote missing",
         ),
-        ("a.csv", "image,caption\n,a dog\n", "line 2: names no image"),
+        ("a.csv", "image,caption\n,a dog\n", "line 2: the image name is empty"),
         ("a.csv", "", "the columns are ''"),
         ("a.tsv", "image\tcaption\na.jpg\n", "line 2: 1 fields instead of 2; .* tab"),
         (
@@ -318,7 +318,7 @@ def test_images_of_the_same_name_keep_their_folders(tmp_path: Path) -> None:
     other = save(tmp_path, json.dumps(content | {"images": content["images"]}), "other.json")
     (tmp_path / "photos" / "0" / "0.jpg").rename(tmp_path / "photos" / "0.jpg")
     (tmp_path / "photos" / "1" / "0.jpg").unlink()
-    with pytest.raises(UsageError, match=r"may both be 0\.jpg of images"):
+    with pytest.raises(UsageError, match=r"both match 0\.jpg of images"):
         prepare_own(tmp_path / "again", other, str(tmp_path / "photos"))
 
 
@@ -327,7 +327,7 @@ def test_words_that_are_missing_are_told(tmp_path: Path, caplog: pytest.LogCaptu
     with pytest.raises(UsageError, match="no word of the captions occurs 100 times: lower minimum_count"):
         prepare_own(tmp_path, uri, images, "--minimum_count=100")
     prepare_own(tmp_path, uri, images, "--attribute_words=1000")
-    assert "attribute_words: 1000 are asked for, the captions have 7 words" in caplog.text
+    assert "attribute_words is 1000, but the captions have only 7 words" in caplog.text
     with pytest.raises(UsageError, match=r"split\.val_list .*none\.txt: no such file"):
         prepare_own(tmp_path, uri, images, f"--split.val_list={tmp_path / 'none.txt'}")
     with pytest.raises(UsageError, match=r"split\.val 0 and split\.test 1 must be at least 1"):

@@ -40,8 +40,8 @@ def test_captions_by_file_name_in_order(tmp_path: Path) -> None:
             },
             r"none of its 2 images has a caption \(1 empty captions, 1 captions of images that are not",
         ),
-        ({"images": [*IMAGES, {"id": 7, "file_name": "c.jpg"}], "annotations": []}, "stands twice"),
-        ({"images": [*IMAGES, {"id": 8, "file_name": "b.jpg"}], "annotations": []}, "stands twice"),
+        ({"images": [*IMAGES, {"id": 7, "file_name": "c.jpg"}], "annotations": []}, "is a duplicate"),
+        ({"images": [*IMAGES, {"id": 8, "file_name": "b.jpg"}], "annotations": []}, "is a duplicate"),
     ],
 )
 def test_unfit_files_are_named(tmp_path: Path, content: Any, message: str) -> None:

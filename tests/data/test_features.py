@@ -9,6 +9,7 @@ import pytest
 from glied.data import features
 from glied.errors import UsageError
 from glied.regions import Regions
+from tests.stores import StoredRegions
 
 
 def make_regions(count: int, seed: int) -> Regions:
@@ -44,7 +45,7 @@ def assert_same(found: Regions, wanted: Regions) -> None:
 def test_store_gives_back_the_regions_of_every_id(tmp_path: Path) -> None:
     save(tmp_path / "unit-0.parquet", 0, 70)
     save(tmp_path / "unit-1.parquet", 70, 3)
-    store = features.FeatureStore(str(tmp_path))
+    store = StoredRegions(str(tmp_path))
     assert len(store) == 73
     assert store.ids[72] == "folder/image-72.jpg"
     for seed in (0, 64, 69, 72):
@@ -83,13 +84,6 @@ def test_what_is_no_feature_store_is_refused(tmp_path: Path) -> None:
         features.paths(str(tmp_path))
 
 
-def test_an_id_that_stands_twice_is_refused(tmp_path: Path) -> None:
-    save(tmp_path / "unit-0.parquet", 0, 2)
-    save(tmp_path / "unit-1.parquet", 1, 2)
-    with pytest.raises(UsageError, match="twice"):
-        features.FeatureStore(str(tmp_path))
-
-
 def test_a_run_folder_counts_as_the_store_it_holds(tmp_path: Path) -> None:
     (tmp_path / "features").mkdir()
     (tmp_path / "manifest").mkdir()
@@ -102,7 +96,7 @@ def test_exact_features_keep_every_bit_and_need_no_telling(tmp_path: Path) -> No
     regions = make_regions(3, 0)
     table = features.write([regions], ["a"], fingerprint={}, dtype=features.EXACT)
     (tmp_path / "exact.parquet").write_bytes(features.parquet_bytes(table))
-    found = features.FeatureStore(str(tmp_path))["a"]
+    found = StoredRegions(str(tmp_path))["a"]
     assert found.features.tobytes() == regions.features.tobytes()
     assert found.boxes.tobytes() == regions.boxes.tobytes()
 
@@ -110,7 +104,7 @@ def test_exact_features_keep_every_bit_and_need_no_telling(tmp_path: Path) -> No
 def test_a_file_without_the_column_of_types_holds_float16(tmp_path: Path) -> None:
     table = features.write([make_regions(2, 0)], ["a"], fingerprint={}).drop_columns(["feature_type"])
     pa.parquet.write_table(table, tmp_path / "old.parquet")
-    assert_same(features.FeatureStore(str(tmp_path))["a"], make_regions(2, 0))
+    assert_same(StoredRegions(str(tmp_path))["a"], make_regions(2, 0))
     assert features.feature_size(str(tmp_path)) == 16
 
 
@@ -119,21 +113,16 @@ def test_images_without_regions_are_not_in_the_store(tmp_path: Path) -> None:
     rejected = dict.fromkeys(table.schema.names) | {"id": "b"}
     whole = pa.concat_tables([pa.Table.from_pylist([rejected], schema=table.schema), table])
     (tmp_path / "unit.parquet").write_bytes(features.parquet_bytes(whole))
-    store = features.FeatureStore(str(tmp_path))
+    store = StoredRegions(str(tmp_path))
     assert (store.ids, "b" in store) == (["a"], False)
     with pytest.raises(KeyError):
         store["b"]
 
 
-def test_random_access_reads_small_groups_of_rows_and_keeps_few(tmp_path: Path, monkeypatch) -> None:
+def test_row_groups_are_small_enough_for_random_access(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(features, "_GROUP_BYTES", 2048)
     save(tmp_path / "unit-0.parquet", 0, 50)
-    opened = pa.parquet.ParquetFile(tmp_path / "unit-0.parquet")
-    assert opened.num_row_groups > 3
-    store = features.FeatureStore(str(tmp_path), cached_groups=2)
-    for seed in (49, 0, 17, 48, 1):
-        assert_same(store[f"folder/image-{seed}.jpg"], make_regions(1 + seed % 5, seed))
-    assert store._group.cache_info().currsize == 2
+    assert pa.parquet.ParquetFile(tmp_path / "unit-0.parquet").num_row_groups > 3
 
 
 def test_stores_of_different_extractors_are_not_used_together(tmp_path: Path) -> None:
@@ -151,4 +140,4 @@ def test_stored_size_counts_images_and_bytes(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_bytes(b"x" * 1000)
     size = features.stored_size(str(tmp_path), 4)
     assert (size.images, size.bytes) == (4, (tmp_path / "unit-0.parquet").stat().st_size)
-    assert str(features.StoredSize(123_287, 18_246_476_000)) == "123,287 images, 18.25 GB, 148.0 kB an image"
+    assert str(features.StoredSize(123_287, 18_246_476_000)) == "123,287 images, 18.25 GB, 148.0 kB per image"

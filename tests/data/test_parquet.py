@@ -34,7 +34,7 @@ def test_a_row_group_is_read_once_for_pieces_in_a_row(uri: str, monkeypatch: pyt
     pieces = parquet.split(parquet.Piece(uri, 0, 23), 2)
     assert pa.concat_tables(map(reader.read, pieces))["x"].to_pylist() == list(range(23))
     assert groups == [0, 1, 2, 3, 4]
-    reader.forget()
+    reader.clear()
     assert reader.read(pieces[-1])["x"].to_pylist() == [22]
     assert groups[-1] == 4
     assert len(groups) == 6

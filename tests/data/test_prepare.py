@@ -136,7 +136,7 @@ def test_a_wrong_digest_is_refused_in_one_line(server, tmp_path, monkeypatch, ca
 
 def test_missing_photographs_and_other_numbers_fail(server, tmp_path) -> None:
     one = json.dumps([{"url": f"{server.url}/train2014.zip"}])
-    with pytest.raises(JobError, match=r"10 photographs are in none of the archives, first COCO_val2014_0"):
+    with pytest.raises(JobError, match=r"10 photographs are not in any archive, first COCO_val2014_0"):
         prepare.prepare(configure(server, tmp_path, f"--archives={one}"))
     with pytest.raises(
         JobError, match=r"\[12, 3, 3\] images in train, val, test, not the expected \[113287, 50"
@@ -168,9 +168,9 @@ def test_a_broken_archive_is_named(server, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda content: content.pop("images"), "no split of Karpathy's: KeyError 'images'"),
+        (lambda content: content.pop("images"), "is not a Karpathy split: KeyError 'images'"),
         (lambda content: content["images"][0].pop("sentences"), "KeyError 'sentences'"),
-        (lambda content: content["images"][0].update(filename="../evil.jpg"), "no plain file name"),
+        (lambda content: content["images"][0].update(filename="../evil.jpg"), "is not a plain file name"),
     ],
 )
 def test_a_split_of_another_form_is_refused(tmp_path, change, message: str) -> None:
@@ -248,13 +248,13 @@ def test_a_split_of_ones_own_can_be_named_by_lists(tmp_path) -> None:
     with pytest.raises(UsageError, match=r"split\.val_list and split\.test_list: an image is named in two"):
         prepare_own(tmp_path, *lists)
     with pytest.raises(
-        UsageError, match=r"leave none for training .*: lower split\.val \(12\), split\.test \(8\)"
+        UsageError, match=r"leave none for training: lower split\.val \(12\), split\.test \(8\)"
     ):
         prepare_own(tmp_path, "--split.val=12", "--split.test=8")
 
 
 def test_another_process_is_kept_out(tmp_path) -> None:
-    with prepare._alone(tmp_path), pytest.raises(UsageError, match="another process prepares"):
+    with prepare._locked(tmp_path), pytest.raises(UsageError, match="another process is preparing"):
         prepare_own(tmp_path, f"--out={tmp_path}")
 
 
@@ -263,8 +263,8 @@ def test_another_process_is_kept_out(tmp_path) -> None:
     [
         (["--dataset=own"], "dataset own takes captions"),
         (["--dataset=coco", "--captions=['x.json']"], "dataset own takes captions"),
-        (["--dataset=coco", "--splits.url=a.zip", "--expected=[1]"], "are not three numbers"),
-        (["--dataset=coco", "--splits.url=a.zip", "--out=s3://bucket"], "is not local"),
+        (["--dataset=coco", "--splits.url=a.zip", "--expected=[1]"], "not a list of three numbers"),
+        (["--dataset=coco", "--splits.url=a.zip", "--out=s3://bucket"], "is not a local path"),
         (["--dataset=coco", "--splits.url=http://a/b.zip", "--sizes.url=http://c/b.zip"], "same file name"),
         (["--dataset=coco", "--splits.url=b.zip", "--archives=[{url: a.zip}]", "--images=x"], "not both"),
     ],

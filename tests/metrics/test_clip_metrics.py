@@ -128,7 +128,7 @@ def test_p_grammatical_where_there_is_a_head(folder):
     assert results["notes"] == []
     save_grammar(str(folder / "clip"), GrammarHead(width=24, hidden=8), FIGURES | {"accuracy_loop": 50.0})
     notes = evaluate(config(folder)).to_json()["notes"]
-    assert notes == ["p(grammatical) is doubtful: its head tells apart loop 50.0 %; 90 % are needed"]
+    assert notes == ["p(grammatical) is unreliable: its accuracy is loop 50.0 %; 90 % is needed"]
 
 
 def test_two_files_are_compared(folder):
@@ -147,7 +147,7 @@ def test_empty_captions_score_nothing(folder):
 
 def test_what_does_not_fit_is_one_clear_error(folder):
     write_captions(folder / "captions.json", CAPTIONS | {"1.png": "a giraffe in love"})
-    with pytest.raises(UsageError, match="has never seen these words: giraffe, in, love"):
+    with pytest.raises(UsageError, match="does not know these words: giraffe, in, love"):
         evaluate(config(folder))
     write_captions(folder / "captions.json", CAPTIONS)
     (folder / "images" / "1.png").unlink()

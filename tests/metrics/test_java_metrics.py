@@ -45,14 +45,14 @@ def test_meteor_equals_pycocoevalcaps_under_a_comma_locale_and_from_any_folder(t
 
 def test_a_missing_java_is_one_line(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(MetricUnavailableError, match=r"^METEOR left out: no java on the PATH$"):
+    with pytest.raises(MetricUnavailableError, match=r"^METEOR left out: java is not on the PATH$"):
         meteor()
 
 
 def test_a_java_that_is_killed_is_one_line(fake_java) -> None:
     fake_java("echo 'Picked up JAVA_TOOL_OPTIONS: x' >&2; read line; kill -9 $$")
     with pytest.raises(
-        MetricUnavailableError, match=r"^METEOR left out: Java ended with code -9: without a word$"
+        MetricUnavailableError, match=r"^METEOR left out: Java ended with code -9: no message$"
     ):
         meteor()
 

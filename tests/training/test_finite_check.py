@@ -15,7 +15,7 @@ import torch.distributed
 import torch.multiprocessing
 from torch import Tensor, nn
 
-from glied.data.captioned import CaptionedRegions
+from glied.data.captioned_regions import CaptionedRegions
 from glied.errors import JobError, UsageError
 from glied.training import data_order, finite_check, steps
 from glied.training.config import TrainerConfig

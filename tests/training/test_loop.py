@@ -34,7 +34,7 @@ def world(tmp_path_factory) -> Path:
 
 
 def make_task(world: Path, kind: str) -> Task:
-    from glied.data.captioned import RewardedRegions
+    from glied.data.captioned_regions import RewardedRegions
 
     split = RewardedRegions(features=str(world / "features"), captions=str(world / "captions.json"))
     if kind == "scst":

@@ -1,1 +1,1 @@
-"""The models that the GLIED paper compares with (its Table 2), behind the same interface as GLIED."""
+"""The models that the GLIED paper compares with in its Table 2, with the same interface as GLIED."""

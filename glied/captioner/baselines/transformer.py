@@ -1,14 +1,15 @@
-"""CT: the plain Transformer as a captioner (Vaswani et al. 2017; Sharma et al. 2018 caption with it).
+"""CT: the plain Transformer as a captioner (Vaswani et al. 2017; used for captioning by Sharma et al. 2018).
 
     encoder layer   I = G(H(I, I, I), I);  I = G(F(I), I)
     decoder layer   x = G(H(x, X, X), x);  x = G(H_v(x, I, I), x);  x = G(F(x), x)
     p = softmax(W_c x),  F(y) = W2 relu(W1 y),  G(y; s) = LayerNorm(s + Dropout(y)),  X: words so far (causal)
 
-"6 layers" leaves open how they are counted. At D 512, F of 2048, tied embeddings, V = 9,488 and regions of
-2048, three encoder and three decoder layers have 28.0M parameters, six of each 50.0M; the paper says 27.5M,
-so three is the default. Regions have no positions; with `geometry` their boxes are part of the features.
+The paper's "6 layers" does not say how layers are counted. With D 512, F of 2048, tied embeddings, V = 9,488
+and 2048 region features, three encoder and three decoder layers have 28.0M parameters, six of each 50.0M; the
+paper reports 27.5M, so the default is three. Regions have no positions; with `geometry` their boxes are part
+of the features.
 
-Shapes: B images, R regions, C captions (or beams) of an image, T words, D width, H heads, V vocabulary.
+Shapes: B images, R regions, C captions (or beams) per image, T words, D width, H heads, V vocabulary.
 """
 
 from collections.abc import Callable
@@ -19,14 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glied.captioner.attention import KeyValues, MultiHead, Packing, Positions, WordCache, Wrap
-from glied.captioner.model import REGIONS, CaptionerConfig, CaptioningModel, Memory, Trace
+from glied.captioner.attention import AddNorm, KeyValues, MultiHead, Packing, Positions, WordCache
+from glied.captioner.model import REGIONS, CaptionerConfig, CaptioningModel, EncoderOutput, Trace
 from glied.regions import RegionBatch
 
 
 @dataclass
 class LayerCaches:
-    """The words so far in each layer; the layers share one bias, which says what each beam sees."""
+    """The word caches of all layers; the layers share one bias, which masks the words of other beams."""
 
     layers: list[WordCache]
 
@@ -38,7 +39,7 @@ class LayerCaches:
             other.bias = first.bias
 
     def select(self, rows: Tensor) -> "LayerCaches":
-        """Keep the images `rows` (int64 indices), in that order."""
+        """Return the images `rows` (int64 indices), in that order."""
         selected = LayerCaches([layer.select(rows) for layer in self.layers])
         for layer in selected.layers:
             layer.bias = selected.layers[0].bias
@@ -46,67 +47,70 @@ class LayerCaches:
 
 
 class FeedForward(nn.Module):
-    """G(F(x), x), or x where there is no inner width."""
+    """The feed-forward block G(F(x), x), or the identity if the inner width is 0."""
 
     def __init__(self, *, width: int, inner: int, dropout: float) -> None:
         """`inner` is the inner width, 0 for none."""
         super().__init__()
         self.inner = nn.Linear(width, inner) if inner else None
         self.outer = nn.Linear(inner, width) if inner else None
-        self.wrap = Wrap(width=width, dropout=dropout) if inner else None
+        self.wrap = AddNorm(width=width, dropout=dropout) if inner else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., D] -> [..., D]."""
+        """Apply the block, [..., D] -> [..., D]."""
         if self.inner is None or self.outer is None or self.wrap is None:
             return x
         return self.wrap(self.outer(F.relu(self.inner(x))), x)
 
 
 class EncoderLayer(nn.Module):
-    """Regions among themselves."""
+    """An encoder layer: self-attention among regions and a feed-forward block."""
 
     def __init__(self, config: CaptionerConfig) -> None:
-        """Of the sizes of `config`."""
+        """Create the layer with the sizes of `config`."""
         super().__init__()
         self.among = MultiHead(width=config.width, heads=config.heads)
-        self.wrap = Wrap(width=config.width, dropout=config.dropout)
+        self.wrap = AddNorm(width=config.width, dropout=config.dropout)
         self.feed_forward = feed_forward(config)
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
-        """[B, R, D] and the mask [B, R] -> [B, R, D]."""
+        """Encode `image` [B, R, D] with `mask` [B, R] (True where real) -> [B, R, D]."""
         attended = self.among(image, self.among.project(image, mask), None, "")
         return self.feed_forward(self.wrap(attended, image))
 
 
 class DecoderLayer(nn.Module):
-    """Words among themselves, then at the regions."""
+    """A decoder layer: self-attention among words, attention to the regions, and a feed-forward block."""
 
     def __init__(self, config: CaptionerConfig) -> None:
-        """Of the sizes of `config`."""
+        """Create the layer with the sizes of `config`."""
         super().__init__()
         self.words = MultiHead(width=config.width, heads=config.heads)
-        self.words_wrap = Wrap(width=config.width, dropout=config.dropout)
+        self.words_wrap = AddNorm(width=config.width, dropout=config.dropout)
         self.regions = MultiHead(width=config.width, heads=config.heads)
-        self.regions_wrap = Wrap(width=config.width, dropout=config.dropout)
+        self.regions_wrap = AddNorm(width=config.width, dropout=config.dropout)
         self.feed_forward = feed_forward(config)
 
     def forward(
         self,
         x: Tensor,
-        among: Callable[[MultiHead, Tensor], Tensor],
+        self_attend: Callable[[MultiHead, Tensor], Tensor],
         source: KeyValues,
         trace: Trace | None,
         packing: Packing | None = None,
     ) -> Tensor:
-        """[B, C, D] or packed [M, D] -> the same; `among` lets the words look at themselves."""
-        x = self.words_wrap(among(self.words, x), x)
-        # Of all layers' weights the last layer's stay in the trace.
+        """Decode [B, C, D] or packed [M, D] -> the same shape.
+
+        `self_attend` applies the attention among words.
+        """
+        x = self.words_wrap(self_attend(self.words, x), x)
+        # All layers write to the same entry of the trace, so it holds the weights of the last layer.
         x = self.regions_wrap(self.regions(x, source, trace, REGIONS, packing), x)
         return self.feed_forward(x)
 
 
 class Transformer(CaptioningModel[LayerCaches]):
-    """The plain Transformer over regions."""
+    """The plain Transformer captioner over regions."""
 
     def __init__(self, config: CaptionerConfig, *, feature_size: int, vocabulary_size: int) -> None:
         """As `CaptioningModel`."""
@@ -118,8 +122,11 @@ class Transformer(CaptioningModel[LayerCaches]):
 
     def encode(
         self, regions: RegionBatch, attributes: Tensor, attribute_mask: Tensor, trace: Trace | None = None
-    ) -> Memory:
-        """Keys and values of the encoded regions for each decoder layer; attributes are not looked at."""
+    ) -> EncoderOutput:
+        """Encode the regions and project them to keys and values of each decoder layer.
+
+        Ignores attributes.
+        """
         image = self._image(regions)
         for layer in self.encoder:
             image = layer(image, regions.mask)
@@ -127,23 +134,23 @@ class Transformer(CaptioningModel[LayerCaches]):
             str(number): cast(DecoderLayer, layer).regions.project(image, regions.mask)
             for number, layer in enumerate(self.decoder)
         }
-        return Memory(sources, len(image))
+        return EncoderOutput(sources, len(image))
 
     def logits(
-        self, memory: Memory, tokens: Tensor, mask: Tensor | None = None, trace: Trace | None = None
+        self, encoded: EncoderOutput, tokens: Tensor, mask: Tensor | None = None, trace: Trace | None = None
     ) -> Tensor:
-        """Teacher forcing; as in `CaptioningModel.logits`."""
+        """Score captions with teacher forcing; as in `CaptioningModel.logits`."""
         captions = tokens if tokens.ndim == 3 else tokens[:, None]
         real = torch.ones_like(captions, dtype=torch.bool) if mask is None else mask.view_as(captions)
         packing = Packing.of(real)
         x = packing.pack(self._words(captions, 0))  # [M, D]
-        for layer, source in zip(self.decoder, memory.sources.values(), strict=True):
+        for layer, source in zip(self.decoder, encoded.sources.values(), strict=True):
             x = layer(x, lambda words, y: words.causal(y, None, "", packing), source, trace, packing)
         logits = self.classifier(x)
         return logits.view(*tokens.shape, -1) if mask is None else logits
 
     def start(self, batch: int, captions: int, maximum_length: int) -> LayerCaches:
-        """An empty cache for `captions` beams of each image, of `maximum_length` tokens, begin included."""
+        """Return an empty cache for `captions` beams per image of `maximum_length` tokens."""
         caches = [
             WordCache.empty(batch, captions, maximum_length, self.config.heads, like=self.embedding.weight)
             for _ in self.decoder
@@ -152,34 +159,36 @@ class Transformer(CaptioningModel[LayerCaches]):
             cache.bias = caches[0].bias
         return LayerCaches(caches)
 
-    def step(self, memory: Memory, tokens: Tensor, cache: LayerCaches, trace: Trace | None = None) -> Tensor:
-        """One word further: the logits [B, C, V] after `tokens` [B, C]; the cache grows in place."""
+    def step(
+        self, encoded: EncoderOutput, tokens: Tensor, cache: LayerCaches, trace: Trace | None = None
+    ) -> Tensor:
+        """Advance by one word: return the logits [B, C, V] after `tokens` [B, C] and extend the cache."""
         x = self._words(tokens[..., None], cache.layers[0].steps).squeeze(2)  # [B, C, D]
-        for layer, words, source in zip(self.decoder, cache.layers, memory.sources.values(), strict=True):
-            x = layer(x, looking_back(words), source, trace)
+        for layer, words, source in zip(self.decoder, cache.layers, encoded.sources.values(), strict=True):
+            x = layer(x, cached_self_attention(words), source, trace)
         return self.classifier(x)
 
     def tabulate(self) -> None:
-        """Join the attentions among words."""
+        """Join the projections of the attentions among words."""
         for layer in self.decoder:
             cast(DecoderLayer, layer).words.join()
 
     def _words(self, tokens: Tensor, start: int) -> Tensor:
-        """Embedding plus position, [..., T] -> [..., T, D]."""
+        """Compute embedding plus position, [..., T] -> [..., T, D]."""
         places = self.positions(start, start + tokens.shape[-1])
         return self.dropout(self._embed(tokens) + places)
 
 
-def looking_back(cache: WordCache) -> Callable[[MultiHead, Tensor], Tensor]:
-    """The attention of a word [B, C, D] to itself and those before it, which are in the cache."""
+def cached_self_attention(cache: WordCache) -> Callable[[MultiHead, Tensor], Tensor]:
+    """Return the attention of a word [B, C, D] to itself and to the previous words in the cache."""
 
-    def among(words: MultiHead, x: Tensor) -> Tensor:
+    def self_attend(words: MultiHead, x: Tensor) -> Tensor:
         queries, new = words.project_self(x)
         return words.look(queries, cache.extend(new), None, "")
 
-    return among
+    return self_attend
 
 
 def feed_forward(config: CaptionerConfig) -> FeedForward:
-    """The feed-forward network of a layer."""
+    """Create the feed-forward block of a layer."""
     return FeedForward(width=config.width, inner=config.feed_forward, dropout=config.dropout)

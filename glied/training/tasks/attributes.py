@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from glied.data import features
-from glied.data.cached import Light
-from glied.data.captioned import CaptionedRegions
+from glied.data.captioned_regions import CaptionedRegions
+from glied.data.pickling import FieldsOnlyPickle
 from glied.errors import UsageError
 from glied.regions import RegionBatch
 from glied.text.tokenizer import tokenize
@@ -49,7 +49,7 @@ class AttributeBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttributesTask(Light):
+class AttributesTask(FieldsOnlyPickle):
     """Learns an `AttributePredictor`; implements `glied.training.task.Task`."""
 
     train: CaptionedRegions

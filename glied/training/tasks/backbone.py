@@ -22,8 +22,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from glied import storage
-from glied.data.cached import Light
 from glied.data.pairs import PairsConfig
+from glied.data.pickling import FieldsOnlyPickle
 from glied.errors import UsageError
 from glied.text.tokenizer import tokenize
 from glied.text.vocabulary import by_count, image_counts
@@ -103,7 +103,7 @@ class WordsOfCells(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BackboneTask(Light):
+class BackboneTask(FieldsOnlyPickle):
     """Learns `WordsOfCells`; implements `glied.training.task.Task`."""
 
     train: PairsConfig

@@ -22,9 +22,9 @@ from glied.captioner.decode import decode
 from glied.captioner.familiarity import Familiarity
 from glied.captioner.model import CaptionerConfig, CaptioningModel
 from glied.data import features
-from glied.data.cached import Light
-from glied.data.captioned import CaptionedRegions
+from glied.data.captioned_regions import CaptionedRegions
 from glied.data.extractor_fingerprint import check_trained_on
+from glied.data.pickling import FieldsOnlyPickle
 from glied.errors import UsageError
 from glied.metrics.text_metrics import cider
 from glied.regions import RegionBatch
@@ -88,7 +88,7 @@ class CaptionBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptionerTask(Light):
+class CaptionerTask(FieldsOnlyPickle):
     """Learns a `CaptioningModel` with cross-entropy; implements `glied.training.task.Task`."""
 
     train: CaptionedRegions

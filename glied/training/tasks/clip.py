@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from glied.clip.config import PROMPT
 from glied.clip.model import save_clip
 from glied.clip.tokenizer import clip_tokenizer, token_ids
-from glied.data.cached import Light
 from glied.data.pairs import Pair, PairsConfig
+from glied.data.pickling import FieldsOnlyPickle
 from glied.errors import UsageError
 from glied.metrics.retrieval import retrieval
 from glied.training.task import Row, Split
@@ -41,7 +41,7 @@ class ClipBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipTask(Light):
+class ClipTask(FieldsOnlyPickle):
     """Learns a CLIP from pairs; implements `glied.training.task.Task`."""
 
     train: PairsConfig

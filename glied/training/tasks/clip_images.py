@@ -17,7 +17,7 @@ from torch import Tensor
 
 from glied import storage
 from glied.clip.preprocessing import Pixels
-from glied.data.cached import cached_array
+from glied.data.array_cache import cached_array
 from glied.data.pairs import PairsConfig
 from glied.errors import ImageError, UsageError
 from glied.training.tasks.clip_model import ClipForm, ClipModelConfig, build_model

@@ -24,8 +24,9 @@ from glied.clip.grammar_head import CORRUPTIONS, GrammarHead, save_grammar
 from glied.clip.model import open_clip_model, save_clip
 from glied.clip.scorer import ClipScorer, load_clip
 from glied.clip.text_encoder import read_texts, text_width
-from glied.data.cached import Light, cached_array
+from glied.data.array_cache import cached_array
 from glied.data.pairs import Pair, PairsConfig
+from glied.data.pickling import FieldsOnlyPickle
 from glied.errors import UsageError
 from glied.training import steps
 from glied.training.task import Row, Split
@@ -97,7 +98,7 @@ class GrammarModel(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GrammarTask(Light):
+class GrammarTask(FieldsOnlyPickle):
     """Learns a `GrammarModel` from a trained CLIP; implements `glied.training.task.Task`."""
 
     clip: ClipConfig

@@ -28,9 +28,9 @@ from glied.captioner.familiarity import Familiarity
 from glied.captioner.inference import freeze
 from glied.captioner.model import CaptioningModel
 from glied.data import features
-from glied.data.cached import Light
-from glied.data.captioned import RewardedRegions
+from glied.data.captioned_regions import RewardedRegions
 from glied.data.extractor_fingerprint import check_trained_on
+from glied.data.pickling import FieldsOnlyPickle
 from glied.errors import UsageError
 from glied.metrics.text_metrics import cider
 from glied.regions import RegionBatch
@@ -118,7 +118,7 @@ class Drawn:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScstTask(Light):
+class ScstTask(FieldsOnlyPickle):
     """Goes on training a captioner with a reward; implements `glied.training.task.Task`."""
 
     start: str

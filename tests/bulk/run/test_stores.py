@@ -12,10 +12,11 @@ from glied.bulk.plan.manifest import Manifest
 from glied.bulk.plan.sources.feature_stores import StoreSource
 from glied.bulk.run import committed_rows
 from glied.bulk.run.ledger import Counts, Ledger
-from glied.data import exported, features
+from glied.data import features, tsv_export
 from glied.errors import UsageError
 from glied.regions import Regions
 from tests.bulk import runs
+from tests.stores import StoredRegions
 
 FINGERPRINT = {"extractor": "a"}
 
@@ -59,7 +60,7 @@ def store(tmp_path) -> tuple[Path, Manifest]:
 
 
 def values(uri: str) -> dict[str, float]:
-    found = features.FeatureStore(uri)
+    found = StoredRegions(uri)
     return {name: float(found[name].features.max()) for name in found.ids}
 
 
@@ -74,7 +75,7 @@ def test_only_what_is_committed_is_read(store, inside, monkeypatch):
     assert features.stored_size(uri, 4).bytes == sum(
         Path(path).stat().st_size for path in features.paths(uri)
     )
-    assert [row["id"] for row in exported.stored_rows(uri)] == list(wanted)
+    assert [row["id"] for row in tsv_export.stored_rows(uri)] == list(wanted)
     planned = [row for table in StoreSource(uri) for row in table.to_pylist()]
     assert [row["id"] for row in planned] == list(wanted)
     assert {Path(row["file"]).name for row in planned} == {Path(path).name for path in features.paths(uri)}
@@ -90,7 +91,7 @@ def test_a_store_in_the_making_says_so_and_gives_what_it_has(store, caplog):
     assert "1 of 2 units are done" in caplog.text
     for path in folder.glob("commits/*"):
         path.unlink()
-    with pytest.raises(UsageError, match="nothing in it is committed"):
+    with pytest.raises(UsageError, match="nothing is committed"):
         features.paths(str(folder))
 
 

@@ -196,7 +196,7 @@ def test_explains_where_it_looked_or_says_that_it_cannot(make_baseline):
     regions = make_regions(5, 0)
     best = captioner.caption([regions], [[]])[0][0]
     if captioner.model.config.architecture == "lstm":
-        with pytest.raises(UsageError, match="lstm attends to nothing"):
+        with pytest.raises(UsageError, match="lstm has no attention"):
             captioner.explain(regions, [], best.text)
         return
     found = captioner.explain(regions, [("word3", 0.9)], best.text)

@@ -9,7 +9,7 @@ import torch
 
 from glied.captioner.model import CaptionerConfig, CaptioningModel
 from glied.data import features
-from glied.data.captioned import RewardedRegions
+from glied.data.captioned_regions import RewardedRegions
 from glied.regions import Regions
 from glied.text.references import save_frequencies
 from glied.text.vocabulary import Vocabulary

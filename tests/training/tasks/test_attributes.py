@@ -10,7 +10,7 @@ import torch
 
 from glied import storage
 from glied.data import features
-from glied.data.captioned import CaptionedRegions
+from glied.data.captioned_regions import CaptionedRegions
 from glied.errors import UsageError
 from glied.regions import Regions
 from glied.training.task import Task

@@ -9,7 +9,7 @@ import torch
 from glied.captioner.captioner import Captioner
 from glied.captioner.model import CaptionerConfig
 from glied.data import features
-from glied.data.captioned import CaptionedRegions
+from glied.data.captioned_regions import CaptionedRegions
 from glied.errors import UsageError
 from glied.regions import RegionBatch, Regions
 from glied.text.vocabulary import BOS, EOS, PAD

@@ -14,7 +14,7 @@ from torch import nn
 from glied.captioner.captioner import Captioner
 from glied.captioner.decode import NEVER_WORDS
 from glied.captioner.familiarity import FILE
-from glied.captioner.search import Hypothesis
+from glied.captioner.search_state import Hypothesis
 from glied.clip.config import ClipConfig
 from glied.clip.model import build_clip, save_clip
 from glied.clip.scorer import ClipScorer
@@ -62,7 +62,7 @@ def make_task(world: Path, **rewards) -> ScstTask:
 
 
 def write_split(world: Path):
-    from glied.data.captioned import RewardedRegions
+    from glied.data.captioned_regions import RewardedRegions
 
     return RewardedRegions(
         features=str(world / "features"),

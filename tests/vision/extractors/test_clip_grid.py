@@ -26,6 +26,7 @@ from glied.vision.extractors.clip_grid import ClipGrid, grid_boxes
 from glied.vision.extractors.config import RegionsConfig
 from glied.vision.extractors.region_extractor import load_extractor
 from tests.clip.test_clip import TINY
+from tests.stores import StoredRegions
 from tests.vision.extractors.test_torchvision_regions import assert_same, photo
 
 
@@ -93,7 +94,7 @@ def test_a_store_of_grids_from_the_bulk_job(checkpoint, photos, tmp_path):
     config = parse(ExtractRegionsConfig, options)
     summary = bulk_run.execute(extract_job(config), run_here(Fetch(), extract_factory(config).build()))
     assert summary.statuses == {"ok": 58, "rejected": 2}
-    store = features.FeatureStore(str(tmp_path / "run" / "features"))
+    store = StoredRegions(str(tmp_path / "run" / "features"))
     turned = store["turned.jpg"]
     assert (turned.width, turned.height) == (40, 60)
     assert turned.features.shape == (64, 32)

@@ -17,13 +17,13 @@ from glied.bulk.extraction import ExtractRegionsConfig, extract_factory, extract
 from glied.bulk.plan.sources.fetch import Fetch
 from glied.bulk.run import bulk_run
 from glied.config import parse
-from glied.data import features
 from glied.errors import UsageError
 from glied.vision.extractors import detectron_regions
 from glied.vision.extractors.config import RegionsConfig
 from glied.vision.extractors.detectron_regions import CaffeStem, DetectronRegions, Resized, coco_classes
 from glied.vision.extractors.region_extractor import load_extractor
 from glied.vision.extractors.small_detector import AttributeHead
+from tests.stores import StoredRegions
 from tests.vision.extractors.test_torchvision_regions import assert_same, photo
 
 needs_detectron2 = pytest.mark.skipif(
@@ -324,7 +324,7 @@ def test_a_converted_checkpoint(bottom_up_attention, tmp_path):
     config = parse(ExtractRegionsConfig, options)
     summary = bulk_run.execute(extract_job(config), run_here(Fetch(), extract_factory(config).build()))
     assert summary.statuses == {"ok": 2}
-    store = features.FeatureStore(str(tmp_path / "run" / "features"))
+    store = StoredRegions(str(tmp_path / "run" / "features"))
     stored = store["a.png"]
     assert stored.labels[0].startswith("thing ")
     assert stored.features.shape[1] == 2048

@@ -16,6 +16,7 @@ from glied.errors import UsageError
 from glied.vision.extractors.config import RegionsConfig
 from glied.vision.extractors.region_extractor import load_extractor
 from glied.vision.extractors.timm_cells import TimmCells, save_backbone
+from tests.stores import StoredRegions
 from tests.vision.extractors.test_torchvision_regions import assert_same, photo
 
 
@@ -130,7 +131,7 @@ def test_a_store_of_cells_from_the_bulk_job(photos, tmp_path):
     config = parse(ExtractRegionsConfig, [*options, f"--input.uri={photos}", f"--output.uri={tmp_path}"])
     summary = bulk_run.execute(extract_job(config), run_here(Fetch(), extract_factory(config).build()))
     assert summary.statuses == {"ok": 58, "rejected": 2}
-    store = features.FeatureStore(str(tmp_path / "features"))
+    store = StoredRegions(str(tmp_path / "features"))
     turned = store["turned.jpg"]
     assert (turned.width, turned.height) == (40, 60)
     assert turned.features.shape == (5, 288)
@@ -148,7 +149,7 @@ def test_a_store_of_copies_is_of_the_same_extractor_and_other_features(photos, t
         torch.manual_seed(0)
         assert bulk_run.execute(job, run_here(Fetch(), extract_factory(config).build())).statuses["ok"] == 58
         assert job.fingerprint.get("copy", {}).get("seed") == (config.copy and config.copy.seed)
-        stores.append(features.FeatureStore(str(tmp_path / name)))
+        stores.append(StoredRegions(str(tmp_path / name)))
     features.check_same_extractor([str(tmp_path / name) for name in ("plain", "one", "two")])
     turned, cut = stores[0]["turned.jpg"], stores[1]["turned.jpg"]
     assert cut.width < turned.width or cut.height < turned.height

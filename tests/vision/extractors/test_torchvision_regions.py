@@ -16,13 +16,13 @@ from glied.bulk.extraction import ExtractRegionsConfig, extract_factory, extract
 from glied.bulk.plan.sources.fetch import Fetch
 from glied.bulk.run import bulk_run
 from glied.config import parse
-from glied.data import features
 from glied.errors import StorageError, UsageError
 from glied.regions import Regions
 from glied.vision.extractors.config import RegionsConfig
 from glied.vision.extractors.region_extractor import load_extractor
 from glied.vision.extractors.small_detector import Detector, save_detector
 from glied.vision.extractors.torchvision_regions import TorchvisionRegions
+from tests.stores import StoredRegions
 from tests.vision.scenes import TINY
 
 
@@ -202,7 +202,7 @@ def test_a_store_of_photographs_from_the_bulk_job(tmp_path):
     config = parse(ExtractRegionsConfig, [*options, f"--output.uri={tmp_path / 'out'}"])
     summary = bulk_run.execute(extract_job(config), run_here(Fetch(), extract_factory(config).build()))
     assert summary.statuses == {"ok": 2}
-    found = features.FeatureStore(str(tmp_path / "out" / "features"))["b.jpg"]
+    found = StoredRegions(str(tmp_path / "out" / "features"))["b.jpg"]
     assert (found.width, found.height) == (60, 90)
     assert found.features.shape[1] == 1024
 

@@ -71,7 +71,7 @@ class ReadStore:
 
     def forget(self) -> None:
         """Let go of the row group."""
-        self.rows.forget()
+        self.rows.clear()
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Rows of the manifest to `row_schemas.FEATURES`; one row out per row in, in order."""

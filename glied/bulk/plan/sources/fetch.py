@@ -122,7 +122,7 @@ class Fetch:
 
     def forget(self) -> None:
         """Let go of that row group."""
-        self.rows.forget()
+        self.rows.clear()
 
     def _by_file(self, rows: list[Row], read: Callable[[str, list[Row]], list[Row]]) -> list[Row]:
         """Neighbors that lie in one file are read together."""

@@ -22,7 +22,7 @@ from glied.bulk.config import PublishedConfig
 from glied.bulk.plan.manifest import PLANNED, planned
 from glied.bulk.plan.sources.fetch import STORAGE, Fetch, Unreadable
 from glied.bulk.row_schemas import FAILED, OK, REJECTED
-from glied.data import coco, features, published
+from glied.data import coco, features, published_features
 from glied.errors import ImageError, StorageError, UsageError
 
 log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ def _tsv_rows(uri: str) -> Iterator[tuple[str, Row]]:
         if not image_id:
             continue
         row: Row = {"uri": f"{uri}#{image_id}", "file": uri, "offset": offset, "size": len(line)}
-        size = published.tsv_feature_size(line)
+        size = published_features.tsv_feature_size(line)
         expected = expected or size
         if not size or size != expected:
             row |= {"fault_kind": "corrupt", "fault": "the line broke off, or is none of the form"}
@@ -168,11 +168,11 @@ def _hdf5_rows(uri: str) -> Iterator[tuple[str, Row]]:
             yield image_id, {"uri": f"{uri}#{image_id}", "file": uri, "offset": number, "size": size}
 
 
-def open_hdf5(uri: str) -> published.Hdf5:
-    """A file, from wherever it is; raises as `published.Hdf5`."""
+def open_hdf5(uri: str) -> published_features.Hdf5:
+    """A file, from wherever it is; raises as `published_features.Hdf5`."""
     if storage.is_local(uri):
-        return published.Hdf5(str(storage.local_path(uri)), uri)
-    return published.Hdf5(io.BufferedReader(storage.RangeReader(uri), _BLOCK), uri)
+        return published_features.Hdf5(str(storage.local_path(uri)), uri)
+    return published_features.Hdf5(io.BufferedReader(storage.RangeReader(uri), _BLOCK), uri)
 
 
 def _table(rows: list[Row]) -> pa.Table:
@@ -211,13 +211,13 @@ class ReadPublished:
     def _alone(self, row: Row) -> Row:
         return self._outcome(row, functools.partial(self._read, row))
 
-    def _read(self, row: Row) -> published.Published:
+    def _read(self, row: Row) -> published_features.Published:
         if self.form == "tsv":
             stop = row["offset"] + row["size"]
             line = self._delivered(storage.read_range, row["file"], row["offset"], stop)
-            return published.parse_tsv(line)[1]
+            return published_features.parse_tsv(line)[1]
         boxes = None if row["boxes"] is None else self._delivered(storage.read_bytes, row["boxes"])
-        return published.parse_npz(self._delivered(storage.read_bytes, row["uri"]), boxes)
+        return published_features.parse_npz(self._delivered(storage.read_bytes, row["uri"]), boxes)
 
     def _delivered(self, read: Callable[..., bytes], *place: Any) -> bytes:
         return self.fetch.retried(functools.partial(read, *place))
@@ -229,7 +229,7 @@ class ReadPublished:
                 for row in rows
             ]
 
-    def _outcome(self, row: Row, read: Callable[[], published.Published]) -> Row:
+    def _outcome(self, row: Row, read: Callable[[], published_features.Published]) -> Row:
         base = {"id": row["id"], "uri": row["uri"], "status": OK, "model": self.model}
         if row["fault"] is not None:
             return _without(base, REJECTED, row["fault_kind"], row["fault"])
