@@ -655,7 +655,7 @@ def host_answers(image: bytes) -> dict[str, tuple[str, bytes]]:
         "none-enc": (OK, reply(200, image, "Content-Encoding: none")),
         "binary-enc": (OK, reply(200, image, "Content-Encoding: binary")),
         "short": ("failed connection_lost", reply(200, half, length=9)),
-        "long": ("rejected truncated", reply(200, image, length=-len(half))),
+        "long": ("failed bad_answer", reply(200, image, length=-len(half))),
         "204": (EMPTY, reply(204, length=None)),
         "206": (
             "failed bad_answer",

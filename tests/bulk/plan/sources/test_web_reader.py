@@ -19,8 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import aiohttp
 import pytest
-from urllib3.connection import HTTPConnection
 
 from glied.bulk.plan.sources import web_reader
 from glied.bulk.plan.sources.web_hosts import HostError, is_host_failure
@@ -50,9 +50,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.requests.append((self.requestline.split(" ")[1], self.headers))
         path = self.path.partition("?")[0]
         if path in self.server.redirects:
-            self.reply(302, b"gone", Location=self.server.redirects[path])
+            self.close_connection = True
+            self.reply(302, b"gone", Location=self.server.redirects[path], Connection="close")
         elif path.startswith("/status/"):
-            self.reply(int(path.removeprefix("/status/")), b"an answer")
+            status = int(path.removeprefix("/status/"))
+            self.reply(status, b"" if status == 304 else b"an answer")
         else:
             getattr(self, "get_" + path.strip("/"), self.get_image)()
 
@@ -138,7 +140,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.stopped.wait(5)
 
     def get_late(self) -> None:
-        self.server.stopped.wait(0.5)
+        self.server.stopped.wait(1.2)
         self.get_image()
 
     def get_slow_body(self) -> None:
@@ -337,10 +339,10 @@ def test_status_that_may_pass(server, status):
     [
         ("/truncated", "connection_lost", "the body is shorter than announced"),
         ("/truncated_chunked", "connection_lost", "the body is shorter than announced"),
-        ("/nothing", "connection_lost", "RemoteDisconnected"),
+        ("/nothing", "connection_lost", "the host closed the connection"),
         ("/reset", "connection_lost", "Connection reset by peer"),
-        ("/no_gzip", "bad_answer", "DecodeError"),
-        ("/garbage", "bad_answer", "BadStatusLine"),
+        ("/no_gzip", "bad_answer", "not compressed in the way that its header says"),
+        ("/garbage", "bad_answer", "the answer is not HTTP"),
         ("/part", "bad_answer", "status 206, a part that was not asked for"),
     ],
 )
@@ -435,7 +437,7 @@ def test_a_redirect_into_the_network_is_refused(server, resolver, monkeypatch):
     for target in ("http://10.0.0.1/", "http://169.254.169.254/latest/", server.url("/image", "2130706434")):
         server.redirects["/moved"] = target
         assert kind_of(server.url("/moved"), WebReader()) == "forbidden"
-    assert lookups == ["127.0.0.1", "10.0.0.1", "127.0.0.1", "169.254.169.254", "127.0.0.1", "2130706434"]
+    assert lookups == []
     assert [path for path, _ in server.requests] == ["/moved"] * 3
 
 
@@ -494,11 +496,11 @@ def test_an_address_is_connected_to_as_written(literal, address, scheme, port, w
     """Also without a port: the last group of an IPv6 address is none."""
     connected: list[tuple] = []
 
-    def connect(candidate, *args):
+    def connect(allow_private, candidate):
         connected.append((ipaddress.ip_address(candidate[-1][0]), candidate[-1][1]))
         raise ConnectionRefusedError("nobody there")
 
-    monkeypatch.setattr(web_reader, "_connect", connect)
+    monkeypatch.setattr(web_reader, "_open_socket", connect)
     url = f"{scheme}://{literal}{f':{port}' if with_port else ''}/x"
     assert failure_of(url).startswith(f"unreachable: {url}")
     assert connected == [(ipaddress.ip_address(address), port)]
@@ -516,22 +518,29 @@ def test_metadata_services_are_forbidden_in_any_writing(server, scheme, host, po
     assert kind_of(server.url("/moved")) == "forbidden"
 
 
-def test_requests_fail_where_urllib3_connects_on_its_own(server, monkeypatch):
-    monkeypatch.setattr(web_reader._Http, "_new_conn", HTTPConnection._new_conn)
-    with pytest.raises(RuntimeError, match="_new_conn"):
-        READER.read(server.url("/image"))
-    assert server.requests == []
+def test_an_address_is_checked_again_where_the_socket_is_opened(server, monkeypatch):
+    """Should a version of aiohttp resolve names without the resolver that it was given."""
+    monkeypatch.setattr(web_reader._CheckingResolver, "resolve", aiohttp.ThreadedResolver.resolve)
+    assert kind_of(server.url("/image", "localhost"), WebReader()) == "forbidden"
+    assert server.connections == 0
 
 
 @pytest.mark.parametrize(
     "host",
-    ["127.0.0.1", "localhost", "LOCALHOST.", "2130706433", "0x7f000001", "0x7f.1", "127.1", "0177.0.0.1",
+    ["127.0.0.1", "localhost", "LOCALHOST", "2130706433", "0x7f000001", "0x7f.1", "127.1", "0177.0.0.1",
      "017700000001", "0", "0.0.0.0", "10.1.2.3", "172.16.0.1", "192.168.0.1", "100.64.0.1",
      "169.254.169.254", "0xa9fea9fe", "224.0.0.1", "255.255.255.255", "[::]", "[::1]", "[::ffff:127.0.0.1]",
      "[::ffff:7f00:1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::]", "[fd00::1]", "[ff02::1]"],
 )  # fmt: skip
 def test_hosts_refused(server, host):
     assert kind_of(server.url(f"/image?sig={SECRET}", host), WebReader()) == "forbidden"
+    assert server.connections == 0
+
+
+def test_localhost_with_its_dot_is_refused(server):
+    """Resolvers without a network may not know it."""
+    with pytest.raises((ImageError, HostError), match=r"^(forbidden|unreachable): "):
+        WebReader().read(server.url("/image", "localhost."))
     assert server.connections == 0
 
 
@@ -602,7 +611,7 @@ def test_bad_urls(url, monkeypatch):
     def connect(*args):
         raise AssertionError("nothing may be connected to")
 
-    monkeypatch.setattr(web_reader, "_connect", connect)
+    monkeypatch.setattr(web_reader, "_open_socket", connect)
     assert kind_of(url) == "bad_url"
 
 
@@ -655,7 +664,7 @@ def test_connections_are_reused_but_never_across_policies(server):
 
 
 def test_a_reused_connection_has_the_time_of_the_new_request(server):
-    dataclasses.replace(READER, total_timeout_s=0.3, read_timeout_s=0.3).read(server.url("/image"))
+    dataclasses.replace(READER, total_timeout_s=1.0, read_timeout_s=1.0).read(server.url("/image"))
     assert READER.read(server.url("/late")) == IMAGE
     assert server.connections == 1
 
@@ -700,12 +709,10 @@ def tls_server(tmp_path) -> Iterator[tuple[Server, Path, list[str]]]:
     context.sni_callback = lambda sock, name, context: names.append(name)
     server = Server(("127.0.0.1", 0))
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    web_reader._pool.cache_clear()
-    web_reader._tls.cache_clear()
+    web_reader._clients.clear()
     with serving(server):
         yield server, certificate, names
-    web_reader._pool.cache_clear()
-    web_reader._tls.cache_clear()
+    web_reader._clients.clear()
 
 
 def test_tls_needs_trust(tls_server, resolver):
