@@ -120,7 +120,7 @@ class RayStream:
             return
         _start(self.pools, self.resources)
         recovery = self.resources.recovery
-        placement.wait_for([placement.share(cpus=1)], wait_s=recovery.wait_s, key=WAIT_KEY)
+        placement.wait_for([placement.request(cpus=1)], wait_s=recovery.wait_s, key=WAIT_KEY)
         call = ray.remote(num_cpus=1, max_retries=recovery.restarts)(parallel.call)
         shared = ray.put(function)
         waiting: deque[ray.ObjectRef] = deque()
@@ -323,7 +323,7 @@ def _place(pools: Sequence[ActorPoolSpec], resources: ResourcesConfig) -> list[i
     The others start when nodes join. If an autoscaler may add these nodes, the workers are requested from the
     start, because waiting workers are what makes an autoscaler add nodes.
     """
-    fetching = placement.share(cpus=resources.fetch.cpus)
+    fetching = placement.request(cpus=resources.fetch.cpus)
     requests = [*(pool.request for pool in pools), fetching]
     placement.wait_for(requests, wait_s=resources.recovery.wait_s, key=WAIT_KEY)
     wanted = [(pool.request, pool.workers) for pool in pools]
