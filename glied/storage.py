@@ -73,6 +73,13 @@ def local_uri(path: str) -> str:
     return path if _is_utf8(path) else "file://" + urllib.parse.quote(os.fsencode(path))
 
 
+def absolute(uri: str) -> str:
+    """A local path as an absolute one, so that workers with another working directory find it."""
+    if is_local(uri):
+        return local_uri(str(local_path(uri).absolute()))
+    return uri if uri.endswith("//") else uri.removesuffix("/")  # a key may hold an empty name
+
+
 def escaped(name: str) -> str:
     """A local name with bytes that are no UTF-8 as %XX; other names as they are."""
     return "".join(f"%{ord(one) - 0xDC00:02X}" if "\udc80" <= one <= "\udcff" else one for one in name)

@@ -4,13 +4,13 @@
 import dataclasses
 from dataclasses import dataclass, field
 
+from glied import storage
 from glied.bulk import row_schemas
 from glied.bulk.config import InputConfig, OutputConfig, ResourcesConfig, WebConfig
 from glied.bulk.items import ActorPoolSpec, FetchStage, Job
 from glied.bulk.job_parts import actor_pool, check_budget
 from glied.bulk.plan.sources.feature_stores import ReadStore
 from glied.bulk.plan.sources.fetch import Fetch
-from glied.bulk.plan.sources.listing import absolute
 from glied.bulk.plan.sources.row_uris import RowUris
 from glied.bulk.plan.sources.web_hosts import PatientReader
 from glied.bulk.plan.sources.web_reader import WebReader
@@ -65,10 +65,10 @@ class CaptionDatasetConfig:
     """Share of the images that may fail for reasons of ours; images that are at fault themselves (status
     rejected) do not count."""
     caption_version: str = "1"
-    """Part of the fingerprint; change it to keep apart what the rest of the fingerprint cannot tell apart."""
+    """Part of the fingerprint; change it to distinguish runs that are otherwise the same."""
 
     def __post_init__(self) -> None:
-        """Refuse a budget that is no share, scores without the images, and regions from nowhere."""
+        """Refuse a budget outside 0 to 1, and parts of the config that exclude each other."""
         check_budget(self.error_budget)
         if self.captioner.cuda_graphs and not self.regions.device.startswith("cuda"):
             raise UsageError(
@@ -94,7 +94,7 @@ def caption_factory(config: CaptionDatasetConfig) -> CaptionFactory:
         decoders=config.resources.worker.decoders,
         clip=config.clip,
         part="captions" if stored else "all",
-        store=absolute(config.input.uri) if stored else "",
+        store=storage.absolute(config.input.uri) if stored else "",
         cuda_graphs=config.captioner.cuda_graphs,
         missing_rows=config.input.max_missing_rows,
         other_regions=config.captioner.other_regions,
@@ -157,7 +157,7 @@ def fetch_stage(source: InputConfig, resources: ResourcesConfig) -> FetchStage:
 
 def _row_uris(source: InputConfig) -> RowUris | None:
     tables = source.form in ("table", "parquet")
-    return RowUris.of(absolute(source.uri), source.allow or ()) if tables else None
+    return RowUris.of(storage.absolute(source.uri), source.allow or ()) if tables else None
 
 
 def _web_reader(source: InputConfig, web: WebConfig) -> PatientReader:

@@ -1,4 +1,4 @@
-"""Work in a process of its own, for libraries that would stay in this one for good, or that may end it."""
+"""Calls in a subprocess, for libraries that would stay in memory or that may crash the process."""
 
 import multiprocessing
 import pickle

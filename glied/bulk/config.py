@@ -60,7 +60,7 @@ class InputConfig:
     id_column: str | None = None
     """Of tables: names each row. By default the URI does, or file and row number where there is none."""
     duplicates: Literal["error", "keep_first"] = "error"
-    """What to do with an id that stands twice."""
+    """What to do with a duplicate id."""
     limit: int | None = None
     """Take only the first images in the order of their names."""
     extensions: list[str] | None = None
@@ -144,14 +144,14 @@ class OutputConfig:
     uri: str
     """The run folder, a path or s3://bucket/prefix; the same command with the same folder resumes the run."""
     unit_size: int = 256
-    """Images that are written and committed together; a kill costs at most the units in flight."""
+    """Images that are written and committed together; a kill loses at most the units in progress."""
     mode: Literal["resume", "retry_failed", "repair", "error", "overwrite"] = "resume"
-    """resume goes on with the run that the folder holds; retry_failed then also does its failed rows again;
-    repair opens all its files first and does again what is damaged; error refuses a folder that holds a run;
-    overwrite deletes that run and starts another."""
+    """resume continues the run in the folder; retry_failed also repeats its failed rows; repair first
+    opens all its files and repeats units that are damaged; error refuses a folder that holds a run; overwrite
+    deletes that run and starts a new one."""
 
     shard: str = "0/1"
-    """i/n: of n jobs that share the run, this one does every n-th unit from number i on."""
+    """i/n: of the n jobs that share a run, this one does every n-th unit, beginning with unit i."""
 
     @property
     def share(self) -> tuple[int, int]:
@@ -172,20 +172,20 @@ class OutputConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class WebConfig:
-    """How the web hosts that a table names are asked."""
+    """Requests to the web hosts that a table names."""
 
     attempts: int = 3
-    """How often an image is asked for; after a time-out once more at most."""
+    """Most requests for an image; after a time-out at most one more."""
     retry_after_s: float = 30.0
-    """Longest pause that a host may ask for (Retry-After)."""
+    """Longest pause, in seconds, that a host may request (Retry-After)."""
     connect_s: float = 5.0
     """Longest time until an address of a host takes the connection, and again for the TLS handshake."""
     silence_s: float = 10.0
-    """Longest time in which nothing comes."""
+    """Longest time without any data."""
     total_s: float = 60.0
     """Longest time for an attempt with its redirects."""
     user_agent: str = "glied (bulk image captioning)"
-    """How the requests introduce themselves; some hosts ask for a way to reach you."""
+    """The User-Agent header; some hosts want a way to contact you in it."""
 
     def __post_init__(self) -> None:
         """Refuse bounds that leave nothing."""
@@ -252,7 +252,7 @@ class FetchConfig:
     file_s: float = 120.0
     """Longest time to read a file from a storage other than local disks and S3, all attempts together."""
     web: WebConfig = field(default_factory=WebConfig)
-    """How the web hosts that a table names are asked."""
+    """Requests to the web hosts that a table names."""
     storage_budget: float = 0.05
     """Share of a unit's images that the storage of the input may fail to deliver; a unit with more is not
     committed. Web hosts that a table names do not count."""

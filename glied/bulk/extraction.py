@@ -30,10 +30,10 @@ class ExtractRegionsConfig:
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
     """What the run uses."""
     error_budget: float = 0.0
-    """Share of the images that may fail for reasons of ours."""
+    """Share of the images that may fail because of storage or workers; rejected ones do not count."""
 
     def __post_init__(self) -> None:
-        """Refuse a budget that is no share, and regions that are there already."""
+        """Refuse a budget outside 0 to 1, and an input whose regions are extracted already."""
         check_budget(self.error_budget)
         if self.input.form == "features" or self.regions.kind == "precomputed":
             raise UsageError("regions are extracted from images: no input.form features or kind precomputed")

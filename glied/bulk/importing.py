@@ -32,10 +32,10 @@ class ImportFeaturesConfig:
     resources: ResourcesConfig = field(default_factory=lambda: ResourcesConfig(chunk=ChunkConfig(images=32)))
     """What the run uses; it runs in this process."""
     error_budget: float = 0.0
-    """Share of the images that may fail for reasons of ours; broken ones (rejected) do not count."""
+    """Share of the images that may fail because of storage; broken ones (rejected) do not count."""
 
     def __post_init__(self) -> None:
-        """Refuse a store without a name, and a budget that is no share."""
+        """Refuse a store without a name, and a budget outside 0 to 1."""
         if not self.extractor.strip():
             raise UsageError("extractor is empty: say what found the regions, e.g. bottom-up 10-100")
         check_budget(self.error_budget)

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from glied.bulk.config import InputConfig, OutputConfig, PublishedConfig, ResourcesConfig
-from glied.cluster_runtime.placement import Share, share
+from glied.cluster_runtime import placement
 
 Stage = Callable[[pa.Table], pa.Table]
 """A table of images to a table with as many rows in the same order."""
@@ -106,9 +106,11 @@ class ActorPoolSpec:
     accelerator: str | None = None
 
     @property
-    def request(self) -> Share:
+    def request(self) -> placement.Resources:
         """What each of them asks a node for."""
-        return share(cpus=self.cpus, gpus=self.gpus, memory=self.memory, accelerator=self.accelerator)
+        return placement.request(
+            cpus=self.cpus, gpus=self.gpus, memory=self.memory, accelerator=self.accelerator
+        )
 
 
 class StreamBroken(Exception):

@@ -6,7 +6,7 @@ from glied.errors import UsageError
 
 
 def check_budget(budget: float) -> None:
-    """Refuse an error budget that is no share."""
+    """Refuse an error budget outside 0 to 1."""
     if not 0 <= budget <= 1:
         raise UsageError(f"error_budget: {budget} is not between 0 and 1")
 

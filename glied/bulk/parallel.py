@@ -1,4 +1,4 @@
-"""Calls side by side, their answers in order."""
+"""Concurrent calls whose answers come in order."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -34,5 +34,5 @@ def in_order(
 
 
 def call(function: Callable[[Item], Answer], item: Item) -> Answer:
-    """A task of its own where there are such; here, since a worker imports the module of its task."""
+    """The function of a Ray task; defined here because a worker imports the module of its task."""
     return function(item)

@@ -1,7 +1,8 @@
-"""What a run asks of a cluster's nodes: whether they have room for it, for how much, and the wait until then.
+"""Resource requests: whether a cluster has room for them, for how many, and how to wait for it.
 
-A share is what one process asks of one node, as Ray counts it: {"CPU": 4.0, "GPU": 1.0}. Logical counts are
-compared, never this machine's own: a driver runs on a head without GPUs. Ray is imported where it is used.
+A request is what one process asks of one node, as Ray counts it: {"CPU": 4.0, "GPU": 1.0}. It is compared
+with the nodes' logical resources, never with the driver's machine, which may be a head without GPUs. Ray is
+imported where it is used.
 """
 
 import logging
@@ -15,8 +16,8 @@ from glied.errors import JobError
 
 log = logging.getLogger(__name__)
 
-Share = Mapping[str, float]
-"""Amounts by the name of the resource."""
+Resources = Mapping[str, float]
+"""Amounts by the name of the resource: what a process requests, or what a node has."""
 
 PATIENCE_S = 600.0
 """Default wait for nodes that an autoscaler may add, and for what other jobs hold."""
@@ -28,7 +29,7 @@ MOST_NODES = 1_000
 """Nodes of a group that are counted; an autoscaler may have no limit."""
 
 
-def share(*, cpus: float, gpus: float = 0.0, memory: int = 0, accelerator: str | None = None) -> Share:
+def request(*, cpus: float, gpus: float = 0.0, memory: int = 0, accelerator: str | None = None) -> Resources:
     """Resources as Ray names them; `memory` in bytes, `accelerator` as in ray.util.accelerators ("L4")."""
     amounts = {"CPU": cpus, "GPU": gpus, "memory": memory}
     if accelerator:
@@ -36,13 +37,15 @@ def share(*, cpus: float, gpus: float = 0.0, memory: int = 0, accelerator: str |
     return {name: amount for name, amount in amounts.items() if amount}
 
 
-def fitting(wanted: Sequence[tuple[Share, int]], spare: Share, nodes: Iterable[Share]) -> list[int]:
+def fitting(
+    wanted: Sequence[tuple[Resources, int]], spare: Resources, nodes: Iterable[Resources]
+) -> list[int]:
     """How many processes of each kind fit onto the nodes beside one that asks for `spare`.
 
     The kinds grow in step, so that one that comes first leaves room for those after it.
 
     Args:
-        wanted: shares, and how many of each at most.
+        wanted: requests, and how many of each at most.
         spare: what must stay free, on a node without GPUs if possible.
         nodes: what each node has.
     """
@@ -60,8 +63,8 @@ def fitting(wanted: Sequence[tuple[Share, int]], spare: Share, nodes: Iterable[S
     return counts
 
 
-def _take(wanted: Share, left: list[dict[str, float]]) -> bool:
-    """Take a share from the first node that has it."""
+def _take(wanted: Resources, left: list[dict[str, float]]) -> bool:
+    """Take a request from the first node that has it."""
     amounts = {name: _whole_gpus(amount) if name == "GPU" else amount for name, amount in wanted.items()}
     for node in left:
         if all(node.get(name, 0.0) - amount > -1e-6 for name, amount in amounts.items()):
@@ -72,24 +75,24 @@ def _take(wanted: Share, left: list[dict[str, float]]) -> bool:
 
 
 def _whole_gpus(amount: float) -> float:
-    """What a share of a GPU costs: those of 0.6 take one each, since none lies on two."""
+    """What a fraction of a GPU costs: 0.6 takes a whole one, since no process is on two."""
     return amount if amount >= 1 or not amount else 1 / math.floor(1 / amount + 1e-6)
 
 
-def _all_fit(shares: Sequence[Share], nodes: Iterable[Share]) -> bool:
+def _all_fit(requests: Sequence[Resources], nodes: Iterable[Resources]) -> bool:
     left = [dict(node) for node in nodes]
-    largest_first = sorted(shares, key=lambda one: (one.get("GPU", 0), one.get("CPU", 0)), reverse=True)
+    largest_first = sorted(requests, key=lambda one: (one.get("GPU", 0), one.get("CPU", 0)), reverse=True)
     return all(_take(one, left) for one in largest_first)
 
 
-def nodes() -> list[Share]:
+def nodes() -> list[Resources]:
     """What each node of the cluster has, whoever uses it."""
     import ray
 
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def possible_nodes() -> list[Share]:
+def possible_nodes() -> list[Resources]:
     """The nodes that an autoscaler may bring the cluster to; none where there is no autoscaler."""
     from ray._private.state import state  # Ray (2.60) has no public way; Ray Train asks the same
 
@@ -102,11 +105,11 @@ def possible_nodes() -> list[Share]:
     ]
 
 
-def wait_for(shares: Sequence[Share], *, wait_s: float | None, key: str) -> None:
-    """Wait until the cluster has room for all shares at once; an autoscaler is told what is missing.
+def wait_for(requests: Sequence[Resources], *, wait_s: float | None, key: str) -> None:
+    """Wait until the cluster has room for all requests at once; an autoscaler learns what is missing.
 
     Args:
-        shares: all of them are reserved together, and let go of again.
+        requests: all of them are reserved together, and let go of again.
         wait_s: longest wait; None is `PATIENCE_S` where the room may come, else `GRACE_S`, and nothing on a
             cluster that this process has started.
         key: the config key of `wait_s`, for the message.
@@ -116,53 +119,53 @@ def wait_for(shares: Sequence[Share], *, wait_s: float | None, key: str) -> None
     """
     import ray.util
 
-    start = told = time.monotonic()
-    group = ray.util.placement_group([dict(one) for one in shares])
+    start = logged = time.monotonic()
+    group = ray.util.placement_group([dict(one) for one in requests])
     try:
         while not group.wait(1):
             now = time.monotonic()
-            if now - start >= (_default_wait_s(shares) if wait_s is None else wait_s):
-                raise JobError(_no_room(shares, now - start, key))
-            if now - told >= LOG_S:
-                told = now
-                names = {name for one in shares for name in one}
-                log.info("waiting for room for %s: %.0f s so far", _listed(shares, names), now - start)
+            if now - start >= (_default_wait_s(requests) if wait_s is None else wait_s):
+                raise JobError(_no_room(requests, now - start, key))
+            if now - logged >= LOG_S:
+                logged = now
+                names = {name for one in requests for name in one}
+                log.info("waiting for room for %s: %.0f s so far", _listed(requests, names), now - start)
     finally:
         ray.util.remove_placement_group(group)
 
 
-def _default_wait_s(shares: Sequence[Share]) -> float:
-    if _all_fit(shares, nodes()) or _all_fit(shares, possible_nodes()):
+def _default_wait_s(requests: Sequence[Resources]) -> float:
+    if _all_fit(requests, nodes()) or _all_fit(requests, possible_nodes()):
         return PATIENCE_S
     return GRACE_S if os.environ.get("RAY_ADDRESS") else 0.0
 
 
-def _no_room(shares: Sequence[Share], seconds: float, key: str) -> str:
+def _no_room(requests: Sequence[Resources], seconds: float, key: str) -> str:
     there, growth = nodes(), possible_nodes()
-    names = {name for one in shares for name in one}
-    if _all_fit(shares, there):
+    names = {name for one in requests for name in one}
+    if _all_fit(requests, there):
         reason = "other jobs hold what is missing"
-    elif _all_fit(shares, growth):
+    elif _all_fit(requests, growth):
         reason = "its autoscaler may add nodes, but none came: see its log"
     elif growth:
         reason = f"its autoscaler adds none that would do, only {_listed(growth, names)}"
     else:
         reason = "nothing adds nodes: ask for less, or start such nodes"
     return (
-        f"the cluster has no room for {_listed(shares, names)} after {seconds:.0f} s ({key}): "
+        f"the cluster has no room for {_listed(requests, names)} after {seconds:.0f} s ({key}): "
         f"it has {_listed(there, names)}; {reason}"
     )
 
 
-def _listed(shares: Iterable[Share], names: Collection[str]) -> str:
-    """The shares in words, equal ones together; only what has one of the names."""
-    counted = Counter(_text(one, names) for one in shares)
+def _listed(requests: Iterable[Resources], names: Collection[str]) -> str:
+    """The requests in words, equal ones together; only what has one of the names."""
+    counted = Counter(_text(one, names) for one in requests)
     return " and ".join(
         f"{count} x ({text})" if count > 1 else f"({text})" for text, count in counted.items()
     )
 
 
-def _text(one: Share, names: Collection[str]) -> str:
+def _text(one: Resources, names: Collection[str]) -> str:
     parts = [f"{one.get(name, 0):g} {name}" for name in ("CPU", "GPU") if name == "CPU" or name in names]
     parts += [name.removeprefix(ACCELERATOR) for name in sorted(one) if name.startswith(ACCELERATOR)]
     if "memory" in names:

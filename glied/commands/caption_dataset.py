@@ -15,7 +15,7 @@ from glied.config import parse
 
 
 def main() -> int:
-    """Run the job and say what came of it."""
+    """Run the job and print its summary."""
     config = parse(CaptionDatasetConfig, description=__doc__)
     job = caption_job(config)
 

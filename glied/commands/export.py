@@ -1,4 +1,4 @@
-"""Turn the committed units of a caption run into other forms; the same command goes on after any kill.
+"""Export the committed units of a caption run to other formats; the same command resumes.
 
 .venv/bin/python jobs/export.py --run runs/photos --form jsonl --out exports/photos-jsonl
 .venv/bin/python jobs/export.py --run runs/photos --form webdataset --out s3://bucket/photos-tar
@@ -19,7 +19,7 @@ from glied.config import parse, split_arguments
 
 
 def main() -> int:
-    """Export what is missing and say what came of it."""
+    """Export what is missing and print a report."""
     bare, options = split_arguments(sys.argv[1:], ExportConfig)
     report = export(parse(ExportConfig, [*bare, *options], description=__doc__))
     print("\n".join(report.lines()))

@@ -16,7 +16,7 @@ from glied.data import features
 
 
 def main() -> int:
-    """Run the job and say what came of it."""
+    """Run the job and print its summary."""
     config = parse(ExtractRegionsConfig, description=__doc__)
     job = extract_job(config)
 

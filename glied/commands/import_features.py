@@ -21,12 +21,12 @@ log = logging.getLogger(__name__)
 
 
 def main() -> int:
-    """Import what is missing, and say what came of it."""
+    """Import what is missing and print a summary."""
     config = parse(ImportFeaturesConfig, description=__doc__)
     summary = execute(import_job(config), run_here(config.stage))
     print("\n".join(summary.lines()))
     code = exit_code(summary)
-    if summary.units_done < summary.units:  # another shard is still at it, or units are missing
+    if summary.units_done < summary.units:  # another shard is still running, or units are missing
         return code
     print(f"store: {features.stored_size(config.output.uri, summary.images)}")
     missing = [] if config.input.limit else missing_images(config)

@@ -1,10 +1,10 @@
-"""Say how far a bulk run has come, from its folder alone; it may be running, and nothing of it is changed.
+"""Show the progress of a bulk run, which may be running; reads its folder and changes nothing.
 
 .venv/bin/python jobs/status.py runs/photos
 .venv/bin/python jobs/status.py s3://bucket/captions --json
 .venv/bin/python jobs/status.py runs/photos --verify
 
---verify opens every committed unit: its rows are there, with the digest and the count of the commit record
+--verify opens every committed unit and checks that its rows have the digest and count of the commit record
 and the ids of the manifest.
 
 Exit code 0: every image has its row. 1: the run is incomplete, or --verify found something, a line each.
@@ -23,18 +23,18 @@ from glied.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class StatusConfig:
-    """What to look at."""
+    """Which run to show, and how."""
 
     run: str
-    """Run folder of jobs/caption_dataset.py or jobs/extract_regions.py; may stand without --run."""
+    """Run folder of jobs/caption_dataset.py or jobs/extract_regions.py; --run may be omitted."""
     json: bool = False
     """Print JSON."""
     verify: bool = False
-    """Open every committed unit, compare it with its record and the manifest."""
+    """Open every committed unit and compare it with its commit record and the manifest."""
 
 
 def main() -> int:
-    """Look at the run and say what there is."""
+    """Print the progress of the run and, if asked, what is damaged."""
     runs, options = split_arguments(sys.argv[1:], StatusConfig)
     if len(runs) > 1:
         raise UsageError(f"{len(runs)} run folders given, one is needed: python jobs/status.py RUN")

@@ -10,9 +10,9 @@ import yaml
 from glied import storage
 from glied.bulk.plan.sources.listing import absolute
 from glied.bulk.run.committed_rows import read_rows
-from glied.bulk.stages.model_loading import locate
 from glied.data import features
 from glied.errors import JobError, UsageError
+from glied.shipped import locate
 from glied.teach import choosing
 from glied.teach.choosing import Scored
 from glied.teach.config import FilterConfig, TeacherConfig

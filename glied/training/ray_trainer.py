@@ -79,9 +79,11 @@ def _use_gpu(config: TrainerConfig) -> bool:
 
 def _wait_for_workers(config: TrainerConfig, *, use_gpu: bool) -> None:
     """Wait for room for the workers and for a task that reads beside them; Ray Train would do so silently."""
-    worker = placement.share(cpus=config.cpus_per_worker, gpus=float(use_gpu), accelerator=config.accelerator)
-    shares = [worker] * config.fewest_workers + [placement.share(cpus=1)]
-    placement.wait_for(shares, wait_s=config.wait_s, key="trainer.wait_s")
+    worker = placement.request(
+        cpus=config.cpus_per_worker, gpus=float(use_gpu), accelerator=config.accelerator
+    )
+    requests = [worker] * config.fewest_workers + [placement.request(cpus=1)]
+    placement.wait_for(requests, wait_s=config.wait_s, key="trainer.wait_s")
 
 
 def _fit(plan: Plan, *, use_gpu: bool) -> None:

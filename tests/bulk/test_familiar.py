@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from glied import storage
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job, caption_pools
 from glied.bulk.chunks import run_here
 from glied.bulk.plan.manifest import planned
 from glied.bulk.plan.sources.fetch import Fetch
-from glied.bulk.plan.sources.listing import absolute
 from glied.bulk.run import bulk_run, status
 from glied.captioner.familiarity import Familiarity
 from glied.config import parse
@@ -99,7 +99,7 @@ def test_it_depends_neither_on_the_batch_nor_on_the_pools(configure, photos, fea
     config = configure("--resources.worker.batch_size=7")
     split = configure("--resources.pools=split", "--resources.worker.batch_size=3")
     names = list(features)
-    table = planned(id=names, uri=[absolute(str(photos / name)) for name in names])
+    table = planned(id=names, uri=[storage.absolute(str(photos / name)) for name in names])
     fetched = Fetch(pause=0.0)(table)
     whole = caption_factory(config).build()(fetched)
     first, second = (pool.factory.build() for pool in caption_pools(split))

@@ -1,9 +1,9 @@
 """Whether a cluster has room: the arithmetic here, the waiting in tests/cluster/test_placement.py."""
 
-from glied.cluster_runtime.placement import fitting, share
+from glied.cluster_runtime.placement import fitting, request
 
 HEAD = {"CPU": 0.0, "memory": 8e9, "node:__internal_head__": 1.0}
-FETCH = share(cpus=0.5)
+FETCH = request(cpus=0.5)
 
 
 def gpu_node(cpus: float = 8, gpus: float = 1, kind: str = "L4") -> dict[str, float]:
@@ -11,8 +11,8 @@ def gpu_node(cpus: float = 8, gpus: float = 1, kind: str = "L4") -> dict[str, fl
 
 
 def test_a_share_names_what_is_asked_for_only() -> None:
-    assert share(cpus=0.5) == {"CPU": 0.5}
-    assert share(cpus=4, gpus=0.25, memory=10, accelerator="L4") == {
+    assert request(cpus=0.5) == {"CPU": 0.5}
+    assert request(cpus=4, gpus=0.25, memory=10, accelerator="L4") == {
         "CPU": 4,
         "GPU": 0.25,
         "memory": 10,
@@ -21,34 +21,34 @@ def test_a_share_names_what_is_asked_for_only() -> None:
 
 
 def test_workers_fill_the_gpus_of_a_cluster_whose_head_has_none() -> None:
-    worker = share(cpus=4, gpus=1)
+    worker = request(cpus=4, gpus=1)
     assert fitting([(worker, 8)], FETCH, [HEAD]) == [0]
     assert fitting([(worker, 8)], FETCH, [HEAD, gpu_node(), gpu_node(gpus=2)]) == [3]
     assert fitting([(worker, 2)], FETCH, [HEAD, gpu_node(), gpu_node(gpus=2)]) == [2]
 
 
 def test_fractions_of_a_gpu_share_it_but_never_span_two() -> None:
-    assert fitting([(share(cpus=1, gpus=0.25), 100)], FETCH, [gpu_node()]) == [4]
-    assert fitting([(share(cpus=1, gpus=0.3), 100)], FETCH, [gpu_node()] * 2) == [6]
-    assert fitting([(share(cpus=1, gpus=0.6), 100)], FETCH, [gpu_node(gpus=2)]) == [2]
-    assert fitting([(share(cpus=1, gpus=0.1), 100)], FETCH, [gpu_node(cpus=16)]) == [10]
+    assert fitting([(request(cpus=1, gpus=0.25), 100)], FETCH, [gpu_node()]) == [4]
+    assert fitting([(request(cpus=1, gpus=0.3), 100)], FETCH, [gpu_node()] * 2) == [6]
+    assert fitting([(request(cpus=1, gpus=0.6), 100)], FETCH, [gpu_node(gpus=2)]) == [2]
+    assert fitting([(request(cpus=1, gpus=0.1), 100)], FETCH, [gpu_node(cpus=16)]) == [10]
 
 
 def test_an_accelerator_and_memory_are_those_of_one_node() -> None:
     nodes = [gpu_node(kind="L4"), gpu_node(kind="H100")]
-    assert fitting([(share(cpus=1, gpus=1, accelerator="H100"), 9)], FETCH, nodes) == [1]
-    assert fitting([(share(cpus=1, gpus=1, accelerator="A10G"), 9)], FETCH, nodes) == [0]
-    assert fitting([(share(cpus=1, memory=20 << 30), 9)], FETCH, nodes) == [2]
+    assert fitting([(request(cpus=1, gpus=1, accelerator="H100"), 9)], FETCH, nodes) == [1]
+    assert fitting([(request(cpus=1, gpus=1, accelerator="A10G"), 9)], FETCH, nodes) == [0]
+    assert fitting([(request(cpus=1, memory=20 << 30), 9)], FETCH, nodes) == [2]
 
 
 def test_there_is_room_for_fetching_beside_the_workers() -> None:
-    worker = share(cpus=4)
+    worker = request(cpus=4)
     assert fitting([(worker, 9)], FETCH, [{"CPU": 8.0}]) == [1]
     assert fitting([(worker, 9)], FETCH, [{"CPU": 8.0}, {"CPU": 0.5}]) == [2]
-    assert fitting([(share(cpus=8, gpus=1), 9)], FETCH, [gpu_node(), {"CPU": 1.0}]) == [1]
+    assert fitting([(request(cpus=8, gpus=1), 9)], FETCH, [gpu_node(), {"CPU": 1.0}]) == [1]
 
 
 def test_pools_grow_in_step() -> None:
-    regions, captions = share(cpus=1, gpus=1), share(cpus=1, gpus=0.5)
+    regions, captions = request(cpus=1, gpus=1), request(cpus=1, gpus=0.5)
     assert fitting([(regions, 8), (captions, 2)], FETCH, [gpu_node(gpus=4)]) == [3, 2]
     assert fitting([(regions, 4), (captions, 8)], FETCH, [gpu_node(gpus=4)]) == [2, 4]

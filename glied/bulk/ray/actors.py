@@ -1,4 +1,4 @@
-"""What runs on the cluster: the task that fetches, the actors that hold the models, and their end."""
+"""What runs on the cluster: the fetching task and the actors that hold the models."""
 
 import faulthandler
 import sys
@@ -15,34 +15,34 @@ from glied.bulk.items import DescribedChunk, FetchStage, StageFactory
 from glied.bulk.ray.memory import release, use_malloc
 
 STDERR = 2
-"""Its number; Ray keeps what a worker writes there."""
+"""File descriptor; Ray keeps what a worker writes to it."""
 
 
 class Actors:
     """The actors of a stream, so that none of them outlives it.
 
-    Ray Data (2.60) lets go of its actors at the end of a stream, but Ray keeps those alive that may have to
-    make a lost result again; after the loss of a node they would hold the GPUs that the next round needs.
+    Ray Data (2.60) releases its actors at the end of a stream, but Ray keeps those alive that may have to
+    recompute a lost result; after the loss of a node they would hold the GPUs that the next round needs.
     """
 
     def __init__(self) -> None:
-        """None yet."""
+        """Start without actors."""
         self.names: list[str] = []
 
     def arguments(self, **others: object) -> dict[str, object]:
-        """Those of the next actor: a name to find it by, and `others`."""
+        """Remote arguments of the next actor: a name to find it by, and `others`."""
         self.names.append(f"glied-{uuid.uuid4().hex}")
         return {"name": self.names[-1], **others}
 
     def kill(self) -> None:
-        """End those that still live."""
+        """Kill the actors that are still alive."""
         for name in self.names if ray.is_initialized() else ():
-            with suppress(ValueError, ray.exceptions.RayError):  # it is gone, or the cluster is
+            with suppress(ValueError, ray.exceptions.RayError):  # the actor or the cluster is gone
                 ray.kill(ray.get_actor(name))
 
 
 class FetchChunks:
-    """The fetching task: each chunk as one row, or as several where its files are larger than was known."""
+    """The fetching task: each chunk becomes one row, or several if its files are larger than listed."""
 
     def __init__(self, fetch: FetchStage, size: int) -> None:
         self.fetch = fetch
@@ -72,13 +72,13 @@ class FetchChunks:
 
 
 class DescribeChunk:
-    """The actor that holds the models; it ends itself when it spends too long on a chunk."""
+    """The actor that holds the models; it kills itself when it spends too long on a chunk."""
 
     def __init__(self, factory: StageFactory, threads: int, longest_s: float) -> None:
         use_malloc(keep_large=True)
         self.longest_s = longest_s
         self.stage = factory.build()
-        if "torch" in sys.modules:  # a stage may do without
+        if "torch" in sys.modules:  # some stages do not need it
             import torch
 
             torch.set_num_threads(threads)
@@ -98,7 +98,7 @@ class DescribeChunk:
 
 @contextmanager
 def _deadline(seconds: float) -> Iterator[None]:
-    """End this process if the block takes longer, with the stacks of its threads in its log.
+    """Kill this process if the block takes longer, with the stacks of its threads in its log.
 
     A hang in native code may hold the interpreter's lock; this watchdog does not need it.
     """

@@ -1,4 +1,4 @@
-"""How the processes of a stream give memory back to the system."""
+"""Returns memory of a stream's processes to the system."""
 
 import ctypes
 from contextlib import suppress
@@ -14,7 +14,7 @@ M_MMAP_THRESHOLD = -3
 
 @cache
 def use_malloc(*, keep_large: bool) -> None:
-    """Have Arrow allocate with malloc in this process, since its own allocator keeps what large chunks took.
+    """Have Arrow allocate with malloc in this process; its own allocator keeps the memory of large chunks.
 
     Without `keep_large` blocks above 1 MB go back to the system as soon as they are freed. Models would pay
     too much for fresh pages, so their processes keep them, and return what is left after a large chunk.
@@ -26,7 +26,7 @@ def use_malloc(*, keep_large: bool) -> None:
 
 
 def release(size: int) -> None:
-    """Give memory that a large chunk took back to the system."""
+    """Return the memory of a large chunk to the system."""
     if size >= LARGE_CHUNK:
         with suppress(OSError, AttributeError):  # glibc only
             ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -1,4 +1,4 @@
-"""What a run exports to Prometheus through Ray."""
+"""Prometheus metrics of a run, exported through Ray."""
 
 from collections import Counter
 
@@ -13,10 +13,10 @@ SECONDS = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
 
 
 class Metrics:
-    """What Ray exports to Prometheus: images by status, and the seconds of a chunk in each stage."""
+    """Prometheus metrics: images by status, and the seconds of a chunk in each stage."""
 
     def __init__(self) -> None:
-        """Register them once Ray runs."""
+        """They are registered with the first chunk, once Ray runs."""
         self.images: ray.util.metrics.Counter | None = None
         self.seconds: ray.util.metrics.Histogram | None = None
 

@@ -1,4 +1,4 @@
-"""A node without room for what travels: noticed in the log of Ray Data."""
+"""Full object stores, detected in the log of Ray Data."""
 
 import logging
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ from glied.errors import JobError
 
 
 class Shortage(logging.Handler):
-    """Notes that a node had no room for what travels: the images of the lost chunks are not to blame.
+    """Detects that the object store of a node was full, so that the lost images are not blamed.
 
-    Ray Data (2.60) passes over the errors of single tasks and tells its log of them, nobody else.
+    Ray Data (2.60) skips the errors of single tasks and reports them only in its log.
     """
 
     def __init__(self) -> None:
-        """None yet."""
+        """Start without a shortage."""
         super().__init__(logging.ERROR)
         self.reason: str | None = None
 
@@ -32,7 +32,7 @@ class Shortage(logging.Handler):
             logger.removeHandler(shortage)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Look at the error that a record is about."""
+        """Check the exception of a log record."""
         self.note(record.exc_info[1] if record.exc_info else None)
 
     def note(self, error: BaseException | None) -> None:
@@ -43,7 +43,7 @@ class Shortage(logging.Handler):
             error = getattr(error, "cause", None) or error.__cause__
 
     def check(self) -> None:
-        """Raise what was noted.
+        """Raise if there was a shortage.
 
         Raises:
             JobError: there was a shortage.

@@ -2,8 +2,8 @@
 
 One row of the dataset is one chunk of 16-64 images, with its table as one Arrow IPC value: Ray Data splits
 and merges blocks of rows, never a row. The stages ask for different resources, so that they are not fused
-and fetching runs ahead of the models. Restarts and retries are finite; a chunk that is lost nevertheless is
-missing from the stream, and the caller sends it again.
+and fetching runs ahead of the models. Restarts and retries are bounded; a chunk that is
+lost all the same is missing from the stream, and the caller sends it again.
 """
 
 import logging
@@ -41,18 +41,18 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 STORE_CHUNKS = 8
-"""So many chunks must fit into a node's object store: some fetched, some waiting, some at a worker."""
+"""Chunks that must fit into a node's object store: some fetched, some waiting, some at a worker."""
 WAIT_KEY = "resources.recovery.wait_s"
 CHECK_S = 0.5
-"""While nothing comes, so often a stream looks whether Ray still runs."""
+"""Seconds between two checks that Ray still runs, while no result arrives."""
 FEW_SHARDS = 16
-"""Fewer are read by the driver."""
+"""The driver reads fewer shards by itself, without tasks."""
 TASKS_AHEAD = 64
-"""Tasks that read shards, at once or waiting for a place."""
+"""Most tasks that read shards, running or waiting."""
 MOST_GATHERED = 16
-"""Full chunks, or as many images in smaller ones, that a fetching task has at most."""
+"""Most full chunks, or as many images in smaller ones, of a fetching task."""
 MAX_BLOCKS = 2_000
-"""Blocks that the chunks of a round are dealt to."""
+"""Most blocks that the chunks of a round are distributed over."""
 
 
 class RayStream:
@@ -66,7 +66,7 @@ class RayStream:
         self.metrics = Metrics()
 
     def __call__(self, chunks: Sequence[Chunk], *, isolated: bool = False) -> Iterator[DescribedChunk]:
-        """Described chunks as they are done; what was lost is missing.
+        """Yield described chunks as they are done; lost ones are missing.
 
         A chunk whose worker dies is tried again, but not if `isolated`: then it is the one that killed it.
 
@@ -108,7 +108,7 @@ class RayStream:
                 actors.kill()
 
     def in_order(self, function: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[Answer]:
-        """Answers in the order of the items, by tasks all over the cluster where the items are many.
+        """Yield answers in the order of the items; many items are distributed over the cluster.
 
         Raises:
             JobError: Ray does not start, the cluster has no CPU, or a task is lost more often than it may.
@@ -120,7 +120,7 @@ class RayStream:
             return
         _start(self.pools, self.resources)
         recovery = self.resources.recovery
-        placement.wait_for([placement.share(cpus=1)], wait_s=recovery.wait_s, key=WAIT_KEY)
+        placement.wait_for([placement.request(cpus=1)], wait_s=recovery.wait_s, key=WAIT_KEY)
         call = ray.remote(num_cpus=1, max_retries=recovery.restarts)(parallel.call)
         shared = ray.put(function)
         waiting: deque[ray.ObjectRef] = deque()
@@ -191,7 +191,7 @@ class RayStream:
 
 
 def _of_one_file(chunks: Iterable[Chunk], images: int) -> Iterator[list[Chunk]]:
-    """Neighbors that have about so many images together, in one file or in files of their own."""
+    """Groups of neighboring chunks with about so many images, in one file or in files of their own."""
     for _, same in groupby(chunks, key=lambda chunk: chunk.table["file"][0].as_py()):
         some: list[Chunk] = []
         for chunk in same:
@@ -213,7 +213,7 @@ def _answer(task: ray.ObjectRef) -> Any:
 
 
 def _end(dataset: Dataset | None) -> None:
-    """Stop what a stream that broke off has left running: its workers would stand in the next round's way.
+    """Stop what a broken stream has left running: its workers would block the next round.
 
     Ray Data (2.60) has no public call for it, and ends an execution by itself only once it is exhausted.
     """
@@ -223,7 +223,7 @@ def _end(dataset: Dataset | None) -> None:
 
 
 def _check_node() -> None:
-    """Stop at once where Ray's own processes have died: every call of it would fail, in many words.
+    """Stop at once if Ray's own processes have died: every further call would fail with a long message.
 
     Raises:
         JobError: they have.
@@ -237,12 +237,12 @@ def _check_node() -> None:
 
 
 def watched(batches: Iterable[T], stall_s: float, check: Callable[[], None] = lambda: None) -> Iterator[T]:
-    """The same, unless nothing comes for `stall_s`: a worker hangs, and the next round tries without it.
+    """Yield the batches, unless none comes for `stall_s` seconds: then a worker hangs.
 
-    `check` is called every `CHECK_S` while nothing comes.
+    `check` is called every `CHECK_S` seconds while none comes.
 
     Raises:
-        StreamBroken: nothing came.
+        StreamBroken: no batch came.
     """
     arrived: queue.Queue[T | BaseException | None] = queue.Queue(1)
     stopped = threading.Event()
@@ -306,7 +306,7 @@ def _configure(chunk_bytes: int) -> None:
 
 
 def _check_stores(chunk_bytes: int) -> None:
-    """Refuse chunks of which a node holds but a few in memory: all the others would go by its disk."""
+    """Refuse chunks so large that most of them would be spilled to disk."""
     smallest = min(
         (node.get("object_store_memory", 0) for node in placement.nodes() if node.get("CPU")), default=0
     )
@@ -318,12 +318,12 @@ def _check_stores(chunk_bytes: int) -> None:
 
 
 def _place(pools: Sequence[ActorPoolSpec], resources: ResourcesConfig) -> list[int]:
-    """Wait until a worker of each pool and a task that fetches fit; how many workers of each pool do.
+    """Wait for room for a worker of each pool and a fetching task; returns how many workers of each fit.
 
-    Those that do not fit yet start when nodes join. Where an autoscaler may bring these nodes, they are asked
-    for from the start: a worker that waits is what an autoscaler grows for.
+    The others start when nodes join. If an autoscaler may add these nodes, the workers are requested from the
+    start, because waiting workers are what makes an autoscaler add nodes.
     """
-    fetching = placement.share(cpus=resources.fetch.cpus)
+    fetching = placement.request(cpus=resources.fetch.cpus)
     requests = [*(pool.request for pool in pools), fetching]
     placement.wait_for(requests, wait_s=resources.recovery.wait_s, key=WAIT_KEY)
     wanted = [(pool.request, pool.workers) for pool in pools]

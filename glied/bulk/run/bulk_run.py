@@ -25,7 +25,6 @@ from glied.bulk.parallel import InOrder, in_order
 from glied.bulk.plan import manifest
 from glied.bulk.plan.manifest import Manifest
 from glied.bulk.plan.sources.input_sources import Source, inputs, open_source
-from glied.bulk.plan.sources.listing import absolute
 from glied.bulk.row_schemas import FAILED
 from glied.bulk.run import ledger
 from glied.bulk.run.driver import Driver
@@ -35,15 +34,15 @@ from glied.errors import StorageError, UsageError
 
 
 def execute(job: Job, stream: Stream, index: InOrder = in_order) -> Summary:
-    """Do what is missing of a run and write its summary; shards of the input are read by means of `index`.
+    """Do what a run still lacks and write its summary; `index` reads the shards of the input.
 
     Raises:
         UsageError: input, output or fingerprint do not fit; nothing was started.
-        StorageError: storage fails; the same call goes on later.
+        StorageError: storage failed; the same call resumes the run.
         JobError: storage keeps failing, or another job has overwritten the run.
     """
     started = time.perf_counter()
-    run_uri = absolute(job.output.uri)
+    run_uri = storage.absolute(job.output.uri)
     run, plan = _open(job, run_uri, index)
     driver = Driver(job, plan, Ledger(run_uri, plan.plan, job.results, run), stream)
     driver.run()
@@ -53,10 +52,10 @@ def execute(job: Job, stream: Stream, index: InOrder = in_order) -> Summary:
 
 
 def _open(job: Job, run_uri: str, index: InOrder) -> tuple[str, Manifest]:
-    """Claim the run folder, or join the run that it holds; the id of the run and its manifest."""
-    with _mistakes_named(f"output.uri {job.output.uri}"):
+    """Claim the run folder, or join the run in it; returns the id of the run and its manifest."""
+    with _usage_errors_named(f"output.uri {job.output.uri}"):
         probe(job.output.uri)
-    with _mistakes_named():
+    with _usage_errors_named():
         existing = run_folder.read_record(run_uri)
         if existing is None:
             _first_input(job)
@@ -89,19 +88,19 @@ def _check_columns(job: Job, plan: Manifest) -> None:
 
 
 @contextmanager
-def _mistakes_named(where: str = "") -> Iterator[None]:
-    """Storage that refuses what is asked of it is a mistake of the caller; one that fails may do it later."""
+def _usage_errors_named(where: str = "") -> Iterator[None]:
+    """Turn refusals of the storage into usage errors; its failures may pass, so they stay storage errors."""
     try:
         yield
     except (StorageError, OSError) as error:
         cause = error.__cause__ if isinstance(error, StorageError) else error
         message = f"{where} is not usable: {error}" if where else str(error)
-        if isinstance(cause, _MISTAKES) or _refused_by_s3(cause):
+        if isinstance(cause, _CALLERS_FAULT) or _refused_by_s3(cause):
             raise UsageError(message) from error
         raise StorageError(message) from error
 
 
-_MISTAKES = (PermissionError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
+_CALLERS_FAULT = (PermissionError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
 _NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound")
 """Names of botocore's exceptions, which is imported only where S3 is."""
 _REFUSALS = ("ExpiredToken", "InvalidToken", "InvalidBucketName", "NoSuchBucket", "PermanentRedirect")
@@ -109,7 +108,7 @@ _REFUSALS = ("ExpiredToken", "InvalidToken", "InvalidBucketName", "NoSuchBucket"
 
 
 def _refused_by_s3(error: BaseException | None) -> bool:
-    """Whether there are no credentials, or S3 does not accept them or knows no such bucket."""
+    """Whether credentials are missing or refused, or the bucket does not exist."""
     if type(error).__name__ in _NO_CREDENTIALS:
         return True
     answer: dict[str, Any] = getattr(error, "response", None) or {}
@@ -152,13 +151,13 @@ def _nothing(job: Job, source: Source) -> UsageError:
 
 
 def probe(uri: str) -> None:
-    """Try on the output what the run relies on: a put, a second put that is refused, a read, a deletion.
+    """Try what the run relies on: a conditional write, a refused second one, a read and a deletion.
 
     Raises:
-        UsageError: the storage does not do it.
-        StorageError: it fails.
+        UsageError: the storage lacks conditional writes.
+        StorageError: the storage failed.
     """
-    name = storage.join(absolute(uri), f".probe-{uuid.uuid4().hex}")
+    name = storage.join(storage.absolute(uri), f".probe-{uuid.uuid4().hex}")
     created = storage.put_if_absent(name, b"first")
     refused = not storage.put_if_absent(name, b"second")
     intact = storage.read_bytes(name) == b"first"
@@ -170,10 +169,10 @@ def probe(uri: str) -> None:
 
 
 def _claim(job: Job, run_uri: str) -> str:
-    """Write run.json, or compare with the one that is there; the id of the run."""
+    """Write run.json, or compare with the existing one; returns the id of the run."""
     uri = storage.join(run_uri, "run.json")
-    source = asdict(job.source) | {"uri": absolute(job.source.uri)}
-    # Through JSON, so that both sides of the comparison have been through it.
+    source = asdict(job.source) | {"uri": storage.absolute(job.source.uri)}
+    # Through JSON, as the record that it is compared with.
     mine = json.loads(json.dumps({"fingerprint": job.fingerprint, "input": source}))
     run = uuid.uuid4().hex[:12]
     record = {"run": run, "results": job.results} | mine | {"config": job.config}
@@ -212,7 +211,7 @@ def _short(value: Any) -> str:
 def exit_code(summary: Summary) -> int:
     """0 when every unit is committed, failed rows are within the budget and some row is ok, else 1.
 
-    Rows that web hosts failed at do not count: the hosts are not ours.
+    Rows that failed because of web hosts do not count.
     """
     failed = summary.statuses.get(FAILED, 0) - summary.failed_hosts
     within_budget = failed <= summary.error_budget * summary.images

@@ -1,7 +1,7 @@
-"""Reading a run: the rows of its committed units.
+"""Reads the rows of a run's committed units.
 
-A run folder may also hold files that are not committed, or that a later generation replaces; a listing of
-captions/*.parquet does not tell them from the run's own.
+A run folder may also hold files that were never committed or are superseded by a later generation; a listing
+of captions/*.parquet does not distinguish them.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from glied.errors import JobError, UsageError
 
 
 def files(run_uri: str, results: str = "captions") -> list[str]:
-    """The Parquet files of a finished run in the order of its manifest, for any program that reads Parquet.
+    """The Parquet files of a finished run, in the order of its manifest.
 
     Raises:
         UsageError: the folder holds no such run, units are missing (a part of a run must not pass as the

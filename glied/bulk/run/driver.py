@@ -1,7 +1,7 @@
 """The driver of a run: sends what is missing, gathers, verifies, writes and commits unit by unit.
 
-It is the only committer, and knows nothing of Ray: it is given a stream of chunks. What a stream loses comes
-again in the next round, image by image; what is lost every time becomes a failed row.
+It is the only committer and does not depend on Ray: it gets a stream that runs chunks. Chunks that are lost
+are sent again in the next round, image by image; images that are lost in every round become failed rows.
 """
 
 import itertools
@@ -48,17 +48,17 @@ CONFIRM_S = 10.0
 
 
 class Driver:
-    """Does what is missing of one run."""
+    """Describes and commits the units that a run lacks."""
 
     def __init__(self, job: Job, plan: Manifest, ledger: Ledger, stream: Stream) -> None:
-        """The plan is complete; the ledger is that of the plan.
+        """Drive the run of a complete plan and its ledger.
 
         Attributes:
             earlier: whole units that were committed before.
             generations: the highest generation of each unit that has a commit record, whole or not.
-            mended: units to do again, because what was committed is missing or damaged.
+            mended: units to do again because their committed rows are missing or damaged.
             done: generation of the units that this attempt committed; `counts` are theirs.
-            whole: all that is committed at the end.
+            whole: all units that are committed at the end.
             broken: units that are not committed because of their storage, and why.
             open: units under way.
         """
@@ -82,7 +82,7 @@ class Driver:
         self.examples: list[Example] = []
 
     def run(self) -> None:
-        """Commit what is missing, then retry what earlier attempts failed at if the mode says so."""
+        """Commit the missing units, then retry failed rows of earlier attempts if the mode says so."""
         files = self._read_state()
         mine = [unit for unit in range(self.plan.units) if self.job.takes(unit)]
         self._adopt(files)
@@ -98,7 +98,7 @@ class Driver:
         self.whole = {unit.unit: unit for unit in self.ledger.clean_up() if unit.unit < self.plan.units}
 
     def _read_state(self) -> Listing:
-        """Find out what is committed and whole; the files that are there."""
+        """List the run's files and find out which units are committed and whole."""
         files = self.ledger.list_files()
         self.generations = files.generations
         units = [unit for unit in files.units() if unit.unit < self.plan.units]
@@ -111,7 +111,7 @@ class Driver:
         return files
 
     def _verify(self) -> None:
-        """Have units done again whose files are not what was committed."""
+        """Mark units whose files are not what was committed."""
         mine = [unit for unit in self.earlier.values() if self.job.takes(unit.unit)]
         for problem in verification.verify(self.plan, mine):
             if not problem.mendable:
@@ -128,7 +128,7 @@ class Driver:
         return unit in self.earlier or unit in self.done
 
     def summarize(self, seconds: float) -> Summary:
-        """Totals over the whole run."""
+        """The summary of the whole run."""
         return Summary(
             run=self.ledger.run_uri,
             results=self.job.results,
@@ -154,9 +154,9 @@ class Driver:
         )
 
     def _totals(self) -> Counts:
-        """Over all that is committed; only the records of others and of earlier attempts are read."""
+        """Counts of all committed units; reads only the records that this attempt did not write."""
         ours = {unit.unit for unit in self.whole.values() if self.done.get(unit.unit) == unit.generation}
-        if len(ours) < len(self.done):  # another job has done some of them again
+        if len(ours) < len(self.done):  # another job has redone some of them
             ours = set()
         others = [unit for unit in self.whole.values() if unit.unit not in ours]
         totals = sum_counts(read_commits(others))
@@ -204,13 +204,13 @@ class Driver:
             rows = self._decoded(unit, generation, data)
             statuses = rows["status"].to_pylist()
             todo = frozenset(row for row, status in enumerate(statuses) if status == FAILED)
-            # What failed once may do harm; not so what only could not be fetched.
+            # An image that failed once may kill its worker, unless it only could not be fetched.
             kinds = rows["error_kind"].to_pylist()
             isolated = any(not fetch.is_failure(str(kinds[row])) for row in todo)
             yield UnitWork(unit, generation + 1, rows, todo, isolated)
 
     def _run_rounds(self, works: Iterable[UnitWork], progress: Progress) -> None:
-        """Work in windows, each in a bounded number of rounds."""
+        """Describe units in windows, each in a bounded number of rounds."""
         iterator = iter(works)
         units = max(1, min(IN_FLIGHT_UNITS, IN_FLIGHT_IMAGES // self.plan.unit_size))
         while window := list(itertools.islice(iterator, units)):
@@ -220,13 +220,13 @@ class Driver:
                 if not self.open:
                     break
                 log.warning("round %d: %d units are missing", number + 1, len(self.open))
-                # What a whole round has lost is under suspicion; a stream that broke off says nothing.
+                # Chunks that a complete round lost are suspect; a stream that broke proves nothing.
                 complete = self._run_round(progress, isolated=complete)
             if complete:
                 self._give_up()
 
     def _run_round(self, progress: Progress, *, isolated: bool) -> bool:
-        """Send what is missing, image by image if `isolated`; whether the stream ended as it should."""
+        """Send missing images, one by one if `isolated`; returns whether the stream ran to its end."""
         images = 1 if isolated else self._chunk_images()
         todo = [chunk for work in self.open.values() for chunk in self._chunks(work, images)]
         start = time.perf_counter()
@@ -237,13 +237,13 @@ class Driver:
                         progress.update(result.table.num_rows)
             return True
         except StreamBroken as error:
-            log.warning("the stream broke off: %s", error)
+            log.warning("the stream broke: %s", error)
             return False
         finally:
             self.streaming_seconds += time.perf_counter() - start
 
     def _chunk_images(self) -> int:
-        """Images of a chunk: a short run has smaller ones, so that its workers end together."""
+        """Images per chunk: fewer in a short run, so that its workers finish together."""
         resources = self.job.resources
         missing = sum(len(work.missing()) for work in self.open.values())
         return min(resources.chunk.images, -(-missing // (resources.worker.count * CHUNKS_PER_WORKER)))
@@ -259,14 +259,14 @@ class Driver:
         return pieces
 
     def _with_input(self, table: pa.Table) -> pa.Table:
-        """All columns that pass through, null where fetching is to fill them."""
+        """The table with all columns that pass through; those that fetching fills are null."""
         for column in self.plan.columns:
             if INPUT + column.name not in table.column_names:
                 table = table.append_column(INPUT + column.name, pa.nulls(table.num_rows, column.type))
         return table
 
     def _gather(self, result: DescribedChunk, elapsed: float) -> bool:
-        """Keep a result; False for a retry whose first answer arrived after all."""
+        """Keep a result; False if the same images have arrived already."""
         work = self.open.get(result.unit)
         if work is None or result.start in work.arrived:
             return False
@@ -279,7 +279,7 @@ class Driver:
         return True
 
     def _give_up(self) -> None:
-        """Finish units whose missing images were lost in every round although the stream went on."""
+        """Finish units whose missing images were lost in every round."""
         for work in list(self.open.values()):
             missing = work.missing()
             rows = lost_rows(self.job, work.unit.table.take(missing), self.plan.columns)
@@ -300,7 +300,7 @@ class Driver:
         for piece in work.arrived.values():
             seconds.update(seconds_of(piece))
         table = work.rows(self.schema)
-        work.arrived.clear()  # others of its window are still to come, and features are large
+        work.arrived.clear()  # free memory: features are large
         work.earlier = None
         check_ids(unit, table)
         counts = count_rows(table, seconds)
@@ -309,7 +309,7 @@ class Driver:
         data = self.job.encode(table)
         self._confirm()
         if not self.ledger.put_output(unit.index, generation, data):
-            # Another attempt, or this one before a kill, wrote the unit; captions may differ in the last bit.
+            # Another attempt, or an earlier one, wrote the unit; its captions may differ in the last bit.
             data = self._read(unit, generation)
             counts = self._verified(unit, generation, data)
         self._commit(unit, generation, data, counts)
@@ -324,7 +324,7 @@ class Driver:
         self.counts.add(counts)
 
     def _confirm(self) -> None:
-        """Stop, now and then, where another job has overwritten the run; raises `JobError`."""
+        """Raise `JobError` if another job has overwritten the run; checks every `CONFIRM_S` seconds."""
         if time.monotonic() - self.confirmed_at > CONFIRM_S:
             self.ledger.confirm()
             self.confirmed_at = time.monotonic()
@@ -337,7 +337,7 @@ class Driver:
             raise JobError(f"{uri} was removed meanwhile; the same command goes on") from error
 
     def _verified(self, unit: Unit, generation: int, data: bytes) -> Counts:
-        """Counts of an output that was found, after a look whether it is the unit's."""
+        """Counts of an existing output, once its ids and columns are those of the unit."""
         return count_rows(self._decoded(unit, generation, data), Counter())
 
     def _decoded(self, unit: Unit, generation: int, data: bytes) -> pa.Table:

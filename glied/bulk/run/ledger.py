@@ -1,8 +1,8 @@
-"""Which units of a run are done: their rows and commit records. The names are those of `glied.run_folder`.
+"""The ledger of a run: rows and commit records of its units, named as in `glied.run_folder`.
 
-The rows are written first, the commit record last, both by a conditional write (put-if-absent). A run that is
-started again lists both folders once: it sees which units are committed, and whether their rows are still
-there in full, and opens neither. The totals are read from the commit records, many at a time.
+The rows are written first, the commit record last, both by a conditional write (put-if-absent). A resumed
+run lists both folders once, which shows which units are committed and whether their rows are still complete,
+and opens no file. The totals are read from the commit records, many at a time.
 
 `g1` and so on are generations: units that were done again because rows had failed, or because the rows of
 the generation before are missing or damaged. The highest committed one counts. A file is never replaced.
@@ -26,9 +26,9 @@ from glied.run_folder import CommittedUnit, Key, Listing
 log = logging.getLogger(__name__)
 
 REQUESTS = 64
-"""Requests in flight where many small files are read or deleted."""
+"""Concurrent requests when many small files are read or deleted."""
 NAMED = 5
-"""So many files stand in a message; their number always does."""
+"""Most files that a message names; it always says how many there are."""
 _UNIT = r"unit-\d{6,}(-[0-9a-f]{8})?"
 _OWN_FILES = {
     "commits": rf"{_UNIT}(-\d+)?\.g\d+\.json",
@@ -92,7 +92,7 @@ class Commit:
         """From the content of a commit record.
 
         Raises:
-            ValueError: it is none.
+            ValueError: it is not a commit record.
         """
         try:
             record = json.loads(data)
@@ -138,11 +138,11 @@ class Ledger:
         return run_folder.list_files(self.run_uri, self.results, self.plan)
 
     def confirm(self) -> None:
-        """Make sure that the folder still holds this run; raises as the function `confirm`."""
+        """Check that the folder still holds this run; raises as the function `confirm`."""
         confirm(self.run_uri, self.run)
 
     def put_output(self, unit: int, generation: int, data: bytes) -> bool:
-        """Write a unit's rows unless something else stands there; True if `data` is what stands there."""
+        """Write a unit's rows unless the file exists; True if it now holds `data`."""
         return storage.put_if_absent(self.output_uri(unit, generation), data)
 
     def commit(
@@ -176,7 +176,7 @@ class Ledger:
         return storage.put_if_absent(uri, json.dumps(record, indent=1).encode())
 
     def clean_up(self) -> list[CommittedUnit]:
-        """Delete what a later generation replaces, and what is of a run that this one has overwritten.
+        """Delete superseded generations, and files of a run that this one has overwritten.
 
         Returns:
             The committed units whose rows are whole.
@@ -185,7 +185,7 @@ class Ledger:
             JobError: as `confirm`, and nothing was deleted.
         """
         files = self.list_files()
-        self.confirm()  # after the listing: a job that overwrites the run from now on has nothing in it
+        self.confirm()  # after the listing, which then holds nothing of a job that overwrites the run later
         units = [unit for unit in files.units() if unit.damage is None]
         whole = {unit.unit: unit.generation for unit in units}
         # A record goes before its rows, so that a record always has its rows.
@@ -216,7 +216,7 @@ def read_commits(units: Iterable[CommittedUnit]) -> Iterator[Commit]:
 
 
 def sum_counts(commits: Iterable[Commit]) -> Counts:
-    """The counts of all of them."""
+    """The sum of their counts."""
     total = Counts()
     for commit in commits:
         total.add(commit.counts)
@@ -224,7 +224,7 @@ def sum_counts(commits: Iterable[Commit]) -> Counts:
 
 
 def confirm(run_uri: str, run: str) -> None:
-    """Make sure that a folder still holds the run with an id.
+    """Check that a folder still holds the run with this id.
 
     Raises:
         JobError: another job has overwritten it.
@@ -237,10 +237,10 @@ def confirm(run_uri: str, run: str) -> None:
 
 
 def clear(run_uri: str, results: str) -> None:
-    """Delete the files of the run in a folder, and only those; what else is in its folders is logged.
+    """Delete the files of the run in a folder, and only those; other files in its folders are logged.
 
-    The commit records go first and run.json last: a clearing that is cut off only loses work, and the next
-    one goes on with it.
+    The commit records go first and run.json last: an interrupted clearing only loses work, and the next
+    one completes it.
     """
     foreign: list[str] = []
     for folder in ("commits", results, "attempts", "manifest"):
@@ -259,7 +259,7 @@ def clear(run_uri: str, results: str) -> None:
 
 
 def is_own(folder: str, name: str) -> bool:
-    """Whether a file is the run's by its name; a write that was cut off leaves it in a dot file."""
+    """Whether a file belongs to the run, by its name; an interrupted write leaves a dot file."""
     path, _, last = name.rpartition("/")
     partial = re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}\.tmp", last)
     if partial:

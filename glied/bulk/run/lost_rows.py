@@ -1,4 +1,4 @@
-"""Rows of images that no worker could describe, since it died or hung each time."""
+"""Rows of images whose worker died or hung in every round."""
 
 import logging
 from functools import partial
@@ -40,14 +40,14 @@ def lost_rows(job: Job, table: pa.Table, columns: pa.Schema) -> pa.Table:
 
 
 def _passing(job: Job, table: pa.Table, columns: pa.Schema) -> pa.Table:
-    """What passes through: from the manifest, or where it has not that, from the files of the input."""
+    """The columns that pass through, from the manifest or else from the files of the input."""
     missing = [field for field in columns if INPUT + field.name not in table.column_names]
     for field in missing:
         nulls = pa.nulls(table.num_rows).cast(field.type)
         table = table.append_column(INPUT + field.name, nulls)
     if missing and isinstance(job.source, InputConfig):
         try:
-            # To read them may be what ended the workers.
+            # In a subprocess, because reading them may be what killed the workers.
             read = partial(_read_passing, job.source, table)
             return in_child(read, purpose="reads the columns of lost rows", longest_s=_READ_S)
         except GliedError as error:

@@ -1,4 +1,4 @@
-"""Progress of a run: a bar on a terminal, a line per interval in a log."""
+"""Progress of a run: a bar in a terminal, else a log line per interval."""
 
 import logging
 import sys
@@ -24,7 +24,7 @@ class Progress:
         self.bar = tqdm(total=total, initial=done, unit="image", smoothing=0.1) if terminal else None
 
     def __enter__(self) -> "Progress":
-        """Say where an earlier attempt left off."""
+        """Log how much earlier attempts have done."""
         if self.done and self.done < self.total:
             log.info("resuming: %d of %d images are done", self.done, self.total)
         return self
@@ -32,25 +32,25 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave the terminal in order."""
+        """Close the bar."""
         if self.bar is not None:
             self.bar.close()
 
     def extend(self, images: int) -> None:
-        """Expect so many images more, which are tried again."""
+        """Add images that are retried to the total."""
         self.total += images
         if self.bar is not None:
             self.bar.total = self.total
             self.bar.refresh()
 
     def update(self, images: int) -> None:
-        """Count images, and say so when it is time."""
+        """Count images; shows them in the bar, or logs them when it is time."""
         self.done += images
         if self.bar is not None:
             self.bar.update(images)
             return
         now = time.monotonic()
-        if not self.started:  # the rate is that of the workers, without their start
+        if not self.started:  # the rate excludes the start of the workers
             self.started, self.start, self.logged = now, self.done, now
         if now - self.logged >= LOG_SECONDS:
             self.logged = now

@@ -1,7 +1,7 @@
-"""How far a run has come, and whether what it holds is whole; read from its folder alone.
+"""The progress of a run, and whether its files are intact; read from its folder only.
 
-What is done comes from a listing of the commit records and one of the rows; the totals are read from the
-records. No file of rows is opened, except by `verify`.
+Two listings, of commit records and rows, show what is done; the totals are read from the records. No file of
+rows is opened, except by `verify`.
 """
 
 import json
@@ -21,12 +21,12 @@ from glied.errors import UsageError
 from glied.run_folder import CommittedUnit
 
 WINDOW = timedelta(minutes=5)
-"""The speed is that of the last so many minutes before the last commit."""
+"""The speed is measured over this time before the last commit."""
 PAUSE_S = 60.0
-"""A longer gap between commits, if it is also ten times the mean of the others, is a pause and no work."""
+"""A longer gap between commits counts as a pause if it is also ten times the mean of the others."""
 QUIET_S = 30.0
 QUIET_GAPS = 3.0
-"""A run is taken to be running until so many seconds, and so many times the longest gap between its last
+"""A run counts as running until this many seconds, and this many times the longest gap between its last
 commits, have passed since the last one."""
 
 
@@ -41,17 +41,17 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Status(Totals):
-    """How far a run has come; while the inputs are listed, all numbers are 0.
+    """Progress of a run; while the inputs are listed, all numbers are 0.
 
     Attributes:
         planned: False while the inputs are listed.
         images_done, images_missing: in committed units, and the rest.
         units_damaged: of the missing ones, those whose rows were committed but are gone or truncated.
         units_retried: done units of which failed images were tried again.
-        images_per_s: over the last `window_s` seconds before the last commit; None where one commit, or
-            none, tells nothing.
+        images_per_s: over the last `window_s` seconds before the last commit; None with fewer than two
+            commits.
         window_s: see images_per_s.
-        running: whether a job seems to be at work: the last commit is recent, and no job has ended since.
+        running: whether a job seems to be running: the last commit is recent, and no job has ended since.
         seconds_left: for what is missing, at that speed; None where nothing seems to be running.
         last_commit: UTC, ISO 8601.
     """
@@ -139,7 +139,7 @@ def committed_units(run: Run) -> dict[int, CommittedUnit]:
 
 
 def status(run: Run, now: datetime | None = None) -> Status:
-    """How far the run has come at a time, by default now.
+    """The progress of a run at a time, by default now.
 
     Raises:
         JobError: a commit record is damaged.
@@ -186,7 +186,7 @@ def _is_running(run: Run, commits: list[Commit], now: datetime) -> bool:
 
 
 def _ended_at(run: Run) -> datetime | None:
-    """When the last job that ended by itself wrote summary.json; None where none has, or it does not say."""
+    """When the last job that ran to its end wrote summary.json; None if there is no such time."""
     try:
         summary = json.loads(storage.read_bytes(storage.join(run.uri, "summary.json")))
         ended = datetime.fromisoformat(summary["ended_at"])
@@ -196,15 +196,15 @@ def _ended_at(run: Run) -> datetime | None:
 
 
 def verify(run: Run) -> Iterator[str]:
-    """What is wrong with the committed units, a line each: files, digests, counts, ids."""
+    """Problems of the committed units, a line each: files, digests, counts, ids."""
     if run.plan is not None:
         yield from map(str, verification.verify(run.plan, committed_units(run).values()))
 
 
 def _pace(commits: list[Commit]) -> tuple[float | None, float]:
-    """Images/s over the last minutes of work, and the seconds that this speaks of.
+    """Images/s over the last minutes of work, and the length of that time in seconds.
 
-    The images of the commit from which the time is counted do not count: they were done before.
+    The images of the first commit in it do not count: they were described before it.
     """
     timed = sorted(((commit.committed_at, commit) for commit in commits), key=lambda pair: pair[0])
     if len(timed) < 2:
@@ -220,7 +220,7 @@ def _pace(commits: list[Commit]) -> tuple[float | None, float]:
 
 
 def _after_pause(times: list[datetime]) -> int:
-    """The place of the first commit after the longest gap, if that gap is a pause; else 0."""
+    """The index of the first commit after the longest gap, if that gap is a pause; else 0."""
     gaps = [(later - earlier).total_seconds() for earlier, later in pairwise(times)]
     longest = max(gaps)
     others = sum(gaps) - longest
@@ -230,7 +230,7 @@ def _after_pause(times: list[datetime]) -> int:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for a person, in at most two units."""
+    """A duration in text, in at most two units."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -1,4 +1,4 @@
-"""What a run says at its end, for programs (summary.json) and for people."""
+"""The summary at the end of a run, for programs (summary.json) and for people."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -23,16 +23,16 @@ class Summary(Totals):
 
     Attributes:
         units_done_earlier: of units_done, those that earlier attempts committed.
-        units_mended: done again because the rows that were committed are missing or damaged.
+        units_mended: done again because their committed rows were missing or damaged.
         skipped_files: files under the prefix whose extension is not an image's.
         skipped_kinds: these by extension.
         images_this_time: images that this attempt described.
         images_per_s: of this attempt, from the moment when work on its first result began.
-        startup_seconds: until then; Ray and the workers start, the models are loaded.
+        startup_seconds: until then, while Ray and the workers start and the models are loaded.
         seconds: of this attempt, from start to end.
         ended_at: UTC, ISO 8601.
         error_budget: share of failed images that is allowed.
-        problems: units that were not committed, and why.
+        problems: one line per unit that was not committed, with the reason.
         examples: a few captions of this attempt.
     """
 

@@ -1,4 +1,4 @@
-"""A unit that the driver works on: what has arrived of it, and what must be true of its rows."""
+"""A unit in progress: the rows that have arrived, and the checks before they are committed."""
 
 import itertools
 from collections import Counter
@@ -16,7 +16,7 @@ from glied.errors import JobError
 
 @dataclass
 class UnitWork:
-    """A generation of a unit under way.
+    """A generation of a unit in progress.
 
     Attributes:
         unit: its rows of the manifest.

@@ -1,4 +1,4 @@
-"""Whether committed units are whole: every commit record and every file of rows is opened."""
+"""Verification of committed units: opens every commit record and every file of rows."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -26,7 +26,7 @@ class Problem:
     Attributes:
         unit: its number.
         text: what is wrong.
-        mendable: whether doing the unit again cures it.
+        mendable: whether redoing the unit fixes it.
     """
 
     unit: int
@@ -39,7 +39,7 @@ class Problem:
 
 
 def verify(plan: Manifest, units: Iterable[CommittedUnit]) -> Iterator[Problem]:
-    """What is wrong with committed units: files, digests, counts, ids; and ids that the plan has twice."""
+    """Problems of committed units (files, digests, counts, ids), and duplicate ids of the plan."""
     done = {unit.unit: unit for unit in units}
     for number in done:
         if number >= plan.units:
@@ -52,19 +52,19 @@ def verify(plan: Manifest, units: Iterable[CommittedUnit]) -> Iterator[Problem]:
         new = seen.add(unit.ids)
         if not new.all():
             first = unit.ids[int(new.argmin())]
-            text = f"{(~new).sum()} ids of the manifest stand twice in it, first {first!r}; plan the run anew"
+            text = f"{(~new).sum()} ids of the manifest are duplicates, first {first!r}; plan the run anew"
             yield Problem(unit.index, text, mendable=False)
 
 
 class _Check:
-    """Compares a unit's record, rows and part of the manifest."""
+    """Compares a unit's commit record, rows and manifest."""
 
     def __init__(self, plan: Manifest, done: dict[int, CommittedUnit]) -> None:
         self.plan = plan
         self.done = done
 
     def __call__(self, unit: Unit) -> tuple[Unit, list[str]]:
-        """The unit, and what is wrong with it if it is committed, a line each."""
+        """The unit and, if it is committed, its problems, a line each."""
         files = self.done.get(unit.index)
         return unit, [] if files is None else list(self._problems(unit, files))
 
@@ -84,7 +84,7 @@ class _Check:
         if hashlib.sha256(data).hexdigest() != commit.sha256:
             yield f"{files.output} has another digest than its commit record"
         try:
-            # Not by threads of Arrow's: there are enough of ours.
+            # Without Arrow's threads: `in_order` has enough of its own.
             ids = pq.ParquetFile(pa.BufferReader(data)).read(["id"], use_threads=False)["id"].to_pylist()
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
             yield f"{files.output} cannot be read as Parquet: {' '.join(str(error).split())}"

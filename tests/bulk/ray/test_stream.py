@@ -147,7 +147,7 @@ def test_chunks_that_an_object_store_cannot_hold_are_refused(ray_session):
     resources = ResourcesConfig(chunk=ChunkConfig(bytes=100 << 20))
     pool = ActorPoolSpec(factory=Deadly("", ""), workers=1, cpus=1.0, gpus=0.0, threads=1)
     with pytest.raises(
-        UsageError, match=r"chunk_bytes: 104857600 .* object store, which has 536870912 bytes"
+        UsageError, match=r"chunk\.bytes: 104857600 .* object store, which has 536870912 bytes"
     ):
         list(RayStream(Fetch(), [pool], resources)([CHUNK]))
 

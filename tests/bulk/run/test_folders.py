@@ -168,7 +168,7 @@ def test_a_plan_with_doubled_ids_cannot_be_repaired(tmp_path, source):
     record |= {"fingerprint": wanted.fingerprint, "input": asdict(wanted.source)}
     (out / "run.json").write_text(json.dumps(record))
     assert plan.units == 2
-    with pytest.raises(JobError, match=r"cannot mend unit 1: 1 ids .* stand twice"):
+    with pytest.raises(JobError, match=r"cannot mend unit 1: 1 ids .* are duplicates"):
         bulk_run.execute(wanted, Captioner())
 
 

@@ -236,14 +236,14 @@ def test_ids_that_several_units_have_are_found(tmp_path):
     runs.make_run(tmp_path, rows, 2)
     problems = list(status.verify(status.open_run(str(tmp_path))))
     assert [problem.split(":")[0] for problem in problems] == ["unit 1", "unit 2"]
-    assert "1 ids of the manifest stand twice in it, first 'a'" in problems[0]
+    assert "1 ids of the manifest are duplicates, first 'a'" in problems[0]
     assert "first 'b'" in problems[1]
 
 
 def test_doubled_ids_of_a_plan_are_found_before_their_units_are_done(tmp_path):
     runs.make_run(tmp_path, [runs.row(name) for name in ("a", "b", "c", "a")], 2, units=1)
     (problem,) = status.verify(status.open_run(str(tmp_path)))
-    assert problem.startswith("unit 1: 1 ids of the manifest stand twice in it")
+    assert problem.startswith("unit 1: 1 ids of the manifest are duplicates")
 
 
 def test_a_run_that_still_lists_its_inputs(tmp_path):

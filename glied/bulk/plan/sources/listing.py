@@ -9,6 +9,7 @@ from glied import storage
 from glied.bulk.config import InputConfig
 from glied.bulk.plan.manifest import planned
 from glied.errors import StorageError, UsageError
+from glied.storage import absolute as absolute
 
 _HIDDEN = "(hidden)"
 BROKEN_SHARD = "broken_shard"
@@ -18,13 +19,6 @@ _ARROW_CURE = (
     "; files of Hugging Face's save_to_disk become Parquet by "
     "datasets.load_from_disk(FOLDER).to_parquet(FILE)"
 )
-
-
-def absolute(uri: str) -> str:
-    """A local path as an absolute one, so that workers with another working directory find it."""
-    if storage.is_local(uri):
-        return storage.local_uri(str(storage.local_path(uri).absolute()))
-    return uri if uri.endswith("//") else uri.removesuffix("/")  # a key may hold an empty name
 
 
 class BrokenShard(Exception):

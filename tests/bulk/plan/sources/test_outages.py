@@ -113,7 +113,7 @@ def test_a_silent_storage_costs_bounded_time(silent, tmp_path, scheme):
     place = f"{scheme}://127.0.0.1:{silent}/"
     start = time.monotonic()
     uris = [f"{place}{number}.png" for number in range(60)]
-    found = kinds(tmp_path, uris, place, file_s=0.5, fetch_threads=4)
+    found = kinds(tmp_path, uris, place, file_s=0.5, threads=4)
     assert found == ["storage"] * 60
     assert time.monotonic() - start < 10, "not half a second for each of 60 images"
 
