@@ -174,7 +174,9 @@ def renamed_keys(config_class: type) -> dict[str, str]:
     `RENAMED: ClassVar[Mapping[str, str]] = {"workers": "resources.workers"}`. Those of the dataclasses
     within it follow its own.
     """
-    renamed = dict(getattr(config_class, "RENAMED", {}))
+    own: Mapping[str, str] = getattr(config_class, "RENAMED", {})
+    # A value that became a group ("rate" is now "rate.peak") comes first: other keys may move into the group.
+    renamed = dict(sorted(own.items(), key=lambda names: not names[1].startswith(f"{names[0]}.")))
     hints = get_type_hints(config_class)
     for field in dataclasses.fields(config_class):
         for part in (hints[field.name], *get_args(hints[field.name])):
@@ -184,14 +186,20 @@ def renamed_keys(config_class: type) -> dict[str, str]:
     return renamed
 
 
-def with_new_keys(config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a config's nested values in which renamed keys have their new names; logs a warning.
+def with_new_keys(config_class: type, values: Mapping[str, Any], *, warn: bool = True) -> dict[str, Any]:
+    """A copy of a config's nested values in which renamed keys have their new names.
+
+    Args:
+        config_class: of the values.
+        values: may lack keys of the config, and have others.
+        warn: log which keys were renamed.
 
     Raises:
         UsageError: a key is there under both names.
     """
     current, found = _move_keys(values, renamed_keys(config_class))
-    _warn_of_old_keys(found)
+    if warn:
+        _warn_of_old_keys(found)
     return current
 
 

@@ -197,7 +197,7 @@ def test_lists_are_written_as_arguments() -> None:
 class Pool:
     """Part of a config whose keys were renamed."""
 
-    RENAMED: ClassVar[Mapping[str, str]] = {"workers": "size", "rate": "rate.peak"}
+    RENAMED: ClassVar[Mapping[str, str]] = {"workers": "size", "warmup": "rate.warmup", "rate": "rate.peak"}
 
     @dataclass(frozen=True, kw_only=True)
     class Rate:
@@ -205,6 +205,8 @@ class Pool:
 
         peak: float = 1.0
         """The highest."""
+        warmup: int = 0
+        """When it is reached."""
 
     size: int = 1
     """How many."""
@@ -237,8 +239,10 @@ def test_renamed_keys_of_a_config_and_of_its_parts() -> None:
     assert renamed_keys(Renamed) == {
         **Renamed.RENAMED,
         "pool.workers": "pool.size",
+        "pool.warmup": "pool.rate.warmup",
         "pool.rate": "pool.rate.peak",
         "spare.workers": "spare.size",
+        "spare.warmup": "spare.rate.warmup",
         "spare.rate": "spare.rate.peak",
     }
 
@@ -248,6 +252,7 @@ def test_renamed_keys_of_a_config_and_of_its_parts() -> None:
     [
         ("label: m\n", [], Renamed(name="m")),
         ("pool:\n  workers: 3\n  rate: 1e-4\n", [], Renamed(pool=Pool(size=3, rate=Pool.Rate(peak=1e-4)))),
+        ("pool:\n  warmup: 5\n  rate: 2\n", [], Renamed(pool=Pool(rate=Pool.Rate(peak=2, warmup=5)))),
         ("pool:\n  rate:\n    peak: 2\n", [], Renamed(pool=Pool(rate=Pool.Rate(peak=2)))),
         ("old:\n  full: true\n", [], Renamed(pool=Pool(full=True))),
         ("group:\n  workers: 2\n", [], Renamed(spare=Pool(size=2))),
