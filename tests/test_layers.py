@@ -50,7 +50,7 @@ PLANTED = {
     "glied/bulk/run/driver.py": ("import ray", "glied.bulk.run.driver -> ray"),
     "glied/data/names.py": ("from jobs import status", "glied.data.names -> jobs.status"),
     "glied/reports/html.py": ("import glied.demo_world.plan", "glied.reports.html -> glied.demo_world.plan"),
-    "benchmarks/claims_cells.py": ("from benchmarks import claims", "No cycles are allowed in benchmarks"),
+    "benchmarks/claims_runs.py": ("from benchmarks import claims", "No cycles are allowed in benchmarks"),
 }
 
 
