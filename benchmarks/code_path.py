@@ -4,11 +4,11 @@ python benchmarks/code_path.py
 python benchmarks/code_path.py --full --out code_path.json
 python benchmarks/code_path.py --recipe configs/caption/photographs.yaml --images photos
 
-`functions` and `files` count the distinct functions of glied that run in this process for one image, and their
-files: fetching, the fused stage, the driver's checks and the two writes. Ray, the decoder's subprocess and
-functions that only the first image needs are left out. `images_per_s` and `cpu_ms_per_image` are measured for
-the fused stage on one thread, chunk after chunk, as a worker runs it; on a busy machine the CPU time is the
-reliable figure. The short form describes 128 scenes, --full 1,000.
+`functions` and `files` count the distinct functions of glied that run in this process for one image, and
+their files: fetching, the fused stage, the driver's checks and the two writes. Ray, the decoder's subprocess
+and functions that only the first image needs are left out. `images_per_s` and `cpu_ms_per_image` are measured
+for the fused stage on one thread, chunk after chunk, as a worker runs it; on a busy machine the CPU time is
+the reliable figure. The short form describes 128 scenes, --full 1,000.
 """
 
 import json
