@@ -1,15 +1,15 @@
-"""Kill a bulk run at random, again and again, and look whether anything was lost or done twice.
+"""Kill a bulk run at random moments, restart it, and check that no row is lost or duplicated.
 
 python benchmarks/chaos.py --out chaos.json
 python benchmarks/chaos.py --full --out chaos.json
 
 The short form makes 3 kills over 1,000 scenes, --full 50 kills over 5,000 scenes in 79 units, with the
-shipped weights. Victims are the whole job (driver, Ray and workers at once), a worker with the models while
-it works on a chunk, and the raylet. After each kill the same command is started again, except after a
-worker's, which the job has to survive. The rows of finished units are swapped for as many zeros meanwhile:
-whoever opens them fails.
+shipped weights. A kill hits the whole job (driver, Ray and workers at once), a worker that is processing a
+chunk, or the raylet. The same command is started again after each kill, except that of a worker, which the
+job must survive. Meanwhile the files of finished units are replaced by zeros of the same size, so that any
+attempt to read them fails.
 
-Exit code 1 when a row is lost or doubled, a finished unit was touched, or a job did not do what it should.
+The exit code is 1 if a row is lost or duplicated, a finished unit was changed, or a job misbehaved.
 """
 
 import json
@@ -29,40 +29,43 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the other files of benchmarks/
+
+from benchmarks.bulk_jobs import caption_config
+from benchmarks.measurement import print_result
 from glied.bulk.items import Chunk, DescribedChunk, Stream
 from glied.bulk.run import status
 from glied.config import parse, run
 from glied.errors import JobError
 
-CONFIG = "configs/caption/demo.yaml"
 VICTIMS = ("job", "worker", "raylet")
 WAIT_S = 240.0
-"""Longest time for a job to begin to work, to end after its raylet died, or to survive a worker's death."""
+"""Maximum time for a job to deliver a result, or to end after its raylet died."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """How much harm."""
+    """Number and moments of the kills."""
 
     full: bool = False
     """50 kills over 5,000 scenes instead of 3 over 1,000."""
     folder: str = "runs/chaos"
-    """Where scenes and run are; the run in it is deleted first."""
+    """Folder of the scenes and the run; the run in it is deleted first."""
     seed: int = 0
-    """Of victims and moments."""
+    """Seed of the victims and moments."""
     unit_size: int = 64
     """Images per unit."""
     pause_s: float = 4.0
-    """Longest time between the first result of an attempt and the kill."""
+    """Maximum time between the first result of an attempt and the kill."""
     out: str | None = None
-    """Where to write the result as JSON."""
+    """File for the result as JSON."""
     child: str | None = None
-    """Used by the script itself: be the job, and note what arrives in this file."""
+    """Used by the script itself: run the job in this process, and log its results to this file."""
 
 
 @dataclass
 class Report:
-    """What happened."""
+    """What happened to the run."""
 
     kills: int = 0
     images: int = 0
@@ -72,20 +75,24 @@ class Report:
     doubled: int = 0
     """Rows beyond one per image."""
     redone: int = 0
-    """Images described again."""
+    """Images processed more than once."""
     victims: Counter[str] = field(default_factory=Counter)
+    """Kills by victim."""
     units: int = 0
     attempts: int = 0
+    """Starts of the job."""
     most_lost_images: int = 0
+    """Maximum number of images that a kill cost."""
     most_open_units: int = 0
+    """Maximum number of unfinished units at a kill."""
     seconds: float = 0.0
 
 
 class Chaos:
-    """One run under attack."""
+    """A run that is killed repeatedly."""
 
     def __init__(self, config: Config, victims: Sequence[str], images: int) -> None:
-        """Render the scenes if they are not there, and remove an old run."""
+        """Render the scenes unless they exist, and delete an old run."""
         self.config = config
         self.victims = list(victims)
         self.images = images
@@ -106,14 +113,14 @@ class Chaos:
             subprocess.run([sys.executable, "jobs/make_scenes.py", *command], check=True)
 
     def execute(self) -> Report:
-        """Kill, start again, at last let the job finish; then count."""
+        """Kill and restart the job for each victim, let it finish, and count its rows."""
         start = time.monotonic()
         job = self._start()
         for victim in self.victims:
-            if not self._at_work(job):
-                break  # it is done: fewer kills than wished, and the report says so
+            if not self._is_working(job):
+                break  # it is done: there are fewer kills than requested, which the report shows
             time.sleep(self.random.uniform(0.0, self.config.pause_s))
-            job = self._harm(job, victim)
+            job = self._kill(job, victim)
         if job.wait(timeout=1800) != 0:
             raise JobError(f"the last job ended with {job.returncode}; see {self.folder}/job.log")
         self._restore()
@@ -130,26 +137,26 @@ class Chaos:
         with (self.folder / "job.log").open("ab") as log:
             return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
 
-    def _at_work(self, job: subprocess.Popen) -> bool:
-        """Wait until something arrives; False when the job ended well before."""
+    def _is_working(self, job: subprocess.Popen) -> bool:
+        """Wait for a result of the job; return False if the job completes first."""
         before = self.arrived.stat().st_size
         deadline = time.monotonic() + WAIT_S
         while self.arrived.stat().st_size == before:
             if job.poll() is not None:
                 if job.returncode == 0:
                     return False
-                raise JobError(f"a job ended by itself with {job.returncode}; see {self.folder}/job.log")
+                raise JobError(f"a job exited with {job.returncode}; see {self.folder}/job.log")
             if time.monotonic() > deadline:
-                raise JobError(f"nothing arrived for {WAIT_S:.0f} s; see {self.folder}/job.log")
+                raise JobError(f"no result for {WAIT_S:.0f} s; see {self.folder}/job.log")
             time.sleep(0.01)
         return True
 
-    def _harm(self, job: subprocess.Popen, victim: str) -> subprocess.Popen:
-        """Kill the victim; the job that then runs."""
+    def _kill(self, job: subprocess.Popen, victim: str) -> subprocess.Popen:
+        """Kill the victim and return the job that runs afterward."""
         if victim == "job":
-            os.killpg(job.pid, signal.SIGKILL)  # all at once; then what is left of the session
+            os.killpg(job.pid, signal.SIGKILL)  # the group at once; then the rest of the session
         elif not self._kill_process(job, victim):
-            raise JobError(f"no {victim} was at work for {WAIT_S:.0f} s")
+            raise JobError(f"no {victim} was working for {WAIT_S:.0f} s")
         self.report.kills += 1
         self.report.victims[victim] += 1
         print(f"kill {self.report.kills}: {victim}, {self._finished()} units done", flush=True)
@@ -161,14 +168,14 @@ class Chaos:
             except subprocess.TimeoutExpired:
                 raise JobError("the job hangs after its raylet died") from None
             if job.returncode == 0 and self._finished() < self._units():
-                raise JobError("the job ended with 0 although it was not done")
-        _end_group(job.pid)
+                raise JobError("the job exited with 0 although it was not done")
+        _kill_session(job.pid)
         job.wait()
         self._note_losses()
         return self._start()
 
     def _kill_process(self, job: subprocess.Popen, victim: str) -> bool:
-        """Kill a worker in the middle of a chunk, or the raylet; False where the job ended first."""
+        """Kill a worker in the middle of a chunk, or the raylet; return False if the job ends first."""
         deadline = time.monotonic() + WAIT_S
         while job.poll() is None and time.monotonic() < deadline:
             for process in _processes(job.pid):
@@ -181,7 +188,7 @@ class Chaos:
         return False
 
     def _note_losses(self) -> None:
-        """Images that had arrived for units that are not committed: they are done again."""
+        """Count the images of units that were not committed; they will be processed again."""
         done = {int(path.name.split("-")[1]) for path in self.run.glob("commits/*.json")}
         seen: dict[tuple[int, int], int] = {}
         for line in self.arrived.read_text().splitlines():
@@ -200,7 +207,7 @@ class Chaos:
         return -(-self.images // self.config.unit_size)
 
     def _set_aside(self) -> None:
-        """Swap the rows of finished units for zeros; their size is looked at, their content must not be."""
+        """Replace the files of finished units by zeros: their size may be checked, but not their content."""
         for record in self.run.glob("commits/*.json"):
             if not (self.aside / record.name).exists():
                 output = self.run / json.loads(record.read_text())["output"]
@@ -213,7 +220,7 @@ class Chaos:
             path = self.run / ("commits" if kept.suffix == ".json" else "captions") / kept.name
             left = kept.read_bytes() if kept.suffix == ".json" else bytes(kept.stat().st_size)
             if path.read_bytes() != left:
-                raise JobError(f"a finished unit was written again: {path}")
+                raise JobError(f"a finished unit was overwritten: {path}")
             shutil.copy2(kept, path)
 
     def _count(self) -> None:
@@ -235,58 +242,58 @@ def _ids(path: Path) -> list[str]:
 
 
 def _processes(session: int) -> Iterator[psutil.Process]:
-    """A job's processes: Ray's have groups of their own, but share the session."""
+    """Yield a job's processes: Ray's processes have their own groups, but share the session."""
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, ProcessLookupError):
             if os.getsid(process.pid) == session:
                 yield process
 
 
-def _end_group(session: int) -> None:
-    """End what is left of a job."""
+def _kill_session(session: int) -> None:
+    """Kill the remaining processes of a job."""
     for process in _processes(session):
         with suppress(psutil.NoSuchProcess):
             process.kill()
 
 
-def noted(stream: Stream, file: Path) -> Stream:
-    """The stream; what arrives is noted before the driver sees it."""
+def logged(stream: Stream, file: Path) -> Stream:
+    """Wrap a stream: append each result to a file before the driver gets it."""
 
-    def noting(chunks: Sequence[Chunk], *, isolated: bool = False) -> Iterator[DescribedChunk]:
-        with file.open("a") as notes:
+    def logging_stream(chunks: Sequence[Chunk], *, isolated: bool = False) -> Iterator[DescribedChunk]:
+        with file.open("a") as lines:
             for result in stream(chunks, isolated=isolated):
-                notes.write(f"{result.unit} {result.start} {result.table.num_rows}\n")
-                notes.flush()
+                lines.write(f"{result.unit} {result.start} {result.table.num_rows}\n")
+                lines.flush()
                 yield result
 
-    return noting
+    return logging_stream
 
 
-def be_the_job(config: Config) -> int:
-    """What jobs/caption_dataset.py does, with notes."""
-    from glied.bulk.captioning import CaptionDatasetConfig, caption_job, caption_pools, fetch_stage
+def run_job(config: Config) -> int:
+    """Run the job of jobs/caption_dataset.py and log its results."""
+    from glied.bulk.captioning import caption_job, caption_pools, fetch_stage
     from glied.bulk.ray.stream import RayStream
     from glied.bulk.run.bulk_run import execute, exit_code
 
-    places = [f"--input.uri={os.environ['CHAOS_SCENES']}", f"--output.uri={os.environ['CHAOS_RUN']}"]
-    options = [f"--config={CONFIG}", *places, f"--output.unit_size={config.unit_size}"]
-    job = parse(CaptionDatasetConfig, options)
+    job = caption_config(
+        f"--input.uri={os.environ['CHAOS_SCENES']}",
+        f"--output.uri={os.environ['CHAOS_RUN']}",
+        f"--output.unit_size={config.unit_size}",
+    )
     stream = RayStream(fetch_stage(job.input, job.resources), caption_pools(job), job.resources)
-    summary = execute(caption_job(job), noted(stream, Path(config.child or "")))
+    summary = execute(caption_job(job), logged(stream, Path(config.child or "")))
     return exit_code(summary)
 
 
 def main() -> int:
-    """Do harm and report, or be the job."""
+    """Kill and restart a job and print the report; or, as the child process, run the job."""
     config = parse(Config, description=__doc__)
     if config.child is not None:
-        return be_the_job(config)
+        return run_job(config)
     kills, images = (50, 5000) if config.full else (3, 1000)
     victims = random.Random(config.seed).choices(VICTIMS, k=kills)
     report = Chaos(config, victims, images).execute()
-    if config.out:
-        Path(config.out).write_text(json.dumps(report.__dict__, indent=1) + "\n")
-    print(json.dumps(report.__dict__))
+    print_result(report.__dict__, config.out)
     return 0 if report.rows == report.images and not report.lost else 1
 
 

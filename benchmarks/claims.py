@@ -1,31 +1,32 @@
-"""The papers' claims on two worlds: ways to train a captioner, three seeds of each, a verdict on each claim.
+"""Test the papers' claims: train variants of the captioner with three seeds each and decide every claim.
 
 python benchmarks/claims.py
 python benchmarks/claims.py --full
 python benchmarks/claims.py --world photographs --full
 python benchmarks/claims.py --short
 
-Without an option: prints the results that are committed beside this file, with where they came from, and
-which cells are missing. Seconds.
+Without an option, the script prints the committed results, their source and the list of missing runs. This
+takes seconds.
 
-With --full: trains what is compared, each with seeds 0 to 2. A cell is one variant with one seed:
-`glied.training.local_trainer` trains it with the world's config in this process, it captions the test images,
-and all figures go to <results>/<variant>-<seed>.json as soon as the cell is done. The same command goes on
-where it was stopped, within a cell too; figures that another CLIP or judge would change are measured again.
-Processes with different --seeds share the work. No caption is denied a repetition.
+With --full, it trains every variant with seeds 0 to 2. A run is one variant with one seed: the script trains
+it in this process with the world's config (`glied.training.local_trainer`), captions the test images and
+writes all figures to <results>/<variant>-<seed>.json. The same command resumes after an interruption, also in
+the middle of a run; it measures a finished run again if its CLIP or judge has changed. Several processes with
+different --seeds can share the work. Decoding blocks no repeated n-grams.
 
-The demo world: Base, a Base with GLIED's number of parameters, GLIED and its six ablations under
-cross-entropy (XE), then GLIED with five rewards; 6 hours on two cores. Needs what the configs of captioner/
-and scst/ need, the features of the test scenes, and for rewards a CLIP with a grammar head and a judge that
-is fit: full descriptions find their image with R@1 70 in a pool of 5,000.
+Demo world: Base, a Base with as many parameters as GLIED, GLIED and its six ablations are trained with
+cross-entropy (XE), then GLIED with five rewards; 6 hours on two cores. It needs the inputs of the configs in
+captioner/ and scst/ and the features of the test scenes; the rewards also need a CLIP with a grammar head and
+a judge (held-out evaluator) that reaches R@1 70 with full descriptions in a pool of 5,000.
 
-Photographs (Flickr8k): Base, a Base, an Up-Down and a CT with GLIED's number of parameters and GLIED under
-XE, then GLIED with the reward CIDEr; 95 minutes on one core. Greedy and with 5 beams. Needs what
-configs/captioner/photographs.yaml and configs/scst/photographs.yaml need and the features of the test
-photographs. With --judge, a training run of jobs/train_clip.py, its R@1 as well.
+Photographs (Flickr8k): Base, GLIED, and a Base, an Up-Down and a CT with as many parameters as GLIED are
+trained with XE, then GLIED with the CIDEr reward; 95 minutes on one core. Captions are decoded greedily and
+with 5 beams. It needs the inputs of configs/captioner/photographs.yaml and configs/scst/photographs.yaml and
+the features of the test photographs. With --judge, a training run of jobs/train_clip.py, it also reports the
+judge's R@1.
 
-With --short: some variants with one seed, two steps each, 20 test images; a minute. It shows that the script
-works and says nothing about the claims: its results stay in --runs, under short/.
+With --short, it trains some variants with one seed for two steps and captions 20 test images, in about a
+minute. This only checks that the script works. The results stay in --runs, under short/.
 
 The last line is one JSON object.
 """
@@ -36,49 +37,47 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # for the configs of jobs/
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the other files of benchmarks/
 
-from benchmarks import claims_table  # noqa: E402
-from benchmarks.claims_config import Config  # noqa: E402
-from glied.config import lists_as_json, parse, run, split_arguments  # noqa: E402
+from benchmarks import claims_table
+from benchmarks.claims_config import Config
+from benchmarks.measurement import ROOT, print_result
+from glied.config import lists_as_json, parse, run, split_arguments
 
 
 def main() -> int:
-    """Train what is missing, or print what is there."""
+    """Train and measure the missing runs if asked to, then print the report."""
     _, options = split_arguments(lists_as_json(sys.argv[1:], ("--variants", "--seeds")), Config)
     config = parse(Config, options, description=__doc__)
     if config.full or config.short:
-        from benchmarks import claims_cells  # torch and all
+        from benchmarks import claims_runs  # imports torch
 
-        claims_cells.prepare(config)
-        for variant, seed in config.work:
-            claims_cells.measure(config, variant, seed)
-            told = claims_table.report(read_cells(config.cells), config.spec)
-            (config.cells / "claims.md").write_text(page(config, told))
-    told = {"short": config.short, **claims_table.report(read_cells(config.cells), config.spec)}
-    print(page(config, told))
-    if config.out:
-        Path(config.out).write_text(json.dumps(told, indent=1) + "\n")
-    print(json.dumps(told))
+        claims_runs.prepare(config)
+        for variant, seed in config.planned_runs:
+            claims_runs.measure(config, variant, seed)
+            report = claims_table.report(read_runs(config.result_folder), config.spec)
+            (config.result_folder / "claims.md").write_text(page(config, report))
+    report = {"short": config.short, **claims_table.report(read_runs(config.result_folder), config.spec)}
+    print(page(config, report))
+    print_result(report, config.out)
     return 0
 
 
-def read_cells(folder: Path) -> list[dict[str, Any]]:
-    """The cells that are done."""
+def read_runs(folder: Path) -> list[dict[str, Any]]:
+    """Read the results of the finished runs."""
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*-*.json"))]
 
 
-def page(config: Config, told: Mapping[str, Any]) -> str:
-    """The report, where it came from above it."""
-    cells = config.cells
-    folder = cells.relative_to(ROOT) if cells.is_relative_to(ROOT) else cells
-    if not told["rows"]:
-        return f"no cells in {folder}: --full trains and measures; nothing is shown or refuted\n"
-    lines = [f"From the cells in {folder}.", ""]
+def page(config: Config, report: Mapping[str, Any]) -> str:
+    """Format the report as Markdown, headed by the folder of its results."""
+    folder = config.result_folder
+    folder = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
+    if not report["rows"]:
+        return f"no results in {folder}: --full trains and measures; no claim is decided\n"
+    lines = [f"Results of {folder}.", ""]
     if config.short:
-        lines = ["**The short form: it shows that the script works and says nothing about the claims.**", ""]
-    return "\n".join(lines) + "\n" + claims_table.markdown(told, config.spec)
+        lines = ["**Short form: it checks that the script works; its figures say nothing.**", ""]
+    return "\n".join(lines) + "\n" + claims_table.markdown(report, config.spec)
 
 
 if __name__ == "__main__":

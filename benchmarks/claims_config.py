@@ -1,4 +1,4 @@
-"""What benchmarks/claims.py trains, and where it lies."""
+"""Options of benchmarks/claims.py."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,53 +6,53 @@ from typing import Literal
 
 from benchmarks.claims_table import SEEDS
 from benchmarks.claims_worlds import WORLDS, World
+from benchmarks.measurement import ROOT
 from glied.errors import UsageError
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-OF_WORLD = ("configs", "runs", "scenes", "features", "clip", "judge")
-"""Options that take the world's value where they are empty."""
+WORLD_OPTIONS = ("configs", "runs", "scenes", "features", "clip", "judge")
+"""Options whose default is the world's value."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What to train and where it lies."""
+    """What to train, and the inputs and outputs."""
 
     world: Literal["demo", "photographs"] = "demo"
-    """Which images: scenes of the demo world, or Flickr8k's photographs. Options below that are empty take
-    this world's values (benchmarks/claims_worlds.py)."""
+    """Which images: scenes of the demo world, or the photographs of Flickr8k. The options below that are
+    empty take this world's values (benchmarks/claims_worlds.py)."""
     full: bool = False
-    """Train and measure what is missing; otherwise print the committed results."""
+    """Train and measure the missing runs; otherwise print the committed results."""
     short: bool = False
-    """Train and measure in a minute, for a trial of this script."""
+    """Train and measure in about a minute, to try the script."""
     variants: tuple[str, ...] = ()
-    """With full or short: which variants; all of them (short: some) when there are none."""
+    """With full or short: variants to train; empty for all of them (short: for some)."""
     seeds: tuple[int, ...] = ()
-    """With full: which seeds; 0 to 2 when there are none."""
+    """With full: seeds to train; empty for 0 to 2."""
     configs: str = ""
-    """With full or short: which of the configs, by the end of their names."""
+    """With full or short: suffix of the names of the configs to use, such as demo."""
     runs: str = ""
-    """With full or short: folder of the runs."""
+    """With full or short: folder of the training runs."""
     scenes: str = ""
-    """With full or short: folder of the test images' captions.json. A trial names that of the validation
-    images, with their features and its own runs and results: what is chosen is not chosen on test."""
+    """With full or short: folder of the test images' captions.json. To choose settings, name that of the
+    validation images, together with their features and separate runs and results."""
     features: str = ""
     """With full or short: feature store of the test images."""
     clip: str = ""
-    """With full: checkpoint of the CLIP that rewards, with its grammar head."""
+    """With full: checkpoint of the CLIP used as reward, with its grammar head."""
     judge: str = ""
-    """With full: training run of the CLIP that judges (demo: configs/clip/judge.yaml)."""
+    """With full: training run of the CLIP used as judge (demo: configs/clip/judge.yaml)."""
     results: str = ""
-    """Folder of the cells; the short form writes them beside its runs."""
+    """Folder of the result files; the short form writes them beside its training runs."""
     threads: int = 1
-    """With full or short: threads of torch."""
+    """With full or short: number of torch threads."""
     out: str | None = None
-    """Where to write the JSON of the last line too."""
+    """File for the JSON of the last line."""
 
     def __post_init__(self) -> None:
-        """Take the world's values, refuse variants that it does not have, and two forms at once."""
+        """Fill in the world's values and check the options."""
         spec = self.spec
-        defaults = {name: getattr(spec, {"scenes": "test"}.get(name, name)) for name in OF_WORLD}
+        defaults = {name: getattr(spec, {"scenes": "test"}.get(name, name)) for name in WORLD_OPTIONS}
         for name, value in (defaults | {"results": str(RESULTS / spec.results)}).items():
             if not getattr(self, name):
                 object.__setattr__(self, name, value)
@@ -66,27 +66,27 @@ class Config:
 
     @property
     def spec(self) -> World:
-        """What is compared."""
+        """The variants and claims of the world."""
         return WORLDS[self.world]
 
     @property
     def judge_checkpoint(self) -> str:
-        """The judge's weights; empty without a judge."""
+        """Checkpoint of the judge; empty without a judge."""
         return f"{self.judge}/best" if self.judge else ""
 
     @property
     def folder(self) -> Path:
-        """Where the runs are."""
+        """Folder of the training runs."""
         return Path(self.runs) / "short" if self.short else Path(self.runs)
 
     @property
-    def cells(self) -> Path:
-        """Where the results are."""
+    def result_folder(self) -> Path:
+        """Folder of the result files."""
         return self.folder / "results" if self.short else Path(self.results)
 
     @property
-    def work(self) -> list[tuple[str, int]]:
-        """The cells to do: for each seed first XE, then what starts from it."""
+    def planned_runs(self) -> list[tuple[str, int]]:
+        """Variants and seeds in the order of training: for each seed XE first, then the rewards."""
         chosen = self.variants or (self.spec.short if self.short else tuple(self.spec.variants))
         seeds = self.seeds or ((0,) if self.short else tuple(range(SEEDS)))
         return [(variant, seed) for seed in seeds for variant in self.spec.variants if variant in chosen]

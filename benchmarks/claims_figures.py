@@ -1,4 +1,4 @@
-"""What a cell of benchmarks/claims.py measures of its captions."""
+"""The figures that benchmarks/claims.py computes from the captions of a run."""
 
 import json
 from collections.abc import Mapping
@@ -20,100 +20,100 @@ if TYPE_CHECKING:
     from benchmarks.claims_config import Config
 
 Captions = dict[str, str]
-"""By the image's name."""
+"""Caption by image name."""
 References = dict[str, list[str]]
-"""By the image's name."""
+"""Reference captions by image name."""
 
 MAX_LENGTH = 20
-"""Words of a caption; longer ones are cut."""
+"""Maximum number of words of a caption; longer ones are truncated."""
 CLIP_FIGURES = ("CLIP-S", "R@1", "R@5", "R@10")
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured.
+    """The figures of a set of captions.
 
     Attributes:
-        values: by the name of the figure.
-        by_image: of some figures the values of the images, in the order of the captions.
+        values: value by figure.
+        by_image: for some figures, the values of the images in the order of the captions.
     """
 
     values: dict[str, float]
     by_image: dict[str, list[float]]
 
 
-def figures(config: "Config", said: Mapping[int, Captions], references: References) -> Figures:
-    """All figures of the greedy captions, and text metrics of those by more beams.
+def figures(config: "Config", captions: Mapping[int, Captions], references: References) -> Figures:
+    """Compute all figures of the greedy captions and the text metrics of the beam search captions.
 
-    Without a CLIP or judge their columns are missing.
+    Figures of the CLIP and the judge are left out if there is none.
 
     Args:
-        config: of the script.
-        said: captions by number of beams.
-        references: of the same images.
+        config: options of the script.
+        captions: captions by number of beams.
+        references: reference captions of the same images.
     """
     metrics = [name for name in config.spec.metrics if name != "METEOR" or not config.short]
-    found = text_figures(said[1], references, metrics)
-    values = found.values | clip_figures(config, said[1]) | plain_figures(list(said[1].values()))
+    found = text_figures(captions[1], references, metrics)
+    values = found.values | clip_figures(config, captions[1]) | plain_figures(list(captions[1].values()))
     if config.spec.scenes:
-        values |= scene_figures(config.scenes, said[1])
-    for beam in said.keys() - {1}:
-        more = text_figures(said[beam], references, metrics).values
+        values |= scene_figures(config.scenes, captions[1])
+    for beam in captions.keys() - {1}:
+        more = text_figures(captions[beam], references, metrics).values
         values |= {f"{name}, beam {beam}": value for name, value in more.items()}
     return Figures(values, found.by_image)
 
 
-def text_figures(said: Captions, references: References, metrics: list[Metric]) -> Figures:
-    """Against the references; CIDEr also by image. Of BLEU that of four words alone."""
-    scores = score(tokenized(said, references), metrics)
+def text_figures(captions: Captions, references: References, metrics: list[Metric]) -> Figures:
+    """Compute the text metrics (of BLEU only BLEU-4) and the CIDEr of each image."""
+    scores = score(tokenized(captions, references), metrics)
     values = {
         name: value for name, value in scores.values.items() if name not in ("BLEU-1", "BLEU-2", "BLEU-3")
     }
     return Figures(values, {"CIDEr": scores.by_image["CIDEr"].round(2).tolist()})
 
 
-def clip_figures(config: "Config", said: Captions) -> dict[str, float]:
-    """By the CLIP that rewards and by the judge, as far as there are any."""
-    found: dict[str, float] = {}
+def clip_figures(config: "Config", captions: Captions) -> dict[str, float]:
+    """Compute the figures of the reward CLIP and the judge, if there are any."""
+    figures: dict[str, float] = {}
     for name, uri in (("clip", config.clip), ("judge", config.judge_checkpoint)):
         if digest(uri) is None:
             continue
-        values = _clip(uri, storage.join(config.scenes, config.spec.images))(said).values
-        found |= {f"{name} {figure}": values[figure] for figure in CLIP_FIGURES}
+        values = _clip(uri, storage.join(config.scenes, config.spec.images))(captions).values
+        figures |= {f"{name} {figure}": values[figure] for figure in CLIP_FIGURES}
         if name == "clip" and "p(grammatical)" in values:
-            found["p(grammatical)"] = values["p(grammatical)"]
-    return found
+            figures["p(grammatical)"] = values["p(grammatical)"]
+    return figures
 
 
 @cache
 def _clip(uri: str, images: str) -> ClipMetrics:
-    """One for all cells: it encodes the images once."""
+    """Return the metrics of a CLIP; cached, so that the images are encoded once for all runs."""
     return ClipMetrics(ClipConfig(checkpoint=uri), images)
 
 
 def digest(uri: str) -> str | None:
-    """Of a checkpoint; None where there is none."""
+    """Return the digest of a checkpoint, or None if there is no checkpoint."""
     if not uri or not storage.exists(storage.join(uri, checkpoint.METADATA)):
         return None
     return checkpoint.load(uri).digest
 
 
-def scene_figures(scenes: str, said: Captions) -> dict[str, float]:
-    """Recall of FineCapEval's phrases and precision of what is named, x 100."""
-    rows = [row for row in load_annotations(storage.join(scenes, "finecapeval.csv")) if row.image in said]
-    found = {}
-    for criterion, by_image in word_recall(said, rows).items():
-        found[f"recall {criterion}"] = 100 * sum(by_image.values()) / max(1, len(by_image))
+def scene_figures(scenes: str, captions: Captions) -> dict[str, float]:
+    """Compute the recall of the FineCapEval phrases and the precision of the words, in percent."""
+    rows = [row for row in load_annotations(storage.join(scenes, "finecapeval.csv")) if row.image in captions]
+    recalls = {}
+    for criterion, by_image in word_recall(captions, rows).items():
+        recalls[f"recall {criterion}"] = 100 * sum(by_image.values()) / max(1, len(by_image))
     lines = storage.read_bytes(storage.join(scenes, "annotations.jsonl")).decode().splitlines()
     annotated = {line["file_name"]: line for line in map(json.loads, lines)}
-    return found | {f"precision {name}": value for name, value in precision(said, annotated).items()}
+    return recalls | {f"precision {name}": value for name, value in precision(captions, annotated).items()}
 
 
 def plain_figures(texts: list[str]) -> dict[str, float]:
-    """Of the captions by themselves; "cut" is the share that is as long as a caption may be."""
-    shape = diversity(texts)
+    """Compute the figures that need no references; "cut" is the percentage of truncated captions."""
+    statistics = diversity(texts)
     return {
-        "repeated bigrams": shape.get("repeats-2", 0.0),
-        "length": shape.get("length", 0.0),
+        "repeated bigrams": statistics.get("repeats-2", 0.0),
+        "length": statistics.get("length", 0.0),
         "cut": 100 * sum(len(tokenize(text)) >= MAX_LENGTH for text in texts) / len(texts),
     }

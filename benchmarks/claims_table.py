@@ -1,7 +1,7 @@
-"""What the cells of benchmarks/claims.py say together: means, spreads, and a verdict on each claim.
+"""Means and spreads over the seeds, and a verdict on each claim, from the results of benchmarks/claims.py.
 
-A cell is {"variant", "seed", "figures": {name: value}, "by_image": {name: values}, ...}, the last with some
-figures only. Needs no torch.
+A run is {"variant", "seed", "figures": {name: value}, "by_image": {name: values}, ...}; `by_image` has only
+some of the figures. This module does not import torch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,43 +10,46 @@ from typing import Any
 import numpy as np
 
 from benchmarks.claims_worlds import Claim, World
+from benchmarks.measurement import batches
 from glied.metrics.bootstrap import paired_bootstrap
 
-Cell = Mapping[str, Any]
+Run = Mapping[str, Any]
 
 SEEDS = 3
-"""How many a verdict needs."""
+"""Number of seeds that a verdict needs."""
+COLUMNS = 5
+"""Figures in one table."""
 
 
-def values(cells: Sequence[Cell], variant: str, figure: str) -> dict[int, float]:
-    """A figure of a variant by seed."""
-    found = {cell["seed"]: cell["figures"].get(figure) for cell in cells if cell["variant"] == variant}
-    return {seed: float(value) for seed, value in sorted(found.items()) if value is not None}
+def values(runs: Sequence[Run], variant: str, figure: str) -> dict[int, float]:
+    """Return a figure of a variant by seed."""
+    by_seed = {run["seed"]: run["figures"].get(figure) for run in runs if run["variant"] == variant}
+    return {seed: float(value) for seed, value in sorted(by_seed.items()) if value is not None}
 
 
 def mean(numbers: Sequence[float]) -> float:
-    """Of what the seeds gave."""
+    """Return the mean over the seeds."""
     return sum(numbers) / len(numbers)
 
 
 def spread(numbers: Sequence[float]) -> float:
-    """The largest minus the smallest: three seeds are too few for anything finer."""
+    """Return the largest minus the smallest value; three seeds are too few for a finer measure."""
     return max(numbers) - min(numbers)
 
 
-def verdict(claim: Claim, cells: Sequence[Cell]) -> dict[str, Any]:
-    """Whether a claim is "shown", "not shown", or "not measured" for want of cells, with its numbers."""
-    found, base = (values(cells, variant, claim.figure) for variant in (claim.better, claim.other))
-    seeds = sorted(found.keys() & base.keys())
-    told: dict[str, Any] = {"claim": claim.says, "needs": _needs(claim), "seeds": len(seeds)}
+def verdict(claim: Claim, runs: Sequence[Run]) -> dict[str, Any]:
+    """Decide whether a claim is "shown", "not shown" or, if runs are missing, "not measured"."""
+    better, base = (values(runs, variant, claim.figure) for variant in (claim.better, claim.other))
+    seeds = sorted(better.keys() & base.keys())
+    result: dict[str, Any] = {"claim": claim.says, "needs": _needs(claim), "seeds": len(seeds)}
     if len(seeds) < SEEDS:
-        return told | {"verdict": "not measured", "difference": None, "spread": None}
-    one, other = [found[seed] for seed in seeds], [base[seed] for seed in seeds]
+        return result | {"verdict": "not measured", "difference": None, "spread": None}
+    one, other = [better[seed] for seed in seeds], [base[seed] for seed in seeds]
     difference, widest = mean(one) - mean(other), max(spread(one), spread(other))
-    told |= {"verdict": _decide(claim, difference, widest)}
-    told |= {"difference": round(difference, 2), "spread": round(widest, 2)}
-    interval = over_images(claim, cells, seeds)
-    return told | ({"interval": interval} if interval else {})
+    result |= {"verdict": _decide(claim, difference, widest)}
+    result |= {"difference": round(difference, 2), "spread": round(widest, 2)}
+    interval = over_images(claim, runs, seeds)
+    return result | ({"interval": interval} if interval else {})
 
 
 def _decide(claim: Claim, difference: float, widest: float) -> str:
@@ -68,52 +71,49 @@ def _needs(claim: Claim) -> str:
     return f"{claim.figure}: {claim.least:g} above" + ", and more than the spread" * claim.beyond_spread
 
 
-def over_images(claim: Claim, cells: Sequence[Cell], seeds: Sequence[int]) -> list[float] | None:
-    """The 95 % interval of a claim's difference over other draws of the test images, or None.
+def over_images(claim: Claim, runs: Sequence[Run], seeds: Sequence[int]) -> list[float] | None:
+    """Return the 95 % confidence interval of a claim's difference over the test images.
 
-    It is a paired bootstrap of the images' means over the seeds; none where a cell has no values by image.
+    It is a paired bootstrap of each image's mean over the seeds; None if a run has no values by image.
     """
     means = []
     for variant in (claim.other, claim.better):
         rows = [
-            cell.get("by_image", {}).get(claim.figure)
-            for cell in cells
-            if cell["variant"] == variant and cell["seed"] in seeds
+            run.get("by_image", {}).get(claim.figure)
+            for run in runs
+            if run["variant"] == variant and run["seed"] in seeds
         ]
         if None in rows:
             return None
         means.append(np.mean(rows, axis=0))
-    drawn = paired_bootstrap(*means)
-    return [round(drawn.low, 2), round(drawn.high, 2)]
+    interval = paired_bootstrap(*means)
+    return [round(interval.low, 2), round(interval.high, 2)]
 
 
-def with_equal_cpu(cells: Sequence[Cell]) -> list[Cell]:
-    """The cells, those under XE with the best validation CIDEr that they had when the cheapest was done.
-
-    The cheapest is that of the same seed, among all that there are.
-    """
+def with_equal_cpu(runs: Sequence[Run]) -> list[Run]:
+    """Add to each XE run its best validation CIDEr within the CPU time of the cheapest XE run of its seed."""
     budgets: dict[int, float] = {}
-    for cell in cells:
-        if cell.get("curve"):
-            spent = cell["curve"][-1]["cpu_minutes"]
-            budgets[cell["seed"]] = min(spent, budgets.get(cell["seed"], spent))
-    return [_at_budget(cell, budgets[cell["seed"]]) if cell.get("curve") else cell for cell in cells]
+    for run in runs:
+        if run.get("curve"):
+            spent = run["curve"][-1]["cpu_minutes"]
+            budgets[run["seed"]] = min(spent, budgets.get(run["seed"], spent))
+    return [_at_budget(run, budgets[run["seed"]]) if run.get("curve") else run for run in runs]
 
 
-def _at_budget(cell: Cell, budget: float) -> Cell:
-    reached = [point["cider"] for point in cell["curve"] if point["cpu_minutes"] <= budget]
+def _at_budget(run: Run, budget: float) -> Run:
+    reached = [point["cider"] for point in run["curve"] if point["cpu_minutes"] <= budget]
     best = {"CIDEr val at equal CPU": max(reached)} if reached else {}
-    return {**cell, "figures": {**cell["figures"], **best}}
+    return {**run, "figures": {**run["figures"], **best}}
 
 
-def table(cells: Sequence[Cell], world: World) -> list[dict[str, Any]]:
-    """A row for each variant that has cells: how many, and of each figure mean and spread."""
-    cells, rows = with_equal_cpu(cells), []
+def table(runs: Sequence[Run], world: World) -> list[dict[str, Any]]:
+    """Return a row for each variant that has runs: their number, and mean and spread of each figure."""
+    runs, rows = with_equal_cpu(runs), []
     for variant, known in world.variants.items():
-        seeds = sum(cell["variant"] == variant for cell in cells)
+        seeds = sum(run["variant"] == variant for run in runs)
         row: dict[str, Any] = {"variant": known.name, "seeds": seeds}
         for figure in world.figures:
-            numbers = list(values(cells, variant, figure).values())
+            numbers = list(values(runs, variant, figure).values())
             if numbers:
                 row[figure], row[f"{figure} spread"] = round(mean(numbers), 2), round(spread(numbers), 2)
         if seeds:
@@ -121,44 +121,49 @@ def table(cells: Sequence[Cell], world: World) -> list[dict[str, Any]]:
     return rows
 
 
-def missing(cells: Sequence[Cell], world: World) -> list[str]:
-    """The cells that are not there, variant by variant."""
-    there = {(cell["variant"], cell["seed"]) for cell in cells}
-    every = [(variant, seed) for variant in world.variants for seed in range(SEEDS)]
-    return [f"{variant}-{seed}" for variant, seed in every if (variant, seed) not in there]
+def missing(runs: Sequence[Run], world: World) -> list[str]:
+    """Return the missing runs, by variant."""
+    finished = {(run["variant"], run["seed"]) for run in runs}
+    planned = [(variant, seed) for variant in world.variants for seed in range(SEEDS)]
+    return [f"{variant}-{seed}" for variant, seed in planned if (variant, seed) not in finished]
 
 
-def report(cells: Sequence[Cell], world: World) -> dict[str, Any]:
-    """All of it, in the form that jobs/report.py reads as a table."""
-    machines = sorted({cell["machine"] for cell in cells})
-    dates = sorted({cell["date"] for cell in cells})
-    note = f"{len(cells)} of {len(world.variants) * SEEDS} cells"
-    if cells:
+def report(runs: Sequence[Run], world: World) -> dict[str, Any]:
+    """Return the whole report in the form that jobs/report.py reads as a table."""
+    machines = sorted({run["machine"] for run in runs})
+    dates = sorted({run["date"] for run in runs})
+    note = f"{len(runs)} of {len(world.variants) * SEEDS} runs"
+    if runs:
         note += f"; {'; '.join(machines)}; {dates[0]} to {dates[-1]}"
     return {
         "title": world.title,
         "note": note,
-        "rows": table(cells, world),
-        "claims": [verdict(claim, cells) for claim in world.claims],
-        "missing": missing(cells, world),
+        "rows": table(runs, world),
+        "claims": [verdict(claim, runs) for claim in world.claims],
+        "missing": missing(runs, world),
     }
 
 
-def markdown(told: Mapping[str, Any], world: World) -> str:
-    """The report for people: verdicts, then each variant's mean and, behind it, the spread over its seeds."""
-    head, *claims = verdict_rows(told["claims"])
-    lines = [f"**{told['title']}.** {told['note']}.", "", head, "|---" * (head.count("|") - 1) + "|", *claims]
-    figures = [figure for figure in world.figures if any(figure in row for row in told["rows"])]
-    if told["rows"]:
-        lines += ["", f"| | seeds | {' | '.join(figures)} |", "|---" * (2 + len(figures)) + "|"]
-    for row in told["rows"]:
-        shown = (f"{row[f]:g} ± {row[f'{f} spread']:g}" if f in row else "" for f in figures)
-        lines.append(f"| {row['variant']} | {row['seeds']} | {' | '.join(shown)} |")
+def markdown(result: Mapping[str, Any], world: World) -> str:
+    """Format a report as Markdown: the verdicts, then mean ± spread over the seeds for each variant."""
+    head, *claims = verdict_rows(result["claims"])
+    lines = [f"**{result['title']}.** {result['note']}.", "", head, _rule(head), *claims]
+    figures = [figure for figure in world.figures if any(figure in row for row in result["rows"])]
+    for part in batches(figures, COLUMNS):
+        head = f"| | seeds | {' | '.join(part)} |"
+        lines += ["", head, _rule(head)]
+        for row in result["rows"]:
+            shown = (f"{row[f]:g} ± {row[f'{f} spread']:g}" if f in row else "" for f in part)
+            lines.append(f"| {row['variant']} | {row['seeds']} | {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
 
 
+def _rule(head: str) -> str:
+    return "|---" * (head.count("|") - 1) + "|"
+
+
 def verdict_rows(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The table of verdicts, its head first; with a column for intervals if there are any."""
+    """Return the lines of the table of verdicts, with a column for the intervals if there are any."""
     bounded = any("interval" in one for one in verdicts)
     rows = [["claim", "needs", "difference", *["95 % over images"] * bounded, "spread", "verdict"]]
     for one in verdicts:

@@ -1,4 +1,4 @@
-"""What benchmarks/claims.py trains, measures and claims in each of its worlds. Plain Python."""
+"""Variants, figures and claims of benchmarks/claims.py for each of its worlds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,13 +9,13 @@ from glied.metrics.text_metrics import Metric
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One way to train a captioner: under cross-entropy (XE), or after that with a reward.
+    """One way to train a captioner: with cross-entropy (XE), or with a reward starting from XE.
 
     Attributes:
-        name: row of the table.
-        model: settings of the model under XE that differ from those of GLIED's config.
-        sized: setting of the model that is chosen so that it has as many parameters as GLIED.
-        reward: the reward it is trained with, from GLIED under XE of the same seed.
+        name: name of its row in the table.
+        model: model settings (XE) that differ from GLIED's config.
+        sized: model setting that is chosen so that the model has as many parameters as GLIED; or empty.
+        reward: reward for training that starts from the GLIED trained with XE and the same seed; or empty.
     """
 
     name: str
@@ -26,17 +26,17 @@ class Variant:
 
 @dataclass(frozen=True)
 class Claim:
-    """One variant's figure against another's.
+    """A claim about the difference between two variants in one figure.
 
     Attributes:
-        says: the claim.
-        better: variant of which it is claimed.
+        says: text of the claim.
+        better: variant that the claim is about.
         other: variant that it is compared with.
-        figure: which of the world's figures.
-        least: how much higher it must be; or with `within`, how much higher it may be.
-        beyond_spread: it must also be higher by more than the seeds of either variant differ.
-        within: the claim is that the difference is small.
-        compared: nothing is claimed; the verdict says which is higher by more than the seeds differ.
+        figure: name of the figure.
+        least: minimum difference; with `within`, the maximum.
+        beyond_spread: the difference must also exceed the spread over the seeds of either variant.
+        within: the claim is that `better` is at most `least` above `other`.
+        compared: there is no claim; the verdict says which variant is higher by more than the spread.
     """
 
     says: str
@@ -51,30 +51,30 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """Images with captions, and what is compared on them.
+    """A set of captioned images with the variants that are trained and compared on it.
 
     Attributes:
-        title: of the report.
-        variants: by the names that cells and options have; a reward comes after "glied".
+        title: title of the report.
+        variants: variants by name; variants with a reward come after "glied".
         short: variants of the short form.
-        claims: what gets a verdict.
-        figures: columns of the table; one that no cell has is left out.
-        configs: default of the option that completes the next two.
-        captioner: config under XE below configs/; `name` is "glied".
-        reward: config of a reward below configs/; `name` is that of the reward.
-        xe: settings of each training under XE that differ from its config's.
-        rewarded: the same for trainings with a reward.
+        claims: claims to decide.
+        figures: columns of the tables; a figure that no run has is left out.
+        configs: default of the option --configs, which completes the next two names.
+        captioner: XE config below configs/; `name` is "glied".
+        reward: reward config below configs/; `name` is the reward.
+        xe: trainer settings for XE that differ from the config.
+        rewarded: trainer settings for rewards that differ from the config.
         metrics: text metrics.
-        beam: number of beams of a second set of captions, beside the greedy ones; 0 for none.
-        scenes: the images are scenes, of which all that is there is known.
-        needs_judge: rewards are not trained without a judge that is fit.
+        beam: number of beams of a second set of captions beside the greedy ones; 0 for none.
+        scenes: whether the images are scenes of the demo world, with complete annotations.
+        needs_judge: whether training with a reward requires a good judge.
         test: folder of the test images' captions.json.
-        images: folder of the test images, from `test`.
+        images: folder of the test images, relative to `test`.
         features: feature store of the test images.
-        clip: checkpoint of the CLIP that rewards; empty for none.
-        judge: training run of the CLIP that judges; empty for none.
-        runs: folder of the runs.
-        results: folder of the cells, below benchmarks/results.
+        clip: checkpoint of the CLIP used as reward; empty for none.
+        judge: training run of the CLIP used as judge; empty for none.
+        runs: folder of the training runs.
+        results: folder of the result files below benchmarks/results.
     """
 
     title: str
@@ -105,7 +105,7 @@ ABOVE_WIDE_BASE = Claim(
     "GLIED is above a Base of its size", "glied", "base_wide", "CIDEr", 2, beyond_spread=True
 )
 ABOVE_XE = Claim("The CIDEr reward is above XE", "cider", "glied", "CIDEr", 5)
-"""Claims of both worlds, with the same bounds."""
+"""The claims that both worlds share."""
 
 BASE = Variant(name="Base, XE", model={"architecture": "base"})
 WIDE_BASE = Variant(name="Base with GLIED's parameters, XE", model={"architecture": "base"}, sized="width")
@@ -114,7 +114,7 @@ CIDER = Variant(name="GLIED, CIDEr", reward="cider")
 
 
 def ablation(setting: str, name: str) -> Variant:
-    """GLIED without one of its parts."""
+    """Return GLIED with one of its ablation switches on."""
     return Variant(name=f"GLIED{name}, XE", model={setting: True})
 
 
@@ -218,7 +218,7 @@ PHOTOGRAPHS = World(
     configs="photographs",
     captioner="captioner/{configs}.yaml",
     reward="scst/{configs}.yaml",
-    # 6 epochs, then 3, of one view of each photograph: 18 cells in 95 minutes on one core.
+    # 6 epochs of XE, 3 with the reward, one view of each photograph: 18 runs in 95 minutes on one core.
     xe={"epochs": 6, "max_steps": 558, "validate_every_epochs": 3, "ema_decay": 0.99},
     rewarded={"epochs": 3, "max_steps": 279, "validate_every_epochs": 1, "validate_every_steps": "null"},
     metrics=("CIDEr", "BLEU", "ROUGE-L"),
@@ -231,4 +231,4 @@ PHOTOGRAPHS = World(
 )
 
 WORLDS = {"demo": DEMO, "photographs": PHOTOGRAPHS}
-"""By the names that the option --world has."""
+"""Worlds by their names in the option --world."""

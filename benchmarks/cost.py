@@ -1,12 +1,12 @@
-"""A bulk run on paper: sizes, requests, memory, hours and dollars for a million to ten billion images.
+"""Estimate the size, requests, memory, hours and cost of a bulk run of a million to ten billion images.
 
 python benchmarks/cost.py
 python benchmarks/cost.py --write docs/scaling.md
 python benchmarks/cost.py --gpus 64 --images_per_s 250 --gpu_dollars 3.2
 
-Everything follows from the inputs below, by multiplication. What was measured is read from the results beside
-this file; rates and prices that this project cannot measure are options. `--write` puts the tables into a
-page, and a test holds docs/scaling.md to what the defaults give.
+The estimates multiply the inputs below. Measured inputs are read from the results beside this file; rates and
+prices that this project cannot measure are options. `--write` puts the tables into a page; a test checks that
+docs/scaling.md has those of the defaults.
 """
 
 import json
@@ -28,40 +28,40 @@ BEGIN, END = "<!-- benchmarks/cost.py -->\n", "<!-- end -->"
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What cannot be measured here: rates of other machines, and prices."""
+    """Rates of other machines, and prices."""
 
     images_per_s: float = 100.0
-    """Images that one GPU captions in a second. Assumed: no GPU was at hand; `summary.json` of a run has
-    yours."""
+    """Images that one GPU captions per second. Assumed, because no GPU was available; `summary.json` of a run
+    has the measured rate."""
     gpus: int = 16
-    """GPUs of the cluster: the largest spot group of cluster/kuberay."""
+    """GPUs of the cluster; the default is the maximum of the spot group in cluster/kuberay."""
     gpu_dollars: float = 0.98
-    """Dollars for an hour of a node with one GPU (g6.2xlarge, on demand, us-east-1, from memory)."""
+    """Dollars per hour of a node with one GPU (g6.2xlarge, on demand, us-east-1; price not verified)."""
     spot_share: float = 0.45
-    """Price of the same node on spot, as a share. Assumed."""
+    """Spot price of the same node relative to on demand. Assumed."""
     image_bytes: int = 180_000
     """Mean size of an encoded image."""
     get_dollars: float = 0.0004
-    """Dollars for 1,000 GETs from object storage in the same region (S3 Standard)."""
+    """Dollars per 1,000 GETs from object storage in the same region (S3 Standard)."""
     put_dollars: float = 0.005
-    """Dollars for 1,000 PUTs or LISTs (S3 Standard)."""
+    """Dollars per 1,000 PUTs or LISTs (S3 Standard)."""
     month_dollars: float = 0.023
-    """Dollars for a GB and month of object storage (S3 Standard)."""
+    """Dollars per GB and month of object storage (S3 Standard)."""
     request_s: float = 0.03
-    """Seconds that object storage takes to answer a PUT. Assumed."""
+    """Latency of a PUT in seconds. Assumed."""
     page_s: float = 0.15
-    """Seconds of a page of 1,000 names in a listing. Assumed."""
+    """Latency of a page of 1,000 names of a listing in seconds. Assumed."""
     unit_size: int = 1024
-    """Images of a unit."""
+    """Images per unit."""
     head_gb: float = 16.0
     """Memory of the head (cluster/kuberay/raycluster.yaml)."""
     write: str | None = None
-    """Page whose tables are replaced."""
+    """Page whose tables to replace."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Figures of results/footprint.json and results/planning.json."""
+    """Measured inputs, from results/footprint.json and results/planning.json."""
 
     manifest_bytes: float
     planned_bytes: float
@@ -76,7 +76,7 @@ class Measured:
 
     @classmethod
     def load(cls) -> "Measured":
-        """From the committed results."""
+        """Read the committed results."""
         footprint = json.loads((RESULTS / "footprint.json").read_text())
         planning = json.loads((RESULTS / "planning.json").read_text())
         return cls(
@@ -95,7 +95,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Run:
-    """A run of so many images, one file each."""
+    """Estimates for a run with one file per image."""
 
     images: int
     config: Config
@@ -103,65 +103,65 @@ class Run:
 
     @property
     def units(self) -> int:
-        """Units, each with an output and a commit record."""
+        """Number of units, each with an output and a commit record."""
         return math.ceil(self.images / self.config.unit_size)
 
     @property
     def gets(self) -> int:
-        """Requests that read: Arrow asks for the size of an image, then for its bytes."""
+        """Number of read requests: Arrow asks for the size of an image, then for its bytes."""
         return 2 * self.images
 
     @property
     def puts(self) -> float:
-        """Requests that write: two for a unit, one for a part of the manifest."""
+        """Number of write requests: two per unit, one per part of the manifest."""
         return self.measured.puts * self.units + self.images / PART_ROWS
 
     @property
     def lists(self) -> float:
-        """Pages of 1,000 names: the input once, outputs and commit records at each start."""
+        """Number of listing pages of 1,000 names: the input once; outputs and records at each start."""
         return self.images / 1000 + 2 * self.units / 1000
 
     @property
     def gpu_hours(self) -> float:
-        """Hours of one GPU, without start-up."""
+        """GPU hours without start-up."""
         return self.images / self.config.images_per_s / 3600
 
     @property
     def gpu_dollars(self) -> float:
-        """Dollars for them on demand."""
+        """Price of the GPU hours on demand, in dollars."""
         return self.gpu_hours * self.config.gpu_dollars
 
     @property
     def planning_s(self) -> float:
-        """Seconds until the plan is written: the driver's own work and the pages of the input."""
+        """Seconds until the plan is written: the driver's work and the listing of the input."""
         return self.images * self.measured.listing_image_s + self.images / 1000 * self.config.page_s
 
     @property
     def resume_s(self) -> float:
-        """Seconds of listing outputs and commit records."""
+        """Seconds for listing outputs and commit records."""
         return 2 * self.units / 1000 * self.config.page_s
 
     @property
     def window_bytes(self) -> float:
-        """Planned chunks in the driver at a time."""
+        """Memory of the planned chunks that are in the driver at the same time."""
         images = min(IN_FLIGHT_UNITS * self.config.unit_size, max(IN_FLIGHT_IMAGES, self.config.unit_size))
         return min(images, self.images) * self.measured.planned_bytes
 
     @property
     def summing_bytes(self) -> float:
-        """What the driver knows of all units when it adds them up at the end."""
+        """Memory of all units in the driver when it computes the summary at the end."""
         return self.units * self.measured.summed_bytes
 
     @property
     def request_dollars(self) -> float:
-        """All of them."""
+        """Price of all requests in dollars."""
         return (
             self.gets * self.config.get_dollars + (self.puts + self.lists) * self.config.put_dollars
         ) / 1000
 
     @property
     def stored_bytes(self) -> float:
-        """What stays: rows, manifest, commit records."""
+        """Bytes of rows, manifest and commit records."""
         measured = self.measured
         return (
             self.images * (measured.row_bytes + measured.manifest_bytes) + self.units * measured.record_bytes
@@ -169,13 +169,13 @@ class Run:
 
 
 def driver_images_per_s(config: Config, measured: Measured) -> float:
-    """Images that one driver gathers, writes and commits in a second, if it does nothing else."""
+    """Return the images/s that one driver collects, writes and commits if it does nothing else."""
     unit = measured.driver_unit_s + measured.puts * config.request_s
     return config.unit_size / (unit + config.unit_size * measured.driver_image_s)
 
 
 def tables(config: Config) -> str:
-    """The page's tables."""
+    """Return the tables of the page."""
     measured = Measured.load()
     runs = [Run(images, config, measured) for images in SIZES]
     parts = [inputs_table(config, measured), runs_table(runs), limits_table(config, measured)]
@@ -183,7 +183,7 @@ def tables(config: Config) -> str:
 
 
 def inputs_table(config: Config, measured: Measured) -> str:
-    """What everything follows from, and where it was measured."""
+    """Return the table of inputs with their sources."""
     footprint, planning, assumed = "`footprint.py`", "`planning.py`", "assumed: `--{}`"
     rows = [
         ("manifest, bytes per image", f"{measured.manifest_bytes:.1f}", footprint),
@@ -211,7 +211,7 @@ def inputs_table(config: Config, measured: Measured) -> str:
 
 
 def runs_table(runs: list[Run]) -> str:
-    """What runs of several sizes take."""
+    """Return the table of estimates for runs of several sizes."""
     lines: list[tuple[str, Callable[[Run], str]]] = [
         ("units", lambda run: f"{run.units:,}"),
         ("read from storage", lambda run: size(run.images * run.config.image_bytes)),
@@ -237,8 +237,8 @@ def runs_table(runs: list[Run]) -> str:
 
 
 def limits_table(config: Config, measured: Measured) -> str:
-    """Where each part of one run reaches its limit, the nearest first."""
-    one = Run(config.unit_size, config, measured)  # a unit: everything grows with their number
+    """Return the table of the limits of one run, the lowest first."""
+    one = Run(config.unit_size, config, measured)  # one unit: everything grows with the number of units
     memory = config.head_gb / 2 * GB
     pace = driver_images_per_s(config, measured)
     limits = [
@@ -257,13 +257,13 @@ def limits_table(config: Config, measured: Measured) -> str:
 
 
 def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    """A table in Markdown."""
+    """Format a Markdown table."""
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def size(count: float) -> str:
-    """Bytes for people."""
+    """Format a number of bytes."""
     for unit, factor in (("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if count >= factor:
             return f"{count / factor:.3g} {unit}"
@@ -271,7 +271,7 @@ def size(count: float) -> str:
 
 
 def hours(seconds: float) -> str:
-    """A time for people."""
+    """Format a duration."""
     for unit, factor in (("days", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * factor:
             return f"{seconds / factor:.3g} {unit}"
@@ -279,10 +279,10 @@ def hours(seconds: float) -> str:
 
 
 def replaced(page: str, new: str) -> str:
-    """The page with other tables between its marks.
+    """Replace the tables between the markers of a page.
 
     Raises:
-        UsageError: the marks are not there.
+        UsageError: the page has no markers.
     """
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -292,7 +292,7 @@ def replaced(page: str, new: str) -> str:
 
 
 def main() -> int:
-    """Print the tables, and put them into a page if asked to."""
+    """Print the tables and, with --write, put them into a page."""
     config = parse(Config, description=__doc__)
     text = tables(config)
     print(text)

@@ -1,29 +1,28 @@
-"""Captions per second of the decoding engine, against the time of its matrix products alone.
+"""Measure the captions/s of the decoding engine, and compare them with the time of its matrix products alone.
 
 taskset -c 0 python benchmarks/decoding.py
 python benchmarks/decoding.py --full --out decoding.json --table decoding.md
 python benchmarks/decoding.py --device cuda --out decoding_gpu.json
 
-The paper's sizes: D 512, 8 heads, 36 regions x 2048, 49 attributes, 9,487 words, random weights, 20 steps;
-the end token is suppressed, so that every caption has 20 words. Each cell runs in a process of its own:
-captions/s from region features and attribute ids to words, and the most memory that decoding took above the
-loaded model and its inputs. Each figure is the fastest of some rounds: a shared machine only ever adds time.
+The models have the paper's sizes (D 512, 8 heads, 36 regions x 2048, 49 attributes, 9,487 words) and random
+weights. The end token is suppressed, so that every caption has 20 words. Each case runs in its own process
+and reports captions/s from region features and attribute ids to token ids, and the peak memory of decoding
+above that of the loaded model and its inputs. Each figure is the fastest of several rounds, because other
+work on the machine only adds time.
 
-The bounds are the same products of the same shapes in the same order, those of encoding included, without
-anything between them, timed in turn with the decoding: `share` counts them as plain torch products,
-`packed_share` with the linear layers packed as the engine has them, which is the harder one. A share is the
-bound's time / the time taken; above 1 the engine is faster than plain products. The last line is one JSON
-object. About a minute on two cores; --full, 144 cells, half an hour: with --out it goes on where it was
-stopped on the same machine; delete the file to measure anew.
+The bounds are the matrix products of encoding and decoding with the same shapes in the same order and nothing
+between them, timed alternately with the decoding. `share` is the time of the products with plain torch layers
+divided by that of the engine; `packed_share` uses the packed linear layers of the engine, which is the
+stricter bound. Above 1 the engine is faster than plain products.
 
-With --device cuda: GLIED with 3 beams and 256 to 4,096 images; graphs_per_s: replayed as CUDA graphs.
+The script takes about a minute on two cores. --full measures 144 cases in half an hour; with --out it resumes
+on the same machine, and measures everything again if the file is deleted. --device cuda measures GLIED with 3
+beams and 256 to 4,096 images; graphs_per_s is the speed with CUDA graphs. The last line is one JSON object.
 """
 
 import functools
 import itertools
 import json
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -34,6 +33,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the other files of benchmarks/
+
+from benchmarks.measurement import (
+    json_from_subprocess,
+    memory_mb,
+    print_result,
+    reset_peak_memory,
+    torch_machine,
+)
 from glied.captioner.architectures import PAPER_SIZES, build_model
 from glied.captioner.captioner import Captioner
 from glied.captioner.config import DecodingConfig
@@ -48,20 +56,20 @@ from glied.regions import RegionBatch
 from glied.text.vocabulary import Vocabulary
 
 HEADS, REGIONS, FEATURES, ATTRIBUTES, WORDS, STEPS = 8, 36, 2048, 49, 9487, 20
-Cell = tuple[str, int, int, str, int]
+Case = tuple[str, int, int, str, int]
 """Architecture, batch, beams, dtype, threads."""
 
-CONTRACT = {
+SHORT_CASES = {
     "beam5_b50_fp32": ("glied", 50, 5, "float32", 1),
     "beam5_b1_fp32": ("glied", 1, 5, "float32", 1),
     "greedy_b50_fp32": ("glied", 50, 1, "float32", 1),
     "beam5_b50_bf16": ("glied", 50, 5, "bfloat16", 1),
 }
-"""The cells of the short form, by the names of their figures."""
-GPU: list[Cell] = [
+"""The cases of the short form by the names of their figures."""
+GPU_CASES: list[Case] = [
     ("glied", batch, 3, dtype, 1) for dtype in ("bfloat16", "float32") for batch in (256, 1024, 4096)
 ]
-"""The cells on a GPU."""
+"""The cases of the short form on a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,85 +77,83 @@ class Config:
     """What to measure."""
 
     full: bool = False
-    """Every architecture, batch, beam width and number of threads below; otherwise four cells."""
+    """Measure every combination of the options below; otherwise four cases."""
     architectures: tuple[str, ...] = tuple(PAPER_SIZES)
-    """With full: the models, at the paper's sizes."""
+    """With full: models, at the paper's sizes."""
     batches: tuple[int, ...] = (1, 50)
-    """With full: images decoded together."""
+    """With full: batch sizes."""
     beams: tuple[int, ...] = (1, 3, 5)
-    """With full: beams."""
+    """With full: beam widths."""
     threads: tuple[int, ...] = (1, 2)
-    """With full: threads of torch."""
+    """With full: numbers of torch threads."""
     dtypes: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
-    """With full: precisions."""
+    """With full: data types."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where to decode."""
+    """Device that decodes."""
     rounds: int = 8
-    """Times that each cell is measured; the fastest counts."""
+    """Number of rounds; the fastest counts."""
     out: str | None = None
-    """Where to write the JSON."""
+    """File for the JSON."""
     table: str | None = None
-    """Where to write the table (Markdown)."""
-    cell: str | None = None
-    """Used by the script itself: one cell as JSON, in this process."""
+    """File for the Markdown table."""
+    case: str | None = None
+    """Used by the script itself: measure one case, given as JSON, in this process."""
 
     def __post_init__(self) -> None:
-        """Refuse a GPU where there is none."""
+        """Check that there is a GPU if one is requested."""
         if self.device == "cuda" and not torch.cuda.is_available():
-            raise UsageError("device: cuda, but there is no GPU here; --device cpu measures the processor")
+            raise UsageError("device: cuda, but no GPU is available; --device cpu measures the processor")
 
 
 def main() -> int:
-    """Measure each cell in a process of its own."""
+    """Measure each case in its own process and print the figures."""
     config = parse(Config, description=__doc__)
-    if config.cell:
-        print(json.dumps(measure(json.loads(config.cell), config.rounds, torch.device(config.device))))
+    if config.case:
+        print(json.dumps(measure(json.loads(config.case), config.rounds, torch.device(config.device))))
         return 0
-    every = itertools.product(
+    grid = itertools.product(
         config.architectures, config.batches, config.beams, config.dtypes, config.threads
     )
-    short = list(CONTRACT.values()) if config.device == "cpu" else GPU
-    cells: list[Cell] = list(every) if config.full else short
-    before = measured(config)
+    short = list(SHORT_CASES.values()) if config.device == "cpu" else GPU_CASES
+    cases: list[Case] = list(grid) if config.full else short
+    earlier = measured(config)
     rows = []
-    for cell in cells:
-        rows.append(before.get(cell) or in_a_process(cell, config))
-        result = figures(rows) | {"machine": machine(config.device), "cells": rows}
-        if config.out and len(rows) >= len(before):  # never fewer than there were
+    for case in cases:
+        rows.append(earlier.get(case) or measure_in_subprocess(case, config))
+        result = figures(rows) | {"machine": torch_machine(config.device), "measurements": rows}
+        if config.out and len(rows) >= len(earlier):  # keep all earlier rows
             Path(config.out).write_text(json.dumps(result, indent=1) + "\n")
     table = f"{result['machine']}\n\n{markdown(rows)}"
     print(table)
     if config.table:
         Path(config.table).write_text(table)
-    print(json.dumps(result))
+    print_result(result, config.out)
     return 0
 
 
-def measured(config: Config) -> dict[Cell, dict[str, Any]]:
-    """The cells of an earlier full run on this machine."""
+def measured(config: Config) -> dict[Case, dict[str, Any]]:
+    """Return the rows of an earlier full run on this machine."""
     if not (config.full and config.out and Path(config.out).exists()):
         return {}
-    found = json.loads(Path(config.out).read_text())
-    here = found["machine"] == machine(config.device)
-    return {cell_of(row): row for row in found["cells"]} if here else {}
+    earlier = json.loads(Path(config.out).read_text())
+    same_machine = earlier["machine"] == torch_machine(config.device)
+    return {case_of(row): row for row in earlier["measurements"]} if same_machine else {}
 
 
-def cell_of(row: dict[str, Any]) -> Cell:
-    """Which cell a row is of."""
+def case_of(row: dict[str, Any]) -> Case:
+    """Return the case that a row belongs to."""
     return row["architecture"], row["batch"], row["beams"], row["dtype"], row["threads"]
 
 
-def in_a_process(cell: Cell, config: Config) -> dict[str, Any]:
-    """`measure` in a new process."""
+def measure_in_subprocess(case: Case, config: Config) -> dict[str, Any]:
+    """Call `measure` in a new process."""
     options = ["--rounds", str(config.rounds), "--device", config.device]
-    command = [sys.executable, __file__, *options, "--cell", json.dumps(cell)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    return json_from_subprocess(__file__, *options, "--case", json.dumps(case))
 
 
-def measure(cell: Cell, rounds: int, device: torch.device) -> dict[str, Any]:
-    """Captions/s of a cell and its shares of the bounds; all are timed in turn."""
-    architecture, batch, beams, dtype_name, threads = cell
+def measure(case: Case, rounds: int, device: torch.device) -> dict[str, Any]:
+    """Time a case and its bounds alternately; return captions/s, shares of the bounds and memory."""
+    architecture, batch, beams, dtype_name, threads = case
     dtype = getattr(torch, dtype_name)
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -156,17 +162,19 @@ def measure(cell: Cell, rounds: int, device: torch.device) -> dict[str, Any]:
     captioner = Captioner(model.to(device, dtype), vocabulary)
     search = DecodingConfig(beam_size=beams, min_length=STEPS, max_length=STEPS)
     regions, attributes, mask = inputs(batch)
-    given = regions.to(device), attributes.to(device), mask.to(device)
-    caption = captioning(captioner, given, search)
-    assert captioner.frozen.frozen  # its weights are packed now
-    peak = peak_of(caption, device)  # warms up
+    on_device = regions.to(device), attributes.to(device), mask.to(device)
+    caption = captioning(captioner, on_device, search)
+    assert captioner.frozen.frozen  # packs the weights
+    peak = peak_memory_of(caption, device)  # warms up
     calls = {"decoding": caption}
     with torch.device(device):
         for name in ("plain", "packed"):
             calls[name] = products(architecture, batch, beams, dtype, packed=name == "packed")
     if device.type == "cuda":
-        calls["graphs"] = captioning(captioner, given, search, GraphDecoder(captioner.frozen, search).decode)
-        calls["graphs"]()  # before what is recorded
+        calls["graphs"] = captioning(
+            captioner, on_device, search, GraphDecoder(captioner.frozen, search).decode
+        )
+        calls["graphs"]()  # the first call decodes without a graph, the next captures it
     for call in calls.values():
         call()  # warms up
     seconds = [{name: timed(call) for name, call in calls.items()} for _ in range(rounds)]
@@ -185,26 +193,26 @@ def measure(cell: Cell, rounds: int, device: torch.device) -> dict[str, Any]:
     }
 
 
-def peak_of(call: Callable[[], None], device: torch.device) -> dict[str, int]:
-    """What lies in memory before a call, and the most that it takes above that, in MB."""
+def peak_memory_of(call: Callable[[], None], device: torch.device) -> dict[str, int]:
+    """Return the memory in use before a call, and the peak that the call adds to it, in MB."""
     if device.type == "cuda":
         loaded = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         call()
         return {"loaded_mb": loaded >> 20, "peak_mb": (torch.cuda.max_memory_allocated() - loaded) >> 20}
-    before = megabytes("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = memory_mb("VmRSS")
+    reset_peak_memory()
     call()
-    return {"loaded_mb": before, "peak_mb": megabytes("VmHWM") - before}
+    return {"loaded_mb": before, "peak_mb": memory_mb("VmHWM") - before}
 
 
 def paper_vocabulary() -> Vocabulary:
-    """`WORDS` words with begin, end and unknown, and the padding."""
+    """Return a vocabulary of 9,488 entries, the special tokens included: the paper's number."""
     return Vocabulary([f"word{i}" for i in range(WORDS - 3)])
 
 
 def inputs(batch: int) -> tuple[RegionBatch, Tensor, Tensor]:
-    """Regions and attributes (of the 1,000 commonest words) as they come from their models."""
+    """Return random regions, random attributes among 1,000 words, and the attributes' mask."""
     corner = torch.rand(batch, REGIONS, 2) * 300
     regions = RegionBatch(
         features=torch.randn(batch, REGIONS, FEATURES).relu(),
@@ -218,43 +226,43 @@ def inputs(batch: int) -> tuple[RegionBatch, Tensor, Tensor]:
 
 def captioning(
     captioner: Captioner,
-    given: tuple[RegionBatch, Tensor, Tensor],
+    model_inputs: tuple[RegionBatch, Tensor, Tensor],
     search: DecodingConfig,
     decoder: Callable[[EncoderOutput], list[list[Hypothesis]]] | None = None,
 ) -> Callable[[], None]:
-    """Encode and decode, plainly unless there is a `decoder`."""
+    """Return a function that encodes and decodes a batch, with `decode` or another decoder."""
     decoder = decoder or (lambda memory: decode(captioner.frozen, memory, search))
 
     @torch.inference_mode()
     def caption() -> None:
-        found = decoder(captioner.frozen.encode(*given))
-        assert all(len(one[0].tokens) == STEPS for one in found)
+        results = decoder(captioner.frozen.encode(*model_inputs))
+        assert all(len(hypotheses[0].tokens) == STEPS for hypotheses in results)
 
     return caption
 
 
 @dataclass(frozen=True, kw_only=True)
 class Products:
-    """The matrix products of a model: layers (inputs, outputs) and attentions."""
+    """The matrix products of a model: linear layers as (inputs, outputs), and attentions."""
 
     encoding: list[tuple[int, int]]
-    """Layers over the regions, after their projection."""
+    """Layers applied to each region, after the projection of its features."""
     image: list[tuple[int, int]]
-    """Layers once per image."""
+    """Layers applied once per image."""
     step: list[tuple[int, int]]
-    """Layers at each word, without the classifier."""
+    """Layers applied at each word, without the classifier."""
     memories: list[int]
-    """At each word, attentions with heads to so many things."""
+    """Numbers of keys of the multi-head cross-attentions at each word."""
     contexts: int = 0
-    """At each word, attentions to the words so far."""
+    """Number of self-attentions over the previous words at each word."""
     among: int = 0
-    """Attentions of the regions to each other."""
+    """Number of self-attentions of the regions."""
     additive: int = 0
-    """Inner width of an attention that scores each region for each word, or 0."""
+    """Inner width of an additive attention over the regions at each word; 0 for none."""
 
 
 def products_of(architecture: str) -> Products:
-    """What `architecture` multiplies at the paper's sizes."""
+    """Return the matrix products of `architecture` at the paper's sizes."""
     config = PAPER_SIZES[architecture]
     width, inner, embedded = config.width, config.attention_width, config.embedded
     square, gates = (width, width), 4 * width
@@ -279,35 +287,35 @@ def products_of(architecture: str) -> Products:
         )
     if architecture == "lstm":
         return Products(encoding=[], image=[(width, gates)], step=[(embedded + width, gates)], memories=[])
-    cells = [(embedded + 2 * width, gates)]
+    lstms = [(embedded + 2 * width, gates)]
     image = []
     if architecture == "up_down":
-        cells, image = [*cells, (3 * width, gates)], [(width, gates)]
+        lstms, image = [*lstms, (3 * width, gates)], [(width, gates)]
     return Products(
-        encoding=[(width, inner)], image=image, step=[(width, inner), *cells], memories=[], additive=inner
+        encoding=[(width, inner)], image=image, step=[(width, inner), *lstms], memories=[], additive=inner
     )
 
 
 def products(
     architecture: str, batch: int, beams: int, dtype: torch.dtype, *, packed: bool
 ) -> Callable[[], None]:
-    """All matrix products of encoding and of 20 steps, the first with one beam, on random numbers.
+    """Return a function that computes all matrix products of encoding and 20 steps on random numbers.
 
-    They are on torch's default device.
+    The first step has one beam. The tensors are on torch's default device.
     """
     wanted, width = products_of(architecture), PAPER_SIZES[architecture].width
     device = torch.get_default_device()
 
     @functools.cache
-    def given(size: int) -> Tensor:
+    def layer_input(size: int) -> Tensor:
         return torch.randn(batch * max(REGIONS, beams), size, dtype=dtype, device=device)
 
     def layer(size: int, out: int) -> Callable[[int], Tensor]:
-        made = torch.nn.Linear(size, out, bias=False, dtype=dtype)
-        run_layer = PackedLinear(made) if packed and can_pack(made.weight) else made
-        return lambda rows: run_layer(given(size)[:rows])
+        linear = torch.nn.Linear(size, out, bias=False, dtype=dtype)
+        run_layer = PackedLinear(linear) if packed and can_pack(linear.weight) else linear
+        return lambda rows: run_layer(layer_input(size)[:rows])
 
-    # As many weights as the model has: a few would stay in the cache.
+    # Each layer has its own weights, as in the model: shared ones would stay in the processor's cache.
     encoding = [layer(*sizes) for sizes in ((FEATURES, width), *wanted.encoding)]
     image = [layer(*sizes) for sizes in wanted.image]
     at_step = [layer(*sizes) for sizes in (*wanted.step, (width, WORDS + 1))]
@@ -321,7 +329,7 @@ def products(
     additive = [scoring(batch, beams, width, wanted.additive, dtype)] if wanted.additive else []
 
     @torch.inference_mode()
-    def everything() -> None:
+    def multiply() -> None:
         for one in encoding:
             one(batch * REGIONS)
         for one in image:
@@ -335,25 +343,25 @@ def products(
             for attend in (*memories, *contexts[step], *additive):
                 attend(count)
 
-    return everything
+    return multiply
 
 
 def scoring(images: int, beams: int, width: int, inner: int, dtype: torch.dtype) -> Callable[[int], Tensor]:
-    """The products of an additive attention, without its tanh and softmax."""
+    """Return the products of an additive attention, without its tanh and softmax."""
     hidden = torch.randn(images, beams, REGIONS, inner, dtype=dtype)
     score, values = torch.randn(inner, 1, dtype=dtype), torch.randn(images, REGIONS, width, dtype=dtype)
     return lambda count: (hidden[:, :count] @ score).squeeze(-1) @ values
 
 
 def attention(pairs: int, keys: int, size: int, dtype: torch.dtype) -> Callable[[int], Tensor]:
-    """The two products of an attention of some queries, without its softmax; pairs of image and head."""
+    """Return the two products of an attention, without its softmax; `pairs` counts images x heads."""
     q = torch.randn(pairs, REGIONS, size, dtype=dtype)
     k, v = torch.randn(2, pairs, keys, size, dtype=dtype)
     return lambda queries: torch.bmm(torch.bmm(q[:, :queries], k.transpose(1, 2)), v)
 
 
 def timed(call: Callable[[], None], clock: Callable[[], float] = time.perf_counter) -> float:
-    """Seconds of a call, with what it queued on a GPU."""
+    """Return the seconds of a call, including its asynchronous work on a GPU."""
     start = clock()
     call()
     if torch.cuda.is_initialized():
@@ -361,38 +369,23 @@ def timed(call: Callable[[], None], clock: Callable[[], float] = time.perf_count
     return clock() - start
 
 
-def megabytes(field: str) -> int:
-    """A size of this process in /proc (Linux): VmRSS, its memory, or VmHWM, the peak of it."""
-    return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0]) // 1024
-
-
 def figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The figures by the names of the contract, as far as their cells were measured."""
+    """Return the figures of the short form by name, as far as their cases were measured."""
     named: dict[str, Any] = {"peak_mb": max(row["peak_mb"] for row in rows)}
-    for name, cell in CONTRACT.items():
+    for name, case in SHORT_CASES.items():
         for row in rows:
-            if cell_of(row) == cell:
+            if case_of(row) == case:
                 named |= {name: row["captions_per_s"], f"{name}_share": row["share"]}
                 named[f"{name}_packed_share"] = row["packed_share"]
     return named
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """The table."""
+    """Format the rows as a Markdown table."""
     keys = list(rows[0])
     lines = [" | ".join(keys), " | ".join("---" for _ in keys)]
     lines += [" | ".join(str(row[key]) for key in keys) for row in rows]
     return "\n".join(f"| {line} |" for line in lines) + "\n"
-
-
-def machine(device: str = "cpu") -> str:
-    """Processor or GPU, cores and torch."""
-    if device == "cuda":
-        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-    cpu = platform.processor() or platform.machine()
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else cpu}, {max(len(names), 1)} cores, torch {torch.__version__}"
 
 
 if __name__ == "__main__":

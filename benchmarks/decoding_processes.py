@@ -1,16 +1,16 @@
-"""What decoding in processes of its own costs: `images.decode` in this process against `DecoderPool`.
+"""Compare decoding images in subprocesses (`DecoderPool`) with decoding in this process (`images.decode`).
 
 python benchmarks/decoding_processes.py
 python benchmarks/decoding_processes.py --rounds 3
 
-The same JPEGs for every way, side by side in each round; the figures are medians over the rounds. Ratios are
-to `images.decode` in one thread: above 1 is faster. The last line is one JSON object. Plain Python; under a
-minute on two cores.
+All methods decode the same JPEGs in each round; the figures are medians over the rounds. Ratios are relative
+to `images.decode` in one thread; above 1 is faster. The script takes less than a minute on two cores. The
+last line is one JSON object.
 """
 
-import io
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,66 +20,70 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the other files of benchmarks/
+
+from benchmarks.jpegs import synthetic_jpeg
 from glied.config import parse, run
 from glied.vision.decoder_pool import DecoderPool
 from glied.vision.images import decode
 
 SIZES = {"small": (400, 300, 100), "large": (6000, 4000, 2)}
-"""Width, height and number of the images of a batch."""
+"""Width, height and number of the images in a batch."""
 
 Decode = Callable[[Sequence[bytes]], Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """How long to measure."""
+    """What to compare."""
 
     rounds: int = 7
-    """Batches of each kind for each way."""
+    """Number of rounds."""
     processes: tuple[int, ...] = (1, 2)
-    """Sizes of the pools."""
+    """Sizes of the decoder pools."""
 
 
 def main() -> int:
-    """Measure and print."""
+    """Compare the methods and print the figures."""
     config = parse(Config, description=__doc__)
     figures: dict[str, Any] = {}
     with ExitStack() as stack:
-        ways = _ways(config.processes, stack)
+        methods = _methods(config.processes, stack)
         for name, (width, height, count) in SIZES.items():
-            batch = [_jpeg(width, height, seed) for seed in range(count)]
-            print(f"{name}: {count} JPEGs of {width} x {height}, {len(batch[0]):,} bytes the first")
-            figures[name] = _compare(ways, batch, config.rounds)
-        megabytes = _resident_megabytes([pid for pool in _pools(ways) for pid in pool.pids])
-    print(f"resident memory of the processes afterwards: {megabytes} MB")
+            batch = [synthetic_jpeg(width, height, np.random.default_rng(seed)) for seed in range(count)]
+            print(f"{name}: {count} JPEGs of {width} x {height}, the first has {len(batch[0]):,} bytes")
+            figures[name] = _compare(methods, batch, config.rounds)
+        megabytes = _resident_megabytes([pid for pool in _pools(methods) for pid in pool.pids])
+    print(f"resident memory of the decoder processes at the end: {megabytes} MB")
     print(json.dumps(figures))
     return 0
 
 
-def _ways(processes: Sequence[int], stack: ExitStack) -> dict[str, Decode]:
+def _methods(processes: Sequence[int], stack: ExitStack) -> dict[str, Decode]:
     threads = stack.enter_context(ThreadPoolExecutor(2))
-    ways: dict[str, Decode] = {
-        "1 thread here": lambda batch: [decode(data) for data in batch],
-        "2 threads here": lambda batch: list(threads.map(decode, batch)),
+    methods: dict[str, Decode] = {
+        "1 thread": lambda batch: [decode(data) for data in batch],
+        "2 threads": lambda batch: list(threads.map(decode, batch)),
     }
-    return ways | {f"pool of {count}": stack.enter_context(DecoderPool(count)).decode for count in processes}
+    pools = {f"pool of {count}": stack.enter_context(DecoderPool(count)).decode for count in processes}
+    return methods | pools
 
 
-def _pools(ways: dict[str, Decode]) -> list[DecoderPool]:
-    return [pool for way in ways.values() if isinstance(pool := getattr(way, "__self__", None), DecoderPool)]
+def _pools(methods: dict[str, Decode]) -> list[DecoderPool]:
+    owners = (getattr(method, "__self__", None) for method in methods.values())
+    return [owner for owner in owners if isinstance(owner, DecoderPool)]
 
 
-def _compare(ways: dict[str, Decode], batch: list[bytes], rounds: int) -> dict[str, dict[str, float]]:
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+def _compare(methods: dict[str, Decode], batch: list[bytes], rounds: int) -> dict[str, dict[str, float]]:
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
     for round_number in range(rounds + 1):
-        for name, way in ways.items():
+        for name, method in methods.items():
             start = time.perf_counter()
-            way(batch)
-            if round_number > 0:  # the first one warms up
+            method(batch)
+            if round_number > 0:  # the first round warms up
                 seconds[name].append(time.perf_counter() - start)
-    base = statistics.median(seconds["1 thread here"])
+    base = statistics.median(seconds["1 thread"])
     figures = {}
     for name, times in seconds.items():
         median = statistics.median(times)
@@ -91,17 +95,6 @@ def _compare(ways: dict[str, Decode], batch: list[bytes], rounds: int) -> dict[s
 def _resident_megabytes(pids: Sequence[int]) -> list[int]:
     statuses = [Path(f"/proc/{pid}/status").read_text() for pid in pids]
     return [int(status.split("VmRSS:")[1].split()[0]) // 1024 for status in statuses]
-
-
-def _jpeg(width: int, height: int, seed: int) -> bytes:
-    """Blurred colors with grain: about the bytes of a photograph."""
-    random = np.random.default_rng(seed)
-    coarse = random.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8)
-    smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-    grain = random.integers(-6, 7, (height, width, 1))
-    buffer = io.BytesIO()
-    Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=88)
-    return buffer.getvalue()
 
 
 if __name__ == "__main__":

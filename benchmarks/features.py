@@ -3,13 +3,12 @@
 python benchmarks/features.py                      # 200 images
 python benchmarks/features.py --full true --out benchmarks/results/features.json     # 10,000 images
 
-Writes a TSV in the published form (36 regions of 2048 values after a ReLU), imports it with float32 and with
-float16 through jobs/import_features.py, exports the first again and compares the two files. Memory is each
-job's largest resident set.
+The script writes a TSV in the published format (36 regions of 2048 values after a ReLU), imports it as
+float32 and as float16 with jobs/import_features.py, exports the float32 store again and compares the two
+files. Memory is the peak resident set of each job.
 """
 
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -20,6 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the other files of benchmarks/
+
+from benchmarks.measurement import print_result
 from glied.config import parse, run
 from glied.data import features, published_features
 from glied.errors import JobError
@@ -29,18 +31,18 @@ REGIONS, SIZE, DISTINCT = 36, 2048, 64
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """How many images."""
+    """Number of images, and where the files go."""
 
     full: bool = False
-    """10,000 images instead of 200."""
+    """Use 10,000 images instead of 200."""
     folder: str = "runs/features_benchmark"
-    """Where the files go, 16 GB with `full`; they are deleted at the end."""
+    """Folder of the files, 16 GB with `full`; they are deleted at the end."""
     out: str | None = None
-    """Where to write the result as JSON."""
+    """File for the result as JSON."""
 
 
 def write_tsv(path: Path, count: int) -> None:
-    """`count` images, of which `DISTINCT` differ in more than their ids."""
+    """Write a TSV of `count` images with `DISTINCT` different sets of regions."""
     generator = np.random.default_rng(0)
     lines = []
     for _ in range(DISTINCT):
@@ -54,7 +56,7 @@ def write_tsv(path: Path, count: int) -> None:
 
 
 def run_job(name: str, *options: str) -> tuple[float, float]:
-    """Seconds and peak resident MB of a job."""
+    """Run a job; return its seconds and its peak resident memory in MB."""
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, f"jobs/{name}.py", *options], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -65,14 +67,14 @@ def run_job(name: str, *options: str) -> tuple[float, float]:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def measure(folder: Path, count: int) -> dict[str, object]:
-    """Everything, on `count` images."""
-    tsv, again = folder / "features.tsv", folder / "again.tsv"
+    """Measure imports, random access and the export with `count` images."""
+    tsv, exported = folder / "features.tsv", folder / "exported.tsv"
     write_tsv(tsv, count)
     result: dict[str, object] = {"images": count, "tsv_mb": round(tsv.stat().st_size / 1e6)}
     for dtype in ("float32", "float16"):
@@ -86,13 +88,13 @@ def measure(folder: Path, count: int) -> dict[str, object]:
             "peak_mb": round(peak),
             "bytes_per_image": size.bytes // size.images,
         }
-    seconds, peak = run_job("export_features", f"--store={folder / 'float32'}", f"--out={again}")
-    same = digest(again) == digest(tsv)
+    seconds, peak = run_job("export_features", f"--store={folder / 'float32'}", f"--out={exported}")
+    same = digest(exported) == digest(tsv)
     return result | {"export": {"seconds": round(seconds, 1), "peak_mb": round(peak), "equal_bytes": same}}
 
 
 def main() -> int:
-    """Measure, print, write."""
+    """Measure and print the figures."""
     config = parse(Config, description=__doc__)
     folder = Path(config.folder).absolute()
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,9 +102,7 @@ def main() -> int:
         result = measure(folder, 10_000 if config.full else 200)
     finally:
         shutil.rmtree(folder)
-    if config.out:
-        Path(config.out).write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
+    print_result(result, config.out)
     return 0
 
 

@@ -1,16 +1,15 @@
-"""What an image and a unit cost a bulk run in bytes, requests and driver time: the inputs of docs/scaling.md.
+"""Measure the bytes, requests and driver time per image and per unit of a bulk run, for docs/scaling.md.
 
 python benchmarks/footprint.py --out footprint.json
 
-The rows are those that the shipped weights give for rendered scenes. What a driver spends is measured on a
-run of many such rows without any stage, in units of `unit_size`, on this machine's disk; what object storage
-adds to it is its answer time for each of the counted requests.
+The rows are those of the shipped weights for rendered scenes. The driver's time is measured on a run of many
+such rows without any stage, in units of `unit_size`, on this machine's disk. Object storage adds its latency
+for each of the counted requests.
 """
 
-import json
 import os
-import platform
 import random
+import sys
 import tempfile
 import time
 import tracemalloc
@@ -24,53 +23,57 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the other files of benchmarks/
+
+from benchmarks.bulk_jobs import caption_config, job_without_models
+from benchmarks.measurement import machine, print_result
 from glied import storage
 from glied.bulk import chunks
 from glied.bulk.arrow_tables import to_ipc
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job
 from glied.bulk.chunks import run_here
-from glied.bulk.items import Chunk, DescribedChunk, Job, Stream
+from glied.bulk.items import Chunk, DescribedChunk, Stream
 from glied.bulk.plan import manifest
 from glied.bulk.plan.sources.fetch import Fetch
-from glied.bulk.row_schemas import CAPTIONS, encode
+from glied.bulk.row_schemas import encode
 from glied.bulk.run.bulk_run import execute
 from glied.config import parse, run
 from glied.demo_world.dataset import write_split
 from glied.run_folder import CommittedUnit, output_name, record_name
 
 KEY = "s3://photographs/2026/{:03d}/{}.jpg"
-"""Keys of object storage, longer than names of scenes; the random ones are the hardest to compress."""
+"""Keys as long as those of object storage; random names compress worst."""
 REQUESTS = ("put_if_absent", "write_bytes", "read_bytes", "list_files", "exists", "delete")
-"""What of storage is counted."""
+"""Functions of storage whose calls are counted."""
 SMALL_UNIT = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """How much is measured."""
+    """How much to measure."""
 
     scenes: int = 48
-    """Scenes that are captioned."""
+    """Number of scenes to caption."""
     images: int = 20_000
-    """Rows of the driver's runs; ten times as many are planned."""
+    """Number of rows of each driver run; ten times as many images are planned."""
     unit_size: int = 1024
-    """Of the driver's runs; of another one it is 64."""
+    """Images per unit of the first driver run; the second has 64."""
     out: str | None = None
-    """Where to write the result as JSON."""
+    """File for the result as JSON."""
 
 
 def caption_scenes(folder: Path, count: int) -> pa.Table:
-    """Real rows: those of the shipped weights, as their run wrote them."""
+    """Caption scenes with the shipped weights and return the written rows."""
     write_split(folder / "scenes", "test", count, 0, os.cpu_count() or 1)
-    places = [f"--input.uri={folder / 'scenes' / 'images'}", f"--output.uri={folder / 'captions'}"]
-    config = parse(CaptionDatasetConfig, ["--config=configs/caption/demo.yaml", *places])
+    images = folder / "scenes" / "images"
+    config = caption_config(f"--input.uri={images}", f"--output.uri={folder / 'captions'}")
     execute(caption_job(config), run_here(Fetch(), caption_factory(config).build()))
     files = sorted((folder / "captions" / "captions").glob("*.parquet"))
     return pa.concat_tables(pq.read_table(file) for file in files)
 
 
 def planned(images: int) -> pa.Table:
-    """Inputs with keys as long as those of object storage."""
+    """Return a plan of images with keys as long as those of object storage."""
     generator = random.Random(0)
     keys = [KEY.format(number // 1000 % 1000, generator.randbytes(8).hex()) for number in range(images)]
     names = [key.removeprefix("s3://photographs/") for key in keys]
@@ -78,11 +81,11 @@ def planned(images: int) -> pa.Table:
 
 
 def measure_plan(folder: Path, images: int, config: CaptionDatasetConfig) -> dict[str, float]:
-    """Bytes of an image in the manifest, and in the driver while its chunk waits."""
+    """Measure the bytes per image in the manifest, and in the driver while its chunk waits."""
     table = planned(images)
-    made = manifest.create(str(folder), [table], 1024)
+    plan = manifest.create(str(folder), [table], 1024)
     stored = sum(file.stat().st_size for file in folder.rglob("*.parquet"))
-    assert made.images == images
+    assert plan.images == images
     resources = config.resources
     pieces = chunks.split(0, 0, table, images=resources.chunk.images, size=resources.chunk.bytes)
     waiting = sum(len(to_ipc(piece.table)) for piece in pieces)
@@ -94,17 +97,18 @@ def measure_plan(folder: Path, images: int, config: CaptionDatasetConfig) -> dic
 
 
 def measure_driver(folder: Path, rows: pa.Table, images: int, unit_size: int) -> dict[str, Any]:
-    """A run of rows that need no stage: the driver's CPU seconds, requests and files."""
+    """Run a job without a stage; return the driver's CPU seconds, its requests and the size of its files."""
     table = folder / "images.csv"
     table.parent.mkdir(parents=True)
     names = [KEY.format(0, number) for number in range(images)]
     table.write_text("\n".join(["uri", *names]) + "\n")
-    options = ["--config=configs/caption/demo.yaml", "--input.form=table", f"--input.uri={table}"]
-    options += [f"--output.uri={folder / 'run'}", f"--output.unit_size={unit_size}"]
-    config = parse(CaptionDatasetConfig, options)
-    with counted() as requests:
+    config = caption_config(
+        *("--input.form=table", f"--input.uri={table}"),
+        *(f"--output.uri={folder / 'run'}", f"--output.unit_size={unit_size}"),
+    )
+    with count_requests() as requests:
         start = time.process_time()
-        execute(blank_job(config), canned(rows))
+        execute(job_without_models(config), constant_stream(rows))
         seconds = time.process_time() - start
     units = -(-images // unit_size)
     sizes = [file.stat().st_size for file in folder.glob("run/commits/*.json")]
@@ -116,25 +120,8 @@ def measure_driver(folder: Path, rows: pa.Table, images: int, unit_size: int) ->
     }
 
 
-def blank_job(config: CaptionDatasetConfig) -> Job:
-    """A captioning job without its models."""
-    return Job(
-        results="captions",
-        schema=CAPTIONS,
-        encode=encode,
-        model="none",
-        config={},
-        fingerprint={},
-        source=config.input,
-        output=config.output,
-        resources=config.resources,
-        error_budget=0.0,
-        example=lambda row: row["caption"],
-    )
-
-
-def canned(rows: pa.Table) -> Stream:
-    """A stream that answers with the same rows under the names that are asked for."""
+def constant_stream(rows: pa.Table) -> Stream:
+    """Return a stream whose results repeat the given rows under the ids and URIs of the chunks."""
 
     def stream(chunks: Sequence[Chunk], *, isolated: bool = False) -> Iterator[DescribedChunk]:
         for chunk in chunks:
@@ -147,14 +134,14 @@ def canned(rows: pa.Table) -> Stream:
 
 
 def row_bytes(rows: pa.Table) -> float:
-    """Bytes that a row adds to a file, without what each file has once."""
+    """Return the bytes that a row adds to a file, without the file's fixed part."""
     half = rows.num_rows // 2
     return (len(encode(rows)) - len(encode(rows.slice(0, half)))) / (rows.num_rows - half)
 
 
 @contextmanager
-def counted() -> Iterator[Counter[str]]:
-    """Calls of storage by name."""
+def count_requests() -> Iterator[Counter[str]]:
+    """Count the calls of the storage functions by name."""
     requests: Counter[str] = Counter()
     functions = {name: getattr(storage, name) for name in REQUESTS}
 
@@ -175,24 +162,22 @@ def counted() -> Iterator[Counter[str]]:
 
 
 def summed_bytes() -> float:
-    """Memory of a finished unit in the driver that sums up a run."""
+    """Return the memory of a finished unit in the driver when it computes the summary."""
     tracemalloc.start()
     folder, plan = "s3://photographs-captions/2026-11", "0123456789ab"
-    kept = []
+    units = []
     for unit in range(5_000):
         output = f"{folder}/captions/{output_name(unit, 0, plan)}"
         record = f"{folder}/commits/{record_name(unit, 0, plan, 600_000)}"
-        kept.append(CommittedUnit(unit, 0, output, record, 600_000, 600_000))
+        units.append(CommittedUnit(unit, 0, output, record, 600_000, 600_000))
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    return size / len(kept)
+    return size / len(units)
 
 
 def measure(config: Config, folder: Path) -> dict[str, Any]:
-    """All figures."""
-    defaults = parse(
-        CaptionDatasetConfig, ["--config=configs/caption/demo.yaml", "--input.uri=in", "--output.uri=out"]
-    )
+    """Measure all figures."""
+    defaults = caption_config("--input.uri=in", "--output.uri=out")
     rows = caption_scenes(folder / "rows", config.scenes)
     large = measure_driver(folder / "large", rows, config.images, config.unit_size)
     small = measure_driver(folder / "small", rows, config.images, SMALL_UNIT)
@@ -208,18 +193,16 @@ def measure(config: Config, folder: Path) -> dict[str, Any]:
         "puts_per_unit": round((more["put_if_absent"] + more["write_bytes"]) / extra, 2),
         "driver_ms_per_image": round(1000 * per_image, 4),
         "driver_ms_per_unit": round(1000 * per_unit, 3),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": machine(),
     }
 
 
 def main() -> int:
-    """Measure, print, write."""
+    """Measure and print the figures."""
     config = parse(Config, description=__doc__)
     with tempfile.TemporaryDirectory(prefix="glied-footprint-") as folder:
-        text = json.dumps(measure(config, Path(folder)))
-    print(text)
-    if config.out:
-        Path(config.out).write_text(text + "\n")
+        figures = measure(config, Path(folder))
+    print_result(figures, config.out, indent=None)
     return 0
 
 

@@ -1,16 +1,16 @@
-"""Downloads the wheels that benchmarks/gpu.py needs on a GPU machine without a network, and checks the set.
+"""Download the wheels that benchmarks/gpu.py needs on a GPU machine without a network, and check them.
 
 python benchmarks/gpu_wheels.py --out .wheels
 
-The machine has Python 3.12, torch 2.11 and the packages of benchmarks/gpu_machine.txt; `WHEELS` are the
-others, in the versions of constraints.txt. Checked are the total size with the files of this repository,
-which travel together, and that everything that benchmarks/gpu.py imports is on that list or in the wheels: it
-is imported here in a process in which all other packages are hidden. There:
+The GPU machine has Python 3.12, torch 2.11 and the packages of benchmarks/gpu_machine.txt; `WHEELS` are the
+other packages, in the versions of constraints.txt. The script checks the total size of the wheels and this
+repository's files, which are copied together. It also imports benchmarks/gpu.py and its stages in a process
+that hides all other packages, to check that no package is missing. On the GPU machine, run:
 
     python3 -m pip install --no-index --no-deps --no-compile --target .site .wheels/*.whl
     PYTHONPATH=$PWD/.site python3 benchmarks/gpu.py
 
-The last line is one JSON object. Exit code 1 where something is missing or too large.
+The last line is one JSON object. The exit code is 1 if a package is missing or the size exceeds the limit.
 """
 
 import json
@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the other files of benchmarks/
 
+from benchmarks.measurement import ROOT
 from glied.config import parse, run
 from glied.errors import JobError
 
-ROOT = Path(__file__).resolve().parent.parent
 MACHINE = ROOT / "benchmarks" / "gpu_machine.txt"
 WHEELS = (
     "docstring_parser",
@@ -69,18 +69,18 @@ for name in {modules!r}:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Where the wheels go, and what they may weigh."""
+    """Folder and maximum size of the wheels."""
 
     out: str = ".wheels"
-    """Folder of the wheels; what lies there and is not wanted is removed."""
+    """Folder of the wheels; other wheels in it are deleted."""
     limit_mb: int = 64
-    """Most megabytes (MiB) of this repository's files and the wheels together."""
+    """Maximum size of this repository's files and the wheels together, in MiB."""
     download: bool = True
-    """Whether to download; otherwise what is there is checked."""
+    """Download the wheels; otherwise only check those in the folder."""
 
 
 def main() -> int:
-    """Download and check."""
+    """Download and check the wheels."""
     config = parse(Config, description=__doc__)
     folder = Path(config.out)
     wanted = pinned((ROOT / "constraints.txt").read_text(), WHEELS)
@@ -89,12 +89,12 @@ def main() -> int:
     wheels = sorted(folder.glob("*.whl"))
     if len(wheels) != len(wanted):
         raise JobError(f"{folder} has {len(wheels)} wheels, not the {len(wanted)} of {', '.join(wanted)}")
-    carried = sum(wheel.stat().st_size for wheel in wheels)
-    total = carried + tree_bytes()
-    missing = unsatisfied([*listed(MACHINE.read_text()), "glied", *WHEELS])
+    wheel_bytes = sum(wheel.stat().st_size for wheel in wheels)
+    total = wheel_bytes + tree_bytes()
+    missing = import_error([*listed(MACHINE.read_text()), "glied", *WHEELS])
     result: dict[str, Any] = {
         "wheels": [wheel.name for wheel in wheels],
-        "wheels_mb": round(carried / 2**20, 2),
+        "wheels_mb": round(wheel_bytes / 2**20, 2),
         "total_mb": round(total / 2**20, 2),
         "limit_mb": config.limit_mb,
         "missing": missing,
@@ -104,7 +104,7 @@ def main() -> int:
 
 
 def pinned(constraints: str, names: Sequence[str]) -> list[str]:
-    """Each of `names` with its version, name==version; raises `JobError` for one that has none."""
+    """Return `names` as name==version; raises `JobError` if a name has no version."""
     versions = dict(line.split("==") for line in constraints.splitlines() if "==" in line)
     lacking = [name for name in names if name not in versions]
     if lacking:
@@ -113,12 +113,12 @@ def pinned(constraints: str, names: Sequence[str]) -> list[str]:
 
 
 def listed(text: str) -> list[str]:
-    """The names of a list, one a line, without comments."""
+    """Return the lines of a list of names, without comments."""
     return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
 
 def download(wanted: Sequence[str], folder: Path) -> None:
-    """Fetch wheels for Python 3.12 on Linux; raises `JobError` where one is not to be had."""
+    """Download wheels for Python 3.12 on Linux; raises `JobError` if one is not available."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.whl"):
         old.unlink()
@@ -131,15 +131,15 @@ def download(wanted: Sequence[str], folder: Path) -> None:
 
 
 def tree_bytes() -> int:
-    """Bytes of the files of this repository that git knows or would add."""
+    """Return the size in bytes of this repository's files that git tracks or does not ignore."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     names = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     paths = (ROOT / name for name in names.split("\0") if name)
     return sum(path.stat().st_size for path in paths if path.is_file())
 
 
-def unsatisfied(allowed: Sequence[str]) -> str:
-    """The error of importing benchmarks/gpu.py with its stages where only `allowed` packages are, or ""."""
+def import_error(allowed: Sequence[str]) -> str:
+    """Import benchmarks/gpu.py and its stages with only the `allowed` packages; return the error, or ""."""
     stages = sorted((ROOT / "benchmarks" / "gpu_stages").glob("*.py"))
     modules = ["benchmarks.gpu", *(f"benchmarks.gpu_stages.{path.stem}" for path in stages)]
     code = HIDING.format(allowed=list(allowed), modules=modules)

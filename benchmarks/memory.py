@@ -1,9 +1,10 @@
-"""Memory of a bulk run over large photographs: all processes together, from start to end.
+"""Measure the memory of all processes of a bulk run over large photographs.
 
 python benchmarks/memory.py --out memory.json
 
-64 JPEGs of 24 megapixels, drawn from scenes and noise, stand in a table 2,000 times. Counted are the
-proportional set sizes of all processes of the job, which share out shared memory, sampled twice a second.
+The input is a table of 2,000 rows that point to 64 JPEGs of 24 megapixels, made of scenes and noise. Memory
+is the sum of the proportional set sizes of all processes of the job, which count shared memory once, sampled
+twice a second.
 """
 
 import json
@@ -20,6 +21,9 @@ import numpy as np
 import psutil
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the other files of benchmarks/
+
+from benchmarks.measurement import print_result
 from glied.config import parse, run
 from glied.demo_world.dataset import write_split
 from glied.errors import JobError
@@ -30,18 +34,18 @@ SIZE = (6000, 4000)
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """How many photographs."""
+    """Number of photographs, and where the files go."""
 
     photographs: int = 2000
-    """Rows of the table."""
+    """Number of rows of the table."""
     folder: str = "runs/memory"
-    """Where photographs and run are."""
+    """Folder of the photographs and the run."""
     out: str | None = None
-    """Where to write the result as JSON."""
+    """File for the result as JSON."""
 
 
 def draw(folder: Path) -> None:
-    """Photographs of 24 megapixels with the noise of a sensor."""
+    """Write JPEGs of 24 megapixels with noise like that of a sensor."""
     write_split(folder / "scenes", "test", FILES, 0, os.cpu_count() or 1)
     noise = np.random.default_rng(0).normal(0, 6, (SIZE[1] // 4, SIZE[0] // 4, 3))
     for number, path in enumerate(sorted((folder / "scenes" / "images").iterdir())):
@@ -51,7 +55,7 @@ def draw(folder: Path) -> None:
 
 
 def proportional_mb(session: int) -> dict[str, float]:
-    """Proportional set sizes of a session's processes by name, MB."""
+    """Return the proportional set sizes in MB of a session's processes, by process name."""
     sizes: dict[str, float] = {}
     for process in psutil.process_iter(["name"]):
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError):
@@ -62,7 +66,7 @@ def proportional_mb(session: int) -> dict[str, float]:
 
 
 def main() -> int:
-    """Run the job and watch it."""
+    """Run the job, sample its memory and print the figures."""
     config = parse(Config, description=__doc__)
     folder = Path(config.folder).absolute()
     if not (folder / f"{FILES - 1:02d}.jpg").exists():
@@ -89,9 +93,7 @@ def main() -> int:
         "seconds": round(time.monotonic() - start),
         "images_per_s": json.loads((folder / "run" / "summary.json").read_text())["images_per_s"],
     }
-    if config.out:
-        Path(config.out).write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
+    print_result(result, config.out)
     return 0
 
 

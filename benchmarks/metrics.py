@@ -1,32 +1,35 @@
-"""Our metrics against pycocoevalcap's own on real COCO references, their time, and that of retrieval.
+"""Compare our text metrics with pycocoevalcap's on real COCO references, and measure their time and memory.
 
 python benchmarks/metrics.py --captions coco_val2017_captions.jsonl
 taskset -c 0 python benchmarks/metrics.py --captions coco_val2017_captions.jsonl --full --out metrics.json
 
-Needs Java, and captions as JSON lines `{"image": name, "captions": [...]}`; without --captions it writes
-some itself, in the demo world's words.
+The script needs Java, and captions as JSON lines `{"image": name, "captions": [...]}`; without --captions it
+generates captions of the demo world.
 
-`corpus` and `by_image`: largest difference of each metric, of the corpus or of a single image, between
-jobs/evaluate.py's path (our tokenizer, our calls) and pycocoevalcap's (its Java tokenizer, its scorers),
-values as published (not x 100). Each image's first caption is the hypothesis, once against its first five
-captions, itself included, and once against the other four. The Java tokenizer reads a whole file as one
-text: whether the period after a single letter ends a sentence depends on how the next caption begins.
-`otherwise` has the captions that get other tokens than ours by that; `apart_corpus` and `apart_by_image`
-are the differences when it reads a neutral line between any two captions. `text_metrics_s`: BLEU, ROUGE-L
-and CIDEr of 1,000 images x 5 after tokenization; `retrieval_s`: 5,000 captions among 5,000 images, 512
-numbers each; both in seconds of the process's own CPU time, one thread. `retrieval_100k_peak_mb`: all
-memory of a process that ranks 100,000 captions among 100,000 images; `retrieval_100k_before_mb`: before,
-its two inputs of 205 MB each included.
+`corpus` and `by_image` are the largest differences of each metric, for the corpus and for single images,
+between the code of jobs/evaluate.py and pycocoevalcap's own classes with its Java tokenizer, in published
+units (not x 100). The hypothesis is the first caption of each image, compared once with the first five
+captions, itself included, and once with the other four.
 
-Without --full: 500 images, no METEOR, 20,000 images for the peak; about a minute. With it: all images,
-METEOR, 100,000 images; some minutes. The last line is one JSON object.
+The Java tokenizer reads a whole file as one text, so that it depends on the next caption whether a period
+after a single letter ends a sentence. `different_tokens` lists the captions that it therefore tokenizes
+differently; `separated_corpus` and `separated_by_image` are the differences with a neutral line between any
+two captions.
+
+`text_metrics_s` is the time of BLEU, ROUGE-L and CIDEr for 1,000 images x 5 after tokenization; `retrieval_s`
+that of ranking 5,000 captions among 5,000 images with vectors of 512 numbers; both are CPU seconds of one
+thread. `retrieval_100k_peak_mb` is the peak memory of a process that ranks 100,000 captions among 100,000
+images, `retrieval_100k_before_mb` its memory before that, with its two inputs of 205 MB each.
+
+Without --full, the script uses 500 images, no METEOR and 20,000 images for the peak; this takes about a
+minute. With --full, it uses all images, METEOR and 100,000 images; this takes some minutes. The last line is
+one JSON object.
 """
 
 import contextlib
 import io
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -35,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[name] = "1"  # before numpy reads them
+    os.environ[name] = "1"  # before numpy is imported
 
 import numpy as np  # noqa: E402
 import numpy.typing as npt  # noqa: E402
@@ -45,9 +48,15 @@ from pycocoevalcap.meteor.meteor import Meteor  # noqa: E402
 from pycocoevalcap.rouge.rouge import Rouge  # noqa: E402
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer  # noqa: E402
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for benchmarks/decoding.py
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the other files of benchmarks/
 
-from benchmarks.decoding import machine, megabytes  # noqa: E402
+from benchmarks.measurement import (  # noqa: E402
+    json_from_subprocess,
+    memory_mb,
+    print_result,
+    reset_peak_memory,
+    torch_machine,
+)
 from glied.config import parse, run  # noqa: E402
 from glied.demo_world.language import describe  # noqa: E402
 from glied.demo_world.world import sample_scene  # noqa: E402
@@ -60,50 +69,48 @@ BLEU_NAMES = tuple(f"BLEU-{order}" for order in (1, 2, 3, 4))
 
 Captions = dict[str, list[str]]
 Split = tuple[dict[str, str], Captions]
-"""Hypothesis and references by image."""
+"""Hypothesis by image, references by image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What to score."""
+    """What to compare and measure."""
 
     captions: str | None = None
     """JSON lines of images with five or more captions each."""
     full: bool = False
-    """All images, METEOR and 100,000 images for retrieval."""
+    """Use all images, METEOR, and 100,000 images for retrieval."""
     out: str | None = None
-    """Where to write the JSON."""
+    """File for the JSON."""
     peak: int | None = None
-    """Used by the script itself: rank so many images in this process."""
+    """Used by the script itself: rank this number of images in this process."""
 
 
 def main() -> int:
-    """Compare, time, print."""
+    """Compare the metrics, measure time and memory, and print the figures."""
     config = parse(Config, description=__doc__)
     if config.peak:
-        print(json.dumps(ranked(config.peak)))
+        print(json.dumps(measure_ranking(config.peak)))
         return 0
-    captions = read(config.captions) if config.captions else spoken(TIMED_IMAGES)
+    captions = read(config.captions) if config.captions else scene_captions(TIMED_IMAGES)
     compared = captions if config.full else dict(list(captions.items())[:500])
     metrics: list[Metric] = [*WITHOUT_JAVA, "METEOR"] if config.full else list(WITHOUT_JAVA)
     many = 100_000 if config.full else 20_000
-    peak = in_a_process(many)
+    peak = json_from_subprocess(__file__, "--peak", str(many))
     result = {
         "images": len(compared),
         "source": Path(config.captions).name if config.captions else "scenes",
-        "otherwise": otherwise(compared),
-        **parity(splits(compared), metrics, apart=False),
-        **parity(splits(compared), metrics, apart=True),
+        "different_tokens": different_tokens(compared),
+        **parity(splits(compared), metrics, separated=False),
+        **parity(splits(compared), metrics, separated=True),
         "text_metrics_s": text_metrics_seconds(captions),
         "retrieval_s": retrieval_seconds(RETRIEVED),
         f"retrieval_{many // 1000}k_peak_mb": peak["peak_mb"],
         f"retrieval_{many // 1000}k_before_mb": peak["before_mb"],
         f"retrieval_{many // 1000}k_s": peak["seconds"],
-        "machine": machine(),
+        "machine": torch_machine(),
     }
-    if config.out:
-        Path(config.out).write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
+    print_result(result, config.out)
     return 0
 
 
@@ -111,26 +118,26 @@ def main() -> int:
 
 
 def read(path: str) -> Captions:
-    """The first five captions of each image."""
+    """Read the first five captions of each image."""
     rows = map(json.loads, Path(path).read_text().splitlines())
     return {row["image"]: row["captions"][:REFERENCES] for row in rows}
 
 
-def spoken(count: int) -> Captions:
-    """Captions of scenes."""
+def scene_captions(count: int) -> Captions:
+    """Generate the reference captions of scenes."""
     scenes = [sample_scene("test", index) for index in range(count)]
     return {f"{index}.jpg": list(describe(scene).references) for index, scene in enumerate(scenes)}
 
 
 def splits(captions: Captions) -> list[Split]:
-    """Each image's first caption, against all five and against the others."""
+    """Pair each image's first caption with all five captions, and with the other four."""
     first = {name: texts[0] for name, texts in captions.items()}
     return [(first, captions), (first, {name: texts[1:] for name, texts in captions.items()})]
 
 
-def otherwise(captions: Captions) -> list[str]:
-    """The captions that pycocoevalcap's tokenizer, reading all of them, splits otherwise than ours."""
-    theirs = split_by_java(captions, apart=False)
+def different_tokens(captions: Captions) -> list[str]:
+    """Return the captions that the Java tokenizer, reading all of them as one text, splits differently."""
+    theirs = tokenize_with_java(captions, separated=False)
     ours = tokenized({name: texts[0] for name, texts in captions.items()}, captions).references
     return [
         text
@@ -140,51 +147,51 @@ def otherwise(captions: Captions) -> list[str]:
     ]
 
 
-def parity(given: list[Split], metrics: list[Metric], *, apart: bool) -> dict[str, dict[str, float]]:
-    """Largest absolute differences from pycocoevalcap's own, of corpora and of images."""
+def parity(pairs: list[Split], metrics: list[Metric], *, separated: bool) -> dict[str, dict[str, float]]:
+    """Return the largest absolute differences from pycocoevalcap, for corpora and for images."""
     corpus: dict[str, float] = {}
     images: dict[str, float] = {}
-    for hypotheses, references in given:
+    for hypotheses, references in pairs:
         ours = score(tokenized(hypotheses, references), metrics)
         assert not ours.notes, ours.notes
-        theirs, by_image = reference(hypotheses, references, "METEOR" in metrics, apart=apart)
+        theirs, by_image = reference_scores(hypotheses, references, "METEOR" in metrics, separated=separated)
         for name, value in theirs.items():
-            raise_to(corpus, name, abs(ours.values[name] / 100 - value))
+            keep_maximum(corpus, name, abs(ours.values[name] / 100 - value))
         for name, values in by_image.items():
-            raise_to(images, name, float(np.abs(ours.by_image[name] / 100 - values).max()))
-    before = "apart_" if apart else ""
-    return {f"{before}corpus": corpus, f"{before}by_image": images}
+            keep_maximum(images, name, float(np.abs(ours.by_image[name] / 100 - values).max()))
+    prefix = "separated_" if separated else ""
+    return {f"{prefix}corpus": corpus, f"{prefix}by_image": images}
 
 
-def raise_to(found: dict[str, float], name: str, value: float) -> None:
-    """Keep the larger value, in three digits."""
-    found[name] = max(found.get(name, 0.0), float(f"{value:.3g}"))
+def keep_maximum(maxima: dict[str, float], name: str, value: float) -> None:
+    """Keep the larger value, rounded to three digits."""
+    maxima[name] = max(maxima.get(name, 0.0), float(f"{value:.3g}"))
 
 
-def split_by_java(captions: Captions, *, apart: bool) -> Captions:
-    """Tokens by pycocoevalcap's own tokenizer; `apart` puts a line between captions that ends no sentence."""
-    every = {name: [{"caption": text} for text in texts] for name, texts in captions.items()}
-    if apart:
-        every = {name: [line for one in lines for line in (one, NEUTRAL)] for name, lines in every.items()}
-    found = PTBTokenizer().tokenize(every)
-    return {name: texts[::2] for name, texts in found.items()} if apart else found
+def tokenize_with_java(captions: Captions, *, separated: bool) -> Captions:
+    """Tokenize with pycocoevalcap's tokenizer; `separated` puts a line after each caption to isolate it."""
+    lines = {name: [{"caption": text} for text in texts] for name, texts in captions.items()}
+    if separated:
+        lines = {name: [line for one in own for line in (one, NEUTRAL)] for name, own in lines.items()}
+    tokens = PTBTokenizer().tokenize(lines)
+    return {name: texts[::2] for name, texts in tokens.items()} if separated else tokens
 
 
-def reference(
-    hypotheses: dict[str, str], references: Captions, meteor: bool, *, apart: bool
+def reference_scores(
+    hypotheses: dict[str, str], references: Captions, meteor: bool, *, separated: bool
 ) -> tuple[dict[str, float], dict[str, npt.NDArray[np.float64]]]:
-    """What pycocoevalcap's own classes give, tokenizer included."""
-    said = split_by_java({name: [text] for name, text in hypotheses.items()}, apart=apart)
-    known = split_by_java(references, apart=apart)
+    """Score captions with pycocoevalcap's own classes, tokenizer included."""
+    tokens = tokenize_with_java({name: [text] for name, text in hypotheses.items()}, separated=separated)
+    known = tokenize_with_java(references, separated=separated)
     with contextlib.redirect_stdout(io.StringIO()):
-        bleu, _ = Bleu(4).compute_score(known, said, verbose=0)
+        bleu, _ = Bleu(4).compute_score(known, tokens, verbose=0)
     values = dict(zip(BLEU_NAMES, map(float, bleu), strict=True))
     by_image = {}
     for name, scorer in (("ROUGE-L", Rouge()), ("CIDEr", Cider())):
-        value, each = scorer.compute_score(known, said)
+        value, each = scorer.compute_score(known, tokens)
         values[name], by_image[name] = float(value), np.asarray(each)
     if meteor:
-        values["METEOR"] = float(Meteor().compute_score(known, said)[0])
+        values["METEOR"] = float(Meteor().compute_score(known, tokens)[0])
     return values, by_image
 
 
@@ -192,20 +199,20 @@ def reference(
 
 
 def text_metrics_seconds(captions: Captions) -> float:
-    """Of `TIMED_IMAGES` images x 5 after tokenization."""
+    """Return the CPU seconds of scoring `TIMED_IMAGES` images x 5 after tokenization."""
     tokens = tokenized(*splits(dict(list(captions.items())[:TIMED_IMAGES]))[0])
     assert len(tokens.hypotheses) == TIMED_IMAGES
     return fastest(lambda: score(tokens, WITHOUT_JAVA))
 
 
 def retrieval_seconds(count: int) -> float:
-    """Of `count` captions among as many images."""
-    given = embeddings(count)
-    return fastest(lambda: retrieval(*given))
+    """Return the CPU seconds of ranking `count` captions among `count` images."""
+    vectors = embeddings(count)
+    return fastest(lambda: retrieval(*vectors))
 
 
 def fastest(call: Callable[[], Any], rounds: int = 3) -> float:
-    """CPU seconds of this process, the fastest of some rounds."""
+    """Return the CPU seconds of the fastest round."""
     seconds = []
     for _ in range(rounds):
         start = time.process_time()
@@ -215,7 +222,7 @@ def fastest(call: Callable[[], Any], rounds: int = 3) -> float:
 
 
 def embeddings(count: int) -> list[npt.NDArray[np.float32]]:
-    """Random captions and images, each caption near its image."""
+    """Return random caption and image vectors, each caption near its image."""
     generator = np.random.default_rng(0)
     images = generator.normal(size=(count, EMBEDDING)).astype(np.float32)
     captions = images + 4 * generator.normal(size=(count, EMBEDDING)).astype(np.float32)
@@ -224,21 +231,14 @@ def embeddings(count: int) -> list[npt.NDArray[np.float32]]:
     return [captions, images]
 
 
-def in_a_process(count: int) -> dict[str, float]:
-    """`ranked` in a new process."""
-    command = [sys.executable, __file__, "--peak", str(count)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def ranked(count: int) -> dict[str, float]:
-    """CPU seconds of ranking, and the most memory that this process had in doing so."""
-    given = embeddings(count)
-    Path("/proc/self/clear_refs").write_text("5")  # making them took more: the peak starts again
-    before, start = megabytes("VmHWM"), time.process_time()
-    retrieval(*given)
+def measure_ranking(count: int) -> dict[str, float]:
+    """Measure the CPU seconds and the peak memory of ranking in this process."""
+    vectors = embeddings(count)
+    reset_peak_memory()  # making the vectors took more
+    before, start = memory_mb("VmHWM"), time.process_time()
+    retrieval(*vectors)
     seconds = round(time.process_time() - start, 1)
-    return {"seconds": seconds, "before_mb": before, "peak_mb": megabytes("VmHWM")}
+    return {"seconds": seconds, "before_mb": before, "peak_mb": memory_mb("VmHWM")}
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""Captions of the nearest training images by consensus: what a trained captioner has to beat.
+"""Caption images with the captions of their nearest training images: a baseline for trained captioners.
 
 python benchmarks/nearest.py                                          # prints the committed results
 python benchmarks/nearest.py --full true --out benchmarks/results/nearest.json
 
-Images are compared by the features of their first region, which of timm's cells is the whole image; the
-caption is that of the nearest images' captions which is most like the others in CIDEr (Devlin et al. 2015,
-arXiv 1505.04467). How many neighbors are asked is chosen on val. `--full` needs the feature stores of
-configs/extract/photographs.yaml.
+Images are compared by the features of their first region, which is the whole image in stores of timm cells.
+The caption is the one among the nearest images' captions that has the highest mean CIDEr to all of them
+(Devlin et al. 2015, arXiv 1505.04467). The number of neighbors is chosen on val. `--full` needs the feature
+stores of configs/extract/photographs.yaml.
 """
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the other files of benchmarks/
+
+from benchmarks.measurement import print_result
 from glied.config import parse, run
 from glied.data import coco, features
 from glied.metrics.text_metrics import text_metrics
@@ -32,42 +36,42 @@ RESULTS = Path(__file__).parent / "results" / "nearest.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Which images."""
+    """Which images to use."""
 
     full: bool = False
-    """Measure, instead of printing what was measured."""
+    """Measure instead of printing the committed results."""
     features: str = "runs/photographs/features"
     """Folder of the feature stores train, val and test."""
     captions: str = "data/flickr8k"
     """Folder of the splits, each with its captions.json."""
     neighbors: tuple[int, ...] = (10, 20, 40, 60, 90, 130)
-    """Numbers of neighbors that are tried on val."""
+    """Numbers of neighbors to try on val."""
     splits: tuple[str, ...] = ("test",)
-    """Splits that are measured with the number that is best on val."""
+    """Splits to measure with the number of neighbors that is best on val."""
     out: str | None = None
-    """Where to write the result as JSON."""
+    """File for the result as JSON."""
 
 
 def vectors(store: str) -> tuple[list[str], NDArray[np.float32]]:
-    """Ids of a store's images, and the unit vectors [images, F] of their first regions."""
-    names, found = [], []
+    """Return the ids of a store's images, and the unit vectors [images, F] of their first regions."""
+    names, first_regions = [], []
     for path in features.paths(store):
         for row in pq.read_table(path, columns=["id", *features.VALUES]).to_pylist():
             if row["count"]:
                 names.append(row["id"])
-                found.append(features.values(row)[0])
-    matrix = np.stack(found)
+                first_regions.append(features.values(row)[0])
+    matrix = np.stack(first_regions)
     return names, matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
 
 
 @dataclass(frozen=True)
 class Profile:
-    """The captions of an image as TF-IDF vectors of length 1 for each order of n-grams.
+    """The captions of an image as sparse TF-IDF unit vectors, one for each order of n-grams.
 
     Attributes:
-        captions: [n] which caption of the image each value belongs to.
-        ngrams: [n] number of the n-gram in the table of document frequencies.
-        values: [n].
+        captions: [n] index of the caption that each value belongs to.
+        ngrams: [n] index of the n-gram in the table of document frequencies.
+        values: [n] components of the vectors.
         count: number of captions.
     """
 
@@ -78,7 +82,7 @@ class Profile:
 
     @classmethod
     def of(cls, captions: Packed, table: DocumentFrequencies) -> "Profile":
-        """Of an image's captions, all of whose n-grams are in the table."""
+        """Compute the vectors of an image's captions; all their n-grams must be in the table."""
         number = len(captions.lengths)
         counts = count(captions, number, [Packed.of([])])
         weights = counts.counts * table.inverse(counts.hashes)[:, None]  # [U, captions]
@@ -92,7 +96,12 @@ class Profile:
 
 
 def consensus(profiles: Sequence[Profile], ngrams: int) -> int:
-    """Number of the caption with the highest mean CIDEr to all of `profiles`; the table has `ngrams`."""
+    """Return the index of the caption with the highest mean CIDEr to all captions of `profiles`.
+
+    Args:
+        profiles: captions of the nearest images.
+        ngrams: number of n-grams in the table of document frequencies.
+    """
     firsts = np.cumsum([0, *(one.count for one in profiles)])
     captions = np.concatenate([one.captions + first for one, first in zip(profiles, firsts, strict=False)])
     places = np.concatenate([one.ngrams for one in profiles])
@@ -102,10 +111,10 @@ def consensus(profiles: Sequence[Profile], ngrams: int) -> int:
 
 
 class Neighbors:
-    """Training images with their captions."""
+    """Training images and their captions, for looking up the nearest images."""
 
     def __init__(self, store: str, captions: str) -> None:
-        """Read both; n-grams are counted over the training captions."""
+        """Read a feature store and a captions file, and count the document frequencies."""
         names, self.matrix = vectors(store)
         references = coco.load_captions(captions)
         self.texts = [references[name] for name in names]
@@ -115,24 +124,24 @@ class Neighbors:
         self.profiles = [Profile.of(one, self.table) for one in packed]
 
     def captions(self, store: str, most: int) -> dict[str, str]:
-        """A caption for each image of a store, from its `most` nearest training images."""
+        """Caption each image of a store from its `most` nearest training images."""
         names, matrix = vectors(store)
-        near = np.argsort(-(matrix @ self.matrix.T), axis=1, kind="stable")[:, :most]
-        return {name: self._caption(row.tolist()) for name, row in zip(names, near, strict=True)}
+        nearest = np.argsort(-(matrix @ self.matrix.T), axis=1, kind="stable")[:, :most]
+        return {name: self._caption(row.tolist()) for name, row in zip(names, nearest, strict=True)}
 
-    def _caption(self, near: list[int]) -> str:
-        texts = [text for index in near for text in self.texts[index]]
-        return texts[consensus([self.profiles[index] for index in near], len(self.table))]
+    def _caption(self, nearest: list[int]) -> str:
+        texts = [text for index in nearest for text in self.texts[index]]
+        return texts[consensus([self.profiles[index] for index in nearest], len(self.table))]
 
 
 def measure(config: Config) -> dict[str, Any]:
-    """CIDEr on val for each number of neighbors, and all metrics on the splits with the best one."""
-    known = Neighbors(f"{config.features}/train", f"{config.captions}/train/captions.json")
+    """Choose the number of neighbors on val, and measure the splits with it."""
+    training_images = Neighbors(f"{config.features}/train", f"{config.captions}/train/captions.json")
 
     def scores(split: str, most: int) -> Mapping[str, float]:
         references = coco.load_captions(f"{config.captions}/{split}/captions.json")
-        found = known.captions(f"{config.features}/{split}", most)
-        return text_metrics(found, {name: references[name] for name in found})
+        captions = training_images.captions(f"{config.features}/{split}", most)
+        return text_metrics(captions, {name: references[name] for name in captions})
 
     val = {most: scores("val", most)["CIDEr"] for most in config.neighbors}
     best = max(val, key=lambda most: val[most])
@@ -144,12 +153,9 @@ def measure(config: Config) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Measure or repeat, report."""
+    """Measure, or read the committed results, and print them."""
     config = parse(Config, description=__doc__)
-    result = measure(config) if config.full else json.loads(RESULTS.read_text())
-    if config.out:
-        Path(config.out).write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
+    print_result(measure(config) if config.full else json.loads(RESULTS.read_text()), config.out)
     return 0
 
 

@@ -1,11 +1,12 @@
-"""How good the shipped weights are on photographs: the model card's figures and examples in one command.
+"""Measure the shipped weights for photographs: the figures and examples of their model card.
 
 python benchmarks/photographs.py                       # prints the committed results
 python benchmarks/photographs.py --full true --out benchmarks/results/photographs.json
 
-With --full: captions of stored regions (configs/extract/photographs.yaml) by each captioner, greedy and with
-five beams, against the references; one core. Test is measured only where --splits names it. The examples are
-drawn at random from the quarter of the images with the best CIDEr and from that with the worst.
+With --full, each captioner describes the images of a feature store (configs/extract/photographs.yaml)
+greedily and with five beams, on one core, and its captions are compared with the references. The test split
+is measured only if --splits names it. The examples are drawn at random from the quarter of the images with
+the highest CIDEr and from the quarter with the lowest.
 """
 
 import json
@@ -39,28 +40,28 @@ COLUMNS = ("CIDEr", "BLEU-1", "BLEU-4", "ROUGE-L", "repeated bigrams", "length")
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Which weights, on which photographs."""
+    """Which weights and photographs to measure."""
 
     full: bool = False
-    """Measure, instead of printing what was measured."""
+    """Measure instead of printing the committed results."""
     splits: tuple[str, ...] = ("val",)
-    """Splits that are measured; the last gives the examples."""
+    """Splits to measure; the examples come from the last one."""
     features: str = "runs/photographs/features"
-    """Folder of their feature stores."""
+    """Folder of the splits' feature stores."""
     captions: str = "data/flickr8k"
     """Folder of the splits, each with its captions.json."""
     weights: str = "glied/weights/photographs"
-    """Folder with the attributes and the captioners."""
+    """Folder of the attribute predictor and the captioners."""
     captioners: tuple[str, ...] = ("glied", "glied_cider")
-    """Their folders; the last is that of the examples."""
+    """Folders of the captioners; the examples come from the last one."""
     examples: int = 12
-    """Examples of good captions, and of bad ones."""
+    """Number of good examples, and of bad examples."""
     out: str | None = None
-    """Where to write the results as JSON."""
+    """File for the results as JSON."""
 
 
 def main() -> int:
-    """Measure, or print what was measured."""
+    """Measure, or read the committed results, and print them."""
     config = parse(Config, description=__doc__)
     results = measure(config) if config.full else json.loads(RESULTS.read_text())
     print(markdown(results))
@@ -70,7 +71,7 @@ def main() -> int:
 
 
 def measure(config: Config) -> dict[str, Any]:
-    """Figures of each captioner on each split, and the examples."""
+    """Measure each captioner on each split, and draw the examples."""
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
     for split in config.splits:
@@ -86,18 +87,18 @@ def measure(config: Config) -> dict[str, Any]:
                     | {key: round(figures[key], 1) for key in COLUMNS}
                     | {"captions/s": round(len(texts) / seconds)}
                 )
-    examples = drawn(texts, references, scores.by_image["CIDEr"].tolist(), config.examples)
+    examples = draw_examples(texts, references, scores.by_image["CIDEr"].tolist(), config.examples)
     return {"rows": rows, "examples": examples}
 
 
 def split_images(config: Config, split: str) -> CaptionedRegions:
-    """The stored regions and the captions of a split."""
+    """Return the stored regions and the reference captions of a split."""
     captions_file = storage.join(config.captions, split, "captions.json")
     return CaptionedRegions(features=storage.join(config.features, split), captions=captions_file)
 
 
 def captions(config: Config, images: CaptionedRegions, name: str, beams: int) -> tuple[dict[str, str], float]:
-    """Caption by image, and the CPU seconds that the captioner took."""
+    """Return the caption of each image, and the CPU seconds that decoding took."""
     predictor = load_attributes(storage.join(config.weights, "attributes")).eval()
     decoding = DecodingConfig(beam_size=beams, max_length=20)
     captioner = Captioner.load(storage.join(config.weights, name), decoding)
@@ -108,10 +109,10 @@ def captions(config: Config, images: CaptionedRegions, name: str, beams: int) ->
     return dict(zip(names, texts, strict=True)), time.process_time() - start
 
 
-def drawn(
+def draw_examples(
     texts: Mapping[str, str], references: Mapping[str, Sequence[str]], cider: Sequence[float], count: int
 ) -> dict[str, list[Any]]:
-    """Caption, first reference and CIDEr of `count` images of the best and of the worst quarter."""
+    """Draw `count` images of the best and of the worst quarter: caption, first reference and CIDEr."""
     order = [name for _, name in sorted(zip(cider, texts, strict=True), reverse=True)]
     by_name = dict(zip(texts, cider, strict=True))
     quarter = len(order) // 4
@@ -126,7 +127,7 @@ def drawn(
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """The results as tables."""
+    """Format the results as Markdown tables."""
     columns = ["split", "captioner", "beams", *COLUMNS, "captions/s"]
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(str(row[key]) for key in columns) + " |" for row in results["rows"]]

@@ -1,19 +1,17 @@
-"""How much of the machine the bulk pipeline gives to the models: Ray Data against a plain loop, side by side.
+"""Compare the throughput of the bulk pipeline on Ray Data with that of a plain loop over the same stages.
 
 python benchmarks/pipeline.py
 python benchmarks/pipeline.py --full --out pipeline.json
 python benchmarks/pipeline.py --full --stage millisecond --out pipeline_1ms.json
 
-The plain loop is one process per worker that calls the same fetching and the same stage, with the same
-chunks, batches and decode prefetch, and writes nothing. The pipeline is the whole job with manifest,
-gathering and commits. The short form runs each once over 500 scenes, --full both in turn, three times, over
-2,000 (5,000 with --stage millisecond); the medians count. A rate is that of the images between the first
-and the last tenth (steady state); what the whole takes beyond its images at that rate is its fixed cost.
---stage millisecond replaces the models by a stage that takes 1 ms of processor time per image, which shows
-the overhead per image.
+The plain loop has one process per worker. It uses the same fetching, stage, chunks, batches and decode
+prefetch, and writes nothing. The pipeline is the whole job with manifest and commits. The short form runs
+each once over 500 scenes; --full alternates between them three times over 2,000 scenes (5,000 with --stage
+millisecond) and reports the medians. The rate is the steady state, without the first and the last tenth of
+the images; the fixed cost is the time that the run takes beyond its images at that rate. --stage millisecond
+replaces the models by a stage that takes 1 ms of CPU time per image, which shows the overhead per image.
 """
 
-import json
 import multiprocessing
 import shutil
 import statistics
@@ -27,6 +25,10 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the other files of benchmarks/
+
+from benchmarks.bulk_jobs import caption_config
+from benchmarks.measurement import print_result
 from glied.bulk import chunks
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job, fetch_stage
 from glied.bulk.items import Chunk, DescribedChunk, Stage, StageFactory, Stream
@@ -40,28 +42,28 @@ from glied.config import parse, run
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What is compared."""
+    """What to compare."""
 
     stage: Literal["models", "millisecond"] = "models"
-    """The shipped models, or 1 ms per image."""
+    """The shipped models, or a stage that takes 1 ms per image."""
     full: bool = False
-    """The long form."""
+    """The long form: more images, three rounds."""
     folder: str = "runs/pipeline"
-    """Where scenes and runs are."""
+    """Folder of the scenes and runs."""
     out: str | None = None
-    """Where to write the result as JSON."""
+    """File for the result as JSON."""
 
 
 @dataclass(frozen=True)
-class Millisecond:
-    """Builds a stage that takes 1 ms of processor time per image."""
+class MillisecondStage:
+    """Builds a stage that takes 1 ms of CPU time per image."""
 
     def build(self) -> Stage:
-        """Nothing to load."""
-        return _spend_a_millisecond_each
+        """Return the stage; there is nothing to load."""
+        return _spend_a_millisecond_per_image
 
 
-def _spend_a_millisecond_each(table: pa.Table) -> pa.Table:
+def _spend_a_millisecond_per_image(table: pa.Table) -> pa.Table:
     rows = []
     for row in table.select(FETCHED.names).to_pylist():
         end = time.perf_counter() + 0.001
@@ -73,11 +75,11 @@ def _spend_a_millisecond_each(table: pa.Table) -> pa.Table:
 
 
 Arrivals = list[tuple[float, int]]
-"""Seconds since the start and images, per chunk; and last, when all was done, without an image."""
+"""Seconds since the start and number of images, for each chunk; the last item is the end, with 0 images."""
 
 
-def through_ray(job: CaptionDatasetConfig, factory: StageFactory, folder: Path) -> Arrivals:
-    """The whole job on Ray, as a process of its own would do it."""
+def run_on_ray(job: CaptionDatasetConfig, factory: StageFactory, folder: Path) -> Arrivals:
+    """Run the whole job on Ray Data."""
     from glied.bulk.ray.stream import RayStream
 
     shutil.rmtree(folder, ignore_errors=True)
@@ -99,8 +101,8 @@ def through_ray(job: CaptionDatasetConfig, factory: StageFactory, folder: Path) 
     return [*arrivals, (time.perf_counter() - start, 0)]
 
 
-def plainly(job: CaptionDatasetConfig, factory: StageFactory) -> Arrivals:
-    """A process per worker, each with its share of the chunks."""
+def run_plain_loop(job: CaptionDatasetConfig, factory: StageFactory) -> Arrivals:
+    """Run the stages in one process per worker, with the chunks divided among them."""
     table = pa.concat_tables(inputs(open_source(job.input, "/nowhere"), job.input))
     size, resources = job.output.unit_size, job.resources
     pieces = [
@@ -135,23 +137,23 @@ def _work(job: CaptionDatasetConfig, factory: StageFactory, pieces: list[Chunk],
 
 
 def steady_rate(arrivals: Arrivals) -> float:
-    """Images/s between the first and the last tenth of the images."""
+    """Return the images/s without the first and the last tenth of the images."""
     total = sum(count for _, count in arrivals)
-    seen, inside = 0, []
+    seen, steady = 0, []
     for moment, count in arrivals:
         seen += count
         if 0.1 * total <= seen <= 0.9 * total:
-            inside.append((moment, count))
-    return sum(count for _, count in inside[1:]) / (inside[-1][0] - inside[0][0])
+            steady.append((moment, count))
+    return sum(count for _, count in steady[1:]) / (steady[-1][0] - steady[0][0])
 
 
 def fixed_cost(arrivals: Arrivals) -> float:
-    """Seconds beyond all images at the steady rate: start-up, first and last images, the end."""
+    """Return the seconds beyond all images at the steady rate: start-up, first and last images, end."""
     return arrivals[-1][0] - sum(count for _, count in arrivals) / steady_rate(arrivals)
 
 
 def main() -> int:
-    """Run both sides in turn and compare."""
+    """Run both sides alternately and print their figures."""
     config = parse(Config, description=__doc__)
     images, repeats = (2000 if config.stage == "models" else 5000, 3) if config.full else (500, 1)
     folder = Path(config.folder).absolute()
@@ -159,12 +161,11 @@ def main() -> int:
     if not scenes.exists():
         options = ["--out", str(scenes), "--split", "test", "--count", str(images)]
         subprocess.run([sys.executable, "jobs/make_scenes.py", *options], check=True)
-    places = [f"--input.uri={scenes / 'images'}", f"--output.uri={folder / 'run'}"]
-    job = parse(CaptionDatasetConfig, ["--config=configs/caption/demo.yaml", *places])
-    factory: StageFactory = caption_factory(job) if config.stage == "models" else Millisecond()
+    job = caption_config(f"--input.uri={scenes / 'images'}", f"--output.uri={folder / 'run'}")
+    factory: StageFactory = caption_factory(job) if config.stage == "models" else MillisecondStage()
     sides: dict[str, Callable[[], Arrivals]] = {
-        "plain": lambda: plainly(job, factory),
-        "ray": lambda: through_ray(job, factory, folder / "run"),
+        "plain": lambda: run_plain_loop(job, factory),
+        "ray": lambda: run_on_ray(job, factory, folder / "run"),
     }
     runs: dict[str, list[Arrivals]] = {name: [] for name in sides}
     for _ in range(repeats):
@@ -186,9 +187,7 @@ def main() -> int:
         "images": images,
         "workers": job.resources.worker.count,
     }
-    if config.out:
-        Path(config.out).write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
+    print_result(result, config.out)
     return 0
 
 

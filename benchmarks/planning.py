@@ -1,13 +1,13 @@
-"""Time and memory of planning a million images, and of asking how far a run of 10,000 units is.
+"""Measure the time and memory of planning a million images, and of the status of a run with 10,000 units.
 
 python benchmarks/planning.py --out planning.json
 
-Three parts, each in a process of its own: a CSV of a million URIs; a listing of S3, a thousand keys a page,
-faked at the client (what the network would take is not in it); `jobs/status.py` on a run of 10,000 units.
+Each of the three parts runs in its own process: a CSV of a million URIs; an S3 listing with 1,000 keys per
+page, simulated in the client, so that the network is not included; and `jobs/status.py` on a run with 10,000
+units.
 """
 
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the other files of benchmarks/
+
+from benchmarks.measurement import json_from_subprocess, peak_memory_mb, print_result
 from glied import s3
 from glied.bulk.config import InputConfig
 from glied.bulk.plan import manifest
@@ -33,22 +36,22 @@ class Config:
     """What to measure."""
 
     images: int = 1_000_000
-    """Entries to plan."""
+    """Number of images to plan."""
     part: Literal["all", "table", "listing", "status"] = "all"
-    """Used by the script itself: one part, in this process."""
+    """Used by the script itself: measure one part in this process."""
     out: str | None = None
-    """Where to write the result as JSON."""
+    """File for the result as JSON."""
 
 
 class PagedClient:
-    """Answers list_objects_v2 as S3 does; `images` keys in order."""
+    """An S3 client that lists `images` keys; it makes each page on request and keeps none."""
 
     def __init__(self, images: int) -> None:
-        """Nothing is held: a page is made when it is asked for."""
+        """Set the number of keys."""
         self.images = images
 
     def list_objects_v2(self, ContinuationToken: str = "0", **_: str) -> dict[str, Any]:  # S3's name
-        """A page of a thousand keys."""
+        """Return a page of 1,000 keys."""
         first = int(ContinuationToken)
         last = min(first + 1000, self.images)
         items = [{"Key": f"photos/{i // 1000:06d}/{i:09d}.jpg", "Size": 100_000} for i in range(first, last)]
@@ -56,15 +59,15 @@ class PagedClient:
 
 
 def plan(config: InputConfig, folder: Path) -> int:
-    """Plan a run; its units."""
+    """Plan a run and return its number of images."""
     source = open_source(config, str(folder))
     batches = inputs(source, config)
-    made = manifest.create(str(folder), batches, UNIT_SIZE, columns=source.columns, skipped=source.skipped)
-    return made.images
+    plan = manifest.create(str(folder), batches, UNIT_SIZE, columns=source.columns, skipped=source.skipped)
+    return plan.images
 
 
 def measure(part: str, images: int, folder: Path) -> dict[str, float]:
-    """Seconds and the peak of this process's memory."""
+    """Measure one part: its seconds, and the peak memory of this process."""
     if part == "table":
         lines = (f"https://host/{i:09d}.jpg,a text about it,{i}\n" for i in range(images))
         with (folder / "table.csv").open("w") as file:
@@ -81,16 +84,16 @@ def measure(part: str, images: int, folder: Path) -> dict[str, float]:
     planned = plan(config, folder / "run")
     seconds = time.perf_counter() - start
     assert planned == images, planned
-    return {"seconds": round(seconds, 1), "peak_mb": peak_mb()}
+    return {"seconds": round(seconds, 1), "peak_mb": peak_memory_mb()}
 
 
 def measure_status(folder: Path) -> dict[str, float]:
-    """`jobs/status.py` as a process, on a run of empty outputs."""
+    """Measure `jobs/status.py` as a process, on a run whose outputs are empty."""
     table = manifest.planned(
         id=[f"{i}.jpg" for i in range(UNITS * 10)], uri=[f"/in/{i}.jpg" for i in range(UNITS * 10)]
     )
-    made = manifest.create(str(folder), [table], 10)
-    ledger = Ledger(str(folder), made.plan, "captions", "r")
+    plan = manifest.create(str(folder), [table], 10)
+    ledger = Ledger(str(folder), plan.plan, "captions", "r")
     for unit in range(UNITS):
         ledger.put_output(unit, 0, b"rows")
         ledger.commit(unit, 0, b"rows", Counts({"ok": 9, "failed": 1}, {"lost": 1}, {"decode": 0.1}))
@@ -100,13 +103,8 @@ def measure_status(folder: Path) -> dict[str, float]:
     return {"seconds": round(time.perf_counter() - start, 1), "units": UNITS}
 
 
-def peak_mb() -> float:
-    """Peak resident memory of this process."""
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-
-
 def main() -> int:
-    """Measure each part in a process of its own."""
+    """Measure each part in its own process."""
     config = parse(Config, description=__doc__)
     if config.part != "all":
         folder = Path(tempfile.mkdtemp(prefix="glied-planning-"))
@@ -117,12 +115,8 @@ def main() -> int:
         return 0
     result: dict[str, Any] = {"images": config.images}
     for part in ("table", "listing", "status"):
-        command = [sys.executable, __file__, "--part", part, "--images", str(config.images)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        result[part] = json.loads(done.stdout.splitlines()[-1])
-    if config.out:
-        Path(config.out).write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
+        result[part] = json_from_subprocess(__file__, "--part", part, "--images", str(config.images))
+    print_result(result, config.out)
     return 0
 
 

@@ -1,32 +1,29 @@
-"""Images per second and memory of the region extractors, and where their time goes.
+"""Measure the images/s and memory of the region extractors, and the time of each part.
 
 python benchmarks/regions.py
 python benchmarks/regions.py --full --images FOLDER --out regions.json
 python benchmarks/regions.py --full --device cuda --images FOLDER --out regions_gpu.json
 
-Each extractor runs in a process of its own, on JPEGs in memory: photographs of a folder, or else smooth
-pictures in the sizes that COCO's have. Weights are random except the demo world's own: time depends on sizes,
-not on what is found. On a CPU time is the processor's, on one thread, so that other work on the machine
-counts little: `images_per_s` is per core.
+Each extractor runs in its own process, on JPEGs in memory: photographs of a folder, or synthetic images with
+the sizes of COCO's. The weights are random except those of the demo world, because the time depends on sizes
+only. On a CPU, time is the CPU time of one thread, so that other work on the machine counts little;
+`images_per_s` is per core.
 
-Three ways are timed in turn and the fastest round counts: images one by one; together, where only equal
-canvases share a batch; together with canvases that are wider apart on the long side (`canvas_step`).
-`padding` is the share of canvas pixels that are none of the image's, `batches` how many the images became.
-Memory is the most that the process took (on a GPU: that torch took there). The shares are of decoding and
-extracting one after the other. detectron2's rows are left out where it is not installed. The last line is one
-JSON object.
+Three methods are timed alternately, and the fastest round counts: images one by one; images together, where
+those with equal canvases share a batch; and images together with canvases rounded up on the long side
+(`canvas_step`). `padding` is the proportion of canvas pixels outside the images, `batches` the number of
+batches. Memory is the peak of the process (on a GPU, of torch on the device). The shares are relative to
+decoding followed by extraction. The rows of detectron2 are left out if it is not installed.
 
-About a minute on two cores: few images, small, with few proposals. --full: the detectors' own resolutions and
-proposals; on a CPU a quarter of an hour.
+The script takes about a minute on two cores, with few small images and few proposals. --full uses the
+detectors' own resolutions and proposals, which takes a quarter of an hour on a CPU. The last line is one JSON
+object.
 """
 
 import importlib.util
-import io
 import itertools
 import json
 import os
-import platform
-import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
@@ -42,6 +39,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the other files of benchmarks/
+
+from benchmarks.jpegs import COCO_SIZES, synthetic_jpeg
+from benchmarks.measurement import (
+    json_from_subprocess,
+    machine,
+    memory_mb,
+    print_result,
+    reset_peak_memory,
+)
 from glied.clip.config import ClipConfig
 from glied.config import parse, run, split_arguments
 from glied.errors import UsageError
@@ -63,15 +70,12 @@ EXTRACTORS = {
     ),
 }
 SHORT_SIDES = {"resnet50_fpn_v2": 256, "bottom_up": 160}
-"""Of the short form, where the detector's own would take minutes."""
-SIZES = [(640, 480)] * 6 + [(640, 427)] * 4 + [(480, 640)] * 3 + [(640, 425), (427, 640), (500, 375)]
-SIZES += [(640, 360), (612, 612), (375, 500), (640, 428), (640, 512), (333, 500)]
-"""Widths and heights as frequent as in COCO, about."""
+"""Short sides in the short form, where the detector's own would take minutes."""
 FEW_PROPOSALS = 64
 RESOLUTIONS = {"resnet50_fpn_v2": (800, 1333, 32), "bottom_up": (600, 1000, 1)}
-"""Short and long side, and to what canvases grow at least."""
+"""Short side, long side, and the number that canvas sides must be a multiple of."""
 STEPS = {"demo": 64, "resnet50_fpn_v2": 128, "bottom_up": 128}
-"""`canvas_step` of the third way."""
+"""`canvas_step` of the third method."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,32 +83,32 @@ class Config:
     """What to measure."""
 
     full: bool = False
-    """The detectors' own resolutions and more images; otherwise few and small ones."""
+    """Use the detectors' own resolutions and more images; otherwise few small images."""
     images: str = ""
-    """Folder of photographs (.jpg); without it, pictures are made."""
+    """Folder of photographs (.jpg); empty for synthetic images."""
     count: int = 0
-    """How many images; 0: 3, with full 16."""
+    """Number of images; 0 for 3, or 16 with full."""
     extractors: tuple[str, ...] = tuple(EXTRACTORS)
-    """Which of them."""
+    """Extractors to measure."""
     batch: int = 16
-    """Images handed over together, in the second way and the third."""
+    """Number of images that the second and third method pass together."""
     dtypes: tuple[Literal["float32", "bfloat16", "float16"], ...] = ("float32",)
-    """Precisions."""
+    """Data types."""
     device: str = "cpu"
     """Torch device."""
     compile: bool = False
-    """With torch.compile."""
+    """Use torch.compile."""
     rounds: int = 1
-    """Times that each way is timed; on a GPU after one that is not, which chooses its kernels."""
+    """Number of rounds; on a GPU there is one more to warm up."""
     threads: int = 1
-    """Threads of torch, on a CPU."""
+    """Number of torch threads on a CPU."""
     out: str | None = None
-    """Where to write the JSON."""
+    """File for the JSON."""
     extractor: str | None = None
-    """Used by the script itself: one extractor, in this process."""
+    """Used by the script itself: measure one extractor in this process."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be measured."""
+        """Check the names of the extractors and the number of rounds."""
         unknown = sorted({*self.extractors} - {*EXTRACTORS})
         if unknown or self.rounds < 1:
             raise UsageError(
@@ -113,25 +117,25 @@ class Config:
 
 
 def main() -> int:
-    """Measure each extractor in a process of its own."""
+    """Measure each extractor in its own process and print the figures."""
     _, options = split_arguments(sys.argv[1:], Config)
     config = parse(Config, options, description=__doc__)
     if config.extractor:
         print(json.dumps(list(measure(config, config.extractor))))
         return 0
-    there = [name for name in config.extractors if name != "bottom_up" or _has_detectron2()]
-    rows = [row for name in there for row in in_a_process(name, options)]
-    for row in rows:
+    installed = [name for name in config.extractors if name != "bottom_up" or _has_detectron2()]
+    rows = [
+        row for name in installed for row in json_from_subprocess(__file__, *options, f"--extractor={name}")
+    ]
+    canvases = list(bucketing(config))
+    for row in [*rows, *canvases]:
         print(json.dumps(row))
     best: dict[str, float] = {}
     for row in rows:
         best[row["extractor"]] = max(best.get(row["extractor"], 0.0), row["images_per_s"])
-    for row in (found := list(bucketing(config))):
-        print(json.dumps(row))
-    result = {"images_per_s": best, "machine": machine(config), "rows": rows, "bucketing": found}
-    if config.out:
-        Path(config.out).write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
+    conditions = machine_and_load(config)
+    result = {"images_per_s": best, "machine": conditions, "rows": rows, "bucketing": canvases}
+    print_result(result, config.out)
     return 0
 
 
@@ -139,15 +143,8 @@ def _has_detectron2() -> bool:
     return importlib.util.find_spec("detectron2") is not None
 
 
-def in_a_process(name: str, options: Sequence[str]) -> list[dict[str, Any]]:
-    """`measure` in a new process."""
-    command = [sys.executable, __file__, *options, f"--extractor={name}"]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def measure(config: Config, name: str) -> Iterator[dict[str, Any]]:
-    """Figures of an extractor by dtype and way."""
+    """Measure an extractor for each data type and method."""
     torch.set_num_threads(config.threads)
     encoded = photographs(config)
     pictures = [images.read(data).pixels for data in encoded]
@@ -157,21 +154,19 @@ def measure(config: Config, name: str) -> Iterator[dict[str, Any]]:
         if not config.full and name in SHORT_SIDES:
             side = SHORT_SIDES[name]
             chosen = replace(chosen, short_side=side, long_side=side * 5 // 3)
-        plain = loaded(chosen, full=config.full)
-        ways = {"one by one": (plain, 1), "together": (plain, config.batch)}
+        plain = load(chosen, full=config.full)
+        methods = {"one by one": (plain, 1), "together": (plain, config.batch)}
         if name in STEPS:
-            ways["canvases"] = (
-                loaded(replace(chosen, canvas_step=STEPS[name]), full=config.full),
-                config.batch,
-            )
-        yield from timed_ways(config, name, dtype, ways, encoded, pictures)
+            with_canvases = load(replace(chosen, canvas_step=STEPS[name]), full=config.full)
+            methods["canvases"] = (with_canvases, config.batch)
+        yield from time_methods(config, name, dtype, methods, encoded, pictures)
 
 
-def loaded(chosen: RegionsConfig, *, full: bool) -> Any:
-    """The extractor, which looks at few proposals in the short form.
+def load(chosen: RegionsConfig, *, full: bool) -> Any:
+    """Load an extractor; unless `full`, it has few proposals.
 
-    Values in a deep network with random weights grow until no box is left in the image; smaller ones at the
-    end of each block keep them in bounds, so that there are as many proposals as in earnest.
+    Activations of a deep network with random weights grow until no box is left in the image. Smaller weights
+    at the end of each block limit them, so that there are as many proposals as with trained weights.
     """
     extractor: Any = load_extractor(chosen)
     detector = (
@@ -188,57 +183,58 @@ def loaded(chosen: RegionsConfig, *, full: bool) -> Any:
     return extractor
 
 
-def timed_ways(
+def time_methods(
     config: Config,
     name: str,
     dtype: str,
-    ways: Mapping[str, tuple[Any, int]],
+    methods: Mapping[str, tuple[Any, int]],
     encoded: Sequence[bytes],
     pictures: Sequence[NDArray[np.uint8]],
 ) -> Iterator[dict[str, Any]]:
-    """A row per way; the rounds of all ways take turns."""
+    """Time the methods alternately, and yield a row for each of them."""
     seconds: dict[str, list[float]] = defaultdict(list)
-    stages: dict[str, dict[str, float]] = {}
+    parts: dict[str, dict[str, float]] = {}
     memory: dict[str, int] = {}
-    for extractor, _ in ways.values():
+    for extractor, _ in methods.values():
         extractor(pictures[:1])
     warm_up = int(config.device != "cpu")
     rounds = range(config.rounds + warm_up)
-    for number, (way, (extractor, batch)) in itertools.product(rounds, ways.items()):
-        with peak(config.device) as taken, stopwatch(extractor, config.device) as spent:
+    for number, (method, (extractor, batch)) in itertools.product(rounds, methods.items()):
+        with peak_memory(config.device) as peak, stopwatch(extractor, config.device) as spent:
             start = now(config.device)
             for place in range(0, len(pictures), batch):
                 extractor(pictures[place : place + batch])
             whole = now(config.device) - start
         if number >= warm_up:
-            seconds[way].append(whole)
-            stages[way] = dict(spent)
-        memory[way] = taken[0]
+            seconds[method].append(whole)
+            parts[method] = dict(spent)
+        memory[method] = peak[0]
     decoding = min(decode_seconds(config, encoded) for _ in range(2))
-    for way, (extractor, batch) in ways.items():
-        whole = min(seconds[way])
+    for method, (extractor, batch) in methods.items():
+        whole = min(seconds[method])
         row = {
             "extractor": name,
-            "way": way,
+            "way": method,
             "batch": batch,
             "dtype": dtype,
             "short_side": extractor.resolution[0],
             "images_per_s": round(len(pictures) / whole, 3),
             "images_per_s_with_decoding": round(len(pictures) / (whole + decoding), 3),
-            "peak_mb": memory[way],
+            "peak_mb": memory[method],
         }
-        yield row | shares(stages[way], seconds[way][-1], decoding) | batching(extractor, batch, pictures)
+        row |= shares(parts[method], seconds[method][-1], decoding)
+        yield row | batching(extractor, batch, pictures)
 
 
 def shares(spent: Mapping[str, float], whole: float, decoding: float) -> dict[str, float]:
-    """Of decoding, resizing, suppression and the rest, which is the network."""
+    """Return the shares of decoding, resizing, non-maximum suppression and the network (the rest)."""
     parts = {"decode": decoding, "resize": spent.get("resize", 0.0), "nms": spent.get("nms", 0.0)}
     parts["network"] = whole - parts["resize"] - parts["nms"]
     return {f"{part}_share": round(value / (whole + decoding), 4) for part, value in parts.items()}
 
 
 def batching(extractor: Any, batch: int, pictures: Sequence[NDArray[np.uint8]]) -> dict[str, float]:
-    """How many batches the images become, and the share of padding in their canvases."""
+    """Return the number of batches of the images, and the proportion of padding in their canvases."""
     divisor, step = _divisor(extractor), getattr(getattr(extractor, "config", None), "canvas_step", 0)
     if divisor == 0:
         return {"batches": -(-len(pictures) // batch), "padding": 0.0}
@@ -250,11 +246,11 @@ def batching(extractor: Any, batch: int, pictures: Sequence[NDArray[np.uint8]]) 
 
 
 def bucketing(config: Config) -> Iterator[dict[str, Any]]:
-    """What canvases do to many images, by arithmetic: 64 at a time, batches of at most 16, as in the jobs."""
+    """Compute batches and padding for many images, 64 per call and at most 16 per batch, as in the jobs."""
     if config.images:
         sizes = [Image.open(path).size for path in sorted(Path(config.images).glob("*.jpg"))]
     else:
-        sizes = [SIZES[index] for index in np.random.default_rng(0).integers(0, len(SIZES), 1024)]
+        sizes = [COCO_SIZES[index] for index in np.random.default_rng(0).integers(0, len(COCO_SIZES), 1024)]
     for name, (short, long, divisor) in RESOLUTIONS.items():
         scales = [min(short / min(size), long / max(size)) for size in sizes]
         shapes = [(int(h * scale), int(w * scale)) for (w, h), scale in zip(sizes, scales, strict=True)]
@@ -273,7 +269,7 @@ def bucketing(config: Config) -> Iterator[dict[str, Any]]:
 
 
 def _divisor(extractor: Any) -> int:
-    """To which canvases grow; 0 where there are none."""
+    """Return the number that canvas sides must be a multiple of; 0 if there are no canvases."""
     if hasattr(extractor, "network"):
         return extractor.network.divisor
     return extractor.model.transform.size_divisible if hasattr(extractor, "model") else 0
@@ -287,7 +283,7 @@ def _resized(extractor: Any, picture: NDArray[np.uint8]) -> tuple[int, int]:
 
 @contextmanager
 def stopwatch(extractor: Any, device: str) -> Iterator[dict[str, float]]:
-    """Seconds that resizing and suppression take, by timing the functions that do them."""
+    """Measure the seconds of resizing and non-maximum suppression by timing their functions."""
     spent: dict[str, float] = defaultdict(float)
     parts: list[tuple[Any, str, str]] = []
     if hasattr(extractor, "network"):
@@ -316,7 +312,7 @@ def stopwatch(extractor: Any, device: str) -> Iterator[dict[str, float]]:
 def timed(
     function: Callable[..., Any], spent: dict[str, float], part: str, device: str
 ) -> Callable[..., Any]:
-    """The function, whose time is added to a part."""
+    """Wrap a function so that its time is added to a part."""
 
     def call(*arguments: Any, **options: Any) -> Any:
         start = now(device)
@@ -329,7 +325,7 @@ def timed(
 
 
 def now(device: str) -> float:
-    """Seconds of this process on a CPU, of the clock when a GPU has done what it was told."""
+    """Return the CPU seconds of this process; on a GPU the clock's, after its pending work."""
     if device == "cpu":
         return time.process_time()
     torch.cuda.synchronize()
@@ -337,23 +333,19 @@ def now(device: str) -> float:
 
 
 @contextmanager
-def peak(device: str) -> Iterator[list[int]]:
-    """The most megabytes taken meanwhile, as the only item when it is over."""
-    taken = [0]
+def peak_memory(device: str) -> Iterator[list[int]]:
+    """Measure the peak memory of the block in MiB; at its end it is the only item of the list."""
+    peak = [0]
     if device == "cpu":
-        Path("/proc/self/clear_refs").write_text("5")
+        reset_peak_memory()
     else:
         torch.cuda.reset_peak_memory_stats()
-    yield taken
-    if device == "cpu":
-        lines = Path("/proc/self/status").read_text().splitlines()
-        taken[0] = int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) // 1024
-    else:
-        taken[0] = torch.cuda.max_memory_allocated() // 2**20
+    yield peak
+    peak[0] = memory_mb("VmHWM") if device == "cpu" else torch.cuda.max_memory_allocated() // 2**20
 
 
 def decode_seconds(config: Config, encoded: Sequence[bytes]) -> float:
-    """Of all images: on the CPU one after the other, on a GPU together."""
+    """Return the seconds of decoding all images: one by one on a CPU, together on a GPU."""
     start = now(config.device)
     if config.device == "cpu":
         for data in encoded:
@@ -371,35 +363,21 @@ def decode_seconds(config: Config, encoded: Sequence[bytes]) -> float:
 
 
 def photographs(config: Config) -> list[bytes]:
-    """JPEGs, the same in every process."""
+    """Return JPEGs, the same ones in every process."""
     count = config.count or (16 if config.full else 3)
     if config.images:
         return [path.read_bytes() for path in sorted(Path(config.images).glob("*.jpg"))[:count]]
-    random = np.random.default_rng(0)
-    order = [SIZES[index] for index in random.integers(0, len(SIZES), count)]
-    return [picture(random, *size) for size in order]
+    generator = np.random.default_rng(0)
+    sizes = [COCO_SIZES[index] for index in generator.integers(0, len(COCO_SIZES), count)]
+    return [synthetic_jpeg(width, height, generator) for width, height in sizes]
 
 
-def picture(random: np.random.Generator, width: int, height: int) -> bytes:
-    """A smooth picture, which compresses about as a photograph does."""
-    small = random.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8)
-    noise = random.integers(-12, 13, (height, width, 3))
-    large = np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
-    stream = io.BytesIO()
-    Image.fromarray((large + noise).clip(0, 255).astype(np.uint8)).save(stream, "JPEG", quality=90)
-    return stream.getvalue()
-
-
-def machine(config: Config) -> dict[str, Any]:
-    """Where the figures come from."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(":")[1].strip() for line in lines if "model name" in line), "")
-    gpu = torch.cuda.get_device_name() if config.device != "cpu" else "none"
+def machine_and_load(config: Config) -> dict[str, Any]:
+    """Return the machine, the threads, and the load average."""
     return {
-        "processor": model or platform.machine(),
-        "cores": os.cpu_count(),
+        "processor": machine(),
         "threads": config.threads,
-        "gpu": gpu,
+        "gpu": torch.cuda.get_device_name() if config.device != "cpu" else "none",
         "torch": torch.__version__,
         "load": round(os.getloadavg()[0], 1),
     }

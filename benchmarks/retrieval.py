@@ -1,11 +1,11 @@
-"""How often a CLIP finds the image of a caption, and a caption of an image, in pools of several sizes.
+"""Measure the text-to-image and image-to-text recall of a CLIP in pools of several sizes.
 
 python benchmarks/retrieval.py --clip.checkpoint runs/photographs/clip/best \
     --pairs.pairs data/flickr8k/val/captions.json --pairs.images data/flickr8k/photographs
 
-Every caption counts, not only the first of each image. A pool has one caption of each of its images; images
-are dealt into as many pools of a size as there are, and figures are means over pools and captions. Words that
-the CLIP has never seen are left out.
+Every caption of an image counts, not only the first. The images are divided into as many pools of each size
+as possible; a pool has one caption of each of its images, and the figures are means over pools and captions.
+Words outside the CLIP's vocabulary are removed.
 """
 
 import json
@@ -29,44 +29,44 @@ _CHUNK = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Which CLIP, among which images."""
+    """The CLIP, the images and the pools."""
 
     clip: ClipConfig
-    """The CLIP that is measured."""
+    """CLIP to measure."""
     pairs: PairsConfig
     """Images and their captions."""
     pools: tuple[int, ...] = (1000, 500)
     """Sizes of the pools."""
     out: str | None = None
-    """Where to write the result as JSON."""
+    """File for the result as JSON."""
 
 
 def recalls(images: NDArray, texts: Sequence[NDArray], pool: int) -> dict[str, float]:
-    """Mean recall in percent over all pools and captions.
+    """Return the mean recall in percent over all pools and captions.
 
     Args:
         images: [N, E], unit vectors.
-        texts: for each caption of an image, the unit vectors [N, E] of all images.
-        pool: images that are compared with each other; those that fill no pool are left out.
+        texts: unit vectors [N, E] of the first caption of each image, of the second, and so on.
+        pool: number of images in a pool; images that do not fill a pool are left out.
 
     Raises:
-        UsageError: there are fewer images than that.
+        UsageError: there are fewer images than a pool has.
     """
     count = len(images) // pool
     if not count:
-        raise UsageError(f"pools: {pool} is more than the {len(images)} images there are")
-    found = []
+        raise UsageError(f"pools: {pool} is more than the {len(images)} images")
+    by_pool = []
     for vectors in texts:
         for first in range(count):
             rows = slice(first, count * pool, count)
             forth = retrieval(vectors[rows], images[rows])
             back = retrieval(images[rows], vectors[rows])
-            found.append({**forth, **{f"image to text {name}": value for name, value in back.items()}})
-    return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+            by_pool.append({**forth, **{f"image to text {name}": value for name, value in back.items()}})
+    return {name: float(np.mean([one[name] for one in by_pool])) for name in by_pool[0]}
 
 
 def encode(scorer: ClipScorer, pairs: PairsConfig) -> tuple[NDArray, list[NDArray]]:
-    """Unit vectors of the images, and of as many captions of each as all of them have."""
+    """Encode the images and their captions, as many of each image as the image with the fewest has."""
     images = []
     for start in range(0, len(pairs.all), _CHUNK):
         part = [read_image(pair.image) for pair in pairs.all[start : start + _CHUNK]]
@@ -84,13 +84,13 @@ def _without(unknown: set[str], text: str) -> str:
 
 
 def measure(config: Config) -> dict[str, dict[str, float]]:
-    """Recalls by the size of the pool."""
+    """Return the recalls by pool size."""
     images, texts = encode(load_clip(config.clip), config.pairs)
     return {str(pool): recalls(images, texts, pool) for pool in config.pools}
 
 
 def main() -> int:
-    """Parse, measure, report."""
+    """Measure the CLIP and print the figures."""
     config = parse(Config, description=__doc__)
     result = json.dumps(measure(config), indent=1)
     if config.out:

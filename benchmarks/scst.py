@@ -1,19 +1,19 @@
-"""Images/s of self-critical training, and where a step's time goes.
+"""Measure the images/s of self-critical training (SCST), and the time of each part of a step.
 
 python benchmarks/scst.py
 python benchmarks/scst.py --full --out scst.json
 
-The paper's sizes with random weights: GLIED of 9,487 words over 36 regions x 2048 and 49 attributes, five
-samples and the greedy caption of an image, nearly all cut at 20 words, rewarded with CIDEr-D and with CLIP-S
-by a CLIP of open_clip (ViT-B-32, random weights, float32). Steps are those of jobs/train_scst.py: draw,
-score, reward, update; batches are made beforehand, as training makes them beside its steps.
+The models have the paper's sizes and random weights: GLIED with 9,487 words, 36 regions x 2048 and 49
+attributes. Each image gets five samples and a greedy caption, nearly all truncated at 20 words, and is
+rewarded with CIDEr-D and with the CLIP-S of an open_clip model (ViT-B-32, float32). The steps are those of
+jobs/train_scst.py: draw, score, reward, update. Batches are collated beforehand, because training does that
+in parallel.
 
-Seconds are those of the thread that trains: what a GPU has queued counts where it is waited for, so scoring
-counts under the reward. Without an option: batches of 4, a minute on one core. With --full: batches of 256 in
-bf16, meant for a GPU. The last line is one JSON object.
+Time is that of the training thread: asynchronous GPU work counts in the part that waits for it, so that
+scoring counts as reward. Without an option, batches have 4 images and the script takes a minute on one core.
+With --full, batches have 256 images in bf16, which is meant for a GPU. The last line is one JSON object.
 """
 
-import json
 import sys
 import tempfile
 import time
@@ -27,9 +27,10 @@ import pyarrow.parquet as pq
 import torch
 from open_clip import SimpleTokenizer
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for benchmarks/decoding.py
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the other files of benchmarks/
 
-from benchmarks.decoding import ATTRIBUTES, FEATURES, REGIONS, STEPS, WORDS, machine
+from benchmarks.decoding import ATTRIBUTES, FEATURES, REGIONS, STEPS, WORDS
+from benchmarks.measurement import print_result, torch_machine
 from glied.captioner.architectures import PAPER_SIZES, build_model
 from glied.captioner.captioner import Captioner
 from glied.clip.config import ClipConfig
@@ -55,48 +56,46 @@ RATE = 5e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """How much, and with which CLIP."""
+    """What to measure."""
 
     full: bool = False
-    """Batches of 256 in bf16, instead of 4 in fp32."""
+    """Batches of 256 in bf16 instead of 4 in fp32."""
     clip: str = "ViT-B-32"
-    """Architecture of open_clip that rewards."""
+    """open_clip architecture used as reward."""
     device: str = "auto"
-    """Torch device; auto is a GPU where there is one."""
+    """Torch device; auto is a GPU if there is one."""
     rounds: int = 8
-    """Steps that are measured; two more come before them."""
+    """Number of measured steps, after two warm-up steps."""
     threads: int = 1
-    """Threads of torch on a CPU."""
+    """Number of torch threads on a CPU."""
     out: str | None = None
-    """Where to write the JSON."""
+    """File for the JSON."""
 
     @property
     def batch_size(self) -> int:
-        """Images of a step."""
+        """Images per step."""
         return BATCH if self.full else 4
 
     @property
-    def chosen(self) -> torch.device:
-        """Where to train."""
+    def torch_device(self) -> torch.device:
+        """Device that trains."""
         gpu = "cuda" if torch.cuda.is_available() else "cpu"
         return torch.device(gpu if self.device == "auto" else self.device)
 
 
 def main() -> int:
-    """Make the inputs in a temporary folder, train, print."""
+    """Train on random inputs in a temporary folder and print the figures."""
     config = parse(Config, description=__doc__)
     torch.set_num_threads(config.threads)
     with tempfile.TemporaryDirectory() as folder:
         result = measure(config, Path(folder))
-    if config.out:
-        Path(config.out).write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
+    print_result(result, config.out)
     return 0
 
 
 def measure(config: Config, folder: Path) -> dict[str, Any]:
-    """Images/s, and the share of each part in a step."""
-    device, batch_size = config.chosen, config.batch_size
+    """Measure images/s, and the share of each part of a step."""
+    device, batch_size = config.torch_device, config.batch_size
     task = make_task(config, folder)
     rows = [row for uri in task.data("train") for row in pq.read_table(uri).to_pylist()]
     batches = [
@@ -115,34 +114,35 @@ def measure(config: Config, folder: Path) -> dict[str, Any]:
     result |= {f"share_{name}": round(value / total, 3) for name, value in seconds.items()}
     if device.type == "cuda":
         result["peak_gb"] = round(torch.cuda.max_memory_allocated(device) / 1e9, 2)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else machine()
-    return result | {"clip": config.clip, "device": str(device), "machine": name}
+    machine = torch_machine(device.type)
+    return result | {"clip": config.clip, "device": str(device), "machine": machine}
 
 
 def train(
     config: Config, task: ScstTask, batches: list[Any], device: torch.device
 ) -> Iterator[dict[str, float]]:
-    """Take steps; yields the seconds of each and of its parts."""
+    """Run the steps, and yield the seconds of each step and of its parts."""
     model = task.build().to(device).train()
     optimizer = steps.build_optimizer(model, name="adamw", learning_rate=RATE, weight_decay=0.0)
     for step in range(config.rounds + 2):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         with steps.autocast(device, bf16=config.full):
             loss, figures = task.loss(model, batches[step % len(batches)])
         steps.optimizer_step(loss, model, optimizer, learning_rate=RATE, clip_norm=1.0)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        told = {"seconds": time.perf_counter() - begun}
+        seconds = {"seconds": time.perf_counter() - start}
         for name, value in figures.items():
             if name.startswith("seconds_"):
-                told[name.removeprefix("seconds_")] = float(value)
-        yield told | {"update": told["seconds"] - sum(told[name] for name in ("draw", "score", "reward"))}
+                seconds[name.removeprefix("seconds_")] = float(value)
+        others = sum(seconds[name] for name in ("draw", "score", "reward"))
+        yield seconds | {"update": seconds["seconds"] - others}
 
 
 def make_task(config: Config, folder: Path) -> ScstTask:
-    """A captioner, regions, references and CLIP vectors of one batch of images, all random."""
+    """Return a task over one batch of random images: captioner, regions, references and CLIP features."""
     torch.manual_seed(0)
-    drawn = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     vocabulary = clip_vocabulary()
     model = build_model(PAPER_SIZES["glied"], feature_size=FEATURES, vocabulary_size=len(vocabulary))
     Captioner(model, vocabulary, attribute_count=ATTRIBUTES).save(str(folder / "start"))
@@ -151,9 +151,9 @@ def make_task(config: Config, folder: Path) -> ScstTask:
     clip = ClipConfig(model=config.clip, allow_random=True)
     scorer = load_clip(clip)
     names = [f"{number}.jpg" for number in range(config.batch_size)]
-    write_store(folder / "regions", names, REGIONS, FEATURES, {"weights": "random"}, drawn)
-    write_store(folder / "clip", names, 1, scorer.size, image_fingerprint(scorer), drawn)
-    captions = {name: [sentence(vocabulary, drawn) for _ in range(REFERENCES)] for name in names}
+    write_store(folder / "regions", names, REGIONS, FEATURES, {"weights": "random"}, generator)
+    write_store(folder / "clip", names, 1, scorer.size, image_fingerprint(scorer), generator)
+    captions = {name: [sentence(vocabulary, generator) for _ in range(REFERENCES)] for name in names}
     images = [CaptionedImage(number, name, own) for number, (name, own) in enumerate(captions.items())]
     (folder / "captions.json").write_bytes(write_captions(images))
     split = RewardedRegions(
@@ -174,27 +174,27 @@ def make_task(config: Config, folder: Path) -> ScstTask:
 
 
 def clip_vocabulary() -> Vocabulary:
-    """Words that are one token of CLIP's, as nearly all of a captioner's are."""
+    """Return a vocabulary of words that are one CLIP token each, as nearly all words of captions are."""
     tokens = (token.removesuffix("</w>") for token in SimpleTokenizer().encoder if token.endswith("</w>"))
     words = [token for token in tokens if token.isascii() and token.isalpha()]
     return Vocabulary(words[: WORDS + 1 - len(SPECIAL)])
 
 
-def sentence(vocabulary: Vocabulary, drawn: np.random.Generator) -> str:
-    """A reference of 9 to 13 words, the commonest far commoner than the others."""
-    numbers = drawn.zipf(1.35, int(drawn.integers(9, 14))) % (len(vocabulary) - len(SPECIAL))
+def sentence(vocabulary: Vocabulary, generator: np.random.Generator) -> str:
+    """Draw a reference of 9 to 13 words with Zipf-distributed frequencies."""
+    numbers = generator.zipf(1.35, int(generator.integers(9, 14))) % (len(vocabulary) - len(SPECIAL))
     return " ".join(vocabulary.words[len(SPECIAL) + number] for number in numbers)
 
 
 def write_store(
-    folder: Path, names: list[str], regions: int, size: int, fingerprint: Any, drawn: np.random.Generator
+    folder: Path, names: list[str], regions: int, size: int, fingerprint: Any, generator: np.random.Generator
 ) -> None:
-    """A feature store of random regions."""
+    """Write a feature store of random regions."""
     folder.mkdir()
     stored = [
         Regions(
             boxes=np.tile(np.array([[0, 0, 100, 100]], np.float32), (regions, 1)),
-            features=drawn.standard_normal((regions, size), np.float32),
+            features=generator.standard_normal((regions, size), np.float32),
             scores=np.ones(regions, np.float32),
             labels=["thing"] * regions,
             attributes=[[]] * regions,

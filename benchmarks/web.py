@@ -1,13 +1,14 @@
-"""A table of web links of which many are dead, captioned by the real job.
+"""Caption a table of web links, many of them dead, with the real job.
 
 python benchmarks/web.py --out web.json
 python benchmarks/web.py --full --out web.json
 
-1,000 links on hosts of this machine (`web_hosts`): 40 % dead in ten ways, and a third of the living hosts
-answer 429 once. Checked are exit code, rows and kinds of error; then the same command again, which must ask
-no host. `--full` also captions the living links alone, for comparison, and runs `output.mode retry_failed`.
+The 1,000 links point to hosts on this machine (`web_hosts`). 40 % of them are dead in ten different ways, and
+a third of the live hosts answer their first request with 429. The script checks the exit code, the rows and
+the error kinds, then runs the same command again, which must not send any request. `--full` also captions the
+live links alone, for comparison, and runs `output.mode retry_failed`.
 
-Exit code 1 when a row is missing or has another kind than it must have, or a finished run asks a host again.
+The exit code is 1 if a row is missing or has the wrong error kind, or if a finished run sends requests.
 """
 
 import json
@@ -19,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# `python benchmarks/web.py` puts this folder on the path, not the repository.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the other files of benchmarks/
 
 from benchmarks import web_hosts
+from benchmarks.measurement import print_result
 from benchmarks.web_hosts import Hosts
 from glied.bulk.run import committed_rows
 from glied.config import parse, run
@@ -33,29 +34,29 @@ SCENES = 40
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """How many links."""
+    """Size and mixture of the table."""
 
     full: bool = False
-    """Also the living links alone, and a retry of the failed ones."""
+    """Also caption the live links alone, and retry the failed rows."""
     links: int = 1000
-    """Links in the table."""
+    """Number of links in the table."""
     dead: float = 0.4
-    """Share of them that are dead."""
+    """Proportion of dead links."""
     folder: str = "runs/web"
-    """Where pictures and runs are; runs in it are deleted first."""
+    """Folder of the images and runs; runs in it are deleted first."""
     out: str | None = None
-    """Where to write the result as JSON."""
+    """File for the result as JSON."""
 
 
 def pictures(folder: Path) -> list[bytes]:
-    """Encoded scenes."""
+    """Return rendered scenes as encoded images."""
     if not (folder / "scenes").exists():
         write_split(folder / "scenes", "test", SCENES, 0, 1)
     return [path.read_bytes() for path in sorted((folder / "scenes" / "images").iterdir())]
 
 
 def caption(folder: Path, name: str, links: list[str], *options: str) -> tuple[int, dict[str, Any]]:
-    """Exit code and summary of the job over the links."""
+    """Caption the links; return the job's exit code and summary."""
     table = folder / f"{name}.csv"
     table.write_text("\n".join(["uri", *links]) + "\n")
     where = [f"--input.uri={table}", f"--output.uri={folder / name}", "--input.form=table"]
@@ -68,12 +69,12 @@ def caption(folder: Path, name: str, links: list[str], *options: str) -> tuple[i
 
 
 def measure(config: Config, folder: Path, hosts: Hosts) -> dict[str, Any]:
-    """Figures of the run and of those after it."""
+    """Run the job, then the runs after it, and return their figures."""
     expected = hosts.urls(config.links, dead=config.dead)
     links = list(expected)
     code, summary = caption(folder, "run", links)
     kinds = {row["uri"]: row["error_kind"] for row in committed_rows.read_rows(str(folder / "run"))}
-    asked = hosts.asked()
+    requests = hosts.requests()
     again, _ = caption(folder, "run", links)
     result = {
         "links": len(links),
@@ -84,34 +85,32 @@ def measure(config: Config, folder: Path, hosts: Hosts) -> dict[str, Any]:
         "seconds": summary["seconds"],
         "startup_seconds": summary["startup_seconds"],
         "links_per_s": summary["images_per_s"],
-        "requests": sum(asked.values()),
+        "requests": sum(requests.values()),
         "resume_exit_code": again,
-        "requests_of_resume": sum((hosts.asked() - asked).values()),
+        "requests_of_resume": sum((hosts.requests() - requests).values()),
     }
     if config.full:
-        living = [link for link, kind in expected.items() if kind is None]
-        _, alone = caption(folder, "living", living)
-        result["living_alone_links_per_s"] = alone["images_per_s"]
-        asked = hosts.asked()
+        live = [link for link, kind in expected.items() if kind is None]
+        _, summary = caption(folder, "live", live)
+        result["live_alone_links_per_s"] = summary["images_per_s"]
+        requests = hosts.requests()
         retried, _ = caption(folder, "run", links, "--output.mode=retry_failed")
-        ways = Counter(path.split("/")[1] for path in (hosts.asked() - asked).elements())
+        ways = Counter(path.split("/")[1] for path in (hosts.requests() - requests).elements())
         result |= {"retry_exit_code": retried, "requests_of_retry": dict(sorted(ways.items()))}
     return result
 
 
 def main() -> int:
-    """Run, check and write the figures."""
+    """Run the jobs, check the results and print the figures."""
     config = parse(Config, description=__doc__)
     folder = Path(config.folder).absolute()
-    for name in ("run", "living"):
+    for name in ("run", "live"):
         shutil.rmtree(folder / name, ignore_errors=True)
         (folder / f"{name}.log").unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     with web_hosts.start(pictures(folder)) as hosts:
         result = measure(config, folder, hosts)
-    if config.out:
-        Path(config.out).write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
+    print_result(result, config.out)
     wrong = result["wrong_kinds"] or result["exit_code"] or result["requests_of_resume"]
     return 1 if wrong or result["rows"] != config.links else 0
 

@@ -1,12 +1,12 @@
-"""Hundreds of web hosts on this machine, of which many are dead: what a published list of links looks like.
+"""Serve hundreds of web hosts on this machine, many of them dead, like those of a published list of links.
 
     with web_hosts.start(pictures) as hosts:
-        urls = hosts.urls(1000, dead=0.4)  # each with the kind of error that its row must have, or None
+        urls = hosts.urls(1000, dead=0.4)  # each with the error kind that its row must have, or None
         ...
-        hosts.asked()  # how often each path was asked for
+        hosts.requests()  # number of requests per host and path
 
-Each host is an address of 127.0.0.0/8, so that clients take them for different ones. The server runs in a
-process of its own.
+Each host has its own address of 127.0.0.0/8, so that clients treat the hosts as different ones. The server
+runs in its own process.
 """
 
 import asyncio
@@ -39,32 +39,37 @@ DEAD = {
     "silent": "timeout",
     "gone": "not_found",
 }
-"""Ways to be dead, and the kind of error that each must have."""
+"""Error kind of the row by the way in which a host is dead."""
 GOOD_HOSTS = 60
 DEAD_HOSTS = 10
-"""Hosts of each way to be dead."""
+"""Number of hosts that are dead in the same way."""
 RETRY_AFTER_S = 1
 GOOD_NET, DEAD_NET, CLOSED_NET = "127.0.1", "127.0.2", "127.0.3"
 
 
 @dataclass(frozen=True)
 class Hosts:
-    """Running hosts, seen from the process that started them."""
+    """Access to the running hosts from the process that started them."""
 
     port: int
     tls_port: int
 
     def urls(self, count: int, *, dead: float) -> dict[str, str | None]:
-        """`count` addresses in a mixed order, a share of them `dead`; to each the error that it must have."""
+        """Return `count` URLs in random order with their expected error kinds (None for a live host).
+
+        Args:
+            count: number of URLs.
+            dead: proportion of URLs on dead hosts.
+        """
         bad = round(count * dead)
         every: list[tuple[str, str | None]] = [self._good(number) for number in range(count - bad)]
         ways = list(DEAD)
         every += [self._dead(ways[number % len(ways)], number // len(ways)) for number in range(bad)]
         return dict(random.Random(0).sample(every, count))
 
-    def asked(self) -> Counter[str]:
-        """How often each host and path was asked for."""
-        with urllib.request.urlopen(f"http://{GOOD_NET}.1:{self.port}/asked", timeout=10) as answer:
+    def requests(self) -> Counter[str]:
+        """Return the number of requests per host and path."""
+        with urllib.request.urlopen(f"http://{GOOD_NET}.1:{self.port}/requests", timeout=10) as answer:
             return Counter(json.load(answer))
 
     def _good(self, number: int) -> tuple[str, None]:
@@ -79,19 +84,19 @@ class Hosts:
             place = f"http://{CLOSED_NET}.{1 + number % DEAD_HOSTS}:{self.port}"
         elif way == "self_signed":
             place = f"https://{host}:{self.tls_port}"
-        else:  # each way has hosts of its own
+        else:  # each way has its own hosts
             place = f"http://{DEAD_NET}.{100 + 10 * list(DEAD).index(way) + number % DEAD_HOSTS}:{self.port}"
         return f"{place}/{way}/{number}.png?sig=s3cr3t", DEAD[way]
 
 
 @contextmanager
 def start(pictures: Sequence[bytes], *, busy: float = 1 / 3, latency_s: float = 0.02) -> Iterator[Hosts]:
-    """Run the hosts.
+    """Start the hosts in a new process, and stop them at the end of the block.
 
     Args:
-        pictures: encoded images, given out in turn.
-        busy: share of the good hosts that answer their first request with 429.
-        latency_s: how long a good host takes for an answer.
+        pictures: encoded images that the good hosts serve in turn.
+        busy: proportion of the good hosts that answer their first request with 429.
+        latency_s: response time of a good host in seconds.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -121,7 +126,7 @@ def _run(settings: _Settings, sender: Connection) -> None:
 @dataclass
 class _Server:
     settings: _Settings
-    asked: Counter[str] = field(default_factory=Counter)
+    requests: Counter[str] = field(default_factory=Counter)
     was_busy: set[str] = field(default_factory=set)
 
     async def serve(self, sender: Connection) -> None:
@@ -143,14 +148,14 @@ class _Server:
         writer.close()
 
     async def request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Answer one request; whether the connection stays open."""
+        """Answer one request; return whether the connection stays open."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         path = head[0].split(" ")[1].partition("?")[0]
         host = next(line.partition(": ")[2] for line in head if line.lower().startswith("host:"))
-        if path == "/asked":
-            writer.write(_answer(200, json.dumps(self.asked).encode()))
+        if path == "/requests":
+            writer.write(_answer(200, json.dumps(self.requests).encode()))
             return False
-        self.asked[host + path] += 1
+        self.requests[host + path] += 1
         _, way, name = path.split("/")
         if way == "good":
             await asyncio.sleep(self.settings.latency_s)
@@ -189,7 +194,7 @@ def _answer(status: int, body: bytes, *headers: str) -> bytes:
 
 
 def _self_signed() -> ssl.SSLContext | None:
-    """A certificate that nobody trusts; without openssl there is no TLS at all, which fails as well."""
+    """Return a context with a self-signed certificate, or None without openssl: no TLS fails as well."""
     if shutil.which("openssl") is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -1,10 +1,11 @@
-"""A Ray cluster on this machine: a head and workers as processes of their own, as on several machines.
+"""Run a Ray cluster on this machine, with the head and each worker node as separate processes.
 
 python cluster/local.py --workers 2
 
-It listens on the loopback interface only and asks for a token; folder, ports and token are its own. It prints
-what leads `ray job submit` there, and Ctrl-C ends it. Only its own processes are ended, so that it may run
-beside other Ray clusters, for which `ray stop` would be the end.
+The cluster listens on the loopback interface only and requires a token; it has its own folder, ports and
+token. The script prints the environment variables that `ray job submit` needs, and Ctrl-C stops the cluster.
+It stops only its own processes, so other Ray clusters on the machine keep running; `ray stop` would stop
+them.
 """
 
 import logging
@@ -32,15 +33,15 @@ log = logging.getLogger(__name__)
 LOOPBACK = "127.0.0.1"
 STARTED = "Ray runtime started"
 START_S = 120.0
-"""Longest time for a node to start."""
+"""Maximum time for a node to start, in seconds."""
 START_ATTEMPTS = 3
-"""Ray gives a node 30 seconds, which a busy machine may need more than once."""
+"""Number of attempts to start a node: Ray's limit of 30 seconds is short on a busy machine."""
 END_S = 5.0
-"""Time that the processes have to end by themselves."""
+"""Time in which processes must exit before they are killed, in seconds."""
 
-# `ray start` replaces the loopback address by another one of the machine; where a setting keeps it from that,
-# it refuses to start workers. So it is told another way, and what it starts by that setting. The kernel ends
-# what this process leaves behind.
+# `ray start` replaces the loopback address by another address of the machine, and the setting that prevents
+# this makes it refuse to start workers. So the address is patched here, and the setting is passed on to the
+# processes that it starts. The kernel kills these processes if this one dies.
 LAUNCH = f"""
 import os, sys
 from ray._private import services, utils
@@ -56,32 +57,32 @@ LAUNCHER = [sys.executable, "-c", LAUNCH, "start", "--block"]
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """A cluster."""
+    """Size of the cluster."""
 
     workers: int = 2
-    """Nodes beside the head."""
+    """Number of worker nodes; the head is another node."""
     cpus: int = 3
     """Logical CPUs of each worker; the head has none, so that it runs drivers only."""
     gpus: int = 0
-    """Pretended GPUs of each worker."""
+    """Simulated GPUs of each worker."""
     object_store_mb: int = 128
-    """Of each node, in shared memory."""
+    """Object store of each node in shared memory, in MiB."""
 
     def __post_init__(self) -> None:
-        """Refuse nodes that could not start."""
+        """Check the minimum of each number."""
         for name, least in (("workers", 0), ("cpus", 1), ("gpus", 0), ("object_store_mb", 80)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name}: {getattr(self, name)} is not at least {least}")
 
 
 class Node:
-    """The processes of a node: `ray start --block` and what it started."""
+    """The processes of a node: `ray start --block` and its child processes."""
 
     def __init__(self, name: str, command: list[str], environment: Mapping[str, str], folder: Path) -> None:
-        """Start it.
+        """Start the node.
 
         Raises:
-            JobError: it does not start.
+            JobError: the node does not start.
         """
         self.name = name
         self.log = folder / f"{name}.log"
@@ -114,33 +115,35 @@ class Node:
 
     def _last_line(self) -> str:
         lines = [line for line in self.log.read_text().splitlines() if line.strip()]
-        return lines[-1].strip() if lines else "it said nothing"
+        return lines[-1].strip() if lines else "its log is empty"
 
     def processes(self) -> list[psutil.Process]:
-        """All of them that live, workers and drivers included."""
+        """Return the running processes of the node, including workers and drivers."""
         with suppress(psutil.NoSuchProcess):
             return [self.process, *self.process.children(recursive=True)]
         return []
 
     def kill(self) -> None:
-        """End all of them at once, as when a machine is lost."""
+        """Kill all processes of the node, as when a machine is lost."""
         _kill(self.processes())
         self.process.wait()
 
 
 class LocalCluster:
-    """A head and workers; use it in a `with` statement.
+    """A local Ray cluster, to be used in a `with` statement.
 
     Attributes:
-        address: where jobs are submitted.
-        environment: what the processes need that submit jobs.
-        workers: the worker nodes.
+        address: URL for submitting jobs.
+        environment: environment variables of processes that submit jobs.
+        workers: worker nodes.
     """
 
     def __init__(self, config: Config, environment: Mapping[str, str] = os.environ) -> None:
-        """Choose folder, ports and token; `environment` is that of the nodes, and so of the jobs."""
+        """Choose the folder, ports and token; nodes and jobs inherit `environment`."""
         self.config = config
-        self.folder = Path(tempfile.mkdtemp(prefix="glied-"))  # short: sockets have names of 107 characters
+        self.folder = Path(
+            tempfile.mkdtemp(prefix="glied-")
+        )  # short: socket paths are limited to 107 characters
         token = self.folder / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
@@ -154,10 +157,10 @@ class LocalCluster:
         self.head: Node | None = None
 
     def __enter__(self) -> "LocalCluster":
-        """Start head and workers, one after another: together they would take each other's time.
+        """Start the head and the workers one after another, because they compete for the CPU.
 
         Raises:
-            JobError: one does not start.
+            JobError: a node does not start.
         """
         gcs, dashboard, client, *agents = map(str, self._ports)
         at = ["--node-ip-address", LOOPBACK, "--min-worker-port", "0", "--max-worker-port", "0"]
@@ -180,16 +183,16 @@ class LocalCluster:
         return Node(name, command, self._node_environment, self.folder)
 
     def processes(self) -> list[psutil.Process]:
-        """All processes of the cluster that live."""
+        """Return the running processes of the cluster."""
         nodes = [*self.workers, *([self.head] if self.head else [])]
         return [process for node in nodes for process in node.processes()]
 
     def __exit__(self, *_: object) -> None:
-        """As `close`."""
+        """Close the cluster."""
         self.close()
 
     def close(self) -> None:
-        """End the cluster's processes and remove its folder."""
+        """Stop the cluster's processes and delete its folder."""
         processes = self.processes()
         for process in processes:
             with suppress(psutil.NoSuchProcess):
@@ -207,7 +210,7 @@ def _kill(processes: list[psutil.Process]) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder into which a process may have written at its end."""
+    """Delete a folder, again if an exiting process has written into it."""
     deadline = time.monotonic() + END_S
     while folder.exists() and time.monotonic() < deadline:
         shutil.rmtree(folder, ignore_errors=True)
@@ -215,7 +218,7 @@ def _remove(folder: Path) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that are free now; Ray must be told ports that other clusters on this machine do not have."""
+    """Return free ports, so that the cluster does not collide with other clusters on this machine."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:
@@ -227,11 +230,11 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _for_nodes(environment: dict[str, str]) -> dict[str, str]:
-    """The environment of the nodes: this Python first, and no code but what a job brings along."""
+    """Return the environment of the nodes: this Python first, and only the code that a job uploads."""
     programs = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
     nodes = environment | {"PATH": programs, "RAY_USAGE_STATS_ENABLED": "0"}
     nodes |= {"GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo"}
-    # The last one stands in a process that has started a Ray of its own; the launcher sets it late.
+    # The last variable is set in a process that has started Ray itself; the launcher sets it when needed.
     for name in ("PYTHONPATH", "RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):
         nodes.pop(name, None)
     return nodes
@@ -242,7 +245,7 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 def main() -> int:
-    """Run a cluster until it is interrupted."""
+    """Run the cluster until it is interrupted."""
     config = parse(Config, description=__doc__)
     signal.signal(signal.SIGTERM, _interrupt)
     with suppress(KeyboardInterrupt), LocalCluster(config) as cluster:

@@ -1,11 +1,11 @@
-"""Bytes to captions: the fused stage of the bulk job with its decoder processes, images/s.
+"""Measure the images/s from bytes to captions: the fused stage of the bulk job with its decoder processes.
 
-This is what a GPU of the cluster does, without fetching and writing: encoded images in memory in, rows out.
-Captions are searched by the paper-size GLIED with 3 beams, always 20 words (random weights end no caption),
-so a trained captioner is a little faster. Each case runs in processes of its own, one for each worker that
-shares the GPU, all at work during the same seconds; shares are of a worker's time: `decode` is what the
-models wait for pixels, `rows` what is between the models. `gpu_share` is how much of the time the GPU was at
-work at all, `cores` how many processors were.
+This is the work of a GPU worker of the cluster without fetching and writing: encoded images in, rows out.
+Captions are decoded by the paper-size GLIED with 3 beams and always have 20 words, because random weights
+never end a caption; a trained captioner is a little faster. Each case runs in its own processes, one for each
+worker that shares the GPU, all working at the same time. Shares are relative to a worker's time: `decode` is
+the time that the models wait for pixels, `rows` the time outside the models. `gpu_share` is the proportion of
+time in which the GPU was busy, `cores` the number of busy processor cores.
 """
 
 import multiprocessing
@@ -33,24 +33,24 @@ from glied.vision.decoder_pool import DecoderPool
 from glied.vision.gpu_decoder import GpuDecoder
 
 START_S = 60.0
-"""Longest wait until all workers of a case are ready."""
+"""Maximum time until all workers of a case are ready, in seconds."""
 LITE_224 = Extractor(model=LITE, side=224)
 COCO = Extractor(model=DETECTOR, side=800, canvas_step=128)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A fused stage, and how many of them share the GPU.
+    """A configuration of the fused stage, and the number of workers that share the GPU.
 
     Attributes:
-        extractor: of regions.
-        dtype: of the captioner.
-        batch: images that the models get together.
-        chunk: images of a chunk; the decoders work ahead within one.
-        workers: stages on the GPU.
-        decoders: processes beside each.
+        extractor: region extractor.
+        dtype: data type of the captioner.
+        batch: images per batch of the models.
+        chunk: images per chunk; the decoders prefetch within a chunk.
+        workers: workers on the GPU.
+        decoders: decoder processes of each worker.
         jpeg: where JPEGs are decoded, "cpu" or "gpu".
-        graphs: whether decoding is replayed as CUDA graphs.
+        graphs: whether decoding uses CUDA graphs.
     """
 
     extractor: Extractor
@@ -75,7 +75,7 @@ CASES = (
     Case(extractor=Extractor(model=RESNET, side=448), workers=4, decoders=3),
     Case(extractor=LITE_224, workers=5, decoders=2, graphs=True),
 )
-"""The most wanted first."""
+"""In order of importance."""
 DRY = (
     Case(extractor=LITE_224, batch=4, chunk=8, workers=2, decoders=1),
     Case(extractor=COCO, batch=2, chunk=4, decoders=1),
@@ -83,9 +83,9 @@ DRY = (
 
 
 def rows(setting: Setting) -> Iterator[Row]:
-    """A row per case; one that fails does not keep the others from running."""
+    """Yield a row per case; if a case fails, the others still run."""
     encoded = photographs(setting.pick(4, 64))
-    context = multiprocessing.get_context("fork")  # CUDA is not in use here: each worker starts it
+    context = multiprocessing.get_context("fork")  # this process does not use CUDA: each worker starts it
     for case in setting.pick(DRY, CASES):
         barrier, answers = context.Barrier(case.workers), context.Queue()
         started = time.perf_counter()
@@ -95,16 +95,16 @@ def rows(setting: Setting) -> Iterator[Row]:
         ]
         for worker in workers:
             worker.start()
-        told = list(answered(answers, workers))
+        results = list(worker_results(answers, workers))
         for worker in workers:
             worker.join(5)
             worker.kill()
-        about = vars(case) | {"extractor": vars(case.extractor)}
-        yield about | together(told) | {"case_s": round(time.perf_counter() - started, 1)}
+        settings = vars(case) | {"extractor": vars(case.extractor)}
+        yield settings | combine(results) | {"case_s": round(time.perf_counter() - started, 1)}
 
 
-def answered(answers: Any, workers: list[Any]) -> Iterator[Row]:
-    """What the workers of a case say; a worker that ends without a word is said to."""
+def worker_results(answers: Any, workers: list[Any]) -> Iterator[Row]:
+    """Yield the results of a case's workers; if workers exit without one, yield an error."""
     for _ in workers:
         while True:
             try:
@@ -112,45 +112,45 @@ def answered(answers: Any, workers: list[Any]) -> Iterator[Row]:
                 break
             except queue.Empty:
                 if not any(worker.is_alive() for worker in workers):
-                    yield {"error": f"workers ended: {[worker.exitcode for worker in workers]}"}
+                    yield {"error": f"workers exited: {[worker.exitcode for worker in workers]}"}
                     return
 
 
-def together(told: list[Row]) -> Row:
-    """Rates and memory added up over workers; shares are means."""
-    errors = [one["error"] for one in told if "error" in one]
-    if errors:  # a worker that fails lets the others go with a broken barrier
+def combine(results: list[Row]) -> Row:
+    """Add up the rates and memory of the workers, and average their shares."""
+    errors = [one["error"] for one in results if "error" in one]
+    if errors:  # when a worker fails, the others fail with a broken barrier
         return {"error": min(errors, key=lambda text: "BrokenBarrier" in text), "ok": False}
     added = {
-        name: round(sum(one[name] for one in told), 1)
+        name: round(sum(one[name] for one in results), 1)
         for name in ("images_per_s", "peak_mb", "reserved_mb", "host_mb")
     }
     shares = {
-        name: round(sum(one[name] for one in told) / len(told), 3)
-        for name in told[0]
+        name: round(sum(one[name] for one in results) / len(results), 3)
+        for name in results[0]
         if name.startswith("share_")
     }
-    first = {name: told[0][name] for name in ("gpu_share", "cores", "seconds", "all_ok")}
+    first = {name: results[0][name] for name in ("gpu_share", "cores", "seconds", "all_ok")}
     return added | shares | first
 
 
 def work(setting: Setting, case: Case, encoded: tuple[bytes, ...], barrier: Any, answers: Any) -> None:
-    """A worker's life; its figures go to `answers`."""
+    """Run a worker and put its figures, or its error, into the queue `answers`."""
     try:
-        answers.put(measured(setting, case, encoded, barrier))
+        answers.put(measure(setting, case, encoded, barrier))
     except Exception as error:
         barrier.abort()
         answers.put({"error": f"{type(error).__name__}: {error}"[:500]})
 
 
-def measured(setting: Setting, case: Case, encoded: tuple[bytes, ...], barrier: Any) -> Row:
-    """Build the stage, warm up, wait for the others, then work for some seconds."""
+def measure(setting: Setting, case: Case, encoded: tuple[bytes, ...], barrier: Any) -> Row:
+    """Build the stage, warm up, wait for the other workers, then work for some seconds."""
     torch.set_num_threads(1)
     device = setting.torch_device
     stage, table = build(setting, case), fetched(encoded, case.chunk)
-    for _ in range(setting.pick(1, 3)):  # kernels are chosen, graphs are recorded
+    for _ in range(setting.pick(1, 3)):  # chooses kernels and captures graphs
         stage(table)
-    load()  # what reads it has to start, too
+    gpu_load()  # starts the library that reads it
     if setting.cuda:
         torch.cuda.reset_peak_memory_stats(device)
     barrier.wait(START_S)
@@ -158,12 +158,12 @@ def measured(setting: Setting, case: Case, encoded: tuple[bytes, ...], barrier: 
     loads: list[int] = []
     images, good, start, busy = 0, True, time.perf_counter(), busy_cpu_seconds()
     while images == 0 or time.perf_counter() - start < setting.pick(0.0, 3.0):
-        found = stage(table)
-        images += found.num_rows
-        good &= found["status"].to_pylist() == ["ok"] * found.num_rows
-        for part, seconds in seconds_of(found).items():
+        captioned = stage(table)
+        images += captioned.num_rows
+        good &= captioned["status"].to_pylist() == ["ok"] * captioned.num_rows
+        for part, seconds in seconds_of(captioned).items():
             spent[part] += seconds
-        loads += load()
+        loads += gpu_load()
     seconds = time.perf_counter() - start
     spent["rows"] = seconds - sum(spent.values())
     peak = (torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()) if setting.cuda else (0, 0)
@@ -180,15 +180,15 @@ def measured(setting: Setting, case: Case, encoded: tuple[bytes, ...], barrier: 
     }
 
 
-def load() -> list[int]:
-    """Percent of the last moments that the GPU was at work; empty where that cannot be read."""
+def gpu_load() -> list[int]:
+    """Return the GPU utilization in percent; an empty list if it cannot be read."""
     with suppress(Exception):
         return [torch.cuda.utilization()]
     return []
 
 
 def build(setting: Setting, case: Case) -> Stage:
-    """The stage of a case."""
+    """Build the fused stage of a case."""
     device = setting.torch_device
     extractor = case.extractor.load(setting)
     captions = captioner(

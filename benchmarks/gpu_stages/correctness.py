@@ -1,9 +1,9 @@
-"""Whether a GPU computes what the CPU does, in float32, and how far bfloat16 is from it.
+"""Check that a GPU computes the same as the CPU in float32, and measure the differences in bfloat16.
 
-Float32 is compared with TF32 switched off, with float64 on the CPU as the reference where that is cheap.
-Captions, regions, CLIP-S and CIDEr-D are those of scenes and of the weights that ship. Captions may differ
-where two beams are equal up to rounding, so that shares of equal captions have a bound a little below 1; the
-log-probabilities of equal captions and the scores have absolute bounds. Each check has its bound in its row.
+TF32 is off in float32; the reference is float64 on the CPU where that is cheap. Captions, regions, CLIP-S and
+CIDEr-D are computed for scenes with the shipped weights. Captions may differ where two beams are equal up to
+rounding, so the bounds for shares of equal captions are a little below 1; the log-probabilities of equal
+captions and the scores have absolute bounds. Each row contains its bound.
 """
 
 import copy
@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.decoding import FEATURES, inputs
-from benchmarks.gpu_stages.inputs import BACKBONE, WEIGHTS, captioner, paper_model, vocabulary
+from benchmarks.decoding import FEATURES, WORDS, inputs
+from benchmarks.gpu_stages.inputs import BACKBONE, WEIGHTS, captioner, paper_model
 from benchmarks.gpu_stages.measuring import tf32
 from benchmarks.gpu_stages.setting import Row, Setting, check
 from glied.captioner.captioner import Caption, Captioner, attribute_ids
@@ -41,22 +41,22 @@ from glied.vision.extractors.config import RegionsConfig
 from glied.vision.extractors.region_extractor import load_extractor
 
 CLOSE = 1e-3
-"""Bound of scores and log-probabilities."""
+"""Maximum difference of scores and log-probabilities."""
 LOGITS = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
-"""Bounds of the relative error of logits, as the norm of the difference / the norm of the reference."""
+"""Maximum relative error of logits: norm of the difference / norm of the reference."""
 DETECTOR = RegionsConfig(checkpoint=str(WEIGHTS / "regions"))
 CELLS = RegionsConfig(kind="timm", checkpoint=str(BACKBONE), short_side=224)
 EQUAL = 0.97
-"""Least share of equal captions between computations in float32."""
+"""Minimum share of equal captions between computations in float32."""
 
 
 class World:
-    """Scenes, what the CPU finds in them, and the models on both devices."""
+    """Scenes, their regions and attributes computed on the CPU, and the shipped models."""
 
     def __init__(self, folder: Path, setting: Setting) -> None:
         """Render the scenes and extract their regions on the CPU."""
         self.device = setting.torch_device
-        self.half = setting.pick(0.25, 0.7)  # least share of captions that are equal in bfloat16
+        self.half = setting.pick(0.25, 0.7)  # minimum share of captions that are equal in bfloat16
         count = setting.pick(4, 96)
         write_split(folder, "test", count, 0, 1)
         self.references = load_captions(str(folder / "captions.json"))
@@ -68,7 +68,7 @@ class World:
             self.words = predictor.top(RegionBatch.collate(self.regions), 49)
 
     def extract(self, config: RegionsConfig, device: str) -> list[Regions]:
-        """Regions by a shipped extractor."""
+        """Extract regions with a shipped extractor."""
         extractor = load_extractor(replace(config, device=device))
         parts = (self.pixels[place : place + 16] for place in range(0, len(self.pixels), 16))
         return [one for part in parts for one in extractor(part)]
@@ -76,13 +76,13 @@ class World:
     def captions(
         self, device: torch.device | str, search: DecodingConfig, dtype: torch.dtype = torch.float32
     ) -> list[list[Caption]]:
-        """Captions of the CPU's regions by the shipped captioner."""
+        """Caption the regions of the CPU with the shipped captioner."""
         shipped = Captioner.load(str(WEIGHTS / "glied"), search, device, dtype)
         return shipped.caption(self.regions, self.words, range(len(self.regions)))
 
 
 def rows(setting: Setting) -> Iterator[Row]:
-    """All checks; one that raises is a row as well, and the others go on."""
+    """Yield the rows of all checks; a check that raises becomes a failed row, and the others still run."""
     checks: list[Callable[[], Iterator[Row]]] = [partial(logits, setting), partial(gradient, setting)]
     with tempfile.TemporaryDirectory() as folder, tf32(False):
         world = World(Path(folder), setting)
@@ -91,16 +91,16 @@ def rows(setting: Setting) -> Iterator[Row]:
         for one in checks:
             try:
                 yield from one()
-            except Exception as error:  # the device may be fine all the same
+            except Exception as error:  # the other checks may still pass
                 name = one.func.__name__ if isinstance(one, partial) else str(one)
                 yield {"check": name, "ok": False, "error": f"{type(error).__name__}: {error}"[:500]}
 
 
 def logits(setting: Setting) -> Iterator[Row]:
-    """Logits of whole captions against float64, paper size, random weights and inputs."""
+    """Compare the logits of whole captions with float64, at paper size with random weights and inputs."""
     batch, device = setting.pick(2, 16), setting.torch_device
     regions, attributes, mask = inputs(batch)
-    tokens = torch.randint(4, len(vocabulary()), (batch, 3, 20))
+    tokens = torch.randint(4, WORDS + 1, (batch, 3, 20))
     search, host = DecodingConfig(), torch.device("cpu")
     exact = captioner(host, torch.float64, feature_size=FEATURES, decoding=search).model
     with torch.inference_mode():
@@ -108,32 +108,33 @@ def logits(setting: Setting) -> Iterator[Row]:
         for dtype, most in LOGITS.items():
             model = captioner(device, dtype, feature_size=FEATURES, decoding=search).model
             memory = model.encode(regions.to(device), attributes.to(device), mask.to(device))
-            found = model.logits(memory, tokens.to(device)).cpu().double()
-            yield check(f"logits against float64: {dtype}", relative(found, expected), most=most)
+            output = model.logits(memory, tokens.to(device)).cpu().double()
+            yield check(f"logits against float64: {dtype}", relative_error(output, expected), most=most)
 
 
 def gradient(setting: Setting) -> Iterator[Row]:
-    """Gradient of the cross-entropy against the CPU's, over all weights."""
+    """Compare the gradient of the cross-entropy over all weights with the CPU's."""
     batch, device = setting.pick(2, 8), setting.torch_device
     regions, attributes, mask = inputs(batch)
-    tokens = torch.randint(4, len(vocabulary()), (batch, 5, 20))
-    found = []
+    tokens = torch.randint(4, WORDS + 1, (batch, 5, 20))
+    gradients = []
     for place in (torch.device("cpu"), device):
-        # Dropout draws other numbers on another device.
+        # Without dropout, whose random numbers depend on the device.
         model = copy.deepcopy(paper_model(torch.device("cpu"), torch.float32, FEATURES)).eval().to(place)
         output = model(regions.to(place), attributes.to(place), mask.to(place), tokens.to(place))
         word_cross_entropy(output, tokens.to(place), label_smoothing=0.1).backward()
-        found.append(gradient_of(model).cpu())
-    yield check("gradient of cross-entropy: float32", relative(found[1], found[0]), most=1e-4)
+        gradients.append(gradient_of(model).cpu())
+    error = relative_error(gradients[1], gradients[0])
+    yield check("gradient of cross-entropy: float32", error, most=1e-4)
 
 
 def gradient_of(model: nn.Module) -> Tensor:
-    """The gradients of all weights as one vector."""
+    """Return the gradients of all weights as one vector."""
     return torch.cat([one.grad.flatten() for one in model.parameters() if one.grad is not None])
 
 
 def caption_equality(world: World) -> Iterator[Row]:
-    """Captions of GPU and CPU in float32, by search."""
+    """Compare the captions of GPU and CPU in float32 for several searches."""
     searches = {
         "greedy": DecodingConfig(beam_size=1),
         "beam 3": DecodingConfig(beam_size=3),
@@ -141,36 +142,36 @@ def caption_equality(world: World) -> Iterator[Row]:
         "samples": DecodingConfig(method="sample", n_best=5),
     }
     for name, search in searches.items():
-        expected, found = world.captions("cpu", search), world.captions(world.device, search)
-        yield from compared(f"captions equal the CPU's: {name}", found, expected)
+        expected, captions = world.captions("cpu", search), world.captions(world.device, search)
+        yield from compare(f"captions equal the CPU's: {name}", captions, expected)
 
 
 def half_precision(world: World) -> Iterator[Row]:
-    """Captions in bfloat16 and in float32, both on the GPU."""
+    """Compare captions in bfloat16 with those in float32, both on the GPU."""
     for name, beams in (("greedy", 1), ("beam 3", 3)):
         search = DecodingConfig(beam_size=beams)
         expected = world.captions(world.device, search)
-        found = world.captions(world.device, search, torch.bfloat16)
-        share, difference = agreement(found, expected)
+        captions = world.captions(world.device, search, torch.bfloat16)
+        share, difference = agreement(captions, expected)
         more = {"largest_difference": round(difference, 4)}
         yield check(f"bfloat16 captions equal float32: {name}", share, least=world.half, **more)
 
 
 def independence(world: World) -> Iterator[Row]:
-    """Captions of a batch, one by one, in reverse order, and beside padding that holds NaN."""
+    """Compare the captions of a batch with those one by one, in reverse order, and with NaN as padding."""
     shipped = Captioner.load(str(WEIGHTS / "glied"), DecodingConfig(beam_size=3), world.device)
     together = shipped.caption(world.regions, world.words)
     pairs = zip(world.regions, world.words, strict=True)
-    alone = [shipped.caption([region], [words])[0] for region, words in pairs]
-    yield from compared("captions alone and in a batch", alone, together)
-    backward = shipped.caption(world.regions[::-1], world.words[::-1])[::-1]
-    yield from compared("captions in reverse order", backward, together)
-    behind = caption_batch(shipped, padded(world.regions), world.words)
-    yield from compared("captions with 60 regions, padded with NaN", behind, together)
+    single = [shipped.caption([region], [words])[0] for region, words in pairs]
+    yield from compare("captions alone and in a batch", single, together)
+    reverse = shipped.caption(world.regions[::-1], world.words[::-1])[::-1]
+    yield from compare("captions in reverse order", reverse, together)
+    padded = caption_batch(shipped, pad_with_nan(world.regions), world.words)
+    yield from compare("captions with 60 regions, padded with NaN", padded, together)
 
 
-def padded(regions: Sequence[Regions]) -> RegionBatch:
-    """Regions in a batch of 60 each; what is padding holds NaN."""
+def pad_with_nan(regions: Sequence[Regions]) -> RegionBatch:
+    """Collate regions, padded with NaN to 60 per image."""
     batch = RegionBatch.collate(regions, length=60)
     batch.features[~batch.mask], batch.boxes[~batch.mask] = torch.nan, torch.nan
     return batch
@@ -180,7 +181,7 @@ def padded(regions: Sequence[Regions]) -> RegionBatch:
 def caption_batch(
     shipped: Captioner, batch: RegionBatch, words: Sequence[Sequence[tuple[str, float]]]
 ) -> list[list[Caption]]:
-    """As `Captioner.caption`, of a batch that is collated already."""
+    """Caption a collated batch, as `Captioner.caption` does."""
     device = shipped.model.embedding.weight.device
     names = [[word for word, _ in one] for one in words]
     ids, mask = attribute_ids(names, shipped.vocabulary, shipped.attribute_count)
@@ -192,41 +193,45 @@ def caption_batch(
 
 
 def regions(world: World) -> Iterator[Row]:
-    """Regions of the shipped extractors against the CPU's: without TF32, and with TF32 as torch's default."""
+    """Compare the regions of the shipped extractors with the CPU's, without TF32 and with TF32."""
     for kind, config in (("detector", DETECTOR), ("cells", CELLS)):
         expected = world.regions if kind == "detector" else world.extract(config, "cpu")
         for name, enabled, most in (("float32", False, CLOSE), ("TF32", True, 3e-2)):
             with tf32(enabled):
-                found = world.extract(config, str(world.device))
-            yield from compared_regions(f"{kind}, {name}", found, expected, most)
+                extracted = world.extract(config, str(world.device))
+            yield from compare_regions(f"{kind}, {name}", extracted, expected, most)
 
 
-def compared_regions(
-    name: str, found: Sequence[Regions], expected: Sequence[Regions], most: float
+def compare_regions(
+    name: str, extracted: Sequence[Regions], expected: Sequence[Regions], most: float
 ) -> Iterator[Row]:
-    """The share of images with the same labels in the same order, and how far their features are apart."""
-    pairs = list(zip(found, expected, strict=True))
+    """Check the share of images with equal labels in equal order, and the error of their features."""
+    pairs = list(zip(extracted, expected, strict=True))
     same = [(one, two) for one, two in pairs if one.labels == two.labels]
     yield check(f"images with the CPU's labels in its order: {name}", len(same) / len(pairs), least=0.5)
-    features = [relative(torch.from_numpy(one.features), torch.from_numpy(two.features)) for one, two in same]
-    yield check(f"features where they are the same, median: {name}", median(features), most=most)
+    errors = [
+        relative_error(torch.from_numpy(one.features), torch.from_numpy(two.features)) for one, two in same
+    ]
+    yield check(f"features where they are the same, median: {name}", median(errors), most=most)
 
 
 def clip(world: World) -> Iterator[Row]:
-    """CLIP-S of scenes and a reference each, by the shipped CLIP; under autocast and TF32 too."""
+    """Compare the CLIP-S of scenes with a reference each, also under autocast and TF32."""
     texts = [world.references[name][0] for name in world.names]
-    found = []
+    scores = []
     for device in ("cpu", str(world.device)):
         scorer = load_clip(ClipConfig(checkpoint=str(WEIGHTS / "clip"), device=device))
-        found.append(clip_score(scorer.encode_images(world.pixels), scorer.encode_texts(texts)).cpu())
-    yield check("CLIP-S against the CPU's, largest difference", largest(found[1], found[0]), most=CLOSE)
+        scores.append(clip_score(scorer.encode_images(world.pixels), scorer.encode_texts(texts)).cpu())
+    difference = largest_difference(scores[1], scores[0])
+    yield check("CLIP-S against the CPU's, largest difference", difference, most=CLOSE)
     with tf32(True), torch.autocast(world.device.type, dtype=torch.bfloat16):
-        inside = clip_score(scorer.encode_images(world.pixels), scorer.encode_texts(texts)).cpu()
-    yield check("CLIP-S under autocast and TF32, largest difference", largest(inside, found[1]), most=1e-5)
+        within = clip_score(scorer.encode_images(world.pixels), scorer.encode_texts(texts)).cpu()
+    difference = largest_difference(within, scores[1])
+    yield check("CLIP-S under autocast and TF32, largest difference", difference, most=1e-5)
 
 
 def cider(world: World) -> Iterator[Row]:
-    """CIDEr-D rewards of captions that GPU and CPU found."""
+    """Compare the CIDEr-D rewards of the captions of GPU and CPU."""
     shipped = Captioner.load(str(WEIGHTS / "glied"))
     references = EncodedReferences(world.references, shipped.vocabulary)
     reward = CiderReward(references, DocumentFrequencies.of(references(name) for name in world.names))
@@ -241,20 +246,20 @@ def cider(world: World) -> Iterator[Row]:
     yield check("mean CIDEr-D reward (0 to 10), difference", difference, most=0.05)
 
 
-def compared(
-    name: str, found: Sequence[Sequence[Caption]], expected: Sequence[Sequence[Caption]]
+def compare(
+    name: str, captions: Sequence[Sequence[Caption]], expected: Sequence[Sequence[Caption]]
 ) -> Iterator[Row]:
-    """The share of equal captions, and the largest difference of their log-probabilities."""
-    share, difference = agreement(found, expected)
+    """Check the share of equal captions, and the largest difference of their log-probabilities."""
+    share, difference = agreement(captions, expected)
     yield check(name, share, least=EQUAL)
     yield check(f"{name}: log-probabilities", difference, most=CLOSE)
 
 
 def agreement(
-    found: Sequence[Sequence[Caption]], expected: Sequence[Sequence[Caption]]
+    captions: Sequence[Sequence[Caption]], expected: Sequence[Sequence[Caption]]
 ) -> tuple[float, float]:
-    """The share of images with equal captions, and the largest difference of their log-probabilities."""
-    pairs = list(zip(found, expected, strict=True))
+    """Return the share of images with equal captions, and their largest log-probability difference."""
+    pairs = list(zip(captions, expected, strict=True))
     same = [(one, two) for one, two in pairs if [a.text for a in one] == [b.text for b in two]]
     differences = [
         abs(a.log_probability - b.log_probability) for one, two in same for a, b in zip(one, two, strict=True)
@@ -262,16 +267,16 @@ def agreement(
     return len(same) / len(pairs), max(differences, default=0.0)
 
 
-def relative(found: Tensor, expected: Tensor) -> float:
-    """The norm of the difference / the norm of what is expected."""
-    return float((found.double() - expected.double()).norm() / expected.double().norm())
+def relative_error(values: Tensor, expected: Tensor) -> float:
+    """Return the norm of the difference divided by the norm of the expected values."""
+    return float((values.double() - expected.double()).norm() / expected.double().norm())
 
 
-def largest(found: Tensor, expected: Tensor) -> float:
-    """The largest absolute difference."""
-    return float((found.double() - expected.double()).abs().max())
+def largest_difference(values: Tensor, expected: Tensor) -> float:
+    """Return the largest absolute difference."""
+    return float((values.double() - expected.double()).abs().max())
 
 
 def median(values: Sequence[float]) -> float:
-    """Of some values; NaN of none."""
+    """Return the median, or NaN if there are no values."""
     return float(torch.tensor(values).median()) if values else float("nan")

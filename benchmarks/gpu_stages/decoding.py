@@ -1,13 +1,14 @@
-"""Captions/s of decoding, paper-size GLIED: beams 1, 3 and 5, batches 64 to 4,096, fp32 and bf16.
+"""Measure the captions/s of the paper-size GLIED: beams 1, 3 and 5, batches 64 to 4,096, fp32 and bf16.
 
-From region features and attribute ids on the device to words on the host, 20 words a caption, random weights.
-Three figures say how far that is from what the device could do:
+Decoding goes from region features and attribute ids on the device to token ids on the host, with random
+weights and 20 words per caption. Three figures show how close it comes to the device's limits:
 
-* `products_share`: time of the same matrix products alone / time taken. On a GPU the products are replayed as
-  one CUDA graph, so that no launch counts in the bound.
-* `roofline_share`: for each product and each pass over the logits the longer of operations / measured matrix
-  rate and bytes / measured bandwidth, summed / time taken. It assumes that every operand is read once.
-* `spread`: range of the rounds / median; differences below it are noise.
+* `products_share`: time of the matrix products alone / time of decoding. On a GPU the products are
+  replayed as one CUDA graph, so that the bound includes no launches.
+* `roofline_share`: bound / time of decoding. The bound is the sum, over all products and passes over the
+  logits, of the larger of operations / measured matrix rate and bytes / measured bandwidth. It assumes that
+  every operand is read once.
+* `spread`: range of the rounds / median; smaller differences are noise.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,38 +31,38 @@ from benchmarks.gpu_stages.setting import Row, Setting
 from glied.captioner.architectures import PAPER_SIZES
 from glied.captioner.config import DecodingConfig
 
-Cell = tuple[str, int, int]
+Case = tuple[str, int, int]
 """Dtype, beams, batch."""
 BATCHES = (1024, 4096, 256, 64)
 WIDTH = PAPER_SIZES["glied"].width
 
 
-def cells(setting: Setting) -> list[Cell]:
-    """What to measure, the most wanted first: bf16 with 3 beams, then fp32, then the other beams."""
+def cases(setting: Setting) -> list[Case]:
+    """Return the cases in order of importance: bf16 with 3 beams, then fp32, then the other beams."""
     batches = setting.pick((2,), BATCHES)
     few = setting.pick((2,), BATCHES if setting.full else (1024, 64))
     widths = setting.pick((3, 1), (3, 1, 5))
     order = [(dtype, beams) for beams in widths for dtype in ("bfloat16", "float32")]
-    every = ([(dtype, beams, batch) for batch in (batches if beams == 3 else few)] for dtype, beams in order)
-    return list(chain.from_iterable(every))
+    cases = ([(dtype, beams, batch) for batch in (batches if beams == 3 else few)] for dtype, beams in order)
+    return list(chain.from_iterable(cases))
 
 
 def rows(setting: Setting) -> Iterator[Row]:
-    """A row per cell."""
+    """Yield a row per case."""
     device = setting.torch_device
-    for cell in cells(setting):
-        yield measure(setting, cell)
+    for case in cases(setting):
+        yield measure(setting, case)
         release(device)
 
 
-def measure(setting: Setting, cell: Cell) -> Row:
-    """Figures of a cell."""
-    dtype_name, beams, batch = cell
+def measure(setting: Setting, case: Case) -> Row:
+    """Measure a case."""
+    dtype_name, beams, batch = case
     device, dtype = setting.torch_device, getattr(torch, dtype_name)
     search = DecodingConfig(beam_size=beams, min_length=STEPS, max_length=STEPS)
     captions = captioner(device, dtype, feature_size=FEATURES, decoding=search)
     caption = captioning(captions, paper_inputs(batch, device), search)
-    caption()  # the weights are prepared, kernels are loaded
+    caption()  # packs the weights and loads kernels
     with peak_memory(device) as memory:
         caption()
     taken = timed(caption, device, seconds=setting.pick(0.0, 1.0), least=setting.pick(1, 3), warm_ups=0)
@@ -76,7 +77,7 @@ def measure(setting: Setting, cell: Cell) -> Row:
 
 
 def product_seconds(setting: Setting, batch: int, beams: int, dtype: torch.dtype) -> float:
-    """Seconds of the matrix products alone."""
+    """Return the seconds of the matrix products alone."""
     device = setting.torch_device
     with device:
         call = products("glied", batch, beams, dtype, packed=False)
@@ -85,11 +86,11 @@ def product_seconds(setting: Setting, batch: int, beams: int, dtype: torch.dtype
 
 
 def graph_of(call: Callable[[], object]) -> Callable[[], object]:
-    """What replays all that a call queues."""
+    """Capture a call as a CUDA graph and return its replay."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        call()  # libraries take their workspaces before the capture
+        call()  # libraries allocate their workspaces before the capture
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
@@ -98,7 +99,7 @@ def graph_of(call: Callable[[], object]) -> Callable[[], object]:
 
 
 def roofline(batch: int, beams: int, dtype: torch.dtype, ceilings: dict[str, float]) -> float:
-    """Least seconds of encoding and `STEPS` steps; see the module."""
+    """Return the roofline bound of encoding and `STEPS` steps in seconds; see the module's docstring."""
     size = torch.finfo(dtype).bits // 8
     rate = ceilings[f"tflops_{str(dtype).removeprefix('torch.')}"] * 1e12
     bandwidth = ceilings["gb_per_s"] * 1e9
@@ -106,7 +107,7 @@ def roofline(batch: int, beams: int, dtype: torch.dtype, ceilings: dict[str, flo
 
 
 def operations(batch: int, beams: int) -> Iterator[tuple[int, int]]:
-    """Floating-point operations, and values read or written, of each product and of each pass over logits."""
+    """Yield the floating-point operations and the values read or written of each product and logit pass."""
     wanted = products_of("glied")
     for layer in ((FEATURES, WIDTH), *wanted.encoding):
         yield _layer(batch * REGIONS, *layer)
@@ -119,7 +120,7 @@ def operations(batch: int, beams: int) -> Iterator[tuple[int, int]]:
         for memory in (*wanted.memories, *[1 + beams * step] * wanted.contexts):
             yield _attention(batch, count, memory)
         yield _layer(batch * count, WIDTH, WORDS + 1)
-        yield 0, 2 * batch * count * (WORDS + 1)  # read for the normalizers and for the choice of words
+        yield 0, 2 * batch * count * (WORDS + 1)  # read once for normalization and once for token selection
 
 
 def _layer(count: int, size: int, out: int) -> tuple[int, int]:
@@ -127,5 +128,5 @@ def _layer(count: int, size: int, out: int) -> tuple[int, int]:
 
 
 def _attention(images: int, queries: int, keys: int) -> tuple[int, int]:
-    """Both products; keys, values, queries and the result pass through memory once, the scores do not."""
+    """Count both products; keys, values, queries and results pass through memory once, scores do not."""
     return 4 * images * queries * keys * WIDTH, 2 * images * (keys + queries) * WIDTH

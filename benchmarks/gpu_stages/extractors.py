@@ -1,4 +1,4 @@
-"""The region extractors that are timed, with random weights."""
+"""The measured region extractors, with random weights."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,7 +9,7 @@ from unittest import mock
 import torch
 
 from benchmarks.gpu_stages.setting import Setting
-from benchmarks.regions import EXTRACTORS, loaded
+from benchmarks.regions import EXTRACTORS, load
 from glied.vision.extractors import image_padding, timm_cells
 from glied.vision.extractors.config import RegionsConfig
 from glied.vision.extractors.region_extractor import RegionExtractor, load_extractor
@@ -19,14 +19,14 @@ DETECTOR, LITE, RESNET = "detector", "tf_efficientnet_lite2", "resnet50"
 
 @dataclass(frozen=True, kw_only=True)
 class Extractor:
-    """Which extractor, how large, how precise.
+    """A region extractor with its resolution and data type.
 
     Attributes:
-        model: `DETECTOR` for Faster R-CNN R50-FPN v2 of torchvision, else a backbone of timm.
-        side: of the square (cells), or the short side; 0 for the detector's own 800.
-        dtype: of the network.
-        canvas_step: of the detector.
-        together: most images that pass the network at once; 0 for what the extractors take.
+        model: `DETECTOR` for torchvision's Faster R-CNN R50-FPN v2, or a timm backbone.
+        side: side of the square (cells) or short side (detector) in pixels; 0 for the default 800.
+        dtype: data type of the network.
+        canvas_step: `regions.canvas_step` of the detector.
+        together: maximum number of images in one pass of the network; 0 for the extractor's default.
     """
 
     model: str
@@ -36,7 +36,7 @@ class Extractor:
     together: int = 0
 
     def load(self, setting: Setting) -> RegionExtractor:
-        """Build it on the device of a setting; small in a dry run."""
+        """Build the extractor on the device of a setting; small in a dry run."""
         torch.manual_seed(0)
         side = setting.pick(96, self.side)
         if self.model != DETECTOR:
@@ -47,11 +47,11 @@ class Extractor:
             )
         named = replace(EXTRACTORS["resnet50_fpn_v2"], device=setting.device, dtype=self.dtype)
         sized = replace(named, short_side=side, long_side=side * 5 // 3, canvas_step=self.canvas_step)
-        return loaded(sized, full=not setting.dry)
+        return load(sized, full=not setting.dry)
 
     @contextmanager
     def grouped(self) -> Iterator[None]:
-        """Within, up to `together` images pass the network at once."""
+        """Let up to `together` images pass the network at once within the block."""
         with ExitStack() as patches:
             for module in (image_padding, timm_cells) if self.together else ():
                 patches.enter_context(mock.patch.object(module, "LARGEST_BATCH", self.together))

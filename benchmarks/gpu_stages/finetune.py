@@ -1,8 +1,8 @@
-"""A backbone of photographs trained end to end, all its stages, from pixels to the words of captions.
+"""Finetune all stages of the photographs' backbone, from pixels to the words of captions.
 
-Needs a folder (--carried) with train/ and val/, each a captions.json beside images/; starts from the backbone
-that ships. The best backbone and its attribute predictor are left in <results>/finetune/best, in half
-precision. A dry run takes scenes and random weights.
+This needs a folder (--carried) with train/ and val/, each with captions.json and images/, and starts from the
+shipped backbone. It saves the best backbone and its attribute predictor in half precision in
+<results>/finetune/best. A dry run uses scenes and random weights.
 """
 
 import contextlib
@@ -29,9 +29,9 @@ TINY = BackboneConfig(model="tf_efficientnet_lite0", size=64)
 
 
 def rows(setting: Setting) -> Iterator[Row]:
-    """Mean average precision on val, and images/s with loading and validation."""
+    """Yield the mean average precision on val, and images/s including loading and validation."""
     if not setting.carried and not setting.dry:
-        yield {"skipped": "no photographs were carried along (--carried)"}
+        yield {"skipped": "no folder of photographs was given (--carried)"}
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(setting.carried or name)
@@ -44,7 +44,7 @@ def rows(setting: Setting) -> Iterator[Row]:
 
 
 def train(setting: Setting, folder: Path, output: Path, checkpoints: FileCheckpoints) -> Row:
-    """Train to the end, or to the limit of the stage: the best checkpoint until then is kept."""
+    """Train to the end or to the stage's time limit; the best checkpoint until then is kept."""
     task = BackboneTask(
         train=PairsConfig(pairs=str(folder / "train" / "captions.json")),
         validation=PairsConfig(pairs=str(folder / "val" / "captions.json")),

@@ -1,8 +1,8 @@
-"""Decoding replayed as CUDA graphs: the same captions as plain decoding, and captions/s beside it.
+"""Check that decoding with CUDA graphs gives the captions of plain decoding, and measure its captions/s.
 
-First the shipped captioner of the demo world on made-up regions: the captions of every search must be equal,
-also where the graph is replayed for another batch. Then the speed of the paper-size model. Needs a GPU; that
-a search can be recorded at all is tested on a CPU.
+First the shipped captioner of the demo world decodes random regions: the captions of every search must be
+equal, also when a graph is replayed for another batch. Then the speed of the paper-size model is measured.
+This needs a GPU; the capture of each search is also tested on a CPU.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks.decoding import FEATURES, STEPS, captioning
-from benchmarks.gpu_stages.decoding import cells
+from benchmarks.gpu_stages.decoding import cases
 from benchmarks.gpu_stages.inputs import WEIGHTS, captioner, paper_inputs
 from benchmarks.gpu_stages.measuring import peak_memory, release, timed
 from benchmarks.gpu_stages.setting import Row, Setting, check
@@ -31,19 +31,19 @@ SEARCHES = {
 
 
 def rows(setting: Setting) -> Iterator[Row]:
-    """Equality by search and dtype, then speeds."""
+    """Yield the checks of each search and data type, then the speeds."""
     if not setting.cuda:
         yield {"skipped": "CUDA graphs need a GPU"}
         return
     for dtype in setting.pick((torch.float32,), (torch.float32, torch.bfloat16)):
         yield from equality(setting, dtype)
-    for cell in cells(setting):
-        yield speed(setting, *cell)
+    for case in cases(setting):
+        yield speed(setting, *case)
         release(setting.torch_device)
 
 
 def equality(setting: Setting, dtype: torch.dtype) -> Iterator[Row]:
-    """Shares of equal captions over five batches: the first is decoded plainly, the second recorded."""
+    """Compare captions over five batches: the first is decoded plainly, the second captures the graph."""
     device = setting.torch_device
     shipped = Captioner.load(str(WEIGHTS / "glied"), device=device, dtype=dtype)
     model, generator, batch = shipped.frozen, torch.Generator().manual_seed(0), setting.pick(8, 32)
@@ -53,18 +53,18 @@ def equality(setting: Setting, dtype: torch.dtype) -> Iterator[Row]:
             memory = model.encode(*random_images(shipped, batch, generator, device))
             seeds = torch.randint(2**62, (batch,), generator=generator).tolist()
             expected = decode(model, memory, search, seeds=seeds)
-            found = recorder.decode(memory, seeds)
-            pairs = zip(found, expected, strict=True)
+            replayed = recorder.decode(memory, seeds)
+            pairs = zip(replayed, expected, strict=True)
             equal += sum([a.tokens for a in one] == [b.tokens for b in two] for one, two in pairs)
-            count += len(found)
-        # Padding to a multiple of eight can make another kernel sum in another order: rare ties may flip.
+            count += len(replayed)
+        # Padding to a multiple of eight can select a kernel that sums in a different order: ties may flip.
         yield check(f"graphs equal plain: {name}, {dtype}", equal / count, least=0.97, images=count)
 
 
 def random_images(
     shipped: Captioner, batch: int, generator: torch.Generator, device: torch.device
 ) -> tuple[RegionBatch, torch.Tensor, torch.Tensor]:
-    """Regions, some of them padding, and attributes."""
+    """Return random regions, some of them padding, random attributes, and the attributes' mask."""
     corner = torch.rand(batch, 20, 2, generator=generator) * 200
     mask = torch.arange(20) < torch.randint(4, 21, (batch, 1), generator=generator)
     regions = RegionBatch(
@@ -78,16 +78,15 @@ def random_images(
 
 
 def speed(setting: Setting, dtype_name: str, beams: int, batch: int) -> Row:
-    """Plain decoding and replays of the same batch, in turn in one process."""
+    """Time plain decoding and replays of the same batch in one process."""
     device, dtype = setting.torch_device, getattr(torch, dtype_name)
     search = DecodingConfig(beam_size=beams, min_length=STEPS, max_length=STEPS)
     captions = captioner(device, dtype, feature_size=FEATURES, decoding=search)
-    given = paper_inputs(batch, device)
-    plain = captioning(captions, given, search)
-    before = timed(plain, device, seconds=0.5)
-    replay = captioning(captions, given, search, GraphDecoder(captions.frozen, search).decode)
+    model_inputs = paper_inputs(batch, device)
+    plain = timed(captioning(captions, model_inputs, search), device, seconds=0.5)
+    replay = captioning(captions, model_inputs, search, GraphDecoder(captions.frozen, search).decode)
     with peak_memory(device) as memory:
-        taken = timed(replay, device, seconds=0.5, warm_ups=3)  # decodes plainly, records, replays
-    gain = round(before.median / taken.median, 3)
-    named = {"dtype": dtype_name, "beams": beams, "batch": batch}
-    return named | taken.row(batch, "captions") | {"times_plain": gain} | memory
+        replayed = timed(replay, device, seconds=0.5, warm_ups=3)  # plain decoding, capture, replay
+    speedup = round(plain.median / replayed.median, 3)
+    case = {"dtype": dtype_name, "beams": beams, "batch": batch}
+    return case | replayed.row(batch, "captions") | {"times_plain": speedup} | memory

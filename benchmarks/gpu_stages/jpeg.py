@@ -1,8 +1,8 @@
-"""JPEG decoding: processes on the CPU against nvJPEG, images/s; photographs at COCO's sizes.
+"""Compare the images/s of JPEG decoding in CPU processes and with nvJPEG, at the sizes of COCO's images.
 
-`gpu` is `GpuDecoder` as the bulk job uses it, whose pixels come back to the host; `nvjpeg` leaves them on the
-device. `cpu_ms_per_image` is the work of all processes of the machine. The difference of the GPU's pixels
-from Pillow's has a bound.
+`gpu` is `GpuDecoder` as in the bulk job, which copies the pixels back to the host; `nvjpeg` leaves them on
+the device. `cpu_ms_per_image` includes the work of all processes on the machine. The difference between the
+GPU's and Pillow's pixels is checked against a bound.
 """
 
 import os
@@ -24,7 +24,7 @@ from glied.vision.images import Picture
 
 
 def rows(setting: Setting) -> Iterator[Row]:
-    """A row per way."""
+    """Yield a row per method."""
     device = setting.torch_device
     distinct = photographs(setting.pick(4, 64))
     assert all(is_plain_jpeg(data) for data in distinct)
@@ -55,10 +55,10 @@ def rows(setting: Setting) -> Iterator[Row]:
         yield {"way": "nvjpeg", "batch": count, **taken.row(count, "images"), **memory, **about}
 
 
-def difference(found: list, encoded: tuple[bytes, ...]) -> Iterator[Row]:
-    """Mean difference of the pixels from Pillow's, in levels of 255."""
+def difference(decoded: list, encoded: tuple[bytes, ...]) -> Iterator[Row]:
+    """Check the mean difference between the pixels and Pillow's, in levels of 0 to 255."""
     levels = []
-    for one, data in zip(found, encoded, strict=True):
+    for one, data in zip(decoded, encoded, strict=True):
         assert isinstance(one, Picture), one
         expected = images.read(data).pixels.astype(np.int16)
         levels.append(np.abs(one.pixels.astype(np.int16) - expected).mean())

@@ -1,4 +1,4 @@
-"""What is measured on: processor, GPU, versions, and the ceilings that other stages compare with."""
+"""Report the processor, the GPU, versions, and the measured ceilings that other stages compare with."""
 
 import importlib.metadata
 import os
@@ -7,17 +7,17 @@ from collections.abc import Iterator
 
 import torch
 
-from benchmarks.decoding import machine
 from benchmarks.gpu_stages.measuring import ceilings
 from benchmarks.gpu_stages.setting import Row, Setting
+from benchmarks.measurement import torch_machine
 
 PACKAGES = ("torchvision", "timm", "transformers", "open_clip_torch", "numpy", "pillow", "pyarrow")
 
 
 def rows(setting: Setting) -> Iterator[Row]:
-    """Names and versions, then rates."""
-    found: Row = {
-        "machine": machine("cpu"),
+    """Yield a row of names and versions, then one of rates."""
+    names: Row = {
+        "machine": torch_machine(),
         "cores": len(os.sched_getaffinity(0)),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
@@ -26,7 +26,7 @@ def rows(setting: Setting) -> Iterator[Row]:
     if setting.cuda:
         about = torch.cuda.get_device_properties(0)
         free, total = torch.cuda.mem_get_info()
-        found |= {
+        names |= {
             "gpu": about.name,
             "capability": f"{about.major}.{about.minor}",
             "multiprocessors": about.multi_processor_count,
@@ -36,7 +36,7 @@ def rows(setting: Setting) -> Iterator[Row]:
             "cudnn": torch.backends.cudnn.version(),
             "nccl": ".".join(map(str, torch.cuda.nccl.version())),
         }
-    yield found
+    yield names
     yield ceilings(setting)
 
 

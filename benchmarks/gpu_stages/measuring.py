@@ -1,4 +1,4 @@
-"""How the stages measure: warm-up, synchronized clock, medians, peak memory, and the ceilings of a device."""
+"""Measurement on a GPU: warm-up, synchronized clock, medians, peak memory, and a device's ceilings."""
 
 import gc
 import statistics
@@ -16,7 +16,7 @@ from benchmarks.gpu_stages.setting import Row, Setting
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of a call over some rounds."""
+    """Seconds of a call over several rounds."""
 
     median: float
     least: float
@@ -24,7 +24,7 @@ class Timing:
     rounds: int
 
     def row(self, count: int, unit: str) -> Row:
-        """Figures of a call that handled `count` items; `spread` is their range over the median."""
+        """Return the figures of a call that processed `count` items; `spread` is range / median."""
         return {
             f"{unit}_per_s": round(count / self.median, 1),
             "ms": round(1000 * self.median, 3),
@@ -34,13 +34,13 @@ class Timing:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for what the device has been given."""
+    """Wait for the pending work of the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def once(call: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of a call with all that it queues on the device."""
+    """Return the seconds of a call, including its asynchronous work on the device."""
     synchronize(device)
     start = time.perf_counter()
     call()
@@ -57,31 +57,31 @@ def timed(
     most: int = 20,
     warm_ups: int = 2,
 ) -> Timing:
-    """Time a call: `warm_ups` that do not count, then as many rounds as fit into `seconds`, within bounds."""
+    """Time a call: first `warm_ups` calls, then as many rounds as fit into `seconds`, within bounds."""
     for _ in range(warm_ups):
         call()
-    found = [once(call, device)]
-    rounds = max(least, min(most, int(seconds / max(found[0], 1e-6))))
-    found += [once(call, device) for _ in range(rounds - 1)]
-    return Timing(statistics.median(found), min(found), max(found), rounds)
+    times = [once(call, device)]
+    rounds = max(least, min(most, int(seconds / max(times[0], 1e-6))))
+    times += [once(call, device) for _ in range(rounds - 1)]
+    return Timing(statistics.median(times), min(times), max(times), rounds)
 
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[Row]:
-    """Most megabytes that torch allocated and reserved on the GPU meanwhile; nothing on a CPU."""
-    found: Row = {}
+    """Measure the peak memory that torch allocates and reserves on the GPU, in MiB; nothing on a CPU."""
+    peak: Row = {}
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
-    yield found
+    yield peak
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-        found["peak_mb"] = torch.cuda.max_memory_allocated(device) >> 20
-        found["reserved_mb"] = torch.cuda.max_memory_reserved(device) >> 20
+        peak["peak_mb"] = torch.cuda.max_memory_allocated(device) >> 20
+        peak["reserved_mb"] = torch.cuda.max_memory_reserved(device) >> 20
 
 
 def release(device: torch.device) -> None:
-    """Give freed memory back, so that one cell does not count in the next."""
+    """Release cached memory, so that it does not count in the next case."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -89,7 +89,7 @@ def release(device: torch.device) -> None:
 
 @contextmanager
 def tf32(enabled: bool) -> Iterator[None]:
-    """Within, float32 products and convolutions use TF32, or never do."""
+    """Enable or disable TF32 for float32 products and convolutions within the block."""
     backends: Any = torch.backends  # its stubs lack fp32_precision
     products = (backends.cuda.matmul, backends.cudnn.conv)
     before = [product.fp32_precision for product in products]
@@ -103,33 +103,33 @@ def tf32(enabled: bool) -> Iterator[None]:
 
 
 def ceilings(setting: Setting) -> dict[str, float]:
-    """Rates of a large matrix product on random numbers, bandwidth of a large copy, cost of a kernel launch.
+    """Measure the rate of a large matrix product, the bandwidth of a large copy and the time of a launch.
 
     GB/s counts bytes read and bytes written.
     """
     device, size = setting.torch_device, setting.pick(256, 8192)
-    found = {}
+    rates = {}
     for name, dtype in (("float32", torch.float32), ("tf32", torch.float32), ("bfloat16", torch.bfloat16)):
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
         with tf32(name == "tf32"):
             taken = timed(lambda: torch.mm(a, b), device, seconds=0.3)  # noqa: B023
-        found[f"tflops_{name}"] = 2 * size**3 / taken.median / 1e12
+        rates[f"tflops_{name}"] = 2 * size**3 / taken.median / 1e12
     source = torch.randn(setting.pick(1 << 20, 1 << 30), device=device)
     target = torch.empty_like(source)
     taken = timed(lambda: target.copy_(source), device, seconds=0.3)
-    found["gb_per_s"] = 2 * source.nbytes / taken.median / 1e9
+    rates["gb_per_s"] = 2 * source.nbytes / taken.median / 1e9
     small = torch.zeros(1, device=device)
 
     def launches() -> None:
         for _ in range(1000):
             small.add_(1)
 
-    found["launch_us"] = timed(launches, device, seconds=0.1).median * 1e6 / 1000
-    return {name: round(value, 3) for name, value in found.items()}
+    rates["launch_us"] = timed(launches, device, seconds=0.1).median * 1e6 / 1000
+    return {name: round(value, 3) for name, value in rates.items()}
 
 
 def busy_cpu_seconds() -> float:
-    """Seconds that all processors of the machine have worked (Linux), 0 where that cannot be read."""
+    """Return the busy seconds of all processors of the machine (Linux); 0 if they cannot be read."""
     try:
         user, nice, system = Path("/proc/stat").read_text().split()[1:4]
     except OSError:

@@ -1,7 +1,8 @@
-"""A batch that does not fit into the GPU's memory is halved until it does, and no image is lost.
+"""Check that a batch that does not fit into the GPU's memory is halved until it does, without losing images.
 
-The limit is torch's own for this process, between what one part of the batch needs and what all of it needs;
-on a CPU the batch is refused by its size. Captions must be those of a run without a limit.
+The limit is torch's memory limit of this process, set between the needs of a part of the batch and of the
+whole batch; on a CPU, batches above a certain size are refused. The captions must equal those without a
+limit.
 """
 
 import logging
@@ -24,26 +25,26 @@ from glied.data import features
 from glied.regions import Regions
 
 PARTS = 8
-"""The limit lets through a batch of two of so many parts."""
+"""The limit allows two of this number of parts of the batch."""
 
 
-class Refusing(CaptionRegions):
-    """Refuses batches above a size, as a full GPU does."""
+class RefusingCaptions(CaptionRegions):
+    """Runs out of memory for batches of more than `largest` images, unless that is 0."""
 
     largest = 0
 
     def __call__(self, batch: Sequence[Regions], timer: StageTimer) -> list[Row]:
-        """As `CaptionRegions`."""
+        """Caption regions, as `CaptionRegions` does."""
         if self.largest and len(batch) > self.largest:
             raise torch.cuda.OutOfMemoryError("refused")
         return super().__call__(batch, timer)
 
 
 def rows(setting: Setting) -> Iterator[Row]:
-    """Without a limit, then with one."""
+    """Caption a batch without and with a limit, and yield the checks."""
     device, batch = setting.torch_device, setting.pick(8, 1024)
     captions = captioner(device, torch.float32, feature_size=FEATURES, decoding=DecodingConfig(beam_size=5))
-    describe = Refusing(attribute_predictor(device, FEATURES), captions, model="random")
+    describe = RefusingCaptions(attribute_predictor(device, FEATURES), captions, model="random")
     table = stored(batch)
     stage = DescribeStage(ReadRegions(batch_size=batch), describe)
     with peak_memory(device) as whole:
@@ -55,18 +56,20 @@ def rows(setting: Setting) -> Iterator[Row]:
     release(device)
     yield {"batch": batch, "whole": whole, f"part of {batch // PARTS}": part}
     with limited(setting, describe, batch, loaded, part), halvings() as lines, peak_memory(device) as most:
-        found = stage(table)
-    yield check("images without a caption under the limit", _missing(found), most=0, **most)
+        captioned = stage(table)
+    yield check("images without a caption under the limit", _missing(captioned), most=0, **most)
     yield check("halvings", len(lines), least=1)
-    same = sum(one == two for one, two in zip(_texts(found), _texts(expected), strict=True))
+    same = sum(one == two for one, two in zip(_texts(captioned), _texts(expected), strict=True))
     yield check("captions equal those without a limit", same / batch, least=0.97)
     again = stage(table)
     yield check("images without a caption after it", _missing(again), most=0)
 
 
 @contextmanager
-def limited(setting: Setting, describe: Refusing, batch: int, loaded: int, part: Row) -> Iterator[None]:
-    """Within, little more than two parts of the batch fit."""
+def limited(
+    setting: Setting, describe: RefusingCaptions, batch: int, loaded: int, part: Row
+) -> Iterator[None]:
+    """Limit the memory within the block to a little more than two parts of the batch need."""
     if not setting.cuda:
         describe.largest = 2 * batch // PARTS
         yield
@@ -83,7 +86,7 @@ def limited(setting: Setting, describe: Refusing, batch: int, loaded: int, part:
 
 @contextmanager
 def halvings() -> Iterator[list[str]]:
-    """The lines about halved batches that are logged meanwhile."""
+    """Collect the log lines about halved batches."""
     lines: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
@@ -95,9 +98,9 @@ def halvings() -> Iterator[list[str]]:
 
 
 def stored(count: int) -> pa.Table:
-    """Rows of the feature store, as they come from a pool that finds regions."""
+    """Return rows of regions, as the region extraction pool produces them."""
     batch, _, _ = inputs(count)
-    found = []
+    rows = []
     for index in range(count):
         regions = Regions(
             boxes=batch.boxes[index].numpy(),
@@ -108,11 +111,11 @@ def stored(count: int) -> pa.Table:
             width=400,
             height=400,
         )
-        about = {"id": str(index), "uri": str(index), "status": row_schemas.OK, "model": "random"}
-        found.append(
-            row_schemas.empty_row(row_schemas.FEATURES, **features.row(regions, features.EXACT), **about)
+        identity = {"id": str(index), "uri": str(index), "status": row_schemas.OK, "model": "random"}
+        rows.append(
+            row_schemas.empty_row(row_schemas.FEATURES, **features.row(regions, features.EXACT), **identity)
         )
-    return pa.Table.from_pylist(found, schema=row_schemas.FEATURES)
+    return pa.Table.from_pylist(rows, schema=row_schemas.FEATURES)
 
 
 def _texts(table: pa.Table) -> list[str | None]:

@@ -1,6 +1,6 @@
-"""Imports what the stages need, for the server that their processes are forked from; starts no CUDA.
+"""Import the modules of the stages in the server that their processes are forked from, without starting CUDA.
 
-A stage that lacks a module fails by itself, so nothing raises here.
+A missing module is ignored here; the stage that needs it reports it.
 """
 
 import contextlib

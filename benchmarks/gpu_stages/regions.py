@@ -1,8 +1,8 @@
-"""Images/s of region extraction, from decoded pixels on the host to regions on the host.
+"""Measure the images/s of region extraction, from decoded pixels on the host to regions on the host.
 
-The detector at its own 800 pixels and the cells of two backbones at 224 to 448. `tflops_share` counts the
-convolutions and products of the network, over all of the time taken, against the measured rate of a large
-matrix product of the same precision.
+The extractors are the detector at its default 800 pixels and the cells of two backbones at 224 to 448.
+`tflops_share` is the rate of the network's convolutions and products over the whole time, relative to the
+measured rate of a large matrix product of the same data type.
 """
 
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ from benchmarks.regions import shares, stopwatch
 from glied.vision import images
 
 
-def cells(setting: Setting) -> list[tuple[Extractor, int, bool]]:
-    """Extractors, batches, and whether all images have one size; the most wanted first."""
+def cases(setting: Setting) -> list[tuple[Extractor, int, bool]]:
+    """Return extractors, batches, and whether all images have one size, in order of importance."""
     detector = [
         (Extractor(model=DETECTOR, side=800), 64, True),
         (Extractor(model=DETECTOR, side=800), 64, False),
@@ -33,18 +33,18 @@ def cells(setting: Setting) -> list[tuple[Extractor, int, bool]]:
     timm += [(Extractor(model=LITE, side=224, dtype="float32"), 128, False)]
     timm += [(Extractor(model=LITE, side=224, together=128), 128, False)]
     detector += [(Extractor(model=DETECTOR, side=800, together=64), 64, True)]
-    found = [timm[0], *detector[:3], *timm[1:], *detector[3:]]
-    return setting.pick([found[0], found[3]], found)
+    ordered = [timm[0], *detector[:3], *timm[1:], *detector[3:]]
+    return setting.pick([ordered[0], ordered[3]], ordered)
 
 
 def rows(setting: Setting) -> Iterator[Row]:
-    """A row per cell."""
+    """Yield a row per case."""
     device, few = setting.torch_device, setting.pick(2, 64)
     pixels = {
         one_size: [images.read(data).pixels for data in photographs(few, one_size=one_size)]
         for one_size in (True, False)
     }
-    for chosen, batch, one_size in cells(setting):
+    for chosen, batch, one_size in cases(setting):
         pictures = list(islice(cycle(pixels[one_size]), setting.pick(2, batch)))
         with chosen.grouped():
             figures = measure(setting, chosen, pictures)
@@ -53,7 +53,7 @@ def rows(setting: Setting) -> Iterator[Row]:
 
 
 def measure(setting: Setting, chosen: Extractor, pictures: list) -> Row:
-    """Figures of an extractor over a batch of pictures."""
+    """Measure an extractor with a batch of images."""
     device, count = setting.torch_device, len(pictures)
     extractor = chosen.load(setting)
     extract = partial(extractor, pictures)
@@ -70,7 +70,7 @@ def measure(setting: Setting, chosen: Extractor, pictures: list) -> Row:
 
 
 def operations(extractor: object, pictures: list, seconds: float, dtype: str, setting: Setting) -> Row:
-    """GFLOP of an image, and the share of the matrix rate that this is."""
+    """Return the GFLOP of an image, and the share of the matrix rate that the extractor reaches."""
     with FlopCounterMode(display=False) as counter:
         extractor(pictures)  # type: ignore[operator]
     each = counter.get_total_flops() / len(pictures)

@@ -1,4 +1,4 @@
-"""All results as named figures and as tables."""
+"""Format the results of the stages as named figures and as tables."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -11,11 +11,11 @@ GOALS = {
     "scst_images_per_s": 1_500,
     "bytes_to_captions_224_images_per_s": 2_000,
 }
-"""On one H100."""
+"""Goals for one H100."""
 
 
 def figures(results: Mapping[str, Row]) -> Row:
-    """The figures that have goals, beside their goals, and what they were measured on."""
+    """Return the main figures, the goals, and the machine."""
     machine = results.get("machine", {}).get("rows") or [{}]
 
     def beam3(row: Row) -> bool:
@@ -30,7 +30,7 @@ def figures(results: Mapping[str, Row]) -> Row:
     def small(row: Row) -> bool:
         return row["extractor"]["side"] == 224
 
-    found = {
+    named = {
         "glied_beam3_bf16_captions_per_s": best(results, ("decoding", "graphs"), "captions_per_s", beam3),
         "r50_fpn_v2_800_images_per_s": best(results, ("regions",), "images_per_s", detector),
         "scst_images_per_s": best(results, ("training",), "images_per_s", kind("scst")),
@@ -39,20 +39,20 @@ def figures(results: Mapping[str, Row]) -> Row:
         "bytes_to_captions_detector_images_per_s": best(results, ("captions",), "images_per_s", detector),
     }
     dry = any(one.get("dry") for one in results.values())
-    about = {"gpu": machine[0].get("gpu"), "machine": machine[0].get("machine"), "dry": dry}
-    return found | {"goals": GOALS} | about
+    conditions = {"gpu": machine[0].get("gpu"), "machine": machine[0].get("machine"), "dry": dry}
+    return named | {"goals": GOALS} | conditions
 
 
 def best(
     results: Mapping[str, Row], names: Iterable[str], figure: str, wanted: Callable[[Row], bool]
 ) -> float | None:
-    """The highest figure of the rows that are wanted; None where there is none."""
+    """Return the highest value of a figure among the wanted rows; None if there is none."""
     rows = [row for name in names for row in results.get(name, {}).get("rows", []) if figure in row]
     return max((row[figure] for row in rows if wanted(row)), default=None)
 
 
 def markdown(results: Mapping[str, Row]) -> str:
-    """A table per stage and kind of row, below the machine."""
+    """Format a table for each stage and kind of row."""
     parts = []
     for name, result in results.items():
         state = "" if result["complete"] else f", incomplete: {result.get('error')}"
@@ -65,16 +65,16 @@ def markdown(results: Mapping[str, Row]) -> str:
     return "\n".join(parts)
 
 
-def flat(row: Mapping[str, Any], before: str = "") -> Row:
-    """A row without nested ones."""
-    found: Row = {}
+def flat(row: Mapping[str, Any], prefix: str = "") -> Row:
+    """Flatten a nested row; nested keys are joined with dots."""
+    flattened: Row = {}
     for key, value in row.items():
-        found |= flat(value, f"{key}.") if isinstance(value, Mapping) else {before + key: value}
-    return found
+        flattened |= flat(value, f"{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flattened
 
 
 def table(rows: list[Row]) -> str:
-    """Rows of the same kind as a Markdown table."""
+    """Format rows of the same kind as a Markdown table."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     lines = [" | ".join(keys), " | ".join("---" for _ in keys)]
     lines += [" | ".join("" if row.get(key) is None else str(row[key]) for key in keys) for row in rows]

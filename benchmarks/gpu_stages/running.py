@@ -1,4 +1,4 @@
-"""One stage in the process that was made for it."""
+"""Run one stage in its process."""
 
 import importlib
 import json
@@ -14,11 +14,15 @@ from benchmarks.gpu_stages.setting import Setting
 
 
 def perform(name: str, function: str, setting: Setting, lines: str) -> None:
-    """Append each row of the stage `name` to the file `lines` as soon as it is known, and at last its error.
+    """Run a stage, and append its rows, and its error if it fails, to a file as they come.
 
-    `function` is "module:name" of what yields the rows.
+    Args:
+        name: name of the stage.
+        function: "module:name" of the generator of rows.
+        setting: setting of the stage.
+        lines: path of the file; one JSON object per line.
     """
-    os.setsid()  # leads a group, so that all that it starts can be ended with it
+    os.setsid()  # starts a process group, so that its child processes can be killed with it
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     with Path(lines).open("a") as file:
         try:

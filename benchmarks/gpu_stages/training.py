@@ -1,9 +1,9 @@
-"""XE and SCST images/s of the paper-size captioner, the share of each part, and a run of the training loop.
+"""Measure XE and SCST images/s of the paper-size captioner, the share of each part, and the training loop.
 
-SCST is that of `benchmarks/scst.py`: 5 samples and the greedy caption, CIDEr-D and CLIP-S by a ViT-B/32 with
-random weights. `images_per_s` is measured without waiting between the parts; the shares come from further
-steps in which the device is waited for after each part, so that each part pays for its own kernels. Batches
-are made beforehand; `collate_images_per_s` says what one loader thread makes of stored regions.
+SCST is that of benchmarks/scst.py: 5 samples and the greedy caption, rewarded with CIDEr-D and the CLIP-S of
+a ViT-B/32 with random weights. `images_per_s` is measured without synchronization between the parts; the
+shares come from further steps that synchronize after each part, so that each part includes its own kernels.
+Batches are collated beforehand; `collate_images_per_s` is the rate of one loader thread.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ from glied.training.tasks.captioner import CaptionerTask, WordsConfig
 
 
 def rows(setting: Setting) -> Iterator[Row]:
-    """SCST, XE, and the loop."""
+    """Measure SCST and XE steps, then run the training loop."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         clip = setting.pick("ViT-S-32-alt", "ViT-B-32")
@@ -54,7 +54,7 @@ def rows(setting: Setting) -> Iterator[Row]:
 
 
 def cross_entropy_task(folder: Path) -> CaptionerTask:
-    """XE on the images and references that SCST has."""
+    """Return an XE task with the images and references of the SCST task."""
     words = benchmark.clip_vocabulary().to_json()
     (folder / "vocabulary.json").write_text(json.dumps({"words": words}))
     split = CaptionedRegions(features=str(folder / "regions"), captions=str(folder / "captions.json"))
@@ -67,7 +67,7 @@ def cross_entropy_task(folder: Path) -> CaptionerTask:
 
 
 def speed(setting: Setting, task: Task, stored: list[Row], bf16: bool) -> Row:
-    """Images/s of steps, and shares of their parts."""
+    """Measure the images/s of steps, and the shares of their parts."""
     device = setting.torch_device
     start = time.perf_counter()
     batches = [task.collate(stored, training=True, generator=steps.generator(number)) for number in range(2)]
@@ -79,12 +79,12 @@ def speed(setting: Setting, task: Task, stored: list[Row], bf16: bool) -> Row:
     warm_ups, count, waits = setting.pick((0, 1, 1), (3, 10, 4))
     with peak_memory(device) as memory:
         whole = [step(task, model, optimizer, batches[n % 2], bf16) for n in range(warm_ups + count)]
-    with waiting(device):
-        apart = [step(task, model, optimizer, batches[n % 2], bf16, device) for n in range(waits)]
+    with synchronized_clock(device):
+        by_part = [step(task, model, optimizer, batches[n % 2], bf16, device) for n in range(waits)]
     without = [name for name, one in model.named_parameters() if one.grad is None or not one.grad.any()]
     taken = statistics.median(one["seconds"] for one in whole[-count:])
-    total = statistics.median(one["seconds"] for one in apart)
-    parts = {name: statistics.median(one[name] for one in apart) / total for name in apart[0]}
+    total = statistics.median(one["seconds"] for one in by_part)
+    parts = {name: statistics.median(one[name] for one in by_part) / total for name in by_part[0]}
     shares = {f"share_{name}": round(share, 3) for name, share in parts.items() if name != "seconds"}
     return {
         "batch": len(stored),
@@ -106,7 +106,7 @@ def step(
     bf16: bool,
     device: torch.device | None = None,
 ) -> dict[str, float]:
-    """Seconds of a step and of its parts; with a `device` it is waited for after each part."""
+    """Return the seconds of a step and of its parts; with a `device`, synchronize after each part."""
     here = next(model.parameters()).device
     synchronize(here)
     marks = [time.perf_counter()]
@@ -132,20 +132,20 @@ def step(
 
 
 @contextlib.contextmanager
-def waiting(device: torch.device) -> Iterator[None]:
-    """Within, the clock of an SCST step waits for the device at each lap."""
+def synchronized_clock(device: torch.device) -> Iterator[None]:
+    """Let the clock of SCST steps synchronize with the device at each lap within the block."""
     lap = scst._Clock.lap
 
-    def waited(clock: scst._Clock, name: str) -> None:
+    def synchronized_lap(clock: scst._Clock, name: str) -> None:
         synchronize(device)
         lap(clock, name)
 
-    with mock.patch.object(scst._Clock, "lap", waited):
+    with mock.patch.object(scst._Clock, "lap", synchronized_lap):
         yield
 
 
 def loop(setting: Setting, task: CaptionerTask, output: Path) -> Iterator[Row]:
-    """The project's training loop with one worker: pauses half-way, resumes, exports."""
+    """Run the training loop with one worker: pause half-way, resume and export."""
     count = setting.pick(2, 40)
     config = TrainerConfig(
         output=str(output), epochs=10 * count, max_steps=count, batch_size=setting.pick(2, 64),

@@ -1,4 +1,4 @@
-"""Stages that do what goes wrong on a GPU machine."""
+"""Stages that fail in the ways in which stages fail on a GPU machine."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ def dying(setting):
 
 
 def slow(setting):
-    """Starts a process, which is to be ended with it."""
+    """Start a child process, which must be killed together with the stage."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     yield {"child": child.pid}
     time.sleep(600)

@@ -1,4 +1,4 @@
-"""The claims: the arithmetic of verdicts, and cells from training to figures on a world of a few scenes."""
+"""benchmarks/claims.py: the arithmetic of verdicts, and whole runs on a few scenes."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import claims
-from benchmarks.claims_cells import check_judge, equal_size, job, parameters
+from benchmarks.claims_runs import check_judge, equal_size, job, parameters
 from benchmarks.claims_table import markdown, missing, report, table, verdict
 from benchmarks.claims_worlds import DEMO, PHOTOGRAPHS, WORLDS
 from glied.clip.grammar_head import CORRUPTIONS, GrammarHead, save_grammar
@@ -31,55 +31,57 @@ HIGHER, PRESERVED = DEMO.claims[0], DEMO.claims[-1]
 COMPARED = PHOTOGRAPHS.claims[-1]
 
 
-def cells(variant: str, *values: float, figure: str = "CIDEr") -> list[dict]:
+def runs(variant: str, *values: float, figure: str = "CIDEr") -> list[dict]:
     return [
         {"variant": variant, "seed": seed, "figures": {figure: value}, "machine": "m", "date": "2026-01-01"}
         for seed, value in enumerate(values)
     ]
 
 
-def judged(claim, better: list[dict], other: list[dict]) -> str:
+def verdict_of(claim, better: list[dict], other: list[dict]) -> str:
     return verdict(claim, [*better, *other])["verdict"]
 
 
 def test_a_difference_must_reach_its_size_and_pass_the_spread():
-    base = cells("base", 100, 101, 102)
-    assert judged(HIGHER, cells("glied", 104, 105, 104), base) == "shown"
-    assert judged(HIGHER, cells("glied", 102, 103, 103), base) == "not shown", "1.7 above"
-    assert judged(HIGHER, cells("glied", 101, 104, 106), base) == "not shown", "2.7 above, the spread is 5"
-    found = verdict(HIGHER, [*cells("glied", 104, 105, 104), *base])
+    base = runs("base", 100, 101, 102)
+    assert verdict_of(HIGHER, runs("glied", 104, 105, 104), base) == "shown"
+    assert verdict_of(HIGHER, runs("glied", 102, 103, 103), base) == "not shown", "1.7 above"
+    assert verdict_of(HIGHER, runs("glied", 101, 104, 106), base) == "not shown", "2.7 above, the spread is 5"
+    found = verdict(HIGHER, [*runs("glied", 104, 105, 104), *base])
     assert (found["difference"], found["spread"]) == (3.33, 2)
 
 
 def test_no_verdict_from_fewer_seeds_than_three():
-    found = verdict(HIGHER, [*cells("glied", 150, 150, 150), *cells("base", 100, 100)])
+    found = verdict(HIGHER, [*runs("glied", 150, 150, 150), *runs("base", 100, 100)])
     assert found["verdict"] == "not measured"
     assert (found["seeds"], found["difference"]) == (2, None)
 
 
 def test_a_claim_of_no_rise_is_refuted_by_a_rise_alone():
     figure = PRESERVED.figure
-    xe = cells("glied", 10, 10, 10, figure=figure)
-    assert judged(PRESERVED, cells("clip_s_grammar", 10, 11, 12, figure=figure), xe) == "shown"
-    assert judged(PRESERVED, cells("clip_s_grammar", 11, 11, 12, figure=figure), xe) == "not shown"
-    assert judged(PRESERVED, cells("clip_s_grammar", 1, 1, 1, figure=figure), xe) == "shown"
+    xe = runs("glied", 10, 10, 10, figure=figure)
+    assert verdict_of(PRESERVED, runs("clip_s_grammar", 10, 11, 12, figure=figure), xe) == "shown"
+    assert verdict_of(PRESERVED, runs("clip_s_grammar", 11, 11, 12, figure=figure), xe) == "not shown"
+    assert verdict_of(PRESERVED, runs("clip_s_grammar", 1, 1, 1, figure=figure), xe) == "shown"
 
 
 def test_a_comparison_says_which_is_higher_beyond_the_spread():
-    ct = cells("ct", 50, 51, 52)
-    assert judged(COMPARED, cells("glied", 53, 54, 54), ct) == "higher"
-    assert judged(COMPARED, cells("glied", 52, 52, 53), ct) == "no difference", "1.3 above, the spread is 2"
-    assert judged(COMPARED, cells("glied", 47, 48, 48), ct) == "lower"
+    ct = runs("ct", 50, 51, 52)
+    assert verdict_of(COMPARED, runs("glied", 53, 54, 54), ct) == "higher"
+    assert verdict_of(COMPARED, runs("glied", 52, 52, 53), ct) == "no difference", (
+        "1.3 above, the spread is 2"
+    )
+    assert verdict_of(COMPARED, runs("glied", 47, 48, 48), ct) == "lower"
 
 
 def test_a_verdict_has_the_interval_over_images_where_all_cells_know_them():
-    base, glied = cells("base", 100, 101, 102), cells("glied", 104, 105, 104)
+    base, glied = runs("base", 100, 101, 102), runs("glied", 104, 105, 104)
     assert "interval" not in verdict(HIGHER, [*base, *glied])
-    for cell in base:
-        cell["by_image"] = {"CIDEr": [90.0, 100.0, 110.0, 100.0]}
+    for run in base:
+        run["by_image"] = {"CIDEr": [90.0, 100.0, 110.0, 100.0]}
     assert "interval" not in verdict(HIGHER, [*base, *glied])
-    for cell, more in zip(glied, (3.0, 4.0, 5.0), strict=True):
-        cell["by_image"] = {"CIDEr": [90.0 + more, 100.0 + more, 110.0 + more, 100.0 + more]}
+    for run, more in zip(glied, (3.0, 4.0, 5.0), strict=True):
+        run["by_image"] = {"CIDEr": [90.0 + more, 100.0 + more, 110.0 + more, 100.0 + more]}
     assert verdict(HIGHER, [*base, *glied])["interval"] == [4, 4], "each image is 4 above on average"
     glied[0]["by_image"] = {"CIDEr": [90.0, 100.0, 110.0, 142.0]}
     low, high = verdict(HIGHER, [*base, *glied])["interval"]
@@ -90,22 +92,22 @@ def test_a_verdict_has_the_interval_over_images_where_all_cells_know_them():
 
 
 def test_equal_cpu_is_that_of_the_cheapest_of_the_seed():
-    two = cells("base", 1) + cells("glied", 1)
-    for cell, minutes in zip(two, (4, 8), strict=True):
+    two = runs("base", 1) + runs("glied", 1)
+    for run, minutes in zip(two, (4, 8), strict=True):
         points = [{"cpu_minutes": minutes * part / 4, "cider": 10.0 * minutes + part} for part in range(1, 5)]
-        cell["curve"] = points
+        run["curve"] = points
     rows = table(two, DEMO)
     assert [row["CIDEr val at equal CPU"] for row in rows] == [44, 82]
 
 
 def test_report_says_what_is_missing(tmp_path):
-    found = cells("glied", 104, 105, 106)
-    told = report(found, DEMO)
-    assert told["note"].startswith("3 of 42 cells; m; 2026-01-01")
-    assert len(told["missing"]) == len(missing(found, DEMO)) == 39
-    assert "| GLIED, XE | 3 | 105 ± 2 |" in markdown(told, DEMO)
-    assert "not measured (0 of 3 seeds)" in markdown(told, DEMO)
-    (tmp_path / "claims.json").write_text(json.dumps(told))
+    found = runs("glied", 104, 105, 106)
+    result = report(found, DEMO)
+    assert result["note"].startswith("3 of 42 runs; m; 2026-01-01")
+    assert len(result["missing"]) == len(missing(found, DEMO)) == 39
+    assert "| GLIED, XE | 3 | 105 ± 2 |" in markdown(result, DEMO)
+    assert "not measured (0 of 3 seeds)" in markdown(result, DEMO)
+    (tmp_path / "claims.json").write_text(json.dumps(result))
     assert read_table(str(tmp_path / "claims.json")).labels == ["GLIED, XE"]
 
 
@@ -114,7 +116,7 @@ def test_without_options_prints_what_is_there(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["claims.py", *options])
     assert claims.main() == 0
     printed = capsys.readouterr().out
-    assert "nothing is shown or refuted" in printed
+    assert "no claim is decided" in printed
     last = json.loads(printed.splitlines()[-1])
     assert {one["verdict"] for one in last["claims"]} == {"not measured"}
     assert len(last["missing"]) == 3 * len(DEMO.variants)
@@ -170,10 +172,10 @@ def test_the_short_form_warms_up_within_its_steps():
 
 
 def test_committed_cells_of_the_demo_world_are_those_of_its_recipe():
-    """Except for digests and what they do not name: --full would train a cell of another recipe anew."""
+    """Apart from digests and missing keys: --full would measure a run with a different recipe again."""
     config = claims.Config(full=True)
     for variant in DEMO.variants:
-        stored = json.loads((config.cells / f"{variant}-0.json").read_text())["recipe"]
+        stored = json.loads((config.result_folder / f"{variant}-0.json").read_text())["recipe"]
         trainer = dataclasses.asdict(job(config, variant, 0).trainer)
         stored = {key: value for key, value in stored.items() if key in trainer}
         assert stored.keys() >= {"epochs", "max_steps", "batch_size", "learning_rate"}
@@ -191,7 +193,7 @@ def test_bad_options_are_named():
 
 @pytest.fixture
 def few_scenes(tmp_path, monkeypatch) -> Path:
-    """Few scenes with random features, an attribute predictor, a random CLIP that rewards and judges."""
+    """A few scenes with random features, an attribute predictor, and a random CLIP as reward and judge."""
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)
     for split, count in (("train", 24), ("val", 8), ("test", 6)):
@@ -219,23 +221,23 @@ def test_short_form_trains_measures_and_is_not_done_twice(few_scenes, monkeypatc
     options = ["--configs=tiny", "--scenes=data/scenes_tiny/test", "--features=runs/features_tiny/test"]
     monkeypatch.setattr(sys, "argv", ["claims.py", "--short", "--clip=runs/grammar", *options])
     assert claims.main() == 0
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert [row["variant"] for row in told["rows"]] == ["Base, XE", "GLIED, XE", "GLIED, CIDEr"]
-    for row in told["rows"]:
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [row["variant"] for row in result["rows"]] == ["Base, XE", "GLIED, XE", "GLIED, CIDEr"]
+    for row in result["rows"]:
         measured = {name for name in row if not name.endswith(" spread")}
         assert measured >= {"CIDEr", "BLEU-4", "clip R@1", "judge R@10", "judge CLIP-S", "p(grammatical)"}
         assert measured >= {"recall object", "repeated bigrams", "cut", "length", "CPU minutes"}
         assert row["CPU minutes"] >= 0
     results = few_scenes / "runs" / "claims" / "short" / "results"
-    cell = json.loads((results / "cider-0.json").read_text())
-    assert (cell["recipe"]["max_steps"], cell["test_images"]) == (2, 6)
-    assert cell["recipe"]["judge"]
-    assert "says nothing about the claims" in (results / "claims.md").read_text()
+    run = json.loads((results / "cider-0.json").read_text())
+    assert (run["recipe"]["max_steps"], run["test_images"]) == (2, 6)
+    assert run["recipe"]["judge"]
+    assert "its figures say nothing" in (results / "claims.md").read_text()
 
     marked = results / "base-0.json"
     marked.write_text(json.dumps(json.loads(marked.read_text()) | {"date": "kept"}))
     assert claims.main() == 0
-    assert json.loads(marked.read_text())["date"] == "kept", "done cells are left alone"
+    assert json.loads(marked.read_text())["date"] == "kept", "a finished run is not measured again"
 
 
 def test_photographs_are_measured_without_what_only_scenes_have(few_scenes, monkeypatch, capsys):
@@ -245,28 +247,28 @@ def test_photographs_are_measured_without_what_only_scenes_have(few_scenes, monk
     command = ["claims.py", "--short", "--world=photographs", *options]
     monkeypatch.setattr(sys, "argv", command)
     assert claims.main() == 0
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
     names = [
         "Base with GLIED's parameters, XE",
         "GLIED, XE",
         "CT with GLIED's parameters, XE",
         "GLIED, CIDEr",
     ]
-    assert [row["variant"] for row in told["rows"]] == names
-    for row in told["rows"]:
+    assert [row["variant"] for row in result["rows"]] == names
+    for row in result["rows"]:
         assert row.keys() >= {"CIDEr", "ROUGE-L", "CIDEr, beam 5", "BLEU-4, beam 5", "repeated bigrams"}
         assert not row.keys() & {"judge R@1", "METEOR", "recall object", "precision objects"}
     results = few_scenes / "runs" / "photographs" / "claims" / "short" / "results"
-    cell = json.loads((results / "ct-0.json").read_text())
-    assert len(cell["by_image"]["CIDEr"]) == cell["test_images"] == 6
-    assert sum(cell["by_image"]["CIDEr"]) / 6 == pytest.approx(cell["figures"]["CIDEr"], abs=0.01)
-    assert cell["recipe"]["decoding"].startswith("greedy and beam 5")
-    assert cell["recipe"]["regions"] == "toy"
+    run = json.loads((results / "ct-0.json").read_text())
+    assert len(run["by_image"]["CIDEr"]) == run["test_images"] == 6
+    assert sum(run["by_image"]["CIDEr"]) / 6 == pytest.approx(run["figures"]["CIDEr"], abs=0.01)
+    assert run["recipe"]["decoding"].startswith("greedy and beam 5")
+    assert run["recipe"]["regions"] == "toy"
 
     monkeypatch.setattr(sys, "argv", [*command, "--judge=runs/judge"])
     assert claims.main() == 0
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert all("judge R@1" in row for row in told["rows"]), "measured again with the judge"
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert all("judge R@1" in row for row in result["rows"]), "measured again with the judge"
 
     (results / "glied-0.json").unlink()
     store = few_scenes / "runs" / "features_tiny" / "test"

@@ -1,4 +1,4 @@
-"""The GPU benchmark: how stages are run, what they compute in a dry run, and the wheels that it needs."""
+"""benchmarks/gpu.py: how stages run, what they compute in a dry run, and the wheels they need."""
 
 import importlib
 import json
@@ -37,7 +37,10 @@ DRY = Setting(device="cpu", dry=True)
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
-    """Runs stages of `tests.benchmarks.gpu_stages` by name: exit code, last line, results by stage."""
+    """Return a function that runs stages of tests/benchmarks/gpu_stages.py by name.
+
+    It returns the exit code, the last line, the results by stage, and all printed lines.
+    """
     monkeypatch.setattr(gpu, "PRELOAD", ["benchmarks.gpu_stages.running"])
     for name in ("good", "raising", "failing", "dying", "slow"):
         monkeypatch.setitem(gpu.STAGES, name, f"tests.benchmarks.gpu_stages:{name}")
@@ -69,10 +72,10 @@ def test_a_stage_that_fails_stops_no_other_and_keeps_its_rows(run):
     assert (last["incomplete"], last["failed_checks"]) == (["raising", "dying"], 1)
     assert stages["raising"]["error"] == "ValueError: no such kernel"
     assert stages["raising"]["rows"] == [{"figure": 2}]
-    assert stages["dying"]["error"] == "the process ended with 139"
+    assert stages["dying"]["error"] == "the process exited with 139"
     assert stages["dying"]["rows"] == [{"figure": 3}]
     assert stages["good"]["complete"]
-    assert stages["good"]["rows"][0]["ceilings"] == 5, "what machine has measured"
+    assert stages["good"]["rows"][0]["ceilings"] == 5, "measured by the stage machine"
 
 
 def test_what_is_complete_is_not_done_again(run, tmp_path):
@@ -81,10 +84,10 @@ def test_what_is_complete_is_not_done_again(run, tmp_path):
     kept.write_text(kept.read_text().replace('"figure": 1', '"figure": 10'))
     _, _, stages, printed = run("good", "raising")
     assert stages["good"]["rows"][0]["figure"] == 10
-    assert f"good: done before, {kept}" in printed
-    assert not any(line.startswith("raising: done before") for line in printed), "it was not complete"
+    assert f"good: results of an earlier run, {kept}" in printed
+    assert not any(line.startswith("raising: results of an earlier run") for line in printed), "incomplete"
     kept.write_text(kept.read_text().replace('"dry": true', '"dry": false'))
-    assert run("good")[2]["good"]["rows"][0]["figure"] == 1, "that was a run of another form"
+    assert run("good")[2]["good"]["rows"][0]["figure"] == 1, "the stored result has a different form"
 
 
 def test_a_stage_ends_at_its_limit_with_all_that_it_started(run, monkeypatch):
@@ -108,9 +111,9 @@ def test_bad_options_are_named(monkeypatch):
     with pytest.raises(UsageError, match="stages: 'speed' is none of machine, correctness"):
         gpu.Config(stages=("speed",))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UsageError, match="there is no GPU here"):
-        gpu.setting_of(gpu.Config(device="cuda"))
-    assert gpu.setting_of(gpu.Config()).dry
+    with pytest.raises(UsageError, match="no GPU is available"):
+        gpu.make_setting(gpu.Config(device="cuda"))
+    assert gpu.make_setting(gpu.Config()).dry
 
 
 @pytest.mark.parametrize("stage", [jpeg, memory, nccl, graphs])
@@ -123,15 +126,15 @@ def test_dry_stages(stage):
 
 def test_decoding_and_regions_dry():
     row = decoding.measure(DRY, ("float32", 3, 2))
-    assert row["captions_per_s"] == pytest.approx(2000 / row["ms"], rel=0.01)
+    assert row["captions_per_s"] == pytest.approx(2000 / row["ms"], rel=0.01, abs=0.06)
     assert row["products_share"] > 0
-    (first, *_), batch = regions.cells(DRY), 2
+    (first, *_), batch = regions.cases(DRY), 2
     pixels = [torch.zeros(50, 60, 3, dtype=torch.uint8).numpy()] * batch
     assert regions.measure(DRY, first[0], pixels)["gflop"] > 0
 
 
 def test_replays_are_compared_with_plain_decoding(monkeypatch):
-    """A tape stands in for CUDA graphs; one that plays nothing must show."""
+    """A tape replaces CUDA graphs; the check must fail for a recording that replays nothing."""
     monkeypatch.setattr(graphs, "SEARCHES", {name: graphs.SEARCHES[name] for name in ("greedy", "samples")})
     monkeypatch.setattr(graphs, "GraphDecoder", partial(GraphDecoder, new_capture=tapes))
     found = list(graphs.equality(DRY, torch.float32))
@@ -145,7 +148,7 @@ def mute(work):
 
 
 def test_correctness_finds_what_differs(monkeypatch):
-    """The reference is the CPU; here both are, so that a wrong model must show."""
+    """The reference is the CPU, and here both sides run on it: the check must fail for a wrong model."""
     found = list(correctness.logits(DRY))
     assert all(row["ok"] for row in found)
     whole = correctness.captioner
@@ -195,10 +198,10 @@ def test_every_stage_is_there_and_imported_ahead():
 def test_workers_of_a_case_are_added_up():
     one = {"images_per_s": 10.0, "peak_mb": 5, "reserved_mb": 6, "host_mb": 7, "share_decode": 0.2}
     one |= {"gpu_share": None, "cores": 2.0, "seconds": 3.0, "all_ok": True}
-    found = captions.together([one, one | {"images_per_s": 20.0, "share_decode": 0.4}])
+    found = captions.combine([one, one | {"images_per_s": 20.0, "share_decode": 0.4}])
     assert (found["images_per_s"], found["peak_mb"], found["share_decode"]) == (30.0, 10, 0.3)
     lost = [{"error": "BrokenBarrierError: "}, {"error": "RuntimeError: CUDA"}, one]
-    assert captions.together(lost) == {"error": "RuntimeError: CUDA", "ok": False}
+    assert captions.combine(lost) == {"error": "RuntimeError: CUDA", "ok": False}
 
 
 def test_timing_is_the_median_of_rounds():
@@ -256,6 +259,6 @@ def test_the_wheels_are_pinned():
 def test_all_that_is_imported_is_on_the_machine_or_carried():
     machine = gpu_wheels.listed(gpu_wheels.MACHINE.read_text())
     assert "ray" not in machine
-    assert gpu_wheels.unsatisfied([*machine, "glied", *gpu_wheels.WHEELS]) == ""
+    assert gpu_wheels.import_error([*machine, "glied", *gpu_wheels.WHEELS]) == ""
     without = [name for name in gpu_wheels.WHEELS if name != "jsonargparse"]
-    assert "No module named 'jsonargparse'" in gpu_wheels.unsatisfied([*machine, "glied", *without])
+    assert "No module named 'jsonargparse'" in gpu_wheels.import_error([*machine, "glied", *without])

@@ -105,7 +105,7 @@ def test_a_job_that_is_ended_says_so_in_one_line(environment, models, photos, tm
             harm(job)
             assert job.wait(timeout=120) == code
         finally:
-            chaos._end_group(job.pid)
+            chaos._kill_session(job.pid)
     after = (tmp_path / "log").read_text().removeprefix(before)
     # Ray's C++ may log a line before the raylet's death is seen.
     said = [line for line in after.splitlines() if line.strip() and "task_manager.cc" not in line]

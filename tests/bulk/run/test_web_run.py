@@ -87,21 +87,21 @@ def test_dead_links_cost_their_rows_and_nothing_else(hosts, configure, tmp_path)
     assert "s3cr3t" not in "\n".join(summary.lines())
     assert all("s3cr3t" not in str(row["error"]) for row in committed_rows.read_rows(str(tmp_path / "out")))
 
-    asked = hosts.asked()
-    assert max(asked.values()) <= 3
-    living = Counter(count for path, count in asked.items() if "/good/" in path)
+    sent = hosts.requests()
+    assert max(sent.values()) <= 3
+    living = Counter(count for path, count in sent.items() if "/good/" in path)
     assert living[1] >= 570, "hosts that were busy once answered at the second request"
     assert not execute(config).images_this_time
-    assert hosts.asked() == asked, "a finished run asks nobody"
+    assert hosts.requests() == sent, "a finished run sends no request"
 
 
 def test_failed_links_are_asked_again_on_request(hosts, configure, tmp_path):
     expected = hosts.urls(40, dead=0.5)
     execute(configure(list(expected)))
-    asked = hosts.asked()
+    sent = hosts.requests()
     again = execute(configure(list(expected), "--output.mode=retry_failed"))
     assert again.images_this_time == 18, "neither images nor rejected links come again"
-    ways = {path.split("/")[1] for path in hosts.asked() - asked}
+    ways = {path.split("/")[1] for path in hosts.requests() - sent}
     assert ways == {"overloaded", "broken", "cut_short", "reset", "false_gzip", "silent"}
     assert kinds(tmp_path) == expected
     assert bulk_run.exit_code(again) == 0
@@ -114,7 +114,7 @@ def test_a_dead_host_with_many_images_is_cheap(hosts, configure, tmp_path):
     summary = execute(configure(links, "--resources.fetch.threads=4"))
     assert summary.errors == {"timeout": 400}
     assert summary.seconds < 40, "not 400 time-outs of a second, four at a time"
-    assert sum(hosts.asked().values()) <= 4 * 8
+    assert sum(hosts.requests().values()) <= 4 * 8
     assert bulk_run.exit_code(summary) == 1, "not a single image"
 
 

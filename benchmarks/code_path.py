@@ -1,14 +1,14 @@
-"""The way of an image from its bytes to its committed row: how much code it runs through, and how fast.
+"""Count the functions that process an image from its bytes to its committed row, and measure their speed.
 
-    python benchmarks/way.py
-    python benchmarks/way.py --full --out way.json
-    python benchmarks/way.py --recipe configs/caption/photographs.yaml --images photos
+python benchmarks/code_path.py
+python benchmarks/code_path.py --full --out code_path.json
+python benchmarks/code_path.py --recipe configs/caption/photographs.yaml --images photos
 
-`functions` and `files` count the distinct functions of glied, and the files they are in, that run in this
-process for one image: fetch, the fused stage, the driver's checks, the two writes. Ray and the decoder's
-subprocess are left out, and so is what only the first image needs. `images_per_s` and `cpu_ms_per_image` are
-of the fused stage on one thread, chunk after chunk, as a worker runs it; the time of the processor counts
-where other work shares the machine. The short form describes 128 scenes, --full 1,000.
+`functions` and `files` count the distinct functions of glied that run in this process for one image, and
+their files: fetching, the fused stage, the driver's checks and the two writes. Ray, the decoder's subprocess
+and functions that only the first image needs are left out. `images_per_s` and `cpu_ms_per_image` are measured
+for the fused stage on one thread, chunk after chunk, as a worker runs it; on a busy machine the CPU time is
+the reliable figure. The short form describes 128 scenes, --full 1,000.
 """
 
 import json
@@ -25,7 +25,10 @@ from typing import Any
 
 import pyarrow as pa
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the other files of benchmarks/
+
 import glied
+from benchmarks.measurement import print_result
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job, fetch_stage
 from glied.bulk.chunks import split
 from glied.bulk.items import Chunk, DescribedChunk, Stage
@@ -38,47 +41,47 @@ PACKAGE = str(Path(glied.__file__).parent)
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What is measured."""
+    """What to measure."""
 
     recipe: str = "configs/caption/demo.yaml"
     """Config of jobs/caption_dataset.py."""
     images: str | None = None
-    """Folder of images; null renders scenes."""
+    """Folder of images; null for rendered scenes."""
     full: bool = False
-    """The long form."""
-    folder: str = "runs/way"
-    """Where scenes and runs are."""
+    """The long form: more scenes."""
+    folder: str = "runs/code_path"
+    """Folder of the scenes and runs."""
     out: str | None = None
-    """Where to write the result as JSON."""
+    """File for the result as JSON, with the names of the functions."""
 
 
 class CalledFunctions:
-    """The distinct functions of glied that run between `start` and `stop`, in all threads."""
+    """Collects the distinct functions of glied that run between `start` and `stop`, in all threads."""
 
     def __init__(self) -> None:
-        """None yet."""
+        """Start with no functions."""
         self.names: set[tuple[str, str]] = set()
 
     def start(self) -> None:
-        """Begin to count."""
+        """Start counting."""
         threading.setprofile(self._count)
         sys.setprofile(self._count)
 
     def stop(self) -> None:
-        """End counting."""
+        """Stop counting."""
         sys.setprofile(None)
         threading.setprofile(None)  # type: ignore[arg-type]  # None is allowed, as for sys.setprofile
 
     def _count(self, frame: FrameType, event: str, argument: Any) -> None:
         code = frame.f_code
         if event == "call" and code.co_filename.startswith(PACKAGE):
-            # A comprehension or a lambda is no function of its own to a reader.
+            # Comprehensions and lambdas count as part of their function.
             name = code.co_qualname.split(".<locals>.<")[0].split(".<")[0]
             self.names.add((code.co_filename.removeprefix(PACKAGE + "/"), name))
 
 
 def functions_of_one_image(job: CaptionDatasetConfig, stage: Stage) -> CalledFunctions:
-    """What runs for the second of two images, each a unit and a chunk of its own."""
+    """Collect the functions that run for the second of two images, each with its own unit and chunk."""
     called = CalledFunctions()
     fetch = fetch_stage(job.input, job.resources)
 
@@ -94,7 +97,7 @@ def functions_of_one_image(job: CaptionDatasetConfig, stage: Stage) -> CalledFun
 
 
 def chunks_of(job: CaptionDatasetConfig) -> list[pa.Table]:
-    """The fetched chunks of all images."""
+    """Return the fetched chunks of all images."""
     table = pa.concat_tables(inputs(open_source(job.input, "/nowhere"), job.input))
     fetch = fetch_stage(job.input, job.resources)
     pieces = split(0, 0, table, images=64, size=8 << 20)
@@ -102,7 +105,7 @@ def chunks_of(job: CaptionDatasetConfig) -> list[pa.Table]:
 
 
 def rates(stage: Stage, tables: Sequence[pa.Table]) -> dict[str, float]:
-    """Images/s and processor time per image, after a chunk to warm up."""
+    """Measure images/s and CPU time per image, after a warm-up chunk."""
     stage(tables[0])
     images, start, cpu = 0, time.perf_counter(), time.process_time()
     for table in tables:
@@ -116,7 +119,7 @@ def rates(stage: Stage, tables: Sequence[pa.Table]) -> dict[str, float]:
 
 
 def main() -> int:
-    """Count and time."""
+    """Count the functions, measure the speed and print the figures."""
     import torch
 
     torch.set_num_threads(1)
@@ -138,12 +141,11 @@ def main() -> int:
         "files": len({file for file, _ in called.names}),
         **figures,
         "recipe": config.recipe,
-        "names": sorted(f"{file}: {name}" for file, name in called.names),
     }
+    names = sorted(f"{file}: {name}" for file, name in called.names)
     if config.out:
-        Path(config.out).write_text(json.dumps(result, indent=1) + "\n")
-    result.pop("names")
-    print(json.dumps(result))
+        Path(config.out).write_text(json.dumps(result | {"names": names}, indent=1) + "\n")
+    print_result(result, None)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""One cell of benchmarks/claims.py: train a variant with a seed, caption the test images, measure."""
+"""One run of benchmarks/claims.py: train a variant with a seed, caption the test images, measure."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from benchmarks.claims_figures import MAX_LENGTH, Captions, References, digest, figures
-from benchmarks.decoding import machine
+from benchmarks.measurement import torch_machine
 from benchmarks.table2 import captions_of, configured, test_images
 from glied import storage
 from glied.captioner.architectures import build_model
@@ -35,69 +35,69 @@ RECORDED = (
     *("epochs", "max_steps", "batch_size", "learning_rate"),
     *("schedule", "warmup_steps", "ema_decay", "precision"),
 )
-"""Settings of the trainer that a cell's recipe names."""
+"""Trainer settings recorded in the recipe of a run."""
 SHORT_STEPS, SHORT_IMAGES = 2, 20
 JUDGE_R1, JUDGE_POOL = 70.0, 5000
-"""What the judge must reach with full descriptions, and among how many images, before a reward is trained."""
+"""R@1 of full descriptions, and the pool size, that the judge must reach before a reward is trained."""
 
 
 def prepare(config: "Config") -> None:
-    """Set torch up, and find what is missing before hours are spent.
+    """Set the number of torch threads and check the judge before training begins.
 
     Raises:
-        UsageError: a reward is to be trained and the judge is missing or unfit.
+        UsageError: a reward is to be trained and the judge is missing or not good enough.
     """
     torch.set_num_threads(config.threads)
-    config.cells.mkdir(parents=True, exist_ok=True)
-    rewards = any(config.spec.variants[variant].reward for variant, _ in config.work)
+    config.result_folder.mkdir(parents=True, exist_ok=True)
+    rewards = any(config.spec.variants[variant].reward for variant, _ in config.planned_runs)
     if config.full and config.spec.needs_judge and rewards:
         check_judge(config.judge)
 
 
 def check_judge(run: str) -> None:
-    """Refuse a judge that cannot tell the images apart; raises `UsageError`."""
+    """Raise `UsageError` unless a training run is a judge that distinguishes the images well enough."""
     try:
-        found = json.loads(storage.read_bytes(storage.join(run, history.RESULT)))
-        pool, r1 = int(found["validation"]["pool"]), float(found["best"])
+        result = json.loads(storage.read_bytes(storage.join(run, history.RESULT)))
+        pool, r1 = int(result["validation"]["pool"]), float(result["best"])
     except (FileNotFoundError, KeyError, TypeError, ValueError):
         raise UsageError(
-            f"{run} is no complete run of jobs/train_clip.py: train configs/clip/judge.yaml"
+            f"{run} is not a complete run of jobs/train_clip.py: train configs/clip/judge.yaml"
         ) from None
     if pool < JUDGE_POOL or r1 < JUDGE_R1:
         raise UsageError(
-            f"{run}: full descriptions find their image with R@1 {r1:.1f} in a pool of {pool}; a judge needs "
-            f"{JUDGE_R1:g} in {JUDGE_POOL} before any reward is trained: train it longer"
+            f"{run}: full descriptions reach R@1 {r1:.1f} in a pool of {pool}; a judge needs "
+            f"{JUDGE_R1:g} in {JUDGE_POOL} before a reward is trained: train it longer"
         )
 
 
 def measure(config: "Config", variant: str, seed: int) -> None:
-    """Train a cell, unless it is trained, and write its results, unless they are those of these judges."""
-    path = config.cells / f"{variant}-{seed}.json"
-    identity = recipe(config, variant, seed)
-    if path.exists() and _same(json.loads(path.read_text())["recipe"], identity):
+    """Train and measure a run, and write its result file unless it is up to date."""
+    path = config.result_folder / f"{variant}-{seed}.json"
+    wanted = recipe(config, variant, seed)
+    if path.exists() and _up_to_date(json.loads(path.read_text())["recipe"], wanted):
         return
-    started = train(config, variant, seed)
-    said, references = captions(config, variant, seed)
-    found = figures(config, said, references)
-    for beam, texts in said.items():
+    training = train(config, variant, seed)
+    by_beam, references = captions(config, variant, seed)
+    measured = figures(config, by_beam, references)
+    for beam, texts in by_beam.items():
         name = "captions.json" if beam == 1 else f"captions_beam{beam}.json"
         (config.folder / f"{variant}-{seed}" / name).write_text(json.dumps(texts, indent=1))
     result = {
         "variant": variant,
         "seed": seed,
-        "recipe": identity,
-        "figures": {**found.values, **started["figures"]},
-        "by_image": found.by_image,
-        "curve": started["curve"],
+        "recipe": wanted,
+        "figures": {**measured.values, **training["figures"]},
+        "by_image": measured.by_image,
+        "curve": training["curve"],
         "test_images": len(references),
-        "machine": machine(),
+        "machine": torch_machine(),
         "date": time.strftime("%Y-%m-%d"),
     }
     storage.write_bytes(str(path), json.dumps(result, indent=1).encode() + b"\n")
 
 
 def recipe(config: "Config", variant: str, seed: int) -> dict[str, Any]:
-    """What the figures of a cell depend on."""
+    """Return everything that the figures of a run depend on."""
     trainer, world = job(config, variant, seed).trainer, config.spec
     beams = f" and beam {world.beam}" if world.beam else ""
     return {
@@ -111,16 +111,16 @@ def recipe(config: "Config", variant: str, seed: int) -> dict[str, Any]:
     }
 
 
-def _same(stored: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
-    """Whether the recipe of a cell is this one; what an older cell does not name is not held against it."""
-    return all(identity.get(key) == value for key, value in stored.items())
+def _up_to_date(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Return whether a stored recipe is the wanted one; keys that an older file lacks are ignored."""
+    return all(wanted.get(key) == value for key, value in stored.items())
 
 
 # ---- training
 
 
 def job(config: "Config", variant: str, seed: int) -> Any:
-    """The config of the job that trains a cell; what is `sized` is not yet."""
+    """Return the config of the job that trains a run, before `equal_size` is applied."""
     chosen = config.spec.variants[variant]
     options: dict[str, Any] = {f"trainer.{key}": value for key, value in _lengths(config, variant).items()}
     options |= {
@@ -139,7 +139,7 @@ def job(config: "Config", variant: str, seed: int) -> Any:
 
 
 def config_name(config: "Config", variant: str, *, any_name: bool = False) -> str:
-    """The file below configs/ that trains a variant; with `any_name` as a pattern for all of its kind."""
+    """Return the config file of a variant, below configs/; with `any_name`, a pattern with * as its name."""
     reward = config.spec.variants[variant].reward
     pattern = config.spec.reward if reward else config.spec.captioner
     return pattern.format(name="*" if any_name else reward or "glied", configs=config.configs)
@@ -152,7 +152,7 @@ def _lengths(config: "Config", variant: str) -> Mapping[str, Any]:
 
 
 def xe_task(config: "Config", variant: str, seed: int) -> CaptionerTask:
-    """What trains a variant under XE, its model of GLIED's size where it is to be."""
+    """Return the task that trains a variant with XE, with the model resized to GLIED's size if requested."""
     task = train_captioner.build_task(job(config, variant, seed))
     setting = config.spec.variants[variant].sized
     if not setting:
@@ -165,7 +165,7 @@ def xe_task(config: "Config", variant: str, seed: int) -> CaptionerTask:
 def equal_size(
     model: CaptionerConfig, setting: str, glied: CaptionerConfig, *, feature_size: int, vocabulary_size: int
 ) -> CaptionerConfig:
-    """The model with that width or feed-forward width at which it comes nearest to GLIED's parameters."""
+    """Choose the value of `setting` that brings the number of parameters closest to GLIED's."""
     sizes = {"feature_size": feature_size, "vocabulary_size": vocabulary_size}
     wanted = parameters(glied, **sizes)
     steps = range(model.heads, 4 * glied.width + 1, model.heads)
@@ -175,14 +175,14 @@ def equal_size(
 
 
 def parameters(model: CaptionerConfig, *, feature_size: int, vocabulary_size: int) -> int:
-    """How many a model has; tied weights count once."""
+    """Count the parameters of a model; tied weights count once."""
     with torch.device("meta"):
         built = build_model(model, feature_size=feature_size, vocabulary_size=vocabulary_size)
     return sum(one.numel() for one in built.parameters())
 
 
 def train(config: "Config", variant: str, seed: int) -> dict[str, Any]:
-    """Train a cell and what it starts from; what the run tells of itself."""
+    """Train a run, and first the XE run it starts from; return the figures of its training."""
     rewarded = bool(config.spec.variants[variant].reward)
     if rewarded and not (config.folder / f"glied-{seed}" / history.RESULT).exists():
         train(config, "glied", seed)
@@ -194,11 +194,11 @@ def train(config: "Config", variant: str, seed: int) -> dict[str, Any]:
     else:
         task = xe_task(config, variant, seed)
     train_here(task, settings.trainer)
-    return told(settings.trainer, rewarded=rewarded)
+    return training_figures(settings.trainer, rewarded=rewarded)
 
 
-def told(trainer: TrainerConfig, *, rewarded: bool) -> dict[str, Any]:
-    """Validations over CPU minutes of training; not of a reward, which XE precedes."""
+def training_figures(trainer: TrainerConfig, *, rewarded: bool) -> dict[str, Any]:
+    """Return the figures of a training run and, for XE, validation CIDEr over CPU minutes."""
     run = history.read_history(trainer.output)
     cider = run.scalars(VALIDATION).get("cider", [])
     parameters = sum(one.numel() for one in Captioner.load(f"{trainer.output}/best").model.parameters())
@@ -218,10 +218,10 @@ def told(trainer: TrainerConfig, *, rewarded: bool) -> dict[str, Any]:
 
 
 def captions(config: "Config", variant: str, seed: int) -> tuple[dict[int, Captions], References]:
-    """The captions of the test images by number of beams, and the references.
+    """Return the captions of the test images by number of beams, and the references.
 
     Raises:
-        UsageError: the captioner was trained on regions of another extractor than those of the test images.
+        UsageError: the captioner was trained on regions of a different extractor.
     """
     settings = job(config, variant, seed)
     build = train_scst.build_task if config.spec.variants[variant].reward else train_captioner.build_task
@@ -235,8 +235,8 @@ def captions(config: "Config", variant: str, seed: int) -> tuple[dict[int, Capti
     limit = SHORT_IMAGES if config.short else None
     names = [test.name(image_id) for image_id in features.image_ids(config.features)[:limit]]
     images = test_images(test, build(settings).predictor, captioners[1].attribute_count, limit)
-    said = {
+    by_beam = {
         beam: dict(zip(names, captions_of(captioner, images), strict=True))
         for beam, captioner in captioners.items()
     }
-    return said, {name: test.references[name] for name in names}
+    return by_beam, {name: test.references[name] for name in names}
