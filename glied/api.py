@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,7 @@ from glied.errors import GliedError, ImageError, JobError, UsageError
 
 ImageLike = Image.Image | NDArray[np.uint8] | bytes | str | PathLike[str]
 """An image: of Pillow, an array [H, W, 3] of RGB, an encoded file's bytes, or a path."""
+OneImage = TypeVar("OneImage", bound=ImageLike)
 
 WORLDS = {"photographs": "caption/photographs.yaml", "demo": "caption/demo.yaml"}
 """Weights that ship, and the configs that caption with them."""
@@ -112,9 +113,9 @@ class Captioner:
     def caption(self, images: ImageLike) -> Caption: ...
 
     @overload
-    def caption(self, images: Sequence[ImageLike]) -> list[Caption]: ...
+    def caption(self, images: list[OneImage] | tuple[OneImage, ...]) -> list[Caption]: ...
 
-    def caption(self, images: ImageLike | Sequence[ImageLike]) -> Caption | list[Caption]:
+    def caption(self, images: ImageLike | list[OneImage] | tuple[OneImage, ...]) -> Caption | list[Caption]:
         """Caption an image, or a list of them.
 
         A file, given by its path or its bytes, is decoded as in the bulk job; of a Pillow image the
@@ -125,11 +126,11 @@ class Captioner:
             JobError: describing an image failed.
             FileNotFoundError: there is no such file.
         """
-        if isinstance(images, Image.Image | np.ndarray | bytes | str | PathLike):
-            return self._captions([images])[0]
-        return self._captions(list(images))
+        if isinstance(images, list | tuple):
+            return self._captions(images)
+        return self._captions([images])[0]
 
-    def _captions(self, images: list[ImageLike]) -> list[Caption]:
+    def _captions(self, images: Sequence[ImageLike]) -> list[Caption]:
         rows = self._stage(_fetched([_encoded(image) for image in images])).to_pylist()
         return [_caption(row, len(images)) for row in rows]
 
