@@ -4,6 +4,7 @@
 import dataclasses
 from dataclasses import dataclass, field
 
+from glied import storage
 from glied.bulk import row_schemas
 from glied.bulk.child_process import in_child
 from glied.bulk.chunks import FetchStage, Pool
@@ -12,7 +13,6 @@ from glied.bulk.job_parts import check_budget, image_pool
 from glied.bulk.job_spec import Job
 from glied.bulk.plan.sources.feature_stores import ReadStore
 from glied.bulk.plan.sources.fetch import Fetch
-from glied.bulk.plan.sources.listing import absolute
 from glied.bulk.plan.sources.row_uris import RowUris
 from glied.bulk.plan.sources.web_hosts import PatientReader
 from glied.bulk.plan.sources.web_reader import WebReader
@@ -96,7 +96,7 @@ def caption_factory(config: CaptionDatasetConfig) -> CaptionFactory:
         decoders=config.resources.decoders,
         clip=config.clip,
         part="captions" if stored else "all",
-        store=absolute(config.input.uri) if stored else "",
+        store=storage.absolute(config.input.uri) if stored else "",
         cuda_graphs=config.captioner.cuda_graphs,
         missing_rows=config.input.max_missing_rows,
         other_regions=config.captioner.other_regions,
@@ -165,7 +165,7 @@ def fetch_stage(source: InputConfig, resources: ResourcesConfig) -> FetchStage:
 
 def _row_uris(source: InputConfig) -> RowUris | None:
     tables = source.form in ("table", "parquet")
-    return RowUris.of(absolute(source.uri), source.allow or ()) if tables else None
+    return RowUris.of(storage.absolute(source.uri), source.allow or ()) if tables else None
 
 
 def _web_reader(source: InputConfig, web: WebConfig) -> PatientReader:

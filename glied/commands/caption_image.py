@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from glied import storage
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, fetch_stage
 from glied.bulk.chunks import Stage
 from glied.bulk.plan.manifest import planned
-from glied.bulk.plan.sources.listing import absolute
 from glied.bulk.row_schemas import OK
 from glied.bulk.run.summary import unfamiliar_line
 from glied.captioner.familiarity import UNFAMILIAR
@@ -45,7 +45,7 @@ def check(files: list[str]) -> None:
 def chunk(files: list[str]) -> pa.Table:
     """The files as a chunk of the bulk job."""
     sizes = [Path(file).stat().st_size for file in files]
-    return planned(id=files, uri=[absolute(file) for file in files], size=sizes)
+    return planned(id=files, uri=[storage.absolute(file) for file in files], size=sizes)
 
 
 def stage(config: CaptionDatasetConfig) -> Stage:

@@ -19,7 +19,6 @@ from glied.bulk.plan import manifest
 from glied.bulk.plan.manifest import Manifest
 from glied.bulk.plan.sources.feature_stores import ReadStore
 from glied.bulk.plan.sources.fetch import Fetch
-from glied.bulk.plan.sources.listing import absolute
 from glied.bulk.row_schemas import OK
 from glied.bulk.stages.model_loading import caption_models, regions_fingerprint
 from glied.captioner.captioner import Captioner
@@ -105,7 +104,7 @@ def _images(run_uri: str, rows: Sequence[Row], images: str | None) -> tuple[Inpu
     plan = _plan(run_uri)
     source = build(InputConfig, _record(run_uri)["input"])
     if images is not None:
-        root = absolute(images)
+        root = storage.absolute(images)
         uris = {row["id"]: storage.join(root, row["id"]) for row in rows}
         source = InputConfig(uri=root, max_bytes=source.max_bytes, max_missing_rows=source.max_missing_rows)
         return source, {name: manifest.planned(id=[name], uri=[uri]) for name, uri in uris.items()}

@@ -26,7 +26,6 @@ from glied.bulk.parallel import InOrder, in_order
 from glied.bulk.plan import manifest
 from glied.bulk.plan.manifest import Manifest
 from glied.bulk.plan.sources.input_sources import Source, inputs, open_source
-from glied.bulk.plan.sources.listing import absolute
 from glied.bulk.row_schemas import FAILED
 from glied.bulk.run import ledger
 from glied.bulk.run.driver import Driver
@@ -44,7 +43,7 @@ def execute(job: Job, stream: Stream, index: InOrder = in_order) -> Summary:
         JobError: storage keeps failing, or another job has overwritten the run.
     """
     started = time.perf_counter()
-    run_uri = absolute(job.output.uri)
+    run_uri = storage.absolute(job.output.uri)
     run, plan = _open(job, run_uri, index)
     driver = Driver(job, plan, Ledger(run_uri, plan.plan, job.results, run), stream)
     driver.run()
@@ -159,7 +158,7 @@ def probe(uri: str) -> None:
         UsageError: the storage does not do it.
         StorageError: it fails.
     """
-    name = storage.join(absolute(uri), f".probe-{uuid.uuid4().hex}")
+    name = storage.join(storage.absolute(uri), f".probe-{uuid.uuid4().hex}")
     created = storage.put_if_absent(name, b"first")
     refused = not storage.put_if_absent(name, b"second")
     intact = storage.read_bytes(name) == b"first"
@@ -173,7 +172,7 @@ def probe(uri: str) -> None:
 def _claim(job: Job, run_uri: str) -> str:
     """Write run.json, or compare with the one that is there; the id of the run."""
     uri = storage.join(run_uri, "run.json")
-    source = asdict(job.source) | {"uri": absolute(job.source.uri)}
+    source = asdict(job.source) | {"uri": storage.absolute(job.source.uri)}
     # Through JSON, so that both sides of the comparison have been through it.
     mine = json.loads(json.dumps({"fingerprint": job.fingerprint, "input": source}))
     run = uuid.uuid4().hex[:12]

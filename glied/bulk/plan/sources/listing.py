@@ -20,13 +20,6 @@ _ARROW_CURE = (
 )
 
 
-def absolute(uri: str) -> str:
-    """A local path as an absolute one, so that workers with another working directory find it."""
-    if storage.is_local(uri):
-        return storage.local_uri(str(storage.local_path(uri).absolute()))
-    return uri if uri.endswith("//") else uri.removesuffix("/")  # a key may hold an empty name
-
-
 class BrokenShard(Exception):
     """A file of the input cannot be read, or not to its end, and the storage is not to blame."""
 
