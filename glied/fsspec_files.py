@@ -1,4 +1,4 @@
-"""fsspec's file systems, but a failing storage is never taken for a missing file."""
+"""fsspec's file systems, made to distinguish a failing storage from a missing file."""
 
 import asyncio
 import ftplib
@@ -13,10 +13,10 @@ from fsspec.asyn import AsyncFileSystem
 
 
 class StrictHandler(pyarrow.fs.FSSpecHandler):
-    """fsspec's file systems for Arrow, but a failure is a failure.
+    """fsspec's file systems for Arrow, with errors where the storage fails.
 
-    Arrow's own handler asks `isfile`, `isdir` and `exists`, most of which answer no when the storage is down,
-    and `find`, which leaves out the folders that it cannot list. An image would be taken for missing, and a
+    Arrow's own handler uses `isfile`, `isdir` and `exists`, most of which return False when the storage is
+    down, and `find`, which omits the folders that it cannot list. An image would be taken for missing, and a
     prefix for empty.
     """
 
@@ -24,7 +24,7 @@ class StrictHandler(pyarrow.fs.FSSpecHandler):
     _create_file_info: Any
 
     def open_input_file(self, path: str) -> pa.PythonFile:
-        """A file for reading; raises FileNotFoundError only where the storage says that there is none."""
+        """A file for reading; raises FileNotFoundError only if the storage says that there is none."""
         if self._type(path) != "file":
             raise FileNotFoundError(path)
         return pa.PythonFile(self.fs.open(path, mode="rb"), mode="r")
@@ -32,12 +32,12 @@ class StrictHandler(pyarrow.fs.FSSpecHandler):
     open_input_stream = open_input_file
 
     def get_file_info(self, paths: Any) -> Any:
-        """What there is at the paths."""
-        with absence_told_from_failure():
+        """Type and size of what is at the paths."""
+        with distinguish_absence():
             return super().get_file_info(paths)
 
     def get_file_info_selector(self, selector: pyarrow.fs.FileSelector) -> list[pyarrow.fs.FileInfo]:
-        """The files below a folder; raises where any part of it cannot be listed."""
+        """The files below a folder; raises if any part of it cannot be listed."""
         try:
             if self._type(selector.base_dir) != "directory":
                 raise NotADirectoryError(selector.base_dir)
@@ -45,7 +45,7 @@ class StrictHandler(pyarrow.fs.FSSpecHandler):
             if selector.allow_not_found:
                 return []
             raise
-        with absence_told_from_failure():
+        with distinguish_absence():
             found = list(self._listed(selector.base_dir, selector.recursive))
         root = selector.base_dir.strip("/")
         return [
@@ -68,16 +68,16 @@ class StrictHandler(pyarrow.fs.FSSpecHandler):
                 yield from self._listed(info["name"], recursive)
 
     def _type(self, path: str) -> str:
-        with absence_told_from_failure():
+        with distinguish_absence():
             return str(self.fs.info(path)["type"])
 
 
 @contextmanager
-def absence_told_from_failure() -> Iterator[None]:
-    """Let a FileNotFoundError pass only if no failure stands behind it.
+def distinguish_absence() -> Iterator[None]:
+    """Let a FileNotFoundError pass only if its cause is not a failure of the storage.
 
     Raises:
-        OSError: a file system has called a failure a missing file.
+        OSError: a file system reported a failure as a missing file.
     """
     try:
         yield
@@ -91,7 +91,7 @@ def absence_told_from_failure() -> Iterator[None]:
 
 
 def _is_failure(cause: BaseException) -> bool:
-    """Whether the error of a storage client means anything but "not there"."""
+    """Whether the error of a storage client means anything but "not found"."""
     response = getattr(cause, "response", None)
     if isinstance(response, dict):  # botocore
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")

@@ -289,7 +289,7 @@ def committed(run_uri: str) -> Committed | None:
 
 def _root(uri: str) -> tuple[str, dict[str, Any]] | None:
     """The run folder that `uri` is, or whose rows it holds, and its run.json."""
-    folder = storage.absolute(uri) if storage.is_local(uri) else uri.removesuffix("/")
+    folder = storage.absolute(uri)
     parent, _, name = folder.rpartition("/")
     runs = [folder] if parent.endswith(("/", ":")) or not parent else [folder, parent]  # a bucket has none
     for run in runs:

@@ -1,1 +1,1 @@
-"""The committed units of a run in other forms."""
+"""Exporting the committed rows of a caption run to other formats."""

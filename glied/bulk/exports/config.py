@@ -8,28 +8,31 @@ from glied.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """What to export, as what, and where to."""
+    """What to export, in which format, and where to."""
 
     run: str
     """Run folder of jobs/caption_dataset.py."""
     out: str
     """Folder to write to; with form coco the JSON file."""
     form: Literal["parquet", "jsonl", "webdataset", "txt", "coco"]
-    """parquet, jsonl and webdataset are a file per unit, txt a sidecar per image, coco one JSON list."""
-    existing: Literal["skip", "append", "overwrite"] = "skip"
-    """What happens to a sidecar that is there already: skip leaves it, append adds a line, overwrite replaces
-    it. With the other forms overwrite replaces an export of another run; append is refused."""
+    """parquet, jsonl and webdataset write a file per unit, txt a sidecar file per image, coco a JSON list."""
+    existing: Literal["skip", "overwrite", "append"] = "skip"
+    """What happens to a sidecar file that exists: skip keeps it, overwrite replaces it. With the other forms
+    overwrite replaces an export of another run. append was removed in version 0.2."""
     partial: bool = False
-    """Export what a run has that is not finished; a bare --partial means true."""
+    """Export what an unfinished run has so far; a bare --partial means true."""
     columns: list[str] | None = None
     """Columns of form parquet, in this order; all of them by default."""
 
     def __post_init__(self) -> None:
-        """Refuse what contradicts itself."""
+        """Refuse contradictions."""
         if not self.run or not self.out:
             raise UsageError("run and out must not be empty")
-        if self.existing == "append" and self.form != "txt":
-            raise UsageError(f"existing append is for form txt; form {self.form} takes skip or overwrite")
+        if self.existing == "append":
+            raise UsageError(
+                "existing append was removed in version 0.2: use skip to keep the sidecar files that exist, "
+                "overwrite to replace them, or another out to have both captions"
+            )
         if self.columns is not None and self.form != "parquet":
             raise UsageError(f"columns is for form parquet, not for {self.form}")
         if self.columns is not None and (not self.columns or len(set(self.columns)) < len(self.columns)):
@@ -37,15 +40,15 @@ class ExportConfig:
 
 
 @dataclass(frozen=True)
-class Report:
+class ExportReport:
     """What an export did.
 
     Attributes:
-        config: of the export.
+        config: the config of the export.
         planned, units, earlier: units of the run, those exported now, those exported by an earlier call.
-        written: rows (jsonl, webdataset, parquet), sidecars (txt) or captions (coco) written now.
-        skipped: sidecars that were there already and stayed.
-        captionless: images exported now that have no caption to write; they are not ok.
+        written: rows (jsonl, webdataset, parquet), sidecar files (txt) or captions (coco) written now.
+        skipped: sidecar files that existed and were kept.
+        captionless: images exported now without a caption, because their status is not ok.
         refused: ids with a caption for which there is no safe file name, over the whole export.
         refusals: the first of them with the reason.
     """
@@ -61,7 +64,7 @@ class Report:
     refusals: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """For a person."""
+        """The report as lines of text."""
         lines = [f"refused {refusal}" for refusal in self.refusals]
         if self.refused > len(self.refusals):
             lines.append(f"refused {self.refused - len(self.refusals)} more ids")
@@ -76,15 +79,13 @@ class Report:
 
 @dataclass(frozen=True)
 class UnitReport:
-    """What became of one unit; the content of its marker.
+    """What the export of one unit did; the content of its marker.
 
     Attributes:
-        rows: txt: positions in the unit whose sidecar holds its caption by this export.
-        written, skipped, captionless, refusals: as in `Report`.
+        written, skipped, captionless, refusals: as in `ExportReport`.
     """
 
     written: int = 0
     skipped: int = 0
     captionless: int = 0
-    rows: list[int] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)

@@ -1,13 +1,13 @@
-"""The committed units of a caption run in other forms, at a destination of their own.
+"""Exports the committed units of a caption run to other formats.
 
     <out>/unit-000012.jsonl|.tar|.parquet        jsonl, webdataset, parquet: a file per unit
-    <out>/_SUCCESS                               written when every unit of the run is there
-    <out>/<id with .txt for its extension>       txt: a sidecar per image
-    <out>/.export/<export>/unit-000012.g0.json   what was exported; written last, so that an export that was
-                                                 cut off goes on
+    <out>/_SUCCESS                               written when every unit of the run is exported
+    <out>/<id with .txt for its extension>       txt: a sidecar file per image
+    <out>/.export/<export>/unit-000012.g0.json   marker of an exported unit; written last, so that an
+                                                 interrupted export continues
     <out>                                        coco: this one file
 
-A destination has one exporter at a time. Two runs never mix in one destination, sidecars excepted.
+Only one process may export to a destination at a time. Except for sidecars, a destination holds one run.
 """
 
 import json
@@ -21,11 +21,11 @@ import pyarrow.parquet as pq
 
 from glied import storage
 from glied.bulk import row_schemas
-from glied.bulk.exports.config import ExportConfig, Report, UnitReport
-from glied.bulk.exports.markers import SUCCESS, Book
+from glied.bulk.exports.config import ExportConfig, ExportReport, UnitReport
+from glied.bulk.exports.markers import SUCCESS, Markers
 from glied.bulk.exports.sidecars import Sidecars
 from glied.bulk.exports.unit_files import UnitFiles
-from glied.bulk.exports.unit_tables import CAPTION_COLUMNS, put, read_output, read_table, write
+from glied.bulk.exports.unit_tables import CAPTION_COLUMNS, read_output, read_table
 from glied.bulk.parallel import in_order
 from glied.bulk.plan.manifest import Manifest
 from glied.bulk.row_schemas import OK
@@ -35,35 +35,34 @@ from glied.errors import UsageError
 from glied.run_folder import CommittedUnit
 
 NAMED = 20
-"""Refused ids that a report names before it only counts them."""
+"""Most refused ids that a report names; it counts all."""
 _COCO_NUMBER = re.compile(r"(?:.*_)?0*([0-9]{1,18})", re.DOTALL)
 
 
-def export(config: ExportConfig) -> Report:
-    """Export the committed units of a run that were not exported yet.
+def export(config: ExportConfig) -> ExportReport:
+    """Export the committed units of a run that were not exported before.
 
     Raises:
-        UsageError: the run, its state, the columns or the destination do not fit; nothing was written.
-        JobError: a committed unit is not readable.
-        StorageError: storage failed; the same call goes on.
+        UsageError: the run, its state, the columns or the destination are not suitable; nothing was written.
+        JobError: a committed unit cannot be read.
+        StorageError: storage failed; the same call continues.
     """
     run = open_run(config.run)
     plan = _exportable(config, run)
     units = committed_units(run)
     if len(units) < plan.units and not config.partial:
         raise UsageError(
-            f"{run.uri}: {len(units)} of {plan.units} units are done; finish the run, or export what is "
-            "there with --partial"
+            f"{run.uri}: {len(units)} of {plan.units} units are done; finish the run, or export these with "
+            "--partial"
         )
     if config.form == "coco":
         return _export_coco(config, plan, units)
     if config.columns:
         _check_columns(units, config.columns)
-    book = Book(config, plan)
-    book.open()
+    markers = Markers(config, plan)
     if config.form == "txt":
-        return _export_sidecars(config, plan, book, units)
-    return _export_files(config, plan, book, units, run.uri)
+        return _export_sidecars(config, plan, markers, units)
+    return _export_files(config, plan, markers, units, run.uri)
 
 
 def _exportable(config: ExportConfig, run: Run) -> Manifest:
@@ -71,40 +70,45 @@ def _exportable(config: ExportConfig, run: Run) -> Manifest:
         raise UsageError(f"{run.uri} holds {run.results}, no captions: name a run of jobs/caption_dataset.py")
     if run.plan is None:
         raise UsageError(f"{run.uri}: its inputs are still being listed, no unit is done")
-    base, out = _absolute(run.uri), _absolute(config.out)
-    own = (run.results, "commits", "attempts", "manifest")
-    if out == base or any(f"{out}/".startswith(f"{base}/{folder}/") for folder in own):
+    inside = storage.path_below(config.out, run.uri)
+    if inside is not None and inside.partition("/")[0] in (
+        "",
+        run.results,
+        "commits",
+        "attempts",
+        "manifest",
+    ):
         raise UsageError(f"out {config.out} is the run's own folder: choose another")
     return run.plan
 
 
 def _export_files(
-    config: ExportConfig, plan: Manifest, book: Book, units: dict[int, CommittedUnit], run_uri: str
-) -> Report:
-    files = UnitFiles(config, book)
+    config: ExportConfig, plan: Manifest, markers: Markers, units: dict[int, CommittedUnit], run_uri: str
+) -> ExportReport:
+    files = UnitFiles(config, markers)
     todo = files.pending(units)
     success = storage.join(config.out, SUCCESS)
     if todo:
         storage.delete(success)
-    report = _sum(Report(config, plan.units, earlier=len(units) - len(todo)), files.run(todo))
+    report = _sum(ExportReport(config, plan.units, earlier=len(units) - len(todo)), files.run(todo))
     if len(units) == plan.units:
         content = {"run": run_uri, "plan": plan.plan, "form": config.form, "units": plan.units}
-        write(success, json.dumps(content).encode())
+        storage.write_bytes(success, json.dumps(content).encode())
     return report
 
 
 def _export_sidecars(
-    config: ExportConfig, plan: Manifest, book: Book, units: dict[int, CommittedUnit]
-) -> Report:
-    sidecars = Sidecars(config, plan, book)
-    todo = [unit for unit in units.values() if not book.is_done(unit)]
-    report = _sum(Report(config, plan.units, earlier=len(units) - len(todo)), sidecars.run(todo))
-    refusals = book.refusals(units)
+    config: ExportConfig, plan: Manifest, markers: Markers, units: dict[int, CommittedUnit]
+) -> ExportReport:
+    sidecars = Sidecars(config, plan, markers)
+    todo = [unit for unit in units.values() if not markers.is_done(unit)]
+    report = _sum(ExportReport(config, plan.units, earlier=len(units) - len(todo)), sidecars.run(todo))
+    refusals = markers.refusals(units)
     return replace(report, refused=len(refusals), refusals=refusals[:NAMED])
 
 
-def _export_coco(config: ExportConfig, plan: Manifest, units: dict[int, CommittedUnit]) -> Report:
-    """One JSON list, whole or not at all."""
+def _export_coco(config: ExportConfig, plan: Manifest, units: dict[int, CommittedUnit]) -> ExportReport:
+    """Write one JSON list, all of it or nothing."""
     if config.out.endswith("/") or (storage.is_local(config.out) and storage.local_path(config.out).is_dir()):
         raise UsageError(f"out {config.out} is a folder: form coco writes one JSON file")
     owners: dict[int | str, str] = {}
@@ -125,20 +129,20 @@ def _export_coco(config: ExportConfig, plan: Manifest, units: dict[int, Committe
             items.append(json.dumps({"image_id": image_id, "caption": row["caption"] or ""}))
     data = ("[" + ",\n".join(items) + "]\n").encode()
     if config.existing == "overwrite":
-        write(config.out, data)
-    elif not put(config.out, data):
-        raise UsageError(f"out {config.out} is there and differs: --existing overwrite replaces it")
+        storage.write_bytes(config.out, data)
+    elif not storage.put_if_absent(config.out, data):
+        raise UsageError(f"out {config.out} exists and differs: --existing overwrite replaces it")
     count = len(items)
-    return Report(config, plan.units, units=len(units), written=count, captionless=images - count)
+    return ExportReport(config, plan.units, units=len(units), written=count, captionless=images - count)
 
 
 def coco_image_id(image_id: str) -> int | str:
-    """The number that the file name is, or ends in after an underscore; else the id itself."""
+    """The number that the file name is or, after an underscore, ends with; else the id itself."""
     match = _COCO_NUMBER.fullmatch(posixpath.splitext(posixpath.basename(image_id))[0])
     return int(match[1]) if match else image_id
 
 
-def _sum(report: Report, units: Iterable[UnitReport]) -> Report:
+def _sum(report: ExportReport, units: Iterable[UnitReport]) -> ExportReport:
     for done in units:
         report = replace(
             report,
@@ -148,10 +152,6 @@ def _sum(report: Report, units: Iterable[UnitReport]) -> Report:
             captionless=report.captionless + done.captionless,
         )
     return report
-
-
-def _absolute(uri: str) -> str:
-    return str(storage.local_path(uri).resolve()) if storage.is_local(uri) else uri.rstrip("/")
 
 
 def _check_columns(units: dict[int, CommittedUnit], columns: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Forms with a file per unit: JSON lines, WebDataset, Parquet."""
+"""Forms with one file per unit: JSON lines, WebDataset, Parquet."""
 
 import base64
 import io
@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from glied import storage
 from glied.bulk import arrow_tables
 from glied.bulk.exports.config import ExportConfig, UnitReport
-from glied.bulk.exports.markers import Book
-from glied.bulk.exports.unit_tables import read_table, write
+from glied.bulk.exports.markers import Markers
+from glied.bulk.exports.unit_tables import read_table
 from glied.bulk.parallel import in_order
 from glied.bulk.row_schemas import OK
 from glied.run_folder import CommittedUnit
@@ -29,22 +29,22 @@ _KEY_ESCAPED = re.compile(r"[%.\\:\x00-\x1f\x7f]|^_(?=_)|^/|(?<=/)/|/$")
 
 
 class UnitFiles:
-    """Forms with a file per unit."""
+    """Writes a file per unit."""
 
-    def __init__(self, config: ExportConfig, book: Book) -> None:
+    def __init__(self, config: ExportConfig, markers: Markers) -> None:
         self.config = config
-        self.book = book
+        self.markers = markers
         self.extension = EXTENSIONS[config.form]
 
     def pending(self, units: dict[int, CommittedUnit]) -> list[CommittedUnit]:
-        """Units whose file or marker is missing, or of an earlier generation."""
-        there = {file.name for file in storage.list_files(self.config.out, recursive=False)}
+        """Units whose file or marker is missing or is that of an earlier generation."""
+        names = {file.name for file in storage.list_files(self.config.out, recursive=False)}
         return [
-            unit for unit in units.values() if not self.book.is_done(unit) or self._name(unit) not in there
+            unit for unit in units.values() if not self.markers.is_done(unit) or self._name(unit) not in names
         ]
 
     def run(self, units: Iterable[CommittedUnit]) -> Iterator[UnitReport]:
-        """Export them."""
+        """Export units."""
         return in_order(self._export, units, UNITS_IN_FLIGHT)
 
     def _name(self, unit: CommittedUnit) -> str:
@@ -53,11 +53,11 @@ class UnitFiles:
     def _export(self, unit: CommittedUnit) -> UnitReport:
         table = read_table(unit, self.config.columns)
         encode = {"jsonl": encode_jsonl, "webdataset": encode_webdataset, "parquet": _encode_parquet}
-        write(storage.join(self.config.out, self._name(unit)), encode[self.config.form](table))
+        storage.write_bytes(storage.join(self.config.out, self._name(unit)), encode[self.config.form](table))
         captionless = 0
         if "status" in table.column_names:
             captionless = sum(status != OK for status in table["status"].to_pylist())
-        return self.book.mark(unit, UnitReport(written=table.num_rows, captionless=captionless))
+        return self.markers.mark(unit, UnitReport(written=table.num_rows, captionless=captionless))
 
 
 def _encode_parquet(table: pa.Table) -> bytes:
@@ -67,12 +67,12 @@ def _encode_parquet(table: pa.Table) -> bytes:
 
 
 def encode_jsonl(table: pa.Table) -> bytes:
-    """Rows as JSON, a line each; values that JSON lacks as `to_json` says."""
+    """Rows as JSON lines; `to_json` says what becomes of values that JSON does not have."""
     return "".join(to_json(row) + "\n" for row in arrow_tables.to_rows(table)).encode()
 
 
 def encode_webdataset(table: pa.Table) -> bytes:
-    """A tar with <key>.json, all columns, and <key>.txt, the caption where there is one."""
+    """A tar with <key>.json (all columns) and, if there is a caption, <key>.txt for each row."""
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for row in arrow_tables.to_rows(table):
@@ -88,19 +88,19 @@ def encode_webdataset(table: pa.Table) -> bytes:
 
 
 def webdataset_key(image_id: str) -> str:
-    """The id with %XX for whatever a key must not hold; two ids never have the same key.
+    """The id with characters that a key must not have as %XX; two ids never have the same key.
 
-    Readers cut a name at its first dot, so that no dot stays; neither does what makes a path absolute or
+    Readers split a name at its first dot, so dots are escaped; so is everything that makes a path absolute or
     leads out of a folder. webdataset skips names like __this__.
     """
     return _KEY_ESCAPED.sub(lambda match: f"%{ord(match[0]):02X}", image_id) or "%"
 
 
 def to_json(row: dict[str, Any]) -> str:
-    """A row as JSON in one line of ASCII.
+    """A row as one line of ASCII JSON.
 
     Numbers that are not finite become null, bytes Base64, times ISO 8601, durations seconds, maps lists of
-    pairs, and what else JSON lacks text.
+    pairs, and other values that JSON does not have text.
     """
     return json.dumps(_plain(row), allow_nan=False)
 

@@ -1,11 +1,11 @@
-"""A run's committed units read for an export, and its files written."""
+"""Reading the committed units of a run for an export."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from glied import storage
 from glied.bulk import row_schemas
-from glied.errors import JobError, StorageError
+from glied.errors import JobError
 from glied.run_folder import CommittedUnit
 
 CAPTION_COLUMNS = ["id", "caption", "status"]
@@ -19,13 +19,11 @@ def read_output(unit: CommittedUnit) -> bytes:
             return storage.read_bytes(unit.output)
         except FileNotFoundError:
             damage = f"{unit.output} is missing"
-    raise JobError(
-        f"unit {unit.unit} is committed, but {damage}; the command that made the run does it again"
-    )
+    raise JobError(f"unit {unit.unit} is committed, but {damage}; the command that made the run repeats it")
 
 
 def read_table(unit: CommittedUnit, columns: list[str] | None = None) -> pa.Table:
-    """A unit's rows with all columns of today; raises as `read_output`, and where they are no Parquet."""
+    """A unit's rows, with the columns that older versions did not write; raises as `read_output`."""
     data = read_output(unit)
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
@@ -35,21 +33,5 @@ def read_table(unit: CommittedUnit, columns: list[str] | None = None) -> pa.Tabl
     except (pa.ArrowException, OSError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise JobError(
-            f"{unit.output} cannot be read as Parquet: {reason}; --output.mode repair mends the run"
+            f"{unit.output} cannot be read as Parquet: {reason}; --output.mode repair repairs the run"
         ) from error
-
-
-def write(uri: str, data: bytes) -> None:
-    """Write a file; raises `StorageError` also where a folder stands."""
-    try:
-        storage.write_bytes(uri, data)
-    except OSError as error:  # a folder stands there
-        raise StorageError(f"cannot write {uri}: {error}") from error
-
-
-def put(uri: str, data: bytes) -> bool:
-    """Create a file as `storage.put_if_absent` does; raises as `write`."""
-    try:
-        return storage.put_if_absent(uri, data)
-    except OSError as error:
-        raise StorageError(f"cannot write {uri}: {error}") from error

@@ -172,7 +172,7 @@ def _claim(job: Job, run_uri: str) -> str:
     """Write run.json, or compare with the existing one; returns the id of the run."""
     uri = storage.join(run_uri, "run.json")
     source = asdict(job.source) | {"uri": storage.absolute(job.source.uri)}
-    # Through JSON, as the record that it is compared with.
+    # Through JSON, so that both sides of the comparison have been through it.
     mine = json.loads(json.dumps({"fingerprint": job.fingerprint, "input": source}))
     run = uuid.uuid4().hex[:12]
     record = {"run": run, "results": job.results} | mine | {"config": job.config}

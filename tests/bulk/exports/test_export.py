@@ -21,7 +21,7 @@ from glied import storage
 from glied.bulk import row_schemas
 from glied.bulk.exports import export as exports
 from glied.bulk.exports import sidecars, unit_files
-from glied.bulk.exports.export import ExportConfig, Report, export
+from glied.bulk.exports.export import ExportConfig, ExportReport, export
 from glied.errors import JobError, StorageError, UsageError
 from tests.bulk import runs
 
@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def run(folder: Path, form: str, out: str = "out", **options) -> Report:
+def run(folder: Path, form: str, out: str = "out", **options) -> ExportReport:
     return export(ExportConfig(run=str(folder), out=str(folder.parent / out), form=form, **options))
 
 
@@ -261,7 +261,6 @@ def test_a_file_per_caption(folder):
     ("existing", "content", "counts"),
     [
         ("skip", b"mine", (3, 1)),
-        ("append", b"mine\na picture of a.jpg\n", (4, 0)),
         ("overwrite", b"a picture of a.jpg\n", (4, 0)),
     ],
 )
@@ -279,22 +278,17 @@ def test_what_is_there_already(folder, existing, content, counts):
 
 
 @pytest.mark.parametrize("writes", range(4))
-def test_cut_off_anywhere_nothing_is_appended_twice(folder, monkeypatch, writes):
-    out = folder.parent / "out"
-    out.mkdir()
-    (out / "a.txt").write_bytes(b"mine\n")
+def test_sidecars_continue_where_they_were_interrupted(folder, monkeypatch, writes):
     with monkeypatch.context() as patch:
-        fail_after(patch, writes)
+        fail_after(patch, writes, "put_if_absent")
         with pytest.raises(StorageError):
-            run(folder, "txt", existing="append")
-    run(folder, "txt", existing="append")
-    assert (out / "a.txt").read_bytes() == b"mine\na picture of a.jpg\n"
-    assert (out / "sub/b.txt").read_bytes() == b"a picture of sub/b.png\n"
-    assert len(files(out)) == 4
-    assert not list(out.rglob("*.begun"))
+            run(folder, "txt")
+    run(folder, "txt")
+    assert (folder.parent / "out" / "sub/b.txt").read_bytes() == b"a picture of sub/b.png\n"
+    assert len(files(folder.parent / "out")) == 4
 
 
-@pytest.mark.parametrize("existing", ["skip", "append", "overwrite"])
+@pytest.mark.parametrize("existing", ["skip", "overwrite"])
 def test_a_later_generation_adds_only_what_is_new(folder, existing):
     run(folder, "txt", existing=existing)
     again = runs.table([runs.row("bad.jpg"), ROWS[3]])
@@ -309,17 +303,26 @@ def test_a_later_generation_adds_only_what_is_new(folder, existing):
     assert len(found) == 5
 
 
-def test_another_run_appends_and_then_another_replaces(folder, tmp_path):
-    other = [runs.row("a.jpg", caption="second")]
-    runs.make_run(tmp_path / "other", other, 1)
-    run(folder, "txt", existing="append")
-    run(tmp_path / "other", "txt", existing="append")
-    run(folder, "txt", existing="append")
-    assert (tmp_path / "out" / "a.txt").read_text() == "a picture of a.jpg\nsecond\n"
+def test_another_run_replaces_sidecars_and_is_replaced(folder, tmp_path):
+    runs.make_run(tmp_path / "other", [runs.row("a.jpg", caption="second")], 1)
+    run(folder, "txt")
     run(tmp_path / "other", "txt", existing="overwrite")
     assert (tmp_path / "out" / "a.txt").read_text() == "second\n"
     assert run(folder, "txt", existing="overwrite").written == 4
     assert (tmp_path / "out" / "a.txt").read_text() == "a picture of a.jpg\n"
+
+
+def test_a_destination_of_version_0_1(folder):
+    """Its markers say which rows were written, and with append there were markers of that mode."""
+    run(folder, "txt")
+    state = folder.parent / "out" / ".export"
+    (export_folder,) = state.iterdir()
+    for marker in export_folder.glob("unit-*.json"):
+        marker.write_text(json.dumps(json.loads(marker.read_text()) | {"rows": [0, 1]}))
+    shutil.copytree(export_folder, state / export_folder.name.replace("skip", "append"))
+    report = run(folder, "txt")
+    assert (report.units, report.earlier) == (0, 3)
+    assert run(folder, "txt", existing="overwrite").written == 4
 
 
 HOSTILE = [
@@ -454,7 +457,7 @@ def test_a_file_that_is_there(folder):
     content = (folder.parent / "out.json").read_bytes()
     run(folder, "coco", "out.json")
     (folder.parent / "out.json").write_text("[]")
-    with pytest.raises(UsageError, match="is there and differs"):
+    with pytest.raises(UsageError, match="exists and differs"):
         run(folder, "coco", "out.json")
     run(folder, "coco", "out.json", existing="overwrite")
     assert (folder.parent / "out.json").read_bytes() == content
@@ -481,7 +484,7 @@ def test_an_unfinished_run(tmp_path, form):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"form": "jsonl", "existing": "append"}, "existing append is for form txt"),
+        ({"form": "txt", "existing": "append"}, r"append was removed in version 0\.2: use skip"),
         ({"form": "jsonl", "columns": ["id"]}, "columns is for form parquet"),
         ({"form": "parquet", "columns": []}, "name at least one"),
         ({"form": "parquet", "columns": ["id", "id"]}, "none twice"),

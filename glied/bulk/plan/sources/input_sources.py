@@ -7,7 +7,6 @@ readable, and one input with a fault for the break.
 """
 
 import logging
-import os
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -20,7 +19,7 @@ from glied.bulk.parallel import InOrder, in_order
 from glied.bulk.plan.manifest import planned
 from glied.bulk.plan.sources.feature_stores import StoreSource
 from glied.bulk.plan.sources.image_tables import ImageTableSource
-from glied.bulk.plan.sources.listing import Files, absolute
+from glied.bulk.plan.sources.listing import Files
 from glied.bulk.plan.sources.published_features import PublishedSource
 from glied.bulk.plan.sources.tars import TarSource
 from glied.bulk.plan.sources.unique_ids import Unique
@@ -61,7 +60,7 @@ def open_source(config: InputConfig | PublishedConfig, exclude: str, index: InOr
     Raises:
         UsageError: a local input is missing or not of its form.
     """
-    uri = absolute(config.uri)
+    uri = storage.absolute(config.uri)
     _check_local(config, uri)
     if isinstance(config, PublishedConfig):
         return PublishedSource(config, uri)
@@ -135,16 +134,12 @@ def _name_below(uri: str, folder: str) -> str | None:
     Raises:
         UsageError: it is the folder of the inputs itself.
     """
-    if storage.is_local(uri) and storage.is_local(folder):
-        root, path = (os.path.realpath(storage.local_path(one)) for one in (uri, folder))
-    else:
-        root, path = uri, absolute(folder)
-    if path == root:
+    path = storage.path_below(folder, uri)
+    if path == "":
         raise UsageError(
             f"output.uri {folder} is the folder of the inputs: choose another, such as {folder}/run"
         )
-    below = root.rstrip("/") + "/"
-    return storage.escaped(path.removeprefix(below)) + "/" if path.startswith(below) else None
+    return None if path is None else f"{path}/"
 
 
 def _check_local(config: InputConfig | PublishedConfig, uri: str) -> None:
