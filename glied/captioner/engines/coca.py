@@ -4,6 +4,7 @@ open_clip 3.3.0's own `generate` needs classes that transformers no longer has, 
 logits that are not normalized; see `coca_model` for what is used of open_clip.
 """
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -21,7 +22,7 @@ from glied.captioner.config import DecodingConfig
 from glied.captioner.decode import decode
 from glied.captioner.engines.coca_model import CocaDecoder
 from glied.captioner.engines.config import CocaConfig
-from glied.captioner.engines.engine import EngineCaption, Image, Outcome, Usage
+from glied.captioner.engines.engine import Engine, EngineCaption, Image, Outcome, Usage
 from glied.captioner.inference import freeze
 from glied.clip.config import ClipConfig
 from glied.clip.model import OpenedClip, build_clip, open_clip_model
@@ -36,7 +37,7 @@ _BEFORE_PUNCTUATION = re.compile(r"\s+(?=[.,;:!?]|'(?:s|t|re|ve|m|ll|d)\b)")
 """CLIP's tokenizer puts a blank there."""
 
 
-class CocaEngine:
+class CocaEngine(Engine):
     """A CoCa of open_clip, an `engine.Engine`.
 
     Attributes:
@@ -123,6 +124,17 @@ class CocaEngine:
         unknown = torch.ones(self.decoder.embedding.num_embeddings, dtype=torch.bool)
         unknown[opened.used_tokens] = False
         return unknown.nonzero().squeeze(1).tolist()
+
+
+def coca_fingerprint(config: CocaConfig, decoding: DecodingConfig) -> tuple[str, dict[str, Any]]:
+    """Name and fingerprint of the model that `config` names, which is loaded on the CPU to check it.
+
+    Raises:
+        UsageError: as `CocaEngine.load`.
+        StorageError: as `CocaEngine.load`.
+    """
+    engine = CocaEngine.load(dataclasses.replace(config, device="cpu"), decoding)
+    return engine.name, engine.fingerprint | {"decoding": dataclasses.asdict(decoding)}
 
 
 def open_coca(config: CocaConfig) -> OpenedClip:

@@ -47,6 +47,107 @@ class CocaConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TransformersConfig:
+    """A model of Hugging Face transformers that turns an image into text."""
+
+    model: str
+    """Name on the Hub, such as Salesforce/blip-image-captioning-base, or a local folder."""
+    revision: str = "main"
+    """Branch, tag or commit on the Hub; the run records the commit."""
+    style: Literal["auto", "plain", "chat", "text"] = "auto"
+    """How the model is asked. plain: the image alone (BLIP, GIT). chat: the prompt in the model's chat
+    template (LLaVA, Qwen-VL, SmolVLM). text: the prompt as it is (Florence-2's tasks, BLIP-2). auto: chat
+    where there is a template, else text where there are prompts, else plain."""
+    prompts: dict[str, str] = field(default_factory=dict)
+    """Prompts by name; each gives captions of its own. {column} stands for the image's value in that column
+    of the input table, {{ and }} for braces. By default chat models are asked for one sentence."""
+    system: str = ""
+    """System message of chats; empty for none."""
+    max_tokens: int = 100
+    """Most tokens of a caption."""
+    min_tokens: int = 0
+    """Fewest tokens of a caption."""
+    beam_size: int = 1
+    """Number of beams; 1 is greedy decoding."""
+    n_best: int = 1
+    """Captions per prompt: at most beam_size, or the number of samples."""
+    length_penalty: float = 1.0
+    """Exponent of the length by which beams' log-probabilities are divided."""
+    block_ngrams: int = 0
+    """Never repeat this many tokens in a row; 0 allows every repetition."""
+    repetition_penalty: float = 1.0
+    """Divides the logits of tokens that stand in the caption already."""
+    temperature: float = 0.0
+    """Sampling temperature; 0 searches instead. Samples are drawn image by image, which is slow in bulk."""
+    top_k: int = 0
+    """When sampling, draw from this many most probable tokens; 0 for all."""
+    top_p: float = 1.0
+    """When sampling, draw from the fewest tokens that hold this much probability."""
+    seed: int = 0
+    """When sampling, the seed of every image."""
+    log_probabilities: bool = False
+    """Give captions their log-probability. All logits of a batch are kept for it: its captions x max_tokens
+    x vocabulary x 4 bytes."""
+    pad_batches: bool = False
+    """Also batch inputs of different lengths, padded on the left: faster where images have many sizes, but
+    padding can change a caption, so that it depends on the batch it was in."""
+    longest_side: int = 2048
+    """Large images may be shrunk while they are decoded, but not below this many pixels on a side."""
+    dtype: Dtype = "float32"
+    """Precision of the weights and the computation."""
+    device: str = "cpu"
+    """Torch device, e.g. cpu or cuda."""
+    quantization: dict[str, Any] | None = None
+    """transformers' quantization config, e.g. {load_in_4bit: true}; needs the package of the method."""
+    attention: str = ""
+    """transformers' attn_implementation, e.g. sdpa or flash_attention_2; empty for the library's choice."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Further options of `generate`."""
+    remote_code: str = ""
+    """Run Python code from this model's repository; it must repeat `model`, so that nobody allows it
+    unawares. Without, models that bring code are refused."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that describe no search, and code that was not asked for by name."""
+        if not self.model:
+            raise UsageError("captioner.model: give a name on the Hub or a local folder")
+        if self.remote_code not in ("", self.model):
+            raise UsageError(
+                f"captioner.remote_code: {self.remote_code!r} must repeat captioner.model ({self.model})"
+            )
+        if self.prompts:
+            check_prompts(self.prompts)
+        for name in ("max_tokens", "beam_size", "n_best", "longest_side"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"captioner.{name}: {getattr(self, name)} is not at least 1")
+        for name in ("min_tokens", "block_ngrams", "temperature", "top_k", "seed"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"captioner.{name}: {getattr(self, name)} is negative")
+        if not self.temperature and self.n_best > self.beam_size:
+            raise UsageError(
+                f"captioner.n_best: {self.n_best} is more than beam_size ({self.beam_size}); sampling "
+                "(temperature above 0) has no such limit"
+            )
+        if self.temperature and self.beam_size > 1:
+            raise UsageError("captioner.temperature and captioner.beam_size exclude each other")
+        if self.prompts and self.style == "plain":
+            raise UsageError("captioner.prompts: style plain takes no prompts")
+        if taken := self.extra.keys() & _GENERATION_FIELDS:
+            raise UsageError(
+                f"captioner.extra: {sorted(taken)[0]} has a setting of its own or is not supported"
+            )
+
+
+_GENERATION_FIELDS = frozenset(
+    {
+        "max_new_tokens", "min_new_tokens", "num_beams", "num_return_sequences", "length_penalty",
+        "no_repeat_ngram_size", "repetition_penalty", "do_sample", "temperature", "top_k", "top_p",
+        "output_logits", "return_dict_in_generate", "num_beam_groups", "custom_generate",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class EndpointConfig:
     """A model behind an OpenAI-compatible API: vLLM, SGLang, llama.cpp, Ollama, or a hosted one."""
 

@@ -91,7 +91,7 @@ class EndpointEngine(Engine):
         gray = np.full((64, 64, 3), 128, np.uint8)
         name, template = next(iter(self.config.prompts.items()))
         prompt = template.replace("{", "").replace("}", "")
-        found = self._run(self._prompted(name, prompt, gray, attempts=1))
+        found: list[EngineCaption] | Failure = self._run(self._prompted(name, prompt, gray, attempts=1))
         if isinstance(found, list):
             return
         if found.kind == "unreachable":
