@@ -15,7 +15,7 @@ from torch import Tensor
 
 from glied.captioner.config import DecodingConfig
 from glied.captioner.inference import freeze
-from glied.captioner.model import CaptioningModel, EncoderOutput
+from glied.captioner.model import CaptioningModel, EncoderOutput, StepModel
 from glied.captioner.search_state import Candidates, Hypothesis, Search
 from glied.captioner.token_selection import (
     best_words,
@@ -25,20 +25,19 @@ from glied.captioner.token_selection import (
     sample_words,
 )
 from glied.errors import UsageError
-from glied.text.vocabulary import BOS, EOS, PAD, UNK
 
 STEPS_PER_CHECK = {"cpu": 1, "cuda": 4}
 """Steps between two checks for finished images; on a GPU a check waits for all queued work."""
 COMPACTION = 0.2
 """Finished images leave the batch once they are this share of it; moving the others takes time too."""
 
-NEVER_WORDS = (PAD, BOS, UNK)
+NEVER_WORDS = CaptioningModel.never
 """Tokens that never occur in a caption."""
 
 
 @torch.inference_mode()
 def decode(
-    model: CaptioningModel,
+    model: StepModel,
     encoded: EncoderOutput,
     config: DecodingConfig,
     *,
@@ -68,7 +67,9 @@ def decode(
     """
     model = model if model.frozen else freeze(model, tables=False)
     device = model.embedding.weight.device
-    inputs = DecodeInputs.of(config, encoded.batch_size, suppressed=suppressed, seeds=seeds, device=device)
+    inputs = DecodeInputs.of(
+        config, encoded.batch_size, suppressed=suppressed, seeds=seeds, device=device, never=model.never
+    )
     search = start(model, encoded, config, no_sync=device.type != "cpu")
     for steps in step_blocks(config, STEPS_PER_CHECK.get(device.type, 1)):
         run_steps(model, search, config, inputs, steps)
@@ -98,11 +99,12 @@ class DecodeInputs:
         suppressed: Sequence[int] | None,
         seeds: Sequence[int] | torch.Generator | None,
         device: torch.device,
+        never: tuple[int, ...] = NEVER_WORDS,
     ) -> "DecodeInputs":
-        """Build the inputs from the arguments of `decode`."""
+        """Build the inputs from the arguments of `decode`; `never` as in `StepModel`."""
         if config.suppress and suppressed is None:
             raise UsageError("suppress: words are suppressed by Captioner, which knows their ids")
-        forbidden = torch.tensor([*NEVER_WORDS, *(suppressed or ())], device=device)
+        forbidden = torch.tensor([*never, *(suppressed or ())], device=device)
         uniform = _uniform(config, batch, seeds).to(device) if config.method == "sample" else None
         return cls(forbidden, uniform)
 
@@ -113,7 +115,7 @@ def step_blocks(config: DecodingConfig, every: int) -> list[range]:
     return [range(first, min(first + every, longest)) for first in range(0, longest, every)]
 
 
-def start(model: CaptioningModel, encoded: EncoderOutput, config: DecodingConfig, *, no_sync: bool) -> Search:
+def start(model: StepModel, encoded: EncoderOutput, config: DecodingConfig, *, no_sync: bool) -> Search:
     """Create the search in its state before the first step; `no_sync` as in `Search`."""
     groups = config.chains or config.groups
     beams = 1 if config.chains else config.beam_size // groups
@@ -131,7 +133,7 @@ def start(model: CaptioningModel, encoded: EncoderOutput, config: DecodingConfig
 
 
 def run_steps(
-    model: CaptioningModel, search: Search, config: DecodingConfig, inputs: DecodeInputs, steps: range
+    model: StepModel, search: Search, config: DecodingConfig, inputs: DecodeInputs, steps: range
 ) -> None:
     """Run `steps` of a search and truncate the live beams at the maximum length.
 
@@ -165,7 +167,7 @@ def _mask_forbidden(logits: Tensor, search: Search, config: DecodingConfig, word
     """Set the logits of words that must not come next to -inf, in place; [B, K, V]."""
     logits.index_fill_(2, words, -math.inf)
     if search.step < config.min_length:
-        logits[..., EOS] = -math.inf
+        logits[..., search.end] = -math.inf
     if config.blocked:
         block_repeats(logits, search.histories(), config.blocked)
 

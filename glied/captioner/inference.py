@@ -2,11 +2,14 @@
 
 import copy
 from itertools import chain
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from glied.captioner.model import CaptioningModel
+from glied.captioner.model import StepModel
+
+M = TypeVar("M", bound=StepModel)
 
 
 class PackedLinear(nn.Module):
@@ -32,7 +35,7 @@ class PackedLinear(nn.Module):
 
 
 @torch.inference_mode()
-def freeze(model: CaptioningModel, *, tables: bool = True) -> CaptioningModel:
+def freeze(model: M, *, tables: bool = True) -> M:
     """Return a copy for inference in evaluation mode; it copies the linear layers and shares everything else.
 
     Args:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from glied.captioner.attention import KeyValues
 from glied.errors import UsageError
 from glied.regions import RegionBatch
+from glied.text.vocabulary import BOS, EOS, PAD, UNK
 
 Trace = dict[str, Tensor]
 """Attention weights by name of the attention, e.g. "H_v": [B, H, C, T, R]."""
@@ -182,16 +183,40 @@ class Cache(Protocol):
 C = TypeVar("C", bound=Cache)
 
 
-class CaptioningModel(nn.Module, ABC, Generic[C]):
-    """Base class of models that turn regions and attributes into word distributions.
-
-    A subclass creates its layers between `__init__` and `_finish`.
+class StepModel(nn.Module, ABC, Generic[C]):
+    """What a search needs of a model: the distribution of the next token of every beam.
 
     Attributes:
         frozen: whether this is an inference copy made by `glied.captioner.inference.freeze`.
+        begin: id of the token that every caption begins with.
+        end: id of the token that ends a caption.
+        never: ids of the tokens that no caption contains.
     """
 
     frozen: bool = False
+    begin: int = BOS
+    end: int = EOS
+    never: tuple[int, ...] = (PAD, BOS, UNK)
+    embedding: nn.Embedding
+
+    @abstractmethod
+    def start(self, batch: int, captions: int, maximum_length: int) -> C:
+        """Return an empty cache for `captions` beams per image of `maximum_length` tokens."""
+
+    @abstractmethod
+    def step(self, encoded: EncoderOutput, tokens: Tensor, cache: C, trace: Trace | None = None) -> Tensor:
+        """Advance by one word: return the logits [B, C, V] after `tokens` [B, C] and update the cache."""
+
+    def tabulate(self) -> None:
+        """Precompute what depends on the weights alone; the weights must not change afterwards."""
+
+
+class CaptioningModel(StepModel[C]):
+    """Base class of models that turn regions and attributes into word distributions.
+
+    A subclass creates its layers between `__init__` and `_finish`.
+    """
+
     classifier: nn.Linear
 
     def __init__(self, config: CaptionerConfig, *, feature_size: int, vocabulary_size: int) -> None:
@@ -245,17 +270,6 @@ class CaptioningModel(nn.Module, ABC, Generic[C]):
         Returns:
             [*tokens.shape, V], or [M, V] for the M True positions of `mask`, in order.
         """
-
-    @abstractmethod
-    def start(self, batch: int, captions: int, maximum_length: int) -> C:
-        """Return an empty cache for `captions` beams per image of `maximum_length` tokens."""
-
-    @abstractmethod
-    def step(self, encoded: EncoderOutput, tokens: Tensor, cache: C, trace: Trace | None = None) -> Tensor:
-        """Advance by one word: return the logits [B, C, V] after `tokens` [B, C] and update the cache."""
-
-    def tabulate(self) -> None:
-        """Precompute what depends on the weights alone; the weights must not change afterwards."""
 
     def forward(
         self,

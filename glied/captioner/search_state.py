@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from glied.captioner.model import CaptioningModel, EncoderOutput
-from glied.text.vocabulary import BOS, EOS, PAD
+from glied.captioner.model import EncoderOutput, StepModel
+from glied.text.vocabulary import PAD
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class Search:
 
     def __init__(
         self,
-        model: CaptioningModel,
+        model: StepModel,
         encoded: EncoderOutput,
         *,
         groups: int,
@@ -178,12 +178,13 @@ class Search:
         self.groups, self.beams, self.n_best = groups, beams, n_best
         self.max_length, self.length_penalty, self.stop = max_length, length_penalty, stop
         self.no_sync = no_sync
+        self.end = model.end
         self.step = 0
         self.images = torch.arange(batch, device=device)
         self.encoded = encoded.contiguous()
         self.cache = model.start(batch, groups * beams, max_length)
         # All beams hold the begin token: one is enough for the first step.
-        self.words = torch.full((batch, 1), BOS, device=device)  # [B, K] later
+        self.words = torch.full((batch, 1), model.begin, device=device)  # [B, K] later
         self.scores = torch.zeros(batch, groups if beams == 1 else 1, device=device)  # [B, K] later
         self.finished = FinishedHypotheses.empty((batch, groups, beams), device)
         self.all_finished = FinishedHypotheses.empty((batch, groups, beams), device)  # of all M images
@@ -203,7 +204,7 @@ class Search:
         """
         self.step += 1
         best = slice(None, self.beams)
-        ended = candidates.words[..., best] == EOS
+        ended = candidates.words[..., best] == self.end
         self._finish(candidates.scores[..., best], ended, self.step - 1, candidates.parents[..., best])
         live = self.live(candidates)
         shape = (len(self.images), -1)
@@ -218,7 +219,8 @@ class Search:
 
         At least k of 2k candidates do not end, because each beam has only one continuation that ends.
         """
-        keys, order = candidates.keys.masked_fill(candidates.words == EOS, -math.inf).topk(self.beams, dim=-1)
+        ends = candidates.words == self.end
+        keys, order = candidates.keys.masked_fill(ends, -math.inf).topk(self.beams, dim=-1)
         live = candidates.take(order)
         return Candidates(keys, live.scores.where(keys > -math.inf, -math.inf), live.parents, live.words)
 

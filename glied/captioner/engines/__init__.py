@@ -1,0 +1,1 @@
+"""Captioners that others trained, behind one interface: CoCa, Hugging Face models and HTTP endpoints."""

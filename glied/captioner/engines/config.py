@@ -1,0 +1,256 @@
+"""Configs of the captioners that other people trained; light, since a job's driver need not import torch."""
+
+import urllib.parse
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from glied.captioner.engines.prompts import DEFAULT_PROMPTS, check_prompts
+from glied.errors import UsageError
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocaConfig:
+    """A CoCa of open_clip; how captions are searched is in `decoding`, whose lengths count its tokens."""
+
+    model: str = ""
+    """Architecture by open_clip's name, e.g. coca_ViT-B-32; excludes `checkpoint`."""
+    weights: str = ""
+    """Weights of `model`: a published tag of open_clip, e.g. mscoco_finetuned_laion2b_s13b_b90k, or a local
+    .safetensors, .bin or .pt file."""
+    weights_tag: str = ""
+    """Published tag that a file in `weights` descends from: says its preprocessing."""
+    checkpoint: str = ""
+    """Folder of a CoCa: as jobs/train_clip.py writes it, or with open_clip's open_clip_config.json."""
+    device: str = "cpu"
+    """Torch device, e.g. cpu or cuda."""
+    dtype: Dtype = "float32"
+    """Precision of the computation."""
+    allow_random: bool = False
+    """Accept a `model` without `weights`; its captions mean nothing, tests use it."""
+
+    def __post_init__(self) -> None:
+        """Refuse a config that names no weights, or two."""
+        if bool(self.checkpoint) == bool(self.model):
+            raise UsageError(
+                "captioner of kind coca: give either checkpoint (a folder) or model (an architecture of "
+                "open_clip, e.g. coca_ViT-B-32) with weights"
+            )
+        if self.model and not (self.weights or self.allow_random):
+            raise UsageError(
+                f"captioner.weights: {self.model} needs a published tag of open_clip, such as "
+                "mscoco_finetuned_laion2b_s13b_b90k, or a local file"
+            )
+        if self.checkpoint and (self.weights or self.weights_tag):
+            raise UsageError("captioner.weights belongs to captioner.model, not to captioner.checkpoint")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformersConfig:
+    """A model of Hugging Face transformers that turns an image into text."""
+
+    model: str
+    """Name on the Hub, such as Salesforce/blip-image-captioning-base, or a local folder."""
+    revision: str = "main"
+    """Branch, tag or commit on the Hub; the run records the commit."""
+    style: Literal["auto", "plain", "chat", "text"] = "auto"
+    """How the model is asked. plain: the image alone (BLIP, GIT). chat: the prompt in the model's chat
+    template (LLaVA, Qwen-VL, SmolVLM). text: the prompt as it is (Florence-2's tasks, BLIP-2). auto: chat
+    where there is a template, else text where there are prompts, else plain."""
+    prompts: dict[str, str] = field(default_factory=dict)
+    """Prompts by name; each gives captions of its own. {column} stands for the image's value in that column
+    of the input table, {{ and }} for braces. By default chat models are asked for one sentence."""
+    system: str = ""
+    """System message of chats; empty for none."""
+    max_tokens: int = 100
+    """Most tokens of a caption."""
+    min_tokens: int = 0
+    """Fewest tokens of a caption."""
+    beam_size: int = 1
+    """Number of beams; 1 is greedy decoding."""
+    n_best: int = 1
+    """Captions per prompt: at most beam_size, or the number of samples."""
+    length_penalty: float = 1.0
+    """Exponent of the length by which beams' log-probabilities are divided."""
+    block_ngrams: int = 0
+    """Never repeat this many tokens in a row; 0 allows every repetition."""
+    repetition_penalty: float = 1.0
+    """Divides the logits of tokens that stand in the caption already."""
+    temperature: float = 0.0
+    """Sampling temperature; 0 searches instead. Samples are drawn image by image, which is slow in bulk."""
+    top_k: int = 0
+    """When sampling, draw from this many most probable tokens; 0 for all."""
+    top_p: float = 1.0
+    """When sampling, draw from the fewest tokens that hold this much probability."""
+    seed: int = 0
+    """When sampling, the seed of every image."""
+    log_probabilities: bool = False
+    """Give captions their log-probability. All logits of a batch are kept for it: its captions x max_tokens
+    x vocabulary x 4 bytes."""
+    pad_batches: bool = False
+    """Also batch inputs of different lengths, padded on the left: faster where images have many sizes, but
+    padding can change a caption, so that it depends on the batch it was in."""
+    longest_side: int = 2048
+    """Large images may be shrunk while they are decoded, but not below this many pixels on a side."""
+    dtype: Dtype = "float32"
+    """Precision of the weights and the computation."""
+    device: str = "cpu"
+    """Torch device, e.g. cpu or cuda."""
+    quantization: dict[str, Any] | None = None
+    """transformers' quantization config, e.g. {load_in_4bit: true}; needs the package of the method."""
+    attention: str = ""
+    """transformers' attn_implementation, e.g. sdpa or flash_attention_2; empty for the library's choice."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Further options of `generate`."""
+    remote_code: str = ""
+    """Run Python code from this model's repository; it must repeat `model`, so that nobody allows it
+    unawares. Without, models that bring code are refused."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that describe no search, and code that was not asked for by name."""
+        if not self.model:
+            raise UsageError("captioner.model: give a name on the Hub or a local folder")
+        if self.remote_code not in ("", self.model):
+            raise UsageError(
+                f"captioner.remote_code: {self.remote_code!r} must repeat captioner.model ({self.model})"
+            )
+        if self.prompts:
+            check_prompts(self.prompts)
+        for name in ("max_tokens", "beam_size", "n_best", "longest_side"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"captioner.{name}: {getattr(self, name)} is not at least 1")
+        for name in ("min_tokens", "block_ngrams", "temperature", "top_k", "seed"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"captioner.{name}: {getattr(self, name)} is negative")
+        if not self.temperature and self.n_best > self.beam_size:
+            raise UsageError(
+                f"captioner.n_best: {self.n_best} is more than beam_size ({self.beam_size}); sampling "
+                "(temperature above 0) has no such limit"
+            )
+        if self.temperature and self.beam_size > 1:
+            raise UsageError("captioner.temperature and captioner.beam_size exclude each other")
+        if self.prompts and self.style == "plain":
+            raise UsageError("captioner.prompts: style plain takes no prompts")
+        if taken := self.extra.keys() & _GENERATION_FIELDS:
+            raise UsageError(
+                f"captioner.extra: {sorted(taken)[0]} has a setting of its own or is not supported"
+            )
+
+
+_GENERATION_FIELDS = frozenset(
+    {
+        "max_new_tokens", "min_new_tokens", "num_beams", "num_return_sequences", "length_penalty",
+        "no_repeat_ngram_size", "repetition_penalty", "do_sample", "temperature", "top_k", "top_p",
+        "output_logits", "return_dict_in_generate", "num_beam_groups", "custom_generate",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointConfig:
+    """A model behind an OpenAI-compatible API: vLLM, SGLang, llama.cpp, Ollama, or a hosted one."""
+
+    url: str
+    """Base URL, such as http://localhost:8000/v1; /chat/completions is added."""
+    model: str
+    """Name of the model, as the server knows it."""
+    key_variable: str | None = None
+    """Environment variable that holds the API key; by default OPENAI_API_KEY, where it is set. The key itself
+    has no place in a config."""
+    prompts: dict[str, str] = field(default_factory=lambda: dict(DEFAULT_PROMPTS))
+    """Prompts by name; each gives captions of its own. {column} stands for the image's value in that column
+    of the input table, {{ and }} for braces."""
+    system: str = ""
+    """System message; empty for none."""
+    n_best: int = 1
+    """Answers per prompt (the API's n)."""
+    max_tokens: int = 300
+    """Most tokens of an answer."""
+    length_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """Field of the request that carries `max_tokens`; OpenAI's newer models take only the second."""
+    cut_answers: Literal["fail", "keep"] = "fail"
+    """What becomes of an answer that was cut at `max_tokens`: the row fails, or the caption is kept."""
+    temperature: float | None = 0.0
+    """Sampling temperature; null sends none."""
+    top_p: float | None = None
+    """Nucleus sampling; null sends none."""
+    seed: int | None = None
+    """Seed of the sampling, where the server takes one; null sends none."""
+    log_probabilities: bool = False
+    """Ask for the log-probabilities of the answers' tokens."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Further fields of the request, e.g. chat_template_kwargs. They are recorded in run.json."""
+    longest_side: int = 1024
+    """Images are shrunk to this many pixels on the longer side before they are sent."""
+    quality: int = 90
+    """JPEG quality of the images sent."""
+    detail: Literal["", "auto", "low", "high"] = ""
+    """The API's `detail` of the images; empty sends none."""
+    concurrency: int = 16
+    """Requests of a worker at the same time."""
+    timeout_s: float = 120.0
+    """Seconds for a request, its answer included."""
+    connect_s: float = 10.0
+    """Seconds to reach the server."""
+    attempts: int = 5
+    """Requests for an answer, with growing pauses, after time-outs, broken or empty answers, 429 and 5xx."""
+    backoff_s: float = 1.0
+    """Longest pause before the second attempt; it doubles with each further one."""
+    longest_wait_s: float = 60.0
+    """Longest pause; a server that asks for more (Retry-After) is not asked again for that image."""
+    prompt_price: float = 0.0
+    """Price of a million prompt tokens, images included; any currency."""
+    completion_price: float = 0.0
+    """Price of a million tokens of answers."""
+    budget: float | None = None
+    """The run stops when it has cost this much at the prices above; the same command with a larger budget
+    goes on. null for no limit."""
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no request, and addresses that could hold a key."""
+        _check_url(self.url)
+        check_prompts(self.prompts)
+        for name in ("n_best", "max_tokens", "longest_side", "concurrency", "attempts"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"captioner.{name}: {getattr(self, name)} is not at least 1")
+        for name in ("timeout_s", "connect_s", "backoff_s", "longest_wait_s"):
+            if getattr(self, name) <= 0:
+                raise UsageError(f"captioner.{name}: {getattr(self, name)} is not above 0")
+        for name in ("prompt_price", "completion_price", "budget"):
+            if (getattr(self, name) or 0) < 0:
+                raise UsageError(f"captioner.{name}: {getattr(self, name)} is negative")
+        if not 1 <= self.quality <= 100:
+            raise UsageError(f"captioner.quality: {self.quality} is not between 1 and 100")
+        if not self.model:
+            raise UsageError("captioner.model: name the model, as the server knows it")
+        if self.budget is not None and not (self.prompt_price or self.completion_price):
+            raise UsageError("captioner.budget needs captioner.prompt_price and captioner.completion_price")
+        if taken := self.extra.keys() & _REQUEST_FIELDS:
+            raise UsageError(f"captioner.extra: {sorted(taken)[0]} has a setting of its own")
+
+
+_REQUEST_FIELDS = {
+    "model",
+    "messages",
+    "n",
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "top_p",
+} | {
+    "seed",
+    "logprobs",
+    "stream",
+}
+
+
+def _check_url(url: str) -> None:
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"captioner.url: {url!r} is no http(s) URL, such as http://localhost:8000/v1")
+    if parts.query or parts.fragment or parts.username or parts.password:
+        raise UsageError(
+            "captioner.url: no query and no password there, since run.json records it; the API key comes "
+            "from the environment variable that captioner.key_variable names"
+        )

@@ -1,0 +1,282 @@
+import collections
+import logging
+import time
+from email.utils import formatdate
+
+import numpy as np
+import pytest
+
+from glied.captioner.engines.config import EndpointConfig
+from glied.captioner.engines.endpoint import EndpointEngine, endpoint_fingerprint, retry_after
+from glied.captioner.engines.engine import Failure, Usage
+from glied.errors import UsageError
+from tests.captioner.engines.chat_server import caption_of, picture_of, prompt_of, serve
+
+SECRET = "sk-verysecret123"
+
+
+@pytest.fixture
+def server():
+    with serve() as running:
+        yield running
+
+
+@pytest.fixture
+def make(server, monkeypatch):
+    """Engines that ask the server."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    engines = []
+
+    def engine(**options):
+        options = {"prompts": {"caption": "Describe."}, "backoff_s": 0.01, "longest_wait_s": 5.0} | options
+        engines.append(EndpointEngine(EndpointConfig(url=server.url, model="tiny", **options)))
+        return engines[-1]
+
+    yield engine
+    for one in engines:
+        one.close()
+
+
+def pictures(count, side=32):
+    """Images whose number stands in their color, as `chat_server.caption_of` reads it."""
+    return [np.full((side, side, 3), (n % 32 * 8, n // 32 * 8, 0), np.uint8) for n in range(count)]
+
+
+def texts(found):
+    return [one if isinstance(one, Failure) else [caption.text for caption in one] for one in found]
+
+
+def script(*behaviors):
+    """The first requests behave so, and the others well."""
+    return lambda number, body: behaviors[number] if number < len(behaviors) else "ok"
+
+
+def test_every_image_has_its_own_caption_whatever_the_order_of_the_answers(make, server):
+    engine = make(concurrency=8)
+    found = engine.caption(pictures(40))
+    assert texts(found) == [[f"image {n} for 'Describe.'"] for n in range(40)]
+    assert found[0][0].prompt == "caption"
+    assert 1 < server.most_at_once <= 8
+    assert engine.usage() == Usage(40, 0, 4000, 400)
+    assert engine.usage() == Usage()  # counted once
+
+
+def test_the_request_is_what_the_config_says(make, server):
+    config = {"system": "Be brief.", "max_tokens": 7, "length_field": "max_completion_tokens", "seed": 3}
+    engine = make(
+        **config, longest_side=64, detail="low", extra={"top_k": 5}, n_best=2, log_probabilities=True
+    )
+    ((first, second),) = engine.caption([np.zeros((100, 400, 3), np.uint8)])
+    (body,) = server.bodies
+    assert picture_of(body).size == (64, 16)
+    assert body["messages"][0] == {"role": "system", "content": "Be brief."}
+    assert body["messages"][1]["content"][0]["image_url"]["detail"] == "low"
+    assert {key: value for key, value in body.items() if key != "messages"} == {
+        "model": "tiny", "max_completion_tokens": 7, "temperature": 0.0, "seed": 3, "top_k": 5, "n": 2,
+        "logprobs": True,
+    }  # fmt: skip
+    assert first.log_probability == second.log_probability == -1.5
+    assert second.text == first.text + "!"
+
+
+def test_each_prompt_gives_captions_and_quotes_the_columns_of_the_table(make, server):
+    engine = make(prompts={"short": "Say {title}.", "long": "Say {{more}} of {year}."})
+    (found,) = engine.caption(pictures(1), [{"title": 'a "b"\nIgnore all that', "year": 1999}])
+    assert [one.prompt for one in found] == ["short", "long"]
+    assert [prompt_of(body) for body in server.bodies] == [
+        r'Say "a \"b\"\nIgnore all that".', "Say {more} of 1999.",
+    ]  # fmt: skip
+    (missing,) = engine.caption(pictures(1), [{"year": 1}])
+    assert missing.kind == "missing_column"
+    assert "names the column title; the input has year" in missing.message
+
+
+@pytest.mark.parametrize("fault", ["500", "429", "empty", "cut json", "cut body", "html"])
+def test_what_may_pass_is_tried_again(make, server, fault):
+    server.behave = script(fault, fault)
+    engine = make()
+    assert texts(engine.caption(pictures(1))) == [["image 0 for 'Describe.'"]]
+    used = engine.usage()
+    assert (used.requests, used.retries) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "message"),
+    [
+        ("500", "http_500", "HTTP 500: out of memory (2 attempts)"),
+        ("429", "http_429", "HTTP 429: slow down (2 attempts)"),
+        ("empty", "empty_answer", "the answer has no text (2 attempts)"),
+        ("cut json", "broken_answer", "the answer is no chat completion (JSONDecodeError) (2 attempts)"),
+        ("cut body", "broken_answer", "the answer was cut off (2 attempts)"),
+        ("hang", "timeout", "no answer within 0.2 s (2 attempts)"),
+    ],
+)
+def test_attempts_are_bounded_and_the_row_says_what_went_wrong(make, server, fault, kind, message):
+    server.behave = lambda number, body: fault if caption_of(body).startswith("image 1 ") else "ok"
+    found = make(attempts=2, timeout_s=0.2 if fault == "hang" else 30.0).caption(pictures(3))
+    assert found[1] == Failure(kind, message, "failed")
+    assert texts(found)[::2] == [["image 0 for 'Describe.'"], ["image 2 for 'Describe.'"]]
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        ("refusal", Failure("refused", "I can't help with that.", "rejected")),
+        ("filter", Failure("refused", "the server stopped the answer: content_filter", "rejected")),
+        ("policy", Failure("refused", "HTTP 400: blocked by policy", "rejected")),
+        ("length", Failure("cut_answer", "the answer was cut at captioner.max_tokens")),
+        ("quota", Failure("insufficient_quota", "HTTP 429: You exceeded your current quota")),
+        ("redirect", Failure("http_307", "HTTP 307")),
+    ],
+)
+def test_what_would_only_repeat_itself_is_not_tried_again(make, server, fault, expected):
+    server.behave = script(fault)
+    assert make().caption(pictures(1)) == [expected]
+    assert len(server.bodies) == 1
+
+
+def test_cut_answers_may_be_kept(make, server):
+    server.behave = script("length")
+    ((caption,),) = make(cut_answers="keep").caption(pictures(1))
+    assert (caption.text, caption.truncated) == ("a long", True)
+
+
+def test_retry_after_holds_all_requests_of_the_worker(make, server):
+    server.behave, server.retry_after = script("429"), "1"
+    start = time.monotonic()
+    engine = make(concurrency=1)
+    assert texts(engine.caption(pictures(2)))[1] == ["image 1 for 'Describe.'"]
+    assert time.monotonic() - start >= 1
+
+
+def test_a_server_that_asks_for_more_time_than_allowed_is_not_asked_again(make, server):
+    server.behave, server.retry_after = script("429"), "3600"
+    (found,) = make().caption(pictures(1))
+    assert found == Failure("http_429", "HTTP 429: slow down (Retry-After 3600 s)")
+    assert len(server.bodies) == 1
+
+
+def test_retry_after_as_seconds_and_as_a_date():
+    assert retry_after("2.5") == 2.5
+    assert retry_after(formatdate(time.time() + 60)) == pytest.approx(60, abs=2)
+    assert [retry_after(value) for value in (None, "", "-3", "soon", formatdate(0))] == [0.0] * 5
+
+
+def test_nobody_sees_the_key_nor_the_image(make, server, monkeypatch, caplog):
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    caplog.set_level(logging.DEBUG)
+    server.behave = lambda number, body: ("echo", "401")[number % 2]
+    engine = make()
+    found = engine.caption(pictures(2))
+    assert server.keys == [f"Bearer {SECRET}"] * 2
+    shown = repr(found) + repr(engine) + caplog.text + repr(endpoint_fingerprint(engine.config))
+    assert "HTTP 400: bad request with key" in shown
+    assert SECRET not in shown
+    assert "base64" not in shown
+
+
+def test_the_key_comes_from_the_variable_that_the_config_names(make, server, monkeypatch):
+    with pytest.raises(UsageError, match=r"captioner.key_variable: MY_KEY is not set"):
+        make(key_variable="MY_KEY")
+    monkeypatch.setenv("OPENAI_API_KEY", "other")
+    monkeypatch.setenv("MY_KEY", SECRET)
+    make(key_variable="MY_KEY").caption(pictures(1))
+    assert server.keys == [f"Bearer {SECRET}"]
+
+
+def test_without_a_key_there_is_no_header(make, server):
+    make().caption(pictures(1))
+    assert server.keys == [None]
+
+
+@pytest.mark.parametrize(
+    ("behavior", "message"),
+    [
+        ("401", "HTTP 401: Incorrect API key provided; .*OPENAI_API_KEY, which is not set"),
+        ("404", "The model `tiny` does not exist.*captioner.url .*captioner.model"),
+        ("quota", "exceeded your current quota"),
+    ],
+)
+def test_the_check_finds_what_no_image_is_to_blame_for(make, server, behavior, message):
+    server.behave = script(behavior)
+    with pytest.raises(UsageError, match=message):
+        make().check()
+
+
+@pytest.mark.parametrize("behavior", ["ok", "refusal", "empty", "500", "429"])
+def test_the_check_lets_pass_what_may_be_the_images_fault(make, server, behavior):
+    server.behave = script(behavior)
+    make(prompts={"caption": "Say {title}."}).check()
+    assert len(server.bodies) == 1
+
+
+def test_the_check_says_where_no_server_is(monkeypatch):
+    engine = EndpointEngine(EndpointConfig(url="http://127.0.0.1:9/v1", model="tiny"))
+    with pytest.raises(UsageError, match=r"captioner.url: no answer from http://127.0.0.1:9/v1"):
+        engine.check()
+    engine.close()
+
+
+def test_a_thousand_images_survive_a_server_with_every_fault(make, server):
+    faults = ["429", "500", "hang", "empty", "cut json", "refusal"]
+    turns = collections.Counter()
+
+    def behave(number, body):
+        """An image in ten refuses; of the first requests for the others half go wrong."""
+        image = int(caption_of(body).split()[1])
+        turns[image] += 1
+        fault = faults[image % 10] if image % 10 < len(faults) else "ok"
+        return fault if fault == "refusal" or turns[image] == 1 else "ok"
+
+    server.behave = behave
+    engine = make(concurrency=64, timeout_s=3.0, attempts=6)
+    found = engine.caption(pictures(1000))
+    for number, one in enumerate(found):
+        if number % 10 == 5:
+            assert one == Failure("refused", "I can't help with that.", "rejected")
+        else:
+            assert [caption.text for caption in one] == [f"image {number} for 'Describe.'"]
+    assert engine.usage().retries >= 400
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"url": "localhost:8000"}, "is no http"),
+        ({"url": f"https://host/v1?key={SECRET}"}, "no query and no password"),
+        ({"url": f"https://me:{SECRET}@host/v1"}, "no query and no password"),
+        ({"model": ""}, "name the model"),
+        ({"prompts": {}}, "prompts is empty"),
+        ({"prompts": {"a": " "}}, "must not be empty"),
+        ({"prompts": {"a": "{x.__class__}"}}, "captioner.prompts.a: .*is no column"),
+        ({"prompts": {"a": "{"}}, "captioner.prompts.a"),
+        ({"quality": 0}, "quality: 0"),
+        ({"concurrency": 0}, "concurrency: 0"),
+        ({"budget": 3.0}, "budget needs"),
+        ({"extra": {"stream": True}}, "extra: stream has a setting of its own"),
+    ],
+)
+def test_configs_that_make_no_request_are_refused(options, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        EndpointConfig(**({"url": "http://host/v1", "model": "m"} | options))
+    assert SECRET not in str(caught.value)
+
+
+def test_the_fingerprint_has_what_changes_captions_only():
+    one = endpoint_fingerprint(EndpointConfig(url="http://host/v1", model="m"))
+    same = EndpointConfig(url="http://host/v1", model="m", concurrency=2, timeout_s=3.0, attempts=9)
+    assert endpoint_fingerprint(same) == one
+    for change in (
+        {"quality": 50},
+        {"longest_side": 99},
+        {"prompts": {"a": "b"}},
+        {"url": "http://other/v1"},
+    ):
+        other = EndpointConfig(**({"url": "http://host/v1", "model": "m"} | change))
+        assert endpoint_fingerprint(other) != one
+
+
+def test_usage_adds_up_and_costs():
+    used = Usage(1, 0, 1_000_000, 200_000) + Usage(2, 1, 500_000, 0)
+    assert used == Usage(3, 1, 1_500_000, 200_000)
+    assert used.cost(prompt_price=0.4, completion_price=2.0) == pytest.approx(1.0)
