@@ -166,7 +166,11 @@ def test_the_child_says_what_is_wrong(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "does not hold weights"), (b"<html>", "does not hold weights"), (pickle.dumps(3), "no named arrays")],
+    [
+        (b"", "does not hold weights"),
+        (b"<html>", "does not hold weights"),
+        (pickle.dumps(3), "no named arrays"),
+    ],
 )
 def test_other_files_are_refused_in_one_line(tmp_path, content, message):
     for suffix in (".pkl", ".pth"):
