@@ -10,7 +10,7 @@ from glied import storage
 from glied.bulk.run.committed_rows import read_rows
 from glied.data import caption_files, coco
 from glied.data.caption_files import without_surrogates
-from glied.data.names import Names
+from glied.data.image_names import ImageNames
 from glied.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class KnownCaptions:
     def __init__(self, captions: dict[str, list[str]], source: str) -> None:
         """`source` says in messages where the captions are from."""
         self._captions, self._source = captions, source
-        self._names = Names(captions, source)
+        self._names = ImageNames(captions, source)
         self._owners: dict[str, str] = {}
 
     def of(self, image_id: str) -> list[str]:

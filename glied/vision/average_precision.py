@@ -1,4 +1,4 @@
-"""Average precision of detections at IoU 0.5, by pycocotools."""
+"""Average precision of detections at IoU 0.5, computed by pycocotools."""
 
 import contextlib
 import io
@@ -10,14 +10,14 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 Detections = dict[str, Tensor]
-"""One image: boxes [n,4] xyxy, labels [n] from 1 on, and, where detected, scores [n]."""
+"""One image: boxes [n,4] xyxy, labels [n] counted from 1, and scores [n] for detections."""
 
 
 def ap50_per_class(
     detections: Sequence[Detections], truths: Sequence[Detections], classes: Sequence[str]
 ) -> dict[str, float]:
-    """COCO average precision (101 recall points) at IoU 0.5 for every class that the truths contain."""
-    if not any(len(image["boxes"]) for image in detections):  # which pycocotools cannot load
+    """Compute COCO's average precision (101 recall points) at IoU 0.5 for each class in `truths`."""
+    if not any(len(image["boxes"]) for image in detections):  # pycocotools cannot load this
         present = {int(label) for image in truths for label in image["labels"]}
         return {classes[label - 1]: 0.0 for label in sorted(present)}
     truth = COCO()
@@ -40,7 +40,7 @@ def ap50_per_class(
 
 
 def ap50(detections: Sequence[Detections], truths: Sequence[Detections], classes: Sequence[str]) -> float:
-    """Mean over classes of `ap50_per_class`; 0 where there is nothing to find."""
+    """Compute the mean over classes of `ap50_per_class`; 0 if `truths` has no objects."""
     values = ap50_per_class(detections, truths, classes).values()
     return sum(values) / len(values) if values else 0.0
 
@@ -56,7 +56,7 @@ def _annotations(truths: Sequence[Detections]) -> list[dict]:
 
 
 def _rows(detections: Sequence[Detections]) -> np.ndarray:
-    """[n, 7]: image, x, y, width, height, score, class, as `COCO.loadRes` reads arrays."""
+    """Return [n, 7] image, x, y, width, height, score and class, the array format of `COCO.loadRes`."""
     columns = _columns(detections)
     return np.column_stack([columns[name] for name in ("image", "boxes", "scores", "labels")])
 

@@ -1,4 +1,4 @@
-"""Random pieces of images, mirrored or not: what networks are trained on instead of the same image again."""
+"""Random crops and flips of images for data augmentation."""
 
 import hashlib
 from dataclasses import dataclass
@@ -14,30 +14,30 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class CropConfig:
-    """How training images are varied."""
+    """How training images are augmented."""
 
     smallest: float = 0.65
-    """Least share of the image that is seen."""
+    """Smallest share of the image area in a crop."""
     stretch: float = 1.2
-    """Largest factor by which a crop is wider or taller than its image."""
+    """Largest factor by which the aspect ratio of a crop differs from that of its image."""
     flip: bool = True
-    """Mirror half of the images: captions seldom say which side something is on."""
+    """Mirror half of the images; captions rarely mention left and right."""
 
     def __post_init__(self) -> None:
-        """Refuse values without meaning."""
+        """Reject invalid values."""
         if not 0 < self.smallest <= 1 or self.stretch < 1:
             raise UsageError(f"smallest {self.smallest} must be in (0, 1], stretch {self.stretch} at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CopyConfig(CropConfig):
-    """A random crop of each image, the same whenever it is made."""
+    """A random crop of each image that depends only on the seed and the image name."""
 
     seed: int
-    """Other seeds draw other crops."""
+    """Seed of the crops."""
 
     def __call__(self, name: str, picture: Picture) -> Picture:
-        """The crop of the image `name`, as an image of its own."""
+        """Return the crop of the image `name`."""
         digest = hashlib.sha256(f"{self.seed} {name}".encode()).digest()
         random = np.random.default_rng(int.from_bytes(digest[:8], "little"))
         height, width = picture.pixels.shape[:2]
@@ -49,7 +49,7 @@ class CopyConfig(CropConfig):
 
 
 def draw_crop(size: tuple[int, int], config: CropConfig, random: np.random.Generator) -> tuple[Box, bool]:
-    """A box (left, top, right, bottom) in an image of `size` (width, height); whether to mirror it."""
+    """Draw a box (left, top, right, bottom) in an image of `size` (width, height); and whether to flip it."""
     share = random.uniform(config.smallest, 1) ** 0.5
     stretch = config.stretch ** random.uniform(-0.5, 0.5)
     width, height = (
@@ -60,6 +60,6 @@ def draw_crop(size: tuple[int, int], config: CropConfig, random: np.random.Gener
 
 
 def _cut(pixels: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
-    """The whole pixels [h, w, 3] of a box; at least one."""
+    """Return the pixels [h, w, 3] inside a box, at least one."""
     left, top = int(box[0]), int(box[1])
     return pixels[top : max(top + 1, round(box[3])), left : max(left + 1, round(box[2]))]

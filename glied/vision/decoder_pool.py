@@ -1,12 +1,13 @@
-"""Decoding of images in processes of its own: a crash or a hang there costs one image and nothing else.
+"""Image decoding in subprocesses, where a crash or hang costs only one image.
 
-Images are decoded by native libraries on bytes that anyone may have written. `DecoderPool` keeps that out of
-the process that holds the models: its children import NumPy and Pillow only (no torch, no Ray; 38 MB each),
-get one image at a time, and are replaced when they die or take too long. The pool starts them; each runs
-`python -m glied.vision.decoder_pool`. Linux only.
+Native libraries decode images whose bytes may come from anyone. `DecoderPool` keeps them out of the process
+that holds the models: its children import only NumPy and Pillow (no torch, no Ray; 38 MB each), decode one
+image at a time, and are replaced when they die or take too long. Each child runs `python -m
+glied.vision.decoder_pool`. Linux only.
 
-Encoded bytes go to a child over a socket. Pixels come back in a memory file without a name (memfd) that both
-map: it is gone with its last user, however that one ends, so nothing can be left behind in /dev/shm.
+Encoded bytes are sent to a child over a socket. Pixels are returned in an anonymous memory file (memfd) that
+both processes map; the kernel frees it with its last user, so nothing is left in /dev/shm however a process
+ends.
 """
 
 import ctypes
@@ -42,34 +43,34 @@ log = logging.getLogger(__name__)
 
 CRASHED, TIMEOUT, MEMORY, FAILED = "decoder_crashed", "decoder_timeout", "decoder_memory", "decoder_failed"
 MINIMUM_MEMORY = 128 * 2**20
-"""Least `memory_bytes`: about half of it is in use before the first image."""
+"""Minimum of `memory_bytes`; about half of it is in use before the first image."""
 
-_ATTEMPTS = 2  # of an image whose decoder dies: the system may have killed it for the memory of others
+_ATTEMPTS = 2  # for an image whose decoder dies; the system may have killed it to free memory
 _START_ATTEMPTS = 3
 _START_S = 60.0
 _END_S = 10.0
-_KEPT_PIXELS = 16 * 2**20  # bytes of pixel memory that a child keeps for the next image
-_KEPT_HEAP = 64 * 2**20  # bytes of freed memory; what the largest image takes that is not shrunk
+_KEPT_PIXELS = 16 * 2**20  # bytes of pixel memory that are kept for the next image
+_KEPT_HEAP = 64 * 2**20  # bytes of freed memory to keep; enough for the largest image that is not shrunk
 _LONGEST_REPLY = 2**20
 _LENGTH = struct.Struct("<Q")
 
 
 class DecoderError(GliedError):
-    """The decoder failed on an image, which says little about the image; it is ours.
+    """The decoder failed on an image, which is a system failure rather than a fault of the image.
 
     Attributes:
-        kind: "decoder_crashed", "decoder_timeout", "decoder_memory" or "decoder_failed" (an exception that
-            is no `ImageError`).
+        kind: "decoder_crashed", "decoder_timeout", "decoder_memory" or "decoder_failed" (an exception other
+            than `ImageError`).
     """
 
     def __init__(self, kind: str, message: str) -> None:
-        """Name the kind of failure and describe it."""
+        """Create an error of a kind with a description."""
         super().__init__(f"{kind}: {message}")
         self.kind = kind
         self.message = message
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
-        """Travel between processes with both arguments."""
+        """Pickle both arguments."""
         return type(self), (self.kind, self.message)
 
 
@@ -77,10 +78,10 @@ Decoded = Picture | ImageError | DecoderError
 
 
 class DecoderPool:
-    """A fixed number of processes that decode images.
+    """A fixed number of subprocesses that decode images; a context manager.
 
-    A context manager. A pool that nobody closes is closed when it is collected or when the interpreter exits,
-    which waits for the batches under way.
+    A pool that is not closed explicitly is closed when it is garbage-collected, or when the interpreter
+    exits, which waits for the batches in progress.
     """
 
     def __init__(
@@ -98,16 +99,16 @@ class DecoderPool:
         """Start the processes in the background; the first batch waits for them.
 
         Args:
-            processes: how many images are decoded at a time.
-            timeout_s: longest time for one image, from its turn on.
-            memory_bytes: private memory that one process may have (RLIMIT_DATA). Needed are about 17 bytes
-                a pixel of a JPEG, 26 with alpha, and 64 MiB. Leave room: a library that reports lack of
-                memory as broken data makes the image "corrupt".
-            max_pixels: as in `images.read`; each process reserves (but does not use) 3 bytes for each.
+            processes: number of images to decode at a time.
+            timeout_s: time limit for one image, from the start of its decoding.
+            memory_bytes: limit on the private memory of one process (RLIMIT_DATA). Decoding takes about 17
+                bytes per pixel for JPEGs, 26 with alpha, plus 64 MiB. Leave some room: a library that reports
+                lack of memory as broken data makes the image "corrupt".
+            max_pixels: as in `images.read`; each process reserves (but does not use) 3 bytes per pixel.
             max_side: as in `images.read`.
             resolution: as in `images.read`.
             missing_rows: as in `images.read`.
-            function: "module:name" of what decodes, with the arguments and the result of `images.read`.
+            function: "module:name" of the decoding function, with the signature of `images.read`.
 
         Raises:
             UsageError: an argument is out of range.
@@ -127,8 +128,8 @@ class DecoderPool:
             memory_bytes=memory_bytes,
         )
         self._crew = _Crew(processes, job, timeout_s)
-        # One thread per process. They start the children too, because the kernel ends a child with the thread
-        # that started it, and the caller's thread may be a short one.
+        # One thread per process. They also start the children, because the kernel kills a child when the
+        # thread that started it ends, and the caller's thread may be short-lived.
         self._threads = ThreadPoolExecutor(processes, thread_name_prefix="decoder")
         self._close = weakref.finalize(self, _release, self._crew, self._threads)
         for _ in range(processes):
@@ -146,7 +147,7 @@ class DecoderPool:
 
     @property
     def pids(self) -> list[int]:
-        """Process ids of the present children."""
+        """Process ids of the current children."""
         return sorted(child.process.pid for child in list(self._crew.children))
 
     def decode(self, batch: Sequence[bytes]) -> list[Decoded]:
@@ -154,14 +155,17 @@ class DecoderPool:
         return self.start(batch).result()
 
     def start(self, batch: Sequence[bytes]) -> "Pending":
-        """Begin with a batch and return at once; how many are under way is up to the caller."""
+        """Start decoding a batch and return immediately.
+
+        The caller limits the number of batches in progress.
+        """
         return Pending(self, [self._threads.submit(self._crew.decode, data) for data in batch])
 
     def close(self) -> None:
-        """End the processes at once; batches under way are lost."""
+        """Kill the processes; batches in progress are lost."""
         self._close()
         self._threads.shutdown(wait=True)
-        self._crew.dismiss_all()  # not before: a thread may have been at one of their sockets
+        self._crew.dismiss_all()  # only now: until then, threads may use the sockets
 
 
 class Pending:
@@ -175,18 +179,17 @@ class Pending:
     def result(self) -> list[Decoded]:
         """Wait for the batch.
 
-        An image whose process dies is tried once more in a new process; one that takes too long is not. So a
-        batch replaces at most two processes per image, and only the images at work in them.
+        If a process dies, its image is retried once in a new process; an image that takes too long is not.
 
         Returns:
-            per image, in order: the picture as from `images.read`, or the error that it met.
+            For each image, in order: the result of `images.read`, or the error.
 
         Raises:
-            JobError: no process can be started; no image is to blame.
-            CancelledError, RuntimeError: the pool was closed meanwhile.
+            JobError: no process can be started, whatever the image.
+            CancelledError, RuntimeError: the pool was closed in the meantime.
         """
         try:
-            wait(self._futures, return_when=FIRST_EXCEPTION)  # wakes this thread once, not for each image
+            wait(self._futures, return_when=FIRST_EXCEPTION)  # wakes this thread once, not once per image
             return [future.result() for future in self._futures]
         except BaseException:
             for future in self._futures:
@@ -196,7 +199,7 @@ class Pending:
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """What a child is told."""
+    """The settings of a child process."""
 
     function: str
     max_pixels: int
@@ -207,9 +210,10 @@ class _Job:
 
 
 class _Crew:
-    """The children of a pool, shared by its threads; knows nothing of the pool, which can thus be collected.
+    """The children of a pool, shared by its threads; without a reference to the pool, which can be collected.
 
-    No lock: `closed` is set before the children are ended, and read after a new child is entered.
+    No lock is needed: `closed` is set before the children are killed, and read after a new child is
+    registered.
     """
 
     def __init__(self, processes: int, job: _Job, timeout_s: float) -> None:
@@ -217,7 +221,7 @@ class _Crew:
         self.timeout_s = timeout_s
         self.closed = False
         self.children: set[_Child] = set()
-        self._idle: SimpleQueue[_Child | None] = SimpleQueue()  # None: to be started by who takes it
+        self._idle: SimpleQueue[_Child | None] = SimpleQueue()  # None: to be started by the next user
         for _ in range(processes):
             self._idle.put(None)
 
@@ -288,17 +292,17 @@ class _Crew:
 
 
 def _release(crew: _Crew, threads: ThreadPoolExecutor) -> None:
-    """End the children; does not wait for the threads, since the garbage collector may run in one of them."""
+    """Kill the children; does not wait for the threads, as the garbage collector may run in one of them."""
     threads.shutdown(wait=False, cancel_futures=True)
     crew.end()
 
 
 class _LostError(DecoderError):
-    """The child is of no more use."""
+    """The child can no longer be used."""
 
 
 class _Child:
-    """A decoding process, the socket to it and the memory where it leaves pixels."""
+    """A decoding process, its socket, and the shared memory for pixels."""
 
     def __init__(self, job: _Job) -> None:
         memory = _memory_file(3 * job.max_pixels)
@@ -311,7 +315,7 @@ class _Child:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env=_environment(job),
-                cwd="/",  # -m puts the working directory on the path, and no package is here
+                cwd="/",  # -m adds the working directory to the path, and there are no packages in it
                 pass_fds=(theirs.fileno(), memory),
             )
         finally:
@@ -320,13 +324,13 @@ class _Child:
 
     def wait_until_ready(self) -> None:
         if self._exchange(None, _START_S) != {"ready": True}:
-            raise _LostError(CRASHED, "the decoder's first answer makes no sense")
+            raise _LostError(CRASHED, "the decoder's first answer is invalid")
 
     def decode(self, data: bytes, timeout_s: float) -> Decoded:
-        """The outcome of an image.
+        """Decode an image.
 
         Raises:
-            _LostError: the child died or is late.
+            _LostError: the child died or timed out.
         """
         match self._exchange(data, timeout_s):
             case {
@@ -339,10 +343,13 @@ class _Child:
                 return ImageError(kind, message)
             case {"decoder_error": [str(kind), str(message)]}:
                 return DecoderError(kind, message)
-        raise _LostError(CRASHED, "the decoder's answer makes no sense")
+        raise _LostError(CRASHED, "the decoder's answer is invalid")
 
     def kill(self) -> None:
-        """End the process; safe from any thread. A thread that waits for it sees the end of its socket."""
+        """Kill the process.
+
+        Safe from any thread. A thread that waits for an answer sees the socket closed.
+        """
         self.process.kill()
         self._wait()
 
@@ -357,7 +364,7 @@ class _Child:
         except (OSError, EOFError):
             raise _LostError(CRASHED, f"the decoder process {self._wait()}") from None
         except ValueError:
-            raise _LostError(CRASHED, "the decoder's answer makes no sense") from None
+            raise _LostError(CRASHED, "the decoder's answer is invalid") from None
 
     def _holds(self, height: int, width: int) -> bool:
         return 0 < 3 * height * width <= len(self.memory)
@@ -370,7 +377,7 @@ class _Child:
         return pixels
 
     def _wait(self) -> str:
-        """How the process ended."""
+        """Wait for the process and describe how it ended."""
         try:
             status = self.process.wait(_END_S)
         except subprocess.TimeoutExpired:
@@ -382,7 +389,10 @@ class _Child:
 
 
 def _memory_file(size: int) -> int:
-    """Memory that takes up room as it is written to, of a fixed size: no child can cut it off under us."""
+    """Create a sealed memory file of fixed size, which children cannot truncate.
+
+    Pages are allocated on use.
+    """
     file = os.memfd_create("glied-decoder", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(file, size)
     fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
@@ -390,10 +400,10 @@ def _memory_file(size: int) -> int:
 
 
 def _environment(job: _Job) -> dict[str, str]:
-    """This process's, with its import path, one thread, and an allocator that keeps freed memory.
+    """Return this process's environment with its import path, one thread, and an allocator that keeps memory.
 
-    The page faults of memory that is given back and asked for again make decoding take half as long again.
-    32 MiB is the most that glibc takes for the first threshold.
+    Returning freed memory to the system and requesting it again causes page faults that slow decoding down by
+    half. 32 MiB is the largest value that glibc accepts for the first threshold.
     """
     kept = _KEPT_HEAP if job.memory_bytes is None else min(_KEPT_HEAP, job.memory_bytes // 4)
     return os.environ | {
@@ -406,16 +416,16 @@ def _environment(job: _Job) -> dict[str, str]:
 
 
 def _send(channel: socket.socket, payload: bytes) -> None:
-    """Length and payload in one piece: each piece wakes the other side, which costs more than a copy."""
+    """Send length and payload in one piece; each piece wakes the receiver, which costs more than a copy."""
     channel.sendall(_LENGTH.pack(len(payload)) + payload)
 
 
 def _receive(channel: socket.socket, *, longest: int | None = None) -> bytes:
-    """One payload.
+    """Receive one payload.
 
     Raises:
-        EOFError: the other side is gone.
-        ValueError: the length cannot be right.
+        EOFError: the other side closed the connection.
+        ValueError: the length is invalid.
     """
     (length,) = _LENGTH.unpack(_receive_exactly(channel, _LENGTH.size))
     if longest is not None and length > longest:
@@ -429,16 +439,18 @@ def _receive_exactly(channel: socket.socket, size: int) -> bytes:
     while rest:
         count = channel.recv_into(rest)
         if count == 0:
-            raise EOFError("the other side is gone")
+            raise EOFError("the other side closed the connection")
         rest = rest[count:]
     return bytes(received)
 
 
 def _serve() -> None:
-    """The life of a child: decode until the parent is gone."""
+    """Run a child: decode images until the parent ends."""
     about = json.loads(sys.argv[1])
     _end_with(about.pop("parent"))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole process group; the parent handles it
     channel = socket.socket(fileno=about.pop("socket"))
     memory = about.pop("memory")
     job = _Job(**about)
@@ -456,7 +468,7 @@ def _serve() -> None:
 
 
 def _end_with(parent: int) -> None:
-    """Have the kernel end this process with its parent: a hang in native code sees no end of file."""
+    """Have the kernel kill this process with its parent; native code that hangs does not read the socket."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
     if os.getppid() != parent:
@@ -464,7 +476,7 @@ def _end_with(parent: int) -> None:
 
 
 def _limit(memory_bytes: int | None) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump per broken image would fill the disk
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # core dumps of broken images would fill the disk
     if memory_bytes is not None:
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         bound = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
@@ -474,7 +486,7 @@ def _limit(memory_bytes: int | None) -> None:
 def _answer(
     function: Callable[..., Picture], data: bytes, job: _Job, memory: NDArray[np.uint8]
 ) -> dict[str, Any]:
-    """Decode into the shared memory and say what is there, or what went wrong."""
+    """Decode an image into the shared memory; return its size, or the error."""
     limits = {name: getattr(job, name) for name in ("max_pixels", "max_side", "resolution", "missing_rows")}
     try:
         picture = function(data, **limits)

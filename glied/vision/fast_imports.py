@@ -1,4 +1,4 @@
-"""Imports torchvision and timm without torch.compile, whose import takes longer than theirs."""
+"""Imports of torchvision and timm without torch.compile, which would take longer to import than both."""
 
 import importlib
 import sys
@@ -9,10 +9,10 @@ HEAVY = "torch._dynamo.utils"
 
 
 def import_torchvision() -> None:
-    """Import torchvision in half of the time and 130 MB less; call it before torchvision is imported.
+    """Import torchvision in half the time and with 130 MB less; call this before any import of torchvision.
 
-    torchvision.ops.roi_align (0.29) imports the compiler for one function, which it calls in deterministic
-    mode only. Meanwhile a stand-in is there, which imports the compiler when it is called.
+    torchvision.ops.roi_align (0.29) imports the compiler for one function that it calls only in deterministic
+    mode. During the import, a placeholder module takes its place and imports the compiler on first use.
     """
     if HEAVY in sys.modules or "torchvision" in sys.modules:
         return
@@ -25,29 +25,29 @@ def import_torchvision() -> None:
 
 
 def import_timm() -> None:
-    """Import timm in a fifth of the time; call it before timm is imported, and where nothing is compiled.
+    """Import timm in a fifth of the time; call this before any import of timm.
 
-    timm (1.0) marks functions of a few models as not to be compiled, and the mark imports the compiler.
-    Meanwhile the mark does nothing. Where a model is to be compiled, import timm without this function.
+    timm (1.0) decorates functions of a few models with torch.compiler.disable, which imports the compiler.
+    During the import, the decorator does nothing. Do not use this function if a model is to be compiled.
     """
     if "timm" in sys.modules or "torch._dynamo" in sys.modules:
         return
     compiler = importlib.import_module("torch.compiler")
     disable = compiler.disable
-    compiler.disable = _unmarked  # type: ignore[attr-defined]
+    compiler.disable = _no_decorator  # type: ignore[attr-defined]
     try:
         importlib.import_module("timm")
     finally:
         compiler.disable = disable  # type: ignore[attr-defined]
 
 
-def _unmarked(function: Any = None, *_: Any, **__: Any) -> Any:
-    """Like `torch.compiler.disable`, a decorator with or without arguments; changes nothing."""
+def _no_decorator(function: Any = None, *_: Any, **__: Any) -> Any:
+    """Stand in for `torch.compiler.disable`, with or without arguments, and return functions unchanged."""
     return (lambda decorated: decorated) if function is None else function
 
 
 class _Deferred(ModuleType):
-    """A module that gives way to the real one as soon as another attribute than that one is asked for."""
+    """A placeholder module that is replaced by the real one on the first access to an attribute."""
 
     def is_compile_supported(self, device_type: str) -> bool:
         return bool(_real().is_compile_supported(device_type))

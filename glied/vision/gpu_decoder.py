@@ -1,8 +1,8 @@
-"""JPEGs decoded on the GPU that holds the models (torchvision's nvJPEG); whatever else comes, in processes.
+"""JPEG decoding on the GPU of the models (torchvision's nvJPEG); a `DecoderPool` decodes all other images.
 
-The GPU decodes in the models' own process, without the shelter of `DecoderPool`: for images from a source
-that is trusted. It gets plain JPEGs only, told by their headers: three components or one, 8 bits, upright, of
-at most `images.LARGE` pixels.
+The GPU decodes in the process of the models, without the isolation of `DecoderPool`, so it is meant for
+trusted images. It decodes only JPEGs whose header says that they are plain: one or three components, 8 bits,
+upright, at most `images.LARGE` pixels.
 """
 
 import logging
@@ -27,10 +27,10 @@ _APP1, _APP14, _SCAN = 0xE1, 0xEE, 0xDA
 
 
 class GpuDecoder:
-    """Decodes batches as `DecoderPool` does, plain JPEGs on a GPU."""
+    """Decodes batches as `DecoderPool` does, but plain JPEGs on a GPU."""
 
     def __init__(self, pool: DecoderPool, device: str | torch.device) -> None:
-        """Take over `pool`, for all that the GPU does not decode."""
+        """Take ownership of `pool`, which decodes all images that the GPU does not."""
         self.pool = pool
         self.device = torch.device(device)
 
@@ -39,7 +39,7 @@ class GpuDecoder:
         return self.start(batch).result()
 
     def start(self, batch: Sequence[bytes]) -> "GpuPending":
-        """Begin with what the processes decode; the GPU's part is done when the result is asked for."""
+        """Start decoding in the pool; the GPU decodes its part when the result is requested."""
         plain = [is_plain_jpeg(data) for data in batch]
         rest = self.pool.start([data for data, chosen in zip(batch, plain, strict=True) if not chosen])
         return GpuPending(self, batch, plain, rest)
@@ -55,24 +55,24 @@ class GpuPending:
     def __init__(
         self, decoder: GpuDecoder, batch: Sequence[bytes], plain: Sequence[bool], rest: Pending
     ) -> None:
-        """`plain` says what is for the GPU; `rest` is under way elsewhere."""
+        """`plain` marks the images for the GPU; `rest` are the others, which the pool is decoding."""
         self._decoder, self._batch, self._plain, self._rest = decoder, batch, plain, rest
 
     def result(self) -> list[Decoded]:
-        """Wait for the batch; as `Pending.result`. What the GPU cannot decode the processes try again."""
+        """Wait for the batch as `Pending.result` does; if the GPU fails, the pool decodes its images."""
         chosen = [data for data, plain in zip(self._batch, self._plain, strict=True) if plain]
-        ours: list[Decoded]
+        decoded: list[Decoded]
         try:
-            ours = [_picture(pixels) for pixels in _decode(chosen, self._decoder.device)]
+            decoded = [_picture(pixels) for pixels in _decode(chosen, self._decoder.device)]
         except RuntimeError as error:
-            log.warning("%d JPEGs go from the GPU to the processes: %s", len(chosen), str(error)[:200])
-            ours = self._decoder.pool.decode(chosen)
-        on_gpu, elsewhere = iter(ours), iter(self._rest.result())
+            log.warning("decoding %d JPEGs on the CPU, the GPU failed: %s", len(chosen), str(error)[:200])
+            decoded = self._decoder.pool.decode(chosen)
+        on_gpu, elsewhere = iter(decoded), iter(self._rest.result())
         return [next(on_gpu if plain else elsewhere) for plain in self._plain]
 
 
 def _decode(batch: Sequence[bytes], device: torch.device) -> list[torch.Tensor]:
-    """JPEGs -> [3, H, W] uint8 each, on the device."""
+    """Decode JPEGs to [3, H, W] uint8 each, on the device."""
     if not batch:
         return []
     encoded = [torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in batch]
@@ -85,7 +85,7 @@ def _picture(pixels: torch.Tensor) -> Picture:
 
 
 def is_plain_jpeg(data: bytes) -> bool:
-    """Whether an image is a JPEG that every decoder reads alike: whole, RGB or gray, upright, not large."""
+    """Whether an image is a JPEG that all decoders read alike: complete, RGB or gray, upright, not large."""
     if not data.startswith(_START):
         return False
     place = len(_START)
@@ -95,7 +95,7 @@ def is_plain_jpeg(data: bytes) -> bool:
         if marker in _FRAMES:
             return _is_plain_frame(segment) and _is_whole(data) and jpeg.scans(data) <= MOST_PASSES
         turned = marker == _APP1 and segment.startswith(_EXIF) and not _is_upright(segment)
-        # Adobe's segment tells that three components are RGB, or four CMYK; nearly all others are YCbCr.
+        # Adobe's segment can mean RGB or CMYK components; nearly all other JPEGs are YCbCr.
         if turned or marker in (_APP14, _SCAN, *_OTHER_FRAMES):
             return False
         place += 2 + length
@@ -110,7 +110,7 @@ def _is_plain_frame(segment: bytes) -> bool:
 
 
 def _is_whole(data: bytes) -> bool:
-    """Whether there is an end after the last scan; an earlier one may be a thumbnail's."""
+    """Whether there is an end marker after the last scan; an earlier one may belong to a thumbnail."""
     return data.rfind(jpeg.END) > data.rfind(jpeg.SCAN_MARKER)
 
 
@@ -119,5 +119,5 @@ def _is_upright(segment: bytes) -> bool:
     try:
         exif.load(segment)
         return exif.get(ExifTags.Base.Orientation, 1) == 1
-    except Exception:  # whatever broken EXIF raises; the other decoder knows what to make of it
+    except Exception:  # broken EXIF raises many types; the pool decodes such images
         return False

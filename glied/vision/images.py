@@ -1,4 +1,7 @@
-"""Image bytes to upright RGB pixels; whatever is wrong with an image becomes one `ImageError`."""
+"""Decoding of image bytes to upright RGB pixels; every fault of an image becomes an `ImageError`.
+
+`Picture` is the data type of this layer; `DecoderPool` and `GpuDecoder` return it as well.
+"""
 
 import io
 import struct
@@ -25,9 +28,9 @@ MAX_SIDE = 65_535
 LARGE = 4_000_000
 """Images of more pixels may be shrunk while they are decoded."""
 MOST_PASSES = 20
-"""Decoding may go over as many pixels as so many images of `max_pixels` have; usual are 1 to 12 passes."""
+"""Limit on the decoding work, in passes over an image of `max_pixels`; 1 to 12 passes are common."""
 
-# EPS and WMF are left out because reading them runs other programs, TGA because it has no signature.
+# EPS and WMF are excluded because reading them runs other programs, TGA because it has no signature.
 _FORMATS = (
     "JPEG",
     "PNG",
@@ -47,8 +50,7 @@ _FORMATS = (
 _TEXT_PASSES = 200
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*")
-# What Pillow's decoders raise on broken data: struct.error and SyntaxError among the more usual ones,
-# RuntimeError from AVIF's.
+# The exceptions that Pillow's decoders raise on broken data.
 _FAILURES = (
     OSError,
     SyntaxError,
@@ -68,9 +70,10 @@ class Picture:
 
     Attributes:
         pixels: [h, w, 3] uint8, upright RGB, contiguous and writable.
-        width: of the upright image; w, unless it was shrunk.
-        height: of the upright image; h, unless it was shrunk.
-        missing_rows: of the stored image, at its end, for which a file that was cut off has no data; gray.
+        width: width of the upright image; differs from w if the image was shrunk.
+        height: height of the upright image; differs from h if the image was shrunk.
+        missing_rows: rows at the end of the stored image that a truncated file has no data for; they are
+            gray.
     """
 
     pixels: NDArray[np.uint8]
@@ -80,7 +83,7 @@ class Picture:
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SIDE) -> NDArray[np.uint8]:
-    """The pixels [H, W, 3] of `read` at full size."""
+    """Decode an image at full size, as `read` does; return its pixels [H, W, 3]."""
     return read(data, max_pixels=max_pixels, max_side=max_side).pixels
 
 
@@ -92,20 +95,24 @@ def read(
     resolution: tuple[int, int] | None = None,
     missing_rows: float = 0.0,
 ) -> Picture:
-    """Decode an encoded image into upright RGB.
+    """Decode an encoded image to upright RGB.
 
-    EXIF orientation is applied, alpha is put on white, 16 bits are scaled to 8, CMYK, gray and palettes are
-    converted; of an animation the first frame counts. Metadata that is damaged or large is left out.
+    Applies the EXIF orientation, blends alpha with white, scales 16 bits to 8, converts CMYK, gray and
+    palettes, and reads the first frame of animations. Damaged or large metadata is ignored.
 
     Args:
-        resolution: the short and the long side that the pixels are resized to fit into later. Images of more
-            than `LARGE` pixels are shrunk to 1/2, 1/4 or 1/8, but to no less: JPEGs while they are decoded,
-            which takes a fraction of time and memory, others by averaging blocks.
-        missing_rows: largest share of its rows that a JPEG may lack at its end; 0 refuses all that were cut.
+        data: the encoded image.
+        max_pixels: largest number of pixels.
+        max_side: longest side in pixels.
+        resolution: short and long side that the caller will resize the pixels to fit into. Images of more
+            than `LARGE` pixels are shrunk to 1/2, 1/4 or 1/8, but not below this: JPEGs during decoding,
+            which takes a fraction of the time and memory, others by averaging blocks.
+        missing_rows: largest share of its rows that a JPEG may lack at its end; 0 rejects all truncated
+            files.
 
     Raises:
-        ImageError: kind "empty", "not_an_image", "too_large" (told by the header, before decoding),
-            "truncated", "corrupt" or "unsupported" (a format, or a kind of it, that is not decoded here).
+        ImageError: kind "empty", "not_an_image", "too_large" (detected in the header, before decoding),
+            "truncated", "corrupt" or "unsupported" (a format, or a variant of one, that cannot be decoded).
     """
     if not data:
         raise ImageError("empty", "the file has no bytes")
@@ -132,14 +139,14 @@ def read(
 
 @dataclass(frozen=True)
 class _Limits:
-    """Which images are decoded, and how small they may become; see `read`."""
+    """Limits on the images that are decoded, and the target resolution; see `read`."""
 
     max_pixels: int
     max_side: int
     resolution: tuple[int, int] | None
 
     def check_size(self, size: tuple[int, int]) -> None:
-        """Refuse an image of this size."""
+        """Reject images that are empty or too large."""
         width, height = size
         if width < 1 or height < 1:
             raise ImageError("corrupt", f"the header says {width} x {height} pixels")
@@ -148,14 +155,14 @@ class _Limits:
             raise ImageError("too_large", f"{width} x {height} pixels; {allowed}")
 
     def check_work(self, passes: int, pixels: int, what: str) -> None:
-        """Refuse a file that makes its decoder go over too many pixels."""
+        """Reject files that take too much decoding work."""
         if passes * pixels > MOST_PASSES * self.max_pixels:
             allowed = f"{MOST_PASSES * self.max_pixels:,} in all are allowed"
             raise ImageError("too_large", f"{passes:,} {what} of {pixels:,} pixels; {allowed}")
 
 
 def _read(data: bytes, limits: _Limits) -> Picture:
-    """`read` without a second try."""
+    """Decode an image in a single attempt, unlike `read`."""
     image = _open(data)
     _check(image, data, limits)
     width, height = image.size
@@ -173,12 +180,12 @@ def _read(data: bytes, limits: _Limits) -> Picture:
             rgb = rgb.reduce(factor)
         pixels = np.array(rgb)
     except _FAILURES as error:
-        raise ImageError("unsupported", f"no way from mode {image.mode} to RGB: {error}") from error
+        raise ImageError("unsupported", f"cannot convert mode {image.mode} to RGB: {error}") from error
     return Picture(pixels, height, width) if turned else Picture(pixels, width, height)
 
 
 def _check(image: Image.Image, data: bytes, limits: _Limits) -> None:
-    """Refuse, before it is decoded, an image that is too much work or would be decoded to wrong pixels."""
+    """Reject, before decoding, images that take too much work or would be decoded to wrong pixels."""
     limits.check_size(image.size)
     if isinstance(image, JpegImageFile):
         limits.check_work(jpeg.scans(data), image.width * image.height, "scans")
@@ -197,7 +204,7 @@ def _check(image: Image.Image, data: bytes, limits: _Limits) -> None:
 
 
 def _check_tiff(image: TiffImageFile, data: bytes, limits: _Limits) -> None:
-    """A tile is decoded whole, however little of it the image shows; it may be a JPEG of many scans."""
+    """Check the decoding work: tiles are decoded as a whole, and each may be a JPEG of many scans."""
     if (kind := tiff.decoded_wrong(image)) is not None:
         raise ImageError("unsupported", kind)
     count, size = tiff.tiles(image)
@@ -208,7 +215,7 @@ def _check_tiff(image: TiffImageFile, data: bytes, limits: _Limits) -> None:
 
 
 def _without_metadata(data: bytes) -> Iterator[bytes]:
-    """The same image with less metadata each time: without any but the orientation, and without that, too."""
+    """Yield the image with less metadata: first with the orientation only, then without any."""
     known = ((png.is_png, png.without_metadata), (jpeg.is_jpeg, jpeg.without_metadata))
     for is_it, without_metadata in (*known, (webp.is_webp, webp.without_metadata)):
         if is_it(data):
@@ -217,11 +224,11 @@ def _without_metadata(data: bytes) -> Iterator[bytes]:
 
 
 def _read_cut_jpeg(data: bytes, limits: _Limits, most_missing: float, error: ImageError) -> Picture:
-    """A JPEG that was cut off, if it lacks no more than `most_missing` of its rows; else its `error`."""
+    """Decode a truncated JPEG that lacks at most `most_missing` of its rows; otherwise raise its `error`."""
     whole = jpeg.completed(jpeg.without_metadata(data, exif=True))
 
     def decoded(candidate: bytes) -> NDArray[np.uint8]:
-        plain = jpeg.without_metadata(candidate, exif=False)  # its rows are those of the file, not upright
+        plain = jpeg.without_metadata(candidate, exif=False)  # without rotation, rows are those of the file
         return _read(plain, limits).pixels
 
     missing = jpeg.missing_share(data, decoded)
@@ -236,7 +243,7 @@ def _read_cut_jpeg(data: bytes, limits: _Limits, most_missing: float, error: Ima
 
 
 def _factor(size: tuple[int, int], resolution: tuple[int, int] | None) -> int:
-    """1, 2, 4 or 8: what an image may be divided by."""
+    """Return the factor, 1, 2, 4 or 8, by which an image may be shrunk."""
     if resolution is None or size[0] * size[1] <= LARGE:
         return 1
     spare = max(min(size) / resolution[0], max(size) / resolution[1])
@@ -244,7 +251,7 @@ def _factor(size: tuple[int, int], resolution: tuple[int, int] | None) -> int:
 
 
 def _open(data: bytes, names: tuple[str, ...] = _FORMATS) -> Image.Image:
-    """Read the header only."""
+    """Open an image, reading only its header."""
     Image.init()
     if signatures.is_heif(data):
         signatures.heif_is_read()
@@ -267,17 +274,18 @@ def _describe(data: bytes) -> str:
     start = data[:64].lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<svg")):
         return "HTML or XML"
-    return f"no known image format (it starts with {data[:12]!r})"
+    return f"not a known image format (it starts with {data[:12]!r})"
 
 
 def _icon_picture(data: bytes, limits: _Limits) -> bytes:
-    """What is to be decoded of an ICO: the PNG in it, or the whole file, whose picture is no PNG.
+    """Return the part of an ICO to decode: the PNG inside, or the whole file if its picture is not a PNG.
 
-    The size is that of the picture: Pillow decodes it on opening, and the directory may state another one.
+    The size check uses the size of the picture, because Pillow decodes it on opening and the directory may
+    state another one.
     """
     try:
         offset = IcoFile(io.BytesIO(data)).entry[0].offset
-    except _FAILURES:  # opening says what is wrong
+    except _FAILURES:  # opening the image reports the fault
         return data
     picture = data[offset:]
     if png.is_png(picture):
@@ -290,7 +298,7 @@ def _broken(data: bytes, error: Exception) -> ImageError:
     if (kind := signatures.kind_not_decodable(data)) is not None:
         return ImageError("unsupported", kind)
     message = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, UnidentifiedImageError):  # its message is an address in memory, new in each run
+    if isinstance(error, UnidentifiedImageError):  # its message contains a memory address
         message = "the header cannot be read"
     lower = message.lower()
     cut = "truncat" in lower or "unexpected end" in lower or _riff_is_short(data)
@@ -298,30 +306,32 @@ def _broken(data: bytes, error: Exception) -> ImageError:
 
 
 def _is_webp(data: bytes) -> bool:
-    return data.startswith(b"RIFF") and b"WEBP".startswith(data[8:12])  # possibly cut
+    return data.startswith(b"RIFF") and b"WEBP".startswith(data[8:12])  # possibly truncated
 
 
 def _riff_is_short(data: bytes) -> bool:
-    """Whether a WebP holds fewer bytes than its header says: its decoder does not tell why it fails."""
+    """Whether a WebP has fewer bytes than its header says; its decoder does not report why it fails."""
     return _is_webp(data) and int.from_bytes(data[4:8], "little") + 8 > len(data)
 
 
 def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
-    """The upright image, and whether its sides are exchanged."""
+    """Apply the EXIF orientation; return the upright image, and whether width and height were swapped."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         if orientation == 1:
-            return image, False  # exif_transpose would copy it
+            return image, False  # exif_transpose would make a copy
         return ImageOps.exif_transpose(image), orientation in _SIDEWAYS
-    except _FAILURES:  # broken EXIF says nothing about the pixels
+    except _FAILURES:  # broken EXIF does not affect the pixels
         return image, False
 
 
 def _to_rgb(image: Image.Image, source: Image.Image, data: bytes) -> Image.Image:
-    """The upright image in RGB, on white.
+    """Convert the upright image to RGB on white.
 
     Args:
-        source: the same image as it was read, which knows its file.
+        image: the upright image.
+        source: the image as it was opened, with the attributes of its file.
+        data: the encoded image.
     """
     if isinstance(source, PngImageFile) and "transparency" in image.info and not png.has_transparency(data):
         del image.info["transparency"]
@@ -338,10 +348,11 @@ def _to_rgb(image: Image.Image, source: Image.Image, data: bytes) -> Image.Image
 
 
 def _transparent_color(image: Image.Image, source: Image.Image, data: bytes) -> Any:
-    """A PNG's transparent color in the samples that Pillow gives, where these are not the stored ones.
+    """Return a PNG's transparent color in Pillow's sample values, if they differ from the stored ones.
 
     Raises:
-        ImageError: "unsupported": 16-bit colors of which only the higher byte is left cannot be compared.
+        ImageError: "unsupported": Pillow keeps only the high byte of 16-bit colors, so they cannot be
+            compared.
     """
     color = image.info.get("transparency")
     if color is None or not isinstance(source, PngImageFile) or (header := png.header(data)) is None:
@@ -360,7 +371,7 @@ def _transparent_color(image: Image.Image, source: Image.Image, data: bytes) -> 
 
 
 def _sixteen_bits_to_rgb(image: Image.Image, source: Image.Image, transparent: int | None) -> Image.Image:
-    """Gray of 16 bits. Pillow's own conversion clips at 255, which turns nearly every such image white."""
+    """Convert 16-bit gray; Pillow's own conversion clips at 255, which turns most such images white."""
     values = np.asarray(image).astype(np.float32)
     most = tiff.largest_sample(source) if isinstance(source, TiffImageFile) else 65535
     if isinstance(source, TiffImageFile) and tiff.inverted(source):

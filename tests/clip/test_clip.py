@@ -380,7 +380,7 @@ def test_a_real_architecture_and_no_global_state(images):
         ({}, "either checkpoint"),
         ({"model": "ViT-B-32", "checkpoint": "x", "allow_random": True}, "either checkpoint"),
         ({"checkpoint": "x", "weights": "openai"}, "belong to an architecture"),
-        ({"model": "vit-b32", "weights": "openai"}, r"'vit-b32' is no .*ViT-B-32"),
+        ({"model": "vit-b32", "weights": "openai"}, r"'vit-b32' is not .*ViT-B-32"),
         ({"model": "ViT-B-32"}, r"ViT-B-32 needs weights: the tags openai, "),
         ({"model": "RN50", "weights": "x.pt", "weights_tag": "laion2b"}, r"weights_tag 'laion2b': RN50 has"),
         ({"checkpoint": "x", "batch_size": 0}, "batch_size 0"),
@@ -393,7 +393,7 @@ def test_bad_configs_name_the_key(given, message):
 
 
 def test_missing_and_wrong_files(tmp_path, tiny_architecture):
-    with pytest.raises(UsageError, match=r"no such file here.*no published tags"):
+    with pytest.raises(UsageError, match=r"neither a file nor a published tag of .*no published tags"):
         load_clip(ClipConfig(model=tiny_architecture, weights="missing.pt"))
     with pytest.raises(
         UsageError, match=r"nor a published tag of RN50, which has the tags openai, yfcc15m, cc12m"
@@ -405,7 +405,7 @@ def test_missing_and_wrong_files(tmp_path, tiny_architecture):
     with pytest.raises(UsageError, match="do not fit glied-tiny"):
         load_clip(ClipConfig(model=tiny_architecture, weights=str(tmp_path / "other.safetensors")))
     (tmp_path / "broken.safetensors").write_bytes(b"no tensors at all")
-    with pytest.raises(UsageError, match="not safetensors"):
+    with pytest.raises(UsageError, match="neither safetensors"):
         load_clip(ClipConfig(model=tiny_architecture, weights=str(tmp_path / "broken.safetensors")))
 
 

@@ -92,5 +92,5 @@ def test_checkpoint_round_trip(predictor, tmp_path):
 
 def test_another_checkpoint_is_refused(tmp_path):
     checkpoint.save(str(tmp_path), {"x": torch.zeros(1)}, {"format": "other"})
-    with pytest.raises(UsageError, match="no attribute predictor"):
+    with pytest.raises(UsageError, match="is not an attribute predictor"):
         load_attributes(str(tmp_path))

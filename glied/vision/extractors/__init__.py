@@ -1,1 +1,1 @@
-"""Region extractors: images in, regions out."""
+"""Region extractors, which turn images into regions."""

@@ -1,10 +1,10 @@
-"""Published weights to safetensors, in a process of its own that may build nothing but arrays.
+"""Conversion of published weights to safetensors in a subprocess that unpickles nothing but arrays.
 
     python -m glied.vision.extractors.array_unpickler FILE OUT
 
-A pickle is a program that calls what it names. So what it may name is a short list, and it is read where it
-could reach little: this process writes one file and ends. The caller reads safetensors only. The last line of
-stderr says what is wrong with a file, with exit code 2.
+A pickle is a program that can call anything it names. This process therefore allows only a short list of
+names, writes one file and ends, and the caller reads only the safetensors. If a file is rejected, the exit
+code is 2 and the last line of stderr gives the reason.
 """
 
 import collections
@@ -26,22 +26,22 @@ _ALLOWED = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
 }
-_ALLOWED_IN_NUMPY = ("_reconstruct", "scalar")  # in a module that has had two names
+_ALLOWED_IN_NUMPY = ("_reconstruct", "scalar")  # their module was renamed
 _NUMPY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Reads plain containers, numbers, strings and numpy arrays, and refuses the rest."""
+    """Unpickles plain containers, numbers, strings and numpy arrays, and rejects everything else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a pickle names, if it is on the list."""
+        """Return the object that a pickle names, if it is allowed."""
         if (module, name) in _ALLOWED:
             return _ALLOWED[module, name]
         if module in _NUMPY_MODULES and name in _ALLOWED_IN_NUMPY:
-            return getattr(np._core.multiarray, name)  # type: ignore[attr-defined]  # numpy's own pickles name it
+            return getattr(np._core.multiarray, name)  # type: ignore[attr-defined]  # numpy's own pickles use it
         if (module, name) == ("_codecs", "encode"):  # the bytes of an array, as Python 3 writes protocol 2
             return _encode
-        raise pickle.UnpicklingError(f"it names {module}.{name}, and weights need arrays only")
+        raise pickle.UnpicklingError(f"it refers to {module}.{name}, but only arrays are allowed")
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -49,10 +49,11 @@ def _encode(text: str, encoding: str) -> bytes:
 
 
 def read_tensors(path: str) -> dict[str, np.ndarray]:
-    """Arrays by name of a .pkl of detectron2 (numpy arrays) or a .pth of PyTorch.
+    """Read the arrays by name from a .pkl of detectron2 (numpy arrays) or a .pth of PyTorch.
 
     Raises:
-        UsageError: the file holds something else, or something beside arrays that it would have to run.
+        UsageError: the file has other content, or objects other than arrays that unpickling would have to
+            run.
     """
     try:
         stored = _read_torch(path) if _is_torch(path) else _read_pickle(path)
@@ -63,7 +64,7 @@ def read_tensors(path: str) -> dict[str, np.ndarray]:
     arrays = {name: np.asarray(value) for name, value in model.items() if hasattr(value, "shape")}
     arrays = {name: array for name, array in arrays.items() if array.dtype.kind in "fiu"}
     if not arrays:
-        raise UsageError(f"{path} does not hold weights: no arrays by name in it")
+        raise UsageError(f"{path} does not hold weights: it has no named arrays")
     return arrays
 
 
@@ -83,7 +84,7 @@ def _read_torch(path: str) -> Any:
 
 
 def to_safetensors(path: str, out: str) -> None:
-    """Have a new process write the arrays of `path` to the file `out`.
+    """Write the arrays of `path` to the safetensors file `out` in a subprocess.
 
     Raises:
         UsageError: see `read_tensors`.

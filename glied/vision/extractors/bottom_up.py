@@ -1,11 +1,11 @@
-"""What makes regions bottom-up attention's (Anderson et al. 2018): its proposals and its choice among them.
+"""Proposals and region selection of bottom-up attention (Anderson et al. 2018).
 
-Plain torch, checked without detectron2. The published features come from a Caffe network, which counts pixels
-where others measure distances: a box reaches from its first pixel to its last, and its width is
-`x2 - x1 + 1`.
+This module uses plain torch and is tested without detectron2. The published features come from a Caffe
+network, which counts pixels where other implementations measure distances: a box spans from its first pixel
+to its last, and its width is `x2 - x1 + 1`.
 
-Shapes: ``B`` images, ``P`` proposals of an image, ``C`` classes without the background, ``A`` anchors at each
-place of the feature map.
+Shapes: ``B`` images, ``P`` proposals per image, ``C`` classes without the background, ``A`` anchors per
+position of the feature map.
 """
 
 import math
@@ -15,25 +15,25 @@ from torch import Tensor
 from torchvision.ops import nms
 
 STRIDE = 16
-"""Pixels of the resized image between two places of the feature map."""
+"""Stride of the feature map in pixels of the resized image."""
 _ANCHOR_SCALES, _ANCHOR_RATIOS = (4, 8, 16, 32), (0.5, 1.0, 2.0)
 _BEFORE_SUPPRESSION, _AFTER_SUPPRESSION = 6000, 300
 _PROPOSAL_OVERLAP = 0.7
-_LEAST_SIDE = 16  # pixels of the image as it came
+_LEAST_SIDE = 16  # in pixels of the original image
 _MOST_GROWTH = math.log(1000 / 16)
 
 
 def class_confidence(boxes: Tensor, scores: Tensor, overlap: float, *, pixels: bool) -> Tensor:
-    """The best score that each proposal keeps when duplicates are suppressed class by class.
+    """Return the best score of each proposal after class-wise non-maximum suppression.
 
-    In each class, from the best score down, a proposal suppresses those that overlap it more than `overlap`.
-    A proposal's confidence is its highest score among the classes where it stays, 0 where there is none.
+    In each class, in descending order of scores, a proposal suppresses those that overlap it by more than
+    `overlap`. A proposal's confidence is its highest score among the classes in which it is kept, or 0.
 
     Args:
-        boxes: [B, P, 4] xyxy, the same for all classes; zeros where padded.
-        scores: [B, P, C], without the background; 0 where padded.
-        overlap: IoU above which two boxes show the same.
-        pixels: count pixels, as Caffe does.
+        boxes: [B, P, 4] xyxy, shared by all classes; zero for padding.
+        scores: [B, P, C], without the background; 0 for padding.
+        overlap: IoU threshold of the suppression.
+        pixels: count pixels as Caffe does.
 
     Returns:
         [B, P]
@@ -53,31 +53,33 @@ def class_confidence(boxes: Tensor, scores: Tensor, overlap: float, *, pixels: b
 
 
 def _iou(boxes: Tensor, *, extra: float) -> Tensor:
-    """[B, P, 4] -> [B, P, P]; `extra` is added to every width and height."""
+    """Compute pairwise IoU, [B, P, 4] -> [B, P, P]; adds `extra` to all widths and heights."""
     area = (boxes[..., 2:] - boxes[..., :2] + extra).prod(dim=-1)
-    corners = torch.stack([boxes[..., :2], -boxes[..., 2:]])  # the larger of both shrinks to the overlap
+    corners = torch.stack(
+        [boxes[..., :2], -boxes[..., 2:]]
+    )  # the maximum of both gives the corners of the overlap
     corners = torch.maximum(corners[:, :, :, None], corners[:, :, None, :])  # [2, B, P, P, 2]
     shared = (extra - corners[0] - corners[1]).clamp(min=0).prod(dim=-1)
     return shared / (area[:, :, None] + area[:, None, :] - shared).clamp(min=1e-9)
 
 
 def choose(confidence: Tensor, *, threshold: float, minimum: int, maximum: int) -> Tensor:
-    """Indices of the proposals to keep, [R], most confident first: [P] -> [R].
+    """Return the indices of the proposals to keep, most confident first: [P] -> [R].
 
-    Those with at least `threshold`, but the best `minimum` where these are fewer and no more than `maximum`
-    (10 and 100, or 36 and 36, in the published features).
+    Keeps proposals with a confidence of at least `threshold`, but at least the best `minimum` and at most
+    `maximum` of them (10 and 100, or 36 and 36, in the published features).
     """
     count = min(max(int((confidence >= threshold).sum()), minimum), maximum)
     return confidence.argsort(descending=True, stable=True)[:count]
 
 
 def anchors(*, by_ratio: bool = True) -> Tensor:
-    """[A, 4] boxes around the first place of the feature map, as the Caffe network has them.
+    """Return the anchors [A, 4] at the first position of the feature map, as in the Caffe network.
 
-    Sides of a box of 16 pixels at each ratio (height / width) are rounded, then multiplied.
+    The sides of a box of 16 pixels at each ratio (height / width) are rounded before they are scaled.
 
     Args:
-        by_ratio: all scales of a ratio stand together (Caffe), else all ratios of a scale (detectron2).
+        by_ratio: group anchors by ratio (Caffe) instead of by scale (detectron2).
     """
     rows = []
     for ratio in _ANCHOR_RATIOS:
@@ -102,15 +104,15 @@ def propose(
     scale: float,
     most: int = _AFTER_SUPPRESSION,
 ) -> Tensor:
-    """Proposals of one image, best first, in pixels of the resized image: [P, 4], maybe none.
+    """Return the proposals of one image, best first, in pixels of the resized image: [P, 4], possibly empty.
 
     Args:
-        objectness: [A, h, w], higher where an anchor holds an object.
-        deltas: [4 A, h, w], how far each anchor's box is from its object's.
-        cell: [A, 4] the anchors of the first place.
-        size: height and width of the resized image without its padding.
-        scale: of the resized image to the image as it came.
-        most: P at most.
+        objectness: [A, h, w], objectness score of each anchor.
+        deltas: [4 A, h, w], predicted offsets of each anchor.
+        cell: [A, 4], the anchors at the first position.
+        size: height and width of the resized image without padding.
+        scale: scale of the resized image relative to the original image.
+        most: maximum of P.
     """
     count, height, width = objectness.shape
     boxes = _decode(_grid(cell, height, width), deltas.view(count, 4, height, width).permute(2, 3, 0, 1))
@@ -127,7 +129,7 @@ def propose(
 
 
 def _grid(cell: Tensor, height: int, width: int) -> Tensor:
-    """[A, 4] -> [h, w, A, 4]"""
+    """Shift the anchors to all positions, [A, 4] -> [h, w, A, 4]."""
     down = torch.arange(height, device=cell.device)[:, None].expand(height, width)
     right = torch.arange(width, device=cell.device)[None].expand(height, width)
     shifts = torch.stack([right, down, right, down], dim=-1) * STRIDE
@@ -135,7 +137,7 @@ def _grid(cell: Tensor, height: int, width: int) -> Tensor:
 
 
 def _decode(boxes: Tensor, deltas: Tensor) -> Tensor:
-    """[h, w, A, 4] boxes moved and stretched by deltas (x, y, log width, log height) -> [h w A, 4]."""
+    """Apply deltas (x, y, log width, log height) to boxes, [h, w, A, 4] -> [h w A, 4]."""
     sides = boxes[..., 2:] - boxes[..., :2] + 1
     center = boxes[..., :2] + sides / 2 + deltas[..., :2] * sides
     half = sides * deltas[..., 2:].clamp(max=_MOST_GROWTH).exp() / 2

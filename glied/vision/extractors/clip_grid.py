@@ -1,9 +1,9 @@
-"""The last feature map of a CLIP, cell by cell: what the captioner of arXiv 2205.13115 reads.
+"""Regions from the cells of a CLIP's last feature map, the input of the captioner of arXiv 2205.13115.
 
-Its own input is RN50's map before the attention pooling at 448 pixels, 14 x 14 x 2048; of a ViT it takes the
-patch tokens after the last block, before the final normalization.
+That captioner reads RN50's map before the attention pooling at 448 pixels, 14 x 14 x 2048. For ViTs, the
+cells are the patch tokens after the last block, before the final normalization.
 
-Shapes: ``B`` images, ``S`` side of the square that an image becomes, ``n`` cells on it, ``F`` feature size.
+Shapes: ``B`` images, ``S`` side of the square input, ``n`` cells per side, ``F`` feature size.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,15 +30,15 @@ _RESNET_STRIDE = 32
 
 
 class ClipGrid:
-    """One region per cell of the feature map, row by row; the whole image is squashed into a square."""
+    """Returns one region per cell of the feature map, row by row; images are squashed to a square."""
 
     def __init__(self, scorer: ClipScorer, config: RegionsConfig) -> None:
-        """Take over `scorer`, on the device that it was loaded to.
+        """Take ownership of `scorer`, on the device it was loaded to.
 
         Raises:
-            UsageError: the image encoder has no grid of its own, or the side is no multiple of its cells.
+            UsageError: the image encoder has no feature grid, or the side is not a multiple of its stride.
         """
-        self.fingerprint: Mapping[str, Any] = image_fingerprint(scorer)  # of the weights as they came
+        self.fingerprint: Mapping[str, Any] = image_fingerprint(scorer)  # before the weights are cast
         visual = scorer.model.visual
         side = config.short_side or scorer.resolution
         self.cells = side // _stride(visual, side)
@@ -55,20 +55,20 @@ class ClipGrid:
         self.pixels = Pixels(preprocess)
         self.batch_size = scorer.batch_size
         self.device = scorer.device
-        self.resolution = (side, MAX_SIDE)  # the short side is stretched to it
+        self.resolution = (side, MAX_SIDE)  # the short side is resized to it
         self.trunk = Cast(_Trunk(visual), getattr(torch, config.dtype), compiled=config.compile)
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Regions]:
-        """Upright RGB images [H, W, 3] -> their n x n regions, in the same order."""
-        found: list[Regions] = []
+        """Extract the n x n regions of upright RGB images [H, W, 3], in the same order."""
+        regions: list[Regions] = []
         for start in range(0, len(images), self.batch_size):
             batch = images[start : start + self.batch_size]
             resized = torch.from_numpy(np.stack([self.pixels.resize(image) for image in batch]))
             maps = self.trunk(self.pixels.normalize(resized.to(self.device)))  # [B, F, n, n]
             features = maps.flatten(2).transpose(1, 2).cpu().numpy()
-            found += [self._regions(image, own) for image, own in zip(batch, features, strict=True)]
-        return found
+            regions += [self._regions(image, own) for image, own in zip(batch, features, strict=True)]
+        return regions
 
     def _regions(self, image: NDArray[np.uint8], features: NDArray[np.float32]) -> Regions:
         height, width = image.shape[:2]
@@ -85,7 +85,7 @@ class ClipGrid:
 
 
 def grid_boxes(cells: int, width: int, height: int) -> NDArray[np.float32]:
-    """Boxes [cells * cells, 4] that divide an image evenly, row by row."""
+    """Return boxes [cells * cells, 4] that divide an image evenly, row by row."""
     rows, columns = np.divmod(np.arange(cells * cells), cells)
     corners = np.stack([columns, rows, columns + 1, rows + 1], axis=1).astype(np.float32)
     return corners * np.array([width, height, width, height], np.float32) / np.float32(cells)
@@ -97,20 +97,20 @@ class _Trunk(nn.Module):
         self.visual = visual
 
     def forward(self, images: Tensor) -> Tensor:
-        """[B, 3, S, S] -> [B, F, n, n]"""
-        found = self.visual.forward_intermediates(images, indices=1, intermediates_only=True)
-        return found["image_intermediates"][0]
+        """Return the last feature map, [B, 3, S, S] -> [B, F, n, n]."""
+        outputs = self.visual.forward_intermediates(images, indices=1, intermediates_only=True)
+        return outputs["image_intermediates"][0]
 
 
 def _stride(visual: nn.Module, side: int) -> int:
-    """Pixels that a cell is wide."""
+    """Return the side of a cell in pixels."""
     if isinstance(visual, ModifiedResNet):
         stride = _RESNET_STRIDE
     elif isinstance(visual, VisionTransformer):
         stride = visual.patch_size[0]
     else:
         raise UsageError(
-            f"regions: kind clip_grid takes CLIP's ResNets and ViTs, not {type(visual).__name__}"
+            f"regions: kind clip_grid supports CLIP's ResNets and ViTs, not {type(visual).__name__}"
         )
     if side % stride:
         raise UsageError(f"regions.short_side {side}: must be a multiple of {stride}, the side of a cell")
@@ -124,7 +124,7 @@ def _width(visual: Any) -> int:
 
 
 def _interpolate_positions(visual: Any, cells: int) -> None:
-    """Stretch learned positions [1 + n n, F] to `cells` on each side, bicubic, as open_clip loads weights."""
+    """Interpolate learned positions [1 + n n, F] to `cells` per side, bicubic, as open_clip does."""
     token, grid = visual.positional_embedding.data.split((1, visual.positional_embedding.shape[0] - 1))
     side = round(len(grid) ** 0.5)
     if side == cells:

@@ -1,4 +1,4 @@
-"""CLIP's vector of the whole image as its only region: how image vectors get into a feature store."""
+"""CLIP embeddings of whole images as single regions, so that a feature store can hold image vectors."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,23 +13,23 @@ from glied.vision.images import MAX_SIDE
 
 
 class ClipImages:
-    """One region per image: the image, whose feature is its unit vector under a CLIP."""
+    """Returns one region per image: the whole image with its CLIP unit vector as the feature."""
 
     def __init__(self, scorer: ClipScorer) -> None:
-        """Take over `scorer`, on the device that it was loaded to."""
+        """Take ownership of `scorer`, on the device it was loaded to."""
         self.scorer = scorer
         self.feature_size = scorer.size
         self.resolution = (scorer.resolution, MAX_SIDE)  # the short side is cropped or squashed to it
         self.fingerprint: Mapping[str, Any] = image_fingerprint(scorer)
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Regions]:
-        """Upright RGB images [H, W, 3] -> a region each, in the same order."""
+        """Extract one region for each upright RGB image [H, W, 3], in the same order."""
         vectors = self.scorer.encode_images(images).cpu().numpy()
         return [_whole(image, vector) for image, vector in zip(images, vectors, strict=True)]
 
 
 def image_fingerprint(scorer: ClipScorer) -> dict[str, Any]:
-    """What decides the vectors of images; a CLIP whose text encoder alone was finetuned has the same."""
+    """Return what determines image vectors; finetuning only the text encoder does not change it."""
     fingerprint = scorer.fingerprint
     vision = {"vision_cfg": fingerprint["model_config"]["vision_cfg"], "size": scorer.size}
     return vision | {

@@ -1,9 +1,10 @@
 """Regions from detectron2: bottom-up attention as published, and the detectors of its model zoo.
 
-detectron2 is no dependency: it is compiled on installation, and imported here when an extractor is built.
+detectron2 is an optional dependency, because it is compiled on installation; it is imported when an extractor
+is built.
 
-Shapes: ``B`` images, ``P`` proposals of an image, ``R`` kept regions, ``C`` classes without the background,
-``F`` feature size (2048 of res5).
+Shapes: ``B`` images, ``P`` proposals per image, ``R`` selected regions, ``C`` classes without the background,
+``F`` feature size (2048 for res5).
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ BOTTOM_UP = "bottom-up-attention"
 FORMAT = "glied-detectron2-1"
 ATTRIBUTE_HEAD = "attribute_head."
 ANCHORS = "anchors"
-"""Names of what a converted checkpoint holds beside detectron2's own tensors."""
+"""Names of the additional tensors of a converted checkpoint."""
 
 INSTALL = "pip install --no-build-isolation -e '.[detectron2]'"
 _ATTRIBUTE_THRESHOLD = 0.1
@@ -53,17 +54,17 @@ _BOTTOM_UP_SETTINGS: dict[str, Any] = {
     "INPUT.MIN_SIZE_TEST": 600,
     "INPUT.MAX_SIZE_TEST": 1000,
 }
-"""models/vg/ResNet-101/faster_rcnn_end2end_final/test.prototxt of the authors, in detectron2's words."""
+"""The authors' models/vg/ResNet-101/faster_rcnn_end2end_final/test.prototxt as a detectron2 config."""
 
 
 @dataclass(frozen=True)
 class Resized:
-    """An image as the network sees it.
+    """A resized and normalized image.
 
     Attributes:
         pixels: [3, h, w] float32, normalized.
-        scale: by which the longer and the shorter side were multiplied.
-        stretch: pixels across and down of the resized image per pixel of the image as it came.
+        scale: resize factor of both sides.
+        stretch: horizontal and vertical pixels of the resized image per pixel of the original image.
     """
 
     pixels: Tensor
@@ -72,13 +73,13 @@ class Resized:
 
 
 class Network:
-    """A Faster R-CNN of detectron2 in parts, with detectron2's own operators."""
+    """The parts of a Faster R-CNN of detectron2, with detectron2's own operators."""
 
     pixels = False
-    """Whether boxes count pixels."""
+    """Whether box sizes count pixels, as Caffe's do."""
 
     def __init__(self, detector: Any, settings: Any, config: RegionsConfig) -> None:
-        """Take over a GeneralizedRCNN built from `settings`, in the precision that `config` asks for."""
+        """Take ownership of a GeneralizedRCNN built from `settings`, and cast it as `config` says."""
         self.divisor = max(int(detector.backbone.size_divisibility), 1)
         self.detector = detector.eval().to(torch.device(config.device))
         self.settings = settings
@@ -89,7 +90,7 @@ class Network:
         self._cast(getattr(torch, config.dtype), compiled=config.compile)
 
     def _cast(self, dtype: torch.dtype, *, compiled: bool) -> None:
-        """Boxes, anchors and class scores stay in float32."""
+        """Cast the networks; boxes, anchors and class scores stay in float32."""
         detector, heads = self.detector, self.detector.roi_heads
         if isinstance(getattr(heads, "res5", None), nn.Module):
             heads.res5 = Cast(heads.res5, dtype, compiled=compiled)
@@ -99,7 +100,7 @@ class Network:
         detector.backbone = Cast(detector.backbone, dtype, compiled=compiled)
 
     def resize(self, image: NDArray[np.uint8]) -> Resized:
-        """An upright RGB image [H, W, 3] at the network's resolution, in its color order, normalized."""
+        """Resize and normalize an upright RGB image [H, W, 3], in the color order of the network."""
         detector, (height, width) = self.detector, image.shape[:2]
         wide = widened(torch.from_numpy(image).permute(2, 0, 1).float())
         (h, w), scale = self._size(wide.shape[1], wide.shape[2])
@@ -115,7 +116,7 @@ class Network:
         return (int(height * scale + 0.5), int(width * scale + 0.5)), scale
 
     def _scaled(self, image: Tensor, height: int, width: int) -> Tensor:
-        """[3, H, W] -> [3, height, width], as Pillow does it, since detectron2's own predictor uses that."""
+        """Resize [3, H, W] -> [3, height, width] with Pillow, as detectron2's own predictor does."""
         picture = Image.fromarray(image.permute(1, 2, 0).round().byte().numpy())
         resized = np.array(picture.resize((width, height), Image.Resampling.BILINEAR))
         return torch.from_numpy(resized).permute(2, 0, 1).float()
@@ -126,20 +127,20 @@ class Network:
         return resized[1] / size[1], resized[0] / size[0]
 
     def maps(self, batch: Tensor) -> dict[str, Tensor]:
-        """Normalized images of one canvas [B, 3, h, w] -> feature maps by name."""
+        """Compute the feature maps, by name, of normalized images of one canvas [B, 3, h, w]."""
         return self.detector.backbone(batch)
 
     def propose(self, maps: dict[str, Tensor], images: Sequence[Resized]) -> list[Tensor]:
-        """Boxes that may hold objects, in resized pixels: [P, 4] per image."""
+        """Return the proposals of each image in resized pixels, [P, 4] each."""
         from detectron2.structures import ImageList
 
         sizes = [(image.pixels.shape[1], image.pixels.shape[2]) for image in images]
-        # Only the sizes of the list are looked at.
+        # Only the sizes in the list are used.
         found, _ = self.detector.proposal_generator(ImageList(images[0].pixels, sizes), maps, None)
         return [one.proposal_boxes.tensor for one in found]
 
     def embed(self, maps: dict[str, Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
-        """Features [P, F] of the boxes of each image; one image after the other, which bounds the memory."""
+        """Compute features [P, F] of the boxes of each image, one image at a time to bound the memory."""
         from detectron2.structures import Boxes
 
         heads, features = self.detector.roi_heads, []
@@ -153,21 +154,21 @@ class Network:
         return features
 
     def classify(self, features: Tensor) -> Tensor:
-        """Features [P, F] -> logits [P, C + 1], the background last."""
+        """Classify features [P, F] -> logits [P, C + 1], the background last."""
         return self.detector.roi_heads.box_predictor.cls_score(features)
 
 
 class CaffeNetwork(Network):
-    """Bottom-up attention's network, whose operators are Caffe's.
+    """The network of bottom-up attention, with Caffe's operators.
 
-    Maximum pooling that starts at the first pixel, proposals that count pixels, RoIPool, and a res5 that is
-    dilated and keeps its 14 x 14 places.
+    It differs in max pooling that starts at the first pixel, proposals that count pixels, RoIPool, and a
+    dilated res5 that keeps its 14 x 14 positions.
     """
 
     pixels = True
 
     def __init__(self, detector: Any, settings: Any, config: RegionsConfig, anchors: Tensor) -> None:
-        """`anchors` are those of the first place, [A, 4], in the order of the proposal network's outputs."""
+        """`anchors` [A, 4] are those of the first position, in the order of the RPN's outputs."""
         for block in detector.roi_heads.res5:
             block.conv2.dilation = block.conv2.padding = (2, 2)
         first = detector.roi_heads.res5[0]
@@ -185,7 +186,7 @@ class CaffeNetwork(Network):
         return (round(height * scale), round(width * scale)), scale
 
     def _scaled(self, image: Tensor, height: int, width: int) -> Tensor:
-        """[3, H, W] -> [3, height, width], as OpenCV does it: between neighbors, however much it shrinks."""
+        """Resize [3, H, W] -> [3, height, width] as OpenCV does, bilinear without antialiasing."""
         whole = image[None].to(self.detector.device)
         return F.interpolate(whole, (height, width), mode="bilinear", align_corners=False)[0]
 
@@ -195,7 +196,7 @@ class CaffeNetwork(Network):
         return scale * wide.shape[2] / size[1], scale * wide.shape[1] / size[0]
 
     def propose(self, maps: dict[str, Tensor], images: Sequence[Resized]) -> list[Tensor]:
-        """Boxes that may hold objects, in resized pixels: [P, 4] per image."""
+        """Return the proposals of each image in resized pixels, [P, 4] each."""
         (objectness,), (deltas,) = self.detector.proposal_generator.rpn_head([maps["res4"]])
         return [
             bottom_up.propose(
@@ -211,26 +212,25 @@ class CaffeNetwork(Network):
 
 
 class CaffeStem(nn.Module):
-    """A stem whose maximum pooling has no padding at the left and the top, and rounds up."""
+    """A stem whose max pooling has no padding at the left and top, and rounds up."""
 
     stride = 4
 
     def __init__(self, conv1: nn.Module) -> None:
-        """`conv1` is the first convolution, with its normalization."""
+        """`conv1` is the first convolution, including its normalization."""
         super().__init__()
         self.conv1 = conv1
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, 3, h, w] -> [B, 64, h / 4, w / 4]"""
+        """Apply the stem, [B, 3, h, w] -> [B, 64, h / 4, w / 4]."""
         return F.max_pool2d(F.relu(self.conv1(x)), 3, stride=2, ceil_mode=True)
 
 
 class DetectronRegions:
-    """Regions as bottom-up attention takes them (Anderson et al. 2018, and its generate_tsv.py).
+    """Extracts regions as bottom-up attention does (Anderson et al. 2018 and its generate_tsv.py).
 
-    Regions are proposals as they are, not moved by the box regression: those that keep the highest scores
-    when duplicates are suppressed class by class. A region's score is that score, its label the likeliest
-    class.
+    Regions are proposals without box regression, selected by their highest score after class-wise non-maximum
+    suppression. A region's score is that score, and its label the most probable class.
     """
 
     def __init__(
@@ -243,7 +243,7 @@ class DetectronRegions:
         digest: str,
         config: RegionsConfig,
     ) -> None:
-        """`classes` and `attributes` name the outputs; `digest` identifies the weights."""
+        """`classes` and `attributes` are the names of the outputs; `digest` identifies the weights."""
         self.network = network
         self.device = torch.device(config.device)
         self.classes, self.attributes = list(classes), list(attributes)
@@ -259,12 +259,12 @@ class DetectronRegions:
 
     @property
     def resolution(self) -> tuple[int, int]:
-        """The short and the long side that images are resized to fit into."""
+        """The short and long side that images are resized to fit into."""
         return self.network.sides
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Regions]:
-        """Upright RGB images [H, W, 3] -> their regions, in the same order."""
+        """Extract the regions of upright RGB images [H, W, 3], in the same order."""
         resized = [self.network.resize(image) for image in images]
         found: dict[int, Regions] = {}
         pixels = [image.pixels for image in resized]
@@ -275,7 +275,7 @@ class DetectronRegions:
         return [found[index] for index in range(len(images))]
 
     def _extract(self, images: list[Resized], sizes: Sequence[tuple[int, int]]) -> list[Regions]:
-        """Regions of images whose canvases are equal; `sizes` are (height, width) before resizing."""
+        """Extract the regions of images with equal canvases; `sizes` are (height, width) before resizing."""
         network, config = self.network, self.config
         pixels = [image.pixels for image in images]
         maps = network.maps(padded(pixels, divisor=network.divisor, step=config.canvas_step))
@@ -321,11 +321,15 @@ class DetectronRegions:
         )
 
     def _attributes(self, features: Tensor, labels: Tensor) -> list[list[str]]:
-        """The likeliest attribute of each region, if likely enough; `labels` may be the background."""
+        """Return the most probable attribute of each region if it is above the threshold.
+
+        `labels` [R] are classes and may be the background.
+        """
         if self.attribute_head is None:
             return [[] for _ in labels]
         (logits,) = self.attribute_head(features, labels)
-        # The published network has an output for "none" (here the first), those trained with detectron2 none.
+        # The published network has an output for "none" (first here); networks trained with detectron2 do
+        # not.
         probabilities = logits.softmax(dim=1)[:, -len(self.attributes) :]
         values, indices = (column.tolist() for column in probabilities.max(dim=1))
         return [
@@ -335,23 +339,23 @@ class DetectronRegions:
 
 
 def _whole(pixels: Tensor) -> Tensor:
-    """The box of a whole resized image, for one where nothing is found."""
+    """Return the box of the whole resized image, for images without proposals."""
     return pixels.new_tensor([[0, 0, pixels.shape[2] - 1, pixels.shape[1] - 1]])
 
 
 def load_detectron(config: RegionsConfig) -> DetectronRegions:
-    """The extractor of a converted checkpoint, or of a model by name with random weights.
+    """Load the extractor of a converted checkpoint, or of a model by name with random weights.
 
     Raises:
-        UsageError: detectron2 is not installed, or there is no such checkpoint or model.
+        UsageError: detectron2 is not installed, or the checkpoint or model does not exist.
     """
     _require_detectron2()
     if config.checkpoint:
         stored = checkpoint.load(config.checkpoint)
         if stored.metadata.get("format") != FORMAT:
             raise UsageError(
-                f"{config.checkpoint} holds no converted detector: its format is "
-                f"{stored.metadata.get('format')!r}; jobs/convert_weights.py makes one"
+                f"{config.checkpoint} is not a converted detector: its format is "
+                f"{stored.metadata.get('format')!r}; create one with jobs/convert_weights.py"
             )
         return _build(stored.metadata, stored.tensors, stored.digest, config)
     names = {"classes": [], "attributes": []} if config.model != BOTTOM_UP else _numbered()
@@ -360,7 +364,7 @@ def load_detectron(config: RegionsConfig) -> DetectronRegions:
 
 def _require_detectron2() -> None:
     try:
-        import detectron2.modeling  # noqa: F401  # what it registers is needed
+        import detectron2.modeling  # noqa: F401  # registers the architectures
     except ImportError as error:
         raise UsageError(
             "regions.kind detectron2 needs the package detectron2, which is compiled on installation: "
@@ -369,7 +373,7 @@ def _require_detectron2() -> None:
 
 
 def _numbered() -> dict[str, list[str]]:
-    """Stand-ins for the names, which come with the published weights."""
+    """Return placeholder names; the real ones come with the published weights."""
     return {
         "classes": [f"object {number}" for number in range(1600)],
         "attributes": [f"attribute {number}" for number in range(400)],
@@ -410,7 +414,7 @@ def _build(
 def _attribute_head(
     about: Mapping[str, Any], classes: Sequence[str], tensors: dict[str, Tensor]
 ) -> AttributeHead | None:
-    """The head whose weights are taken out of `tensors`, or one with random weights if there are none."""
+    """Build the attribute head from its weights, removed from `tensors`, or with random weights."""
     own = {
         name.removeprefix(ATTRIBUTE_HEAD): tensors.pop(name)
         for name in list(tensors)
@@ -441,7 +445,7 @@ def _load(detector: nn.Module, tensors: dict[str, Tensor], folder: str) -> None:
 
 
 def _settings(model: str) -> Any:
-    """detectron2's config of a model by name, for inference on the CPU."""
+    """Return detectron2's config of a model by name, for inference on the CPU."""
     from detectron2.config import get_cfg
 
     settings = get_cfg()
@@ -453,7 +457,7 @@ def _settings(model: str) -> Any:
     settings.MODEL.WEIGHTS, settings.MODEL.DEVICE = "", "cpu"
     known = settings.MODEL.META_ARCHITECTURE == "GeneralizedRCNN"
     if not known or settings.MODEL.ROI_HEADS.NAME not in ("Res5ROIHeads", "StandardROIHeads"):
-        raise UsageError(f"model {model!r} has no box head to take features from: use a Faster R-CNN")
+        raise UsageError(f"model {model!r} has no box head for features: use a Faster R-CNN")
     return settings
 
 
@@ -462,12 +466,12 @@ def _merge(settings: Any, model: str) -> None:
         settings.merge_from_file(str(_zoo_file(model)), allow_unsafe=False)
     except yaml.YAMLError as error:
         raise UsageError(
-            f"model {model!r}: its config computes values in Python, which is refused: use a Faster R-CNN"
+            f"model {model!r}: its config runs Python code, which is not allowed: use a Faster R-CNN"
         ) from error
 
 
 def _zoo_file(model: str) -> Path:
-    """A config of the model zoo; found without the package's own function, which needs an old setuptools."""
+    """Find a config of the model zoo without detectron2's own function, which needs an old setuptools."""
     import detectron2
 
     folder = Path(detectron2.__file__).resolve().parent / "model_zoo" / "configs"
@@ -485,6 +489,6 @@ def _settings_digest(settings: Any) -> str:
 
 
 def coco_classes() -> list[str]:
-    """The 80 classes of COCO's detectors in the order of their outputs."""
+    """Return the 80 classes of COCO detectors in the order of their outputs."""
     weights = detection.FasterRCNN_ResNet50_FPN_Weights.DEFAULT
     return [name for name in weights.meta["categories"] if name not in ("__background__", "N/A")]

@@ -1,8 +1,8 @@
-"""Published weights of detectron2 detectors to checkpoints of ours: names and layouts.
+"""Conversion of published weights of detectron2 detectors to our checkpoints.
 
-Bottom-up attention exists in two conversions of the authors' Caffe weights, which differ in where the
-background stands, in the proposal network's outputs and in names. Both become one layout: detectron2's own
-names, the background last, one objectness per anchor, the attribute "none" first.
+Two conversions of the Caffe weights of bottom-up attention exist. They differ in the position of the
+background, in the outputs of the proposal network, and in names. Both are converted to one layout:
+detectron2's own names, the background last, one objectness per anchor, the attribute "none" first.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ _DROPPED = (
     "pixel_",
 )
 _HEADS = (
-    # Where the three kinds of files keep the attribute head, and what they call its parts.
+    # Prefix and part names of the attribute head in the three kinds of files.
     ("roi_heads.attribute_predictor.", {"obj_embed": "embedding", "fc.0": "hidden", "attr_score": "logits"}),
     (_PREDICTOR, {"cls_embed": "embedding", "attr_linear1": "hidden", "attr_linear2": "logits"}),
     (_PREDICTOR, {"cls_embedding": "embedding", "fc_attr": "hidden", "attr_score": "logits"}),
@@ -38,12 +38,12 @@ _HEADS = (
 
 @dataclass(frozen=True)
 class Converted:
-    """A checkpoint's content.
+    """Converted weights.
 
     Attributes:
-        tensors: by the names of `detectron_regions`.
-        classes: outputs of the class scores, without the background.
-        attributes: outputs of the attribute head, without "none"; 0 where there is no head.
+        tensors: tensors by the names that `detectron_regions` uses.
+        classes: number of classes, without the background.
+        attributes: number of attributes, without "none"; 0 without an attribute head.
     """
 
     tensors: dict[str, Tensor]
@@ -58,13 +58,13 @@ def convert_file(
 
     Args:
         path: local file.
-        folder_uri: where to.
+        folder_uri: the checkpoint folder.
         model: as `RegionsConfig.model` of kind detectron2.
-        classes: words in the order of the outputs; empty for COCO's.
-        attributes: likewise; empty for none.
+        classes: class names in the order of the outputs; empty for COCO's classes.
+        attributes: attribute names in the order of the outputs; empty for none.
 
     Raises:
-        UsageError: the file is missing, holds something else, or does not fit the words.
+        UsageError: the file is missing, has other content, or does not fit the names.
     """
     converted = convert(_read(path), caffe=model == BOTTOM_UP)
     classes = list(classes) or coco_classes()
@@ -73,7 +73,7 @@ def convert_file(
         ("attributes", attributes, converted.attributes),
     ):
         if len(given) != found:
-            raise UsageError(f"{name}: {len(given)} words, but {path} has {found} outputs for them")
+            raise UsageError(f"{name}: {len(given)} names, but {path} has {found} outputs")
     about = {
         "format": FORMAT,
         "model": model,
@@ -87,7 +87,7 @@ def convert_file(
 
 def _read(path: str) -> dict[str, Tensor]:
     if not Path(path).is_file():
-        raise UsageError(f"weights {path}: no such file here; published weights have to be downloaded first")
+        raise UsageError(f"weights {path}: no such file; download published weights first")
     if path.endswith(".safetensors"):
         return safetensors.torch.load_file(path)
     with tempfile.TemporaryDirectory() as folder:
@@ -101,17 +101,18 @@ def _sha256(path: str) -> str:
 
 
 def convert(published: Mapping[str, Tensor], *, caffe: bool) -> Converted:
-    """One layout from any of the published ones.
+    """Convert any of the published layouts.
 
     Args:
         published: tensors by name.
-        caffe: the network with Caffe's operators, whose anchors belong to the weights.
+        caffe: whether they belong to the network with Caffe's operators, whose anchors are part of the
+            weights.
 
     Raises:
-        UsageError: no weights of a Faster R-CNN of detectron2.
+        UsageError: the tensors are not those of a Faster R-CNN of detectron2.
     """
     if _PREDICTOR + "cls_score.weight" not in published:
-        raise UsageError(f"no weights of a Faster R-CNN of detectron2: {_PREDICTOR}cls_score is missing")
+        raise UsageError(f"not weights of a Faster R-CNN of detectron2: {_PREDICTOR}cls_score is missing")
     tensors = {
         name: tensor.float()
         for name, tensor in published.items()
@@ -121,21 +122,21 @@ def convert(published: Mapping[str, Tensor], *, caffe: bool) -> Converted:
     background_first = len(tensors[_PREDICTOR + "bbox_pred.bias"]) == 4 * len(
         tensors[_PREDICTOR + "cls_score.bias"]
     )
-    # Two outputs per anchor come from Caffe, too: all "background", then all "object".
+    # Caffe's network has two outputs per anchor: all "background", then all "object".
     paired = 4 * len(tensors[_OBJECTNESS + "bias"]) == 2 * _anchor_outputs(tensors)
     if background_first:
         _move_background(tensors, head)
     if paired:
         for kind in ("weight", "bias"):
-            background, found = tensors[_OBJECTNESS + kind].chunk(2)
-            tensors[_OBJECTNESS + kind] = found - background  # ranks as their softmax does
+            background, foreground = tensors[_OBJECTNESS + kind].chunk(2)
+            tensors[_OBJECTNESS + kind] = foreground - background  # same ranking as their softmax
     if caffe:
         given = published.get(_CELL_ANCHORS)
         tensors[ANCHORS] = bottom_up.anchors(by_ratio=paired) if given is None else given.float()
     classes, attributes = len(tensors[_PREDICTOR + "cls_score.bias"]) - 1, 0
     if head:
         attributes = len(head["logits.bias"]) - int(caffe)
-        if caffe and not background_first:  # "none" stands last beside a background that stands last
+        if caffe and not background_first:  # with the background last, "none" is last, too
             head |= {name: head[name].roll(1, dims=0) for name in ("logits.weight", "logits.bias")}
     named = {ATTRIBUTE_HEAD + name: tensor for name, tensor in head.items()}
     return Converted(tensors | named, classes, attributes)
@@ -146,7 +147,7 @@ def _anchor_outputs(tensors: Mapping[str, Tensor]) -> int:
 
 
 def _take_head(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The attribute head's tensors by our names, taken out of `tensors`; empty where there is none."""
+    """Remove the attribute head's tensors from `tensors`; return them by our names, empty without a head."""
     for prefix, parts in _HEADS:
         names = [(f"{prefix}{theirs}.", f"{ours}.") for theirs, ours in parts.items()]
         if all(theirs + "weight" in tensors for theirs, _ in names):
@@ -160,7 +161,7 @@ def _take_head(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _move_background(tensors: dict[str, Tensor], head: dict[str, Tensor]) -> None:
-    """From the first row to the last; boxes have no background then."""
+    """Move the background from the first row to the last, and drop it from the boxes."""
     for kind in ("weight", "bias"):
         scores = tensors[f"{_PREDICTOR}cls_score.{kind}"]
         tensors[f"{_PREDICTOR}cls_score.{kind}"] = scores.roll(-1, dims=0)
@@ -170,7 +171,7 @@ def _move_background(tensors: dict[str, Tensor], head: dict[str, Tensor]) -> Non
 
 
 def read_words(path: str) -> list[str]:
-    """Names from a file with one a line; of several between commas the first counts.
+    """Read names from a file, one per line; of several separated by commas, the first is used.
 
     Raises:
         UsageError: there is no such file.

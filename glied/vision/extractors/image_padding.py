@@ -1,7 +1,7 @@
-"""How images of different shapes share a batch without touching each other's features.
+"""Padding of images so that images in a batch do not affect each other's features.
 
-A detector pads its images to one size, and features near the padding feel it. So each image's padded size,
-its canvas, follows from that image alone, and a batch holds images of equal canvases only.
+Detectors pad a batch to one size, and padding affects nearby features. Here the padded size of an image, its
+canvas, depends on that image alone, and a batch contains only images with equal canvases.
 """
 
 from collections import defaultdict
@@ -15,11 +15,11 @@ _THINNEST = 32
 
 
 def canvas(height: int, width: int, *, divisor: int, step: int) -> tuple[int, int]:
-    """Height and width that a resized image is padded to.
+    """Return the height and width that a resized image is padded to.
 
-    The short side, which is the same for most photographs, grows to a multiple of `divisor` only; the long
-    side to a multiple of `step`, too, if that is larger. So photographs fall into few canvases by their
-    aspect, and padding costs half a step.
+    The short side, which is the same for most photographs, is padded to a multiple of `divisor`, the long
+    side to a multiple of `step` if that is larger. Photographs then share a few canvases according to their
+    aspect ratio, and the padding is half a step on average.
     """
     step = -(-max(step, divisor) // divisor) * divisor
     steps = (divisor, step) if width >= height else (step, divisor)
@@ -27,7 +27,7 @@ def canvas(height: int, width: int, *, divisor: int, step: int) -> tuple[int, in
 
 
 def same_canvas(images: Sequence[Tensor], *, divisor: int, step: int) -> Iterator[list[int]]:
-    """Indices of resized images [3, h, w] of one canvas, at most `LARGEST_BATCH` at a time."""
+    """Yield indices of resized images [3, h, w] with equal canvases, at most `LARGEST_BATCH` at a time."""
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index, image in enumerate(images):
         groups[canvas(image.shape[1], image.shape[2], divisor=divisor, step=step)].append(index)
@@ -37,7 +37,7 @@ def same_canvas(images: Sequence[Tensor], *, divisor: int, step: int) -> Iterato
 
 
 def padded(images: Sequence[Tensor], *, divisor: int, step: int) -> Tensor:
-    """Images [3, h, w] of one canvas -> [B, 3, H, W], zeros at the right and the bottom."""
+    """Pad images [3, h, w] with equal canvases to [B, 3, H, W], with zeros at the right and bottom."""
     height, width = canvas(images[0].shape[1], images[0].shape[2], divisor=divisor, step=step)
     batch = images[0].new_zeros(len(images), images[0].shape[0], height, width)
     for row, image in zip(batch, images, strict=True):
@@ -46,7 +46,10 @@ def padded(images: Sequence[Tensor], *, divisor: int, step: int) -> Tensor:
 
 
 def widened(pixels: Tensor) -> Tensor:
-    """[3, H, W] stretched where it is thinner than 1:32, which could shrink to nothing; boxes scale back."""
+    """Stretch an image [3, H, W] thinner than 1:32, whose short side could shrink to 0.
+
+    Boxes are scaled back.
+    """
     height, width = pixels.shape[1:]
     least = -(-max(height, width) // _THINNEST)
     if min(height, width) >= least:

@@ -1,4 +1,4 @@
-"""What every region extractor is to the rest, and the one that a config names."""
+"""The interface of region extractors, and the factory that builds them from a config."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ from glied.vision.fast_imports import import_timm, import_torchvision
 
 
 class RegionExtractor(Protocol):
-    """Images to regions; the result for an image does not depend on the others in the call."""
+    """Extracts the regions of images; the result for an image does not depend on the other images."""
 
     @property
     def feature_size(self) -> int:
-        """F."""
+        """F, the feature size."""
         ...
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:
-        """All that decides the result (weights, thresholds, dtype) as JSON values, never batch size."""
+        """Everything that determines the result (weights, thresholds, dtype), as JSON values."""
         ...
 
     @property
     def resolution(self) -> tuple[int, int]:
-        """The short and the long side that images are resized to fit into."""
+        """The short and long side that images are resized to fit into."""
         ...
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Regions]:
-        """Upright RGB images [H, W, 3] -> their regions, in the same order."""
+        """Extract the regions of upright RGB images [H, W, 3], in the same order."""
         ...
 
 
 def load_extractor(config: RegionsConfig) -> RegionExtractor:
-    """Build the extractor that `config` names.
+    """Build the extractor that `config` describes.
 
     Raises:
-        UsageError: no such model, weights or checkpoint.
+        UsageError: the model, weights or checkpoint do not exist.
     """
     if config.kind == "precomputed":
-        raise UsageError("regions.kind precomputed finds no regions in images: its input is a feature store")
+        raise UsageError("regions.kind precomputed reads a feature store; it cannot extract from images")
     if config.clip is not None:
-        from glied.clip.scorer import load_clip  # open_clip is slow to import, too
+        from glied.clip.scorer import load_clip  # open_clip is slow to import
         from glied.vision.extractors.clip_grid import ClipGrid
         from glied.vision.extractors.clip_images import ClipImages
 
         scorer = load_clip(replace(config.clip, device=config.device))
         return ClipGrid(scorer, config) if config.kind == "clip_grid" else ClipImages(scorer)
-    import_torchvision()  # it is slow to import
+    import_torchvision()
     if config.kind == "timm":
         if not config.compile:
             import_timm()

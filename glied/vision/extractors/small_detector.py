@@ -1,4 +1,4 @@
-"""The small Faster R-CNN of the demo world: torchvision's, with a light backbone and an attribute head.
+"""A small Faster R-CNN for the demo world: torchvision's, with a light backbone and an attribute head.
 
 Shapes: ``N`` images, ``P`` proposals or boxes over all images, ``F`` region feature size, ``G`` attribute
 groups (color, size, pattern).
@@ -27,12 +27,12 @@ FORMAT = "glied-detector-1"
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorConfig:
-    """Architecture of the demo detector; 3.5M parameters as it stands."""
+    """Architecture of the demo detector; 3.5M parameters with the defaults."""
 
     short_side: int = 256
-    """Images are resized so that their short side has this many pixels ..."""
+    """Images are resized so that their short side has this many pixels."""
     long_side: int = 384
-    """... unless their long side then passes this many."""
+    """Limit on the long side after resizing, in pixels."""
     widths: tuple[int, int, int, int, int] = (32, 48, 96, 160, 224)
     """Channels at strides 2, 4, 8, 16 and 32."""
     blocks: tuple[int, int, int, int] = (1, 2, 2, 1)
@@ -40,21 +40,21 @@ class DetectorConfig:
     fpn_channels: int = 96
     """Channels of the feature pyramid (strides 8, 16, 32)."""
     anchor_sizes: tuple[tuple[int, ...], ...] = ((16, 32), (56, 96), (144, 224))
-    """Anchor sides in resized pixels, one tuple per pyramid level; each comes in three aspect ratios."""
+    """Anchor sides in resized pixels, one tuple per pyramid level; each in three aspect ratios."""
     representation_size: int = 256
-    """Size of the two fully connected layers of the box head, and so of a region feature."""
+    """Size of the two fully connected layers of the box head, and of region features."""
     class_embedding: int = 32
-    """Size of the class embedding that the attribute head reads beside the region feature."""
+    """Size of the class embedding, an input of the attribute head."""
     proposals: int = 150
-    """Proposals kept per image after the region proposal network's suppression."""
+    """Proposals per image after non-maximum suppression."""
     sampled_proposals: int = 64
-    """Proposals per image that the box and attribute losses see in training."""
+    """Proposals per image used by the box and attribute losses."""
     detections: int = 50
-    """Most detections per image."""
+    """Maximum number of detections per image."""
     attribute_weight: float = 0.5
     """Weight of the attribute loss in the sum of losses."""
     bf16: bool = True
-    """Run the backbone in bfloat16 autocast while training (inference is always fp32 unless cast)."""
+    """Run the backbone under bfloat16 autocast in training."""
 
     def __post_init__(self) -> None:
         if len(self.anchor_sizes) != 3 or len({len(sizes) for sizes in self.anchor_sizes}) != 1:
@@ -71,7 +71,7 @@ def _conv(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1) -> nn.
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut (He et al. 2016, figure 5 left)."""
+    """A residual block of two 3x3 convolutions (He et al. 2016, figure 5 left)."""
 
     def __init__(self, *, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class ResidualBlock(nn.Module):
             self.shortcut = _conv(inputs, outputs, kernel=1, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, inputs, H, W] -> [N, outputs, H / stride, W / stride]."""
+        """Apply the block, [N, inputs, H, W] -> [N, outputs, H / stride, W / stride]."""
         return F.relu(self.second(F.relu(self.first(x))) + self.shortcut(x))
 
 
@@ -108,7 +108,7 @@ class SmallBackbone(nn.Module):
         self.bf16 = bf16
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """[N,3,H,W] -> {"0": [N,fpn_channels,H/8,W/8], "1": stride 16, "2": stride 32}."""
+        """Compute the maps, [N,3,H,W] -> {"0": [N,fpn_channels,H/8,W/8], "1": stride 16, "2": stride 32}."""
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16 and self.training):
             maps = OrderedDict()
@@ -123,7 +123,7 @@ class SmallBackbone(nn.Module):
 
 
 class AttributeHead(nn.Module):
-    """Region feature + class embedding -> logits per attribute group (as in bottom-up attention)."""
+    """Predicts attributes per group from region feature and class embedding, as in bottom-up attention."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class AttributeHead(nn.Module):
         groups: Sequence[int],
         hidden_size: int | None = None,
     ) -> None:
-        """`groups` are the outputs of each; the hidden layer is as wide as the features unless told."""
+        """`groups` are the numbers of outputs per group; `hidden_size` defaults to `feature_size`."""
         super().__init__()
         hidden_size = hidden_size or feature_size
         self.embedding = nn.Embedding(classes, embedding_size)
@@ -143,16 +143,16 @@ class AttributeHead(nn.Module):
         self.groups = list(groups)
 
     def forward(self, features: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-        """features [P,F], labels [P] class indices -> per group logits [P, 1 + values]; index 0: none."""
+        """Map features [P,F] and class indices [P] to logits [P, 1 + values] per group; index 0 is none."""
         x = torch.cat([features, self.embedding(labels)], dim=1)
         return self.logits(F.relu(self.hidden(x))).split(self.groups, dim=1)
 
 
 class AttributeRoIHeads(RoIHeads):
-    """torchvision's box heads plus attributes.
+    """torchvision's box heads with an attribute head.
 
-    Targets carry ``attributes`` [n, G] int64 beside boxes and labels. In evaluation each detection also has
-    ``features`` [n, F] (post-ReLU fc7 of the final box) and ``attributes`` [n, G].
+    Targets also have ``attributes`` [n, G] int64. In evaluation, detections also have ``features`` [n, F]
+    (post-ReLU fc7 of the final box) and ``attributes`` [n, G].
     """
 
     def __init__(self, *, attribute_head: AttributeHead, attribute_weight: float, **heads: Any) -> None:
@@ -161,7 +161,7 @@ class AttributeRoIHeads(RoIHeads):
         self.attribute_weight = attribute_weight
 
     def embed(self, maps: dict[str, Tensor], boxes: list[Tensor], shapes: list[tuple[int, int]]) -> Tensor:
-        """Region features [P, F] of boxes given in resized pixels."""
+        """Compute region features [P, F] of boxes in resized pixels."""
         return self.box_head(self.box_roi_pool(maps, boxes, shapes))
 
     def forward(  # type: ignore[override]  # torchvision's annotation has no attributes
@@ -171,7 +171,7 @@ class AttributeRoIHeads(RoIHeads):
         image_shapes: list[tuple[int, int]],
         targets: list[dict[str, Tensor]] | None = None,
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-        """Detections of every image and no losses, or, in training, no detections and the losses."""
+        """Return the detections of each image and no losses, or in training no detections and the losses."""
         if self.training:
             assert targets is not None
             return [], self._losses(features, proposals, image_shapes, targets)
@@ -185,7 +185,7 @@ class AttributeRoIHeads(RoIHeads):
         return [dict(zip(names, column, strict=True)) for column in columns], {}
 
     def predict_attributes(self, features: Tensor, labels: Tensor) -> Tensor:
-        """The likeliest value of every group: features [P,F], labels [P] -> [P,G] int64, 0 = none."""
+        """Predict the best value of each group: features [P,F], labels [P] -> [P,G] int64, 0 = none."""
         return torch.stack([logits.argmax(1) for logits in self.attribute_head(features, labels)], dim=1)
 
     def _losses(
@@ -216,7 +216,7 @@ class AttributeRoIHeads(RoIHeads):
         foreground = labels > 0
         predicted = self.attribute_head(features[foreground], labels[foreground])
         pairs = zip(predicted, attributes[foreground].unbind(1), strict=True)
-        # Summed and divided by hand: the mean over no foreground at all would be NaN.
+        # Sum and divide explicitly: the mean without any foreground would be NaN.
         total = torch.stack(
             [F.cross_entropy(logits, truth, reduction="sum") for logits, truth in pairs]
         ).sum()
@@ -226,8 +226,8 @@ class AttributeRoIHeads(RoIHeads):
 class Detector(FasterRCNN):
     """Faster R-CNN over the classes and attribute groups of the demo world.
 
-    In training ``model(images, targets)`` gives a dict of losses; in evaluation ``model(images)`` gives a
-    list of dicts with boxes (xyxy, pixels of the image given), scores, labels (1 + index into ``classes``),
+    In training, ``model(images, targets)`` returns a dict of losses. In evaluation, ``model(images)`` returns
+    a list of dicts with boxes (xyxy, pixels of the input image), scores, labels (1 + index into ``classes``),
     features and attributes.
     """
 
@@ -284,13 +284,13 @@ class Detector(FasterRCNN):
         )
 
     def attribute_words(self, indices: Sequence[int]) -> list[str]:
-        """The words of one region's attribute indices (one per group), "none" left out."""
+        """Return the words of a region's attribute indices (one per group), without "none"."""
         groups = zip(self.attributes.values(), indices, strict=True)
         return [values[index - 1] for values, index in groups if index > 0]
 
 
 def save_detector(model: Detector, folder_uri: str, *, half: bool = True) -> None:
-    """Write weights (fp16 when ``half``), config, classes and attribute values to a checkpoint folder."""
+    """Write weights (as fp16 if ``half``), config, classes and attribute values to a checkpoint folder."""
     metadata = {
         "format": FORMAT,
         "config": asdict(model.config),
@@ -301,14 +301,14 @@ def save_detector(model: Detector, folder_uri: str, *, half: bool = True) -> Non
 
 
 def load_detector(folder_uri: str) -> tuple[Detector, str]:
-    """The detector of a checkpoint folder in evaluation mode, and the checkpoint's digest.
+    """Load the detector of a checkpoint folder in evaluation mode; also returns the checkpoint's digest.
 
     Raises:
-        UsageError: there is no checkpoint, or it is not a detector's.
+        UsageError: there is no checkpoint, or it is not a detector.
     """
     stored = checkpoint.load(folder_uri)
     if stored.metadata.get("format") != FORMAT:
-        raise UsageError(f"{folder_uri} holds no detector: its format is {stored.metadata.get('format')!r}")
+        raise UsageError(f"{folder_uri} is not a detector: its format is {stored.metadata.get('format')!r}")
     fields = {name: _as_tuple(value) for name, value in stored.metadata["config"].items()}
     model = Detector(
         DetectorConfig(**fields),
@@ -320,5 +320,5 @@ def load_detector(folder_uri: str) -> tuple[Detector, str]:
 
 
 def _as_tuple(value: Any) -> Any:
-    """JSON's lists as the tuples that a frozen config holds."""
+    """Convert JSON lists to the tuples of a frozen config."""
     return tuple(_as_tuple(item) for item in value) if isinstance(value, list) else value

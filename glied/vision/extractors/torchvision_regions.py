@@ -1,4 +1,4 @@
-"""Regions from torchvision's Faster R-CNN family: our demo detector, or any of its models by name.
+"""Regions from torchvision's Faster R-CNN family: the demo detector, or any torchvision model by name.
 
 Shapes: ``P`` proposals of one image, ``C`` classes including the background (index 0), ``F`` feature size.
 """
@@ -34,16 +34,16 @@ from glied.vision.extractors.small_detector import Detector, load_detector
 
 
 class TorchvisionRegions:
-    """Regions of a Faster R-CNN (or Mask R-CNN): a box per proposal, its likeliest class, its fc7 feature.
+    """Extracts regions with a Faster R-CNN (or Mask R-CNN): refined box, most probable class, fc7 feature.
 
-    As in bottom-up attention (Anderson et al. 2018) each proposal gives at most one region, ranked by the
+    As in bottom-up attention (Anderson et al. 2018), each proposal yields at most one region, ranked by the
     score of its class; duplicates are suppressed across classes. Features are those of the refined boxes.
     """
 
     def __init__(
         self, model: FasterRCNN, *, classes: Sequence[str], digest: str, config: RegionsConfig
     ) -> None:
-        """`classes` name the labels from 1 on; `digest` identifies the weights."""
+        """`classes` are the names of labels 1, 2, ...; `digest` identifies the weights."""
         self.device = torch.device(config.device)
         self.model = model.eval().to(self.device)
         self._cast(getattr(torch, config.dtype), compiled=config.compile)
@@ -56,7 +56,7 @@ class TorchvisionRegions:
         self.fingerprint: Mapping[str, Any] = detector_fingerprint(config, weights=digest)
 
     def _cast(self, dtype: torch.dtype, *, compiled: bool) -> None:
-        """The networks, that is; boxes, anchors and class scores stay in float32."""
+        """Cast the networks; boxes, anchors and class scores stay in float32."""
         model, heads = self.model, self.model.roi_heads
         model.backbone = Cast(model.backbone, dtype, compiled=compiled)
         model.rpn.head = Cast(model.rpn.head, dtype)
@@ -68,12 +68,12 @@ class TorchvisionRegions:
 
     @property
     def resolution(self) -> tuple[int, int]:
-        """The short and the long side that images are resized to fit into."""
+        """The short and long side that images are resized to fit into."""
         return self.model.transform.min_size[-1], self.model.transform.max_size
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Regions]:
-        """Upright RGB images [H, W, 3] -> their regions, in the same order."""
+        """Extract the regions of upright RGB images [H, W, 3], in the same order."""
         resized = [self._resize(image) for image in images]
         found: dict[int, Regions] = {}
         for group in same_canvas(resized, divisor=self._divisor, step=self.config.canvas_step):
@@ -83,13 +83,13 @@ class TorchvisionRegions:
         return [found[index] for index in range(len(images))]
 
     def _resize(self, image: NDArray[np.uint8]) -> Tensor:
-        """[H, W, 3] uint8 -> [3, h, w], normalized and at the detector's resolution."""
+        """Normalize and resize an image to the detector's resolution, [H, W, 3] uint8 -> [3, h, w]."""
         pixels = torch.from_numpy(image).to(self.device).permute(2, 0, 1).float() / 255
         transform = self.model.transform
         return transform.resize(transform.normalize(widened(pixels)))[0]
 
     def _extract(self, resized: list[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Regions]:
-        """Regions of images whose padded canvases are equal; `sizes` are (height, width) before resizing."""
+        """Extract the regions of images with equal canvases; `sizes` are (height, width) before resizing."""
         heads = self.model.roi_heads
         shapes = [(image.shape[1], image.shape[2]) for image in resized]
         batch = ImageList(padded(resized, divisor=self._divisor, step=self.config.canvas_step), shapes)
@@ -110,7 +110,7 @@ class TorchvisionRegions:
     def _choose(
         self, proposals: Tensor, logits: Tensor, deltas: Tensor, shape: tuple[int, int]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes [R,4] in resized pixels, scores [R] and labels [R] of one image, best first, R >= 1."""
+        """Select boxes [R,4] in resized pixels, scores [R] and labels [R] of an image, best first, R >= 1."""
         whole = proposals.new_tensor([[0, 0, shape[1], shape[0]]])
         if len(proposals) == 0:
             return whole, whole.new_zeros(1), torch.zeros(1, dtype=torch.int64, device=whole.device)
@@ -158,10 +158,10 @@ class TorchvisionRegions:
 
 
 def load_torchvision(config: RegionsConfig) -> TorchvisionRegions:
-    """The extractor of a demo checkpoint, or of a torchvision model by name.
+    """Load the extractor of a demo checkpoint, or of a torchvision model by name.
 
     Raises:
-        UsageError: no such checkpoint, model or weights, or a model without box features.
+        UsageError: the checkpoint, model or weights do not exist, or the model has no box features.
     """
     if config.checkpoint:
         model, digest = load_detector(config.checkpoint)
@@ -176,7 +176,7 @@ def _load_named(config: RegionsConfig) -> TorchvisionRegions:
     except ValueError as error:
         raise UsageError(f"model {config.model!r}: torchvision has no such model") from error
     if not config.model.startswith(("fasterrcnn_", "maskrcnn_")) or builder is None:
-        raise UsageError(f"model {config.model!r} has no box head to take features from: use a Faster R-CNN")
+        raise UsageError(f"model {config.model!r} has no box head for features: use a Faster R-CNN")
     named = config.weights in available.__members__
     model = builder(weights=None, weights_backbone=None) if not named else _download(builder, config)
     if config.weights and not named:
@@ -207,10 +207,10 @@ def _load_file(model: FasterRCNN, path: str, names: Sequence[str]) -> None:
 
 
 def _download(builder: Callable[..., FasterRCNN], config: RegionsConfig) -> FasterRCNN:
-    """A model with published weights, which torchvision keeps once it has them.
+    """Build a model with published weights, which torchvision downloads once and caches.
 
     Raises:
-        StorageError: they cannot be fetched.
+        StorageError: the weights cannot be downloaded.
     """
     weights = get_model_weights(config.model)[config.weights]
     try:
@@ -218,7 +218,7 @@ def _download(builder: Callable[..., FasterRCNN], config: RegionsConfig) -> Fast
     except (
         OSError,
         RuntimeError,
-    ) as error:  # the network's errors; RuntimeError: the digest in the name is wrong
+    ) as error:  # network errors; RuntimeError if the digest is wrong
         message = f"cannot fetch weights {config.weights} of {config.model}: {error}"
         advice = f"without internet, name a local copy of {weights.url.rpartition('/')[2]} in weights"
         raise StorageError(f"{message}; {advice}") from error

@@ -1,1 +1,1 @@
-"""The structure of image files, by format: what decides their pixels."""
+"""Structure of image files by format: which parts affect the pixels, and the decoding work."""

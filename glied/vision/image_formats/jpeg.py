@@ -1,4 +1,4 @@
-"""The structure of JPEG files: what decides their pixels, how much work they are, what cut ones show."""
+"""Structure of JPEG files: segments that affect pixels, decoding work, and the content of truncated files."""
 
 import re
 import struct
@@ -28,11 +28,11 @@ FRAMES = {
     0xCF: "hierarchical arithmetic lossless",
     0xF7: "JPEG-LS",
 }
-"""What the marker that starts a frame says of its coding."""
+"""Coding of a frame by its start marker."""
 DECODABLE = ("baseline", "extended", "progressive", "arithmetic", "arithmetic progressive")
 
-_ALONE = (0x01, *range(0xD0, 0xDA))  # markers without a length: TEM, restarts, start and end of the image
-# In entropy-coded data 0xFF is followed by 0 or by the number of a restart; anything else is a marker.
+_STANDALONE = (0x01, *range(0xD0, 0xDA))  # markers without a length: TEM, RST0 to RST7, SOI, EOI
+# In entropy-coded data, 0xFF is followed by 0 or by a restart number; anything else is a marker.
 _MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")
 _COEFFICIENTS = 64
 _FILLER = b"\x55" * 4096
@@ -40,7 +40,7 @@ _FILLER = b"\x55" * 4096
 
 @dataclass(frozen=True)
 class Segment:
-    """A marker with its content, which lies at start:end without marker and length."""
+    """A marker and its content, data[start:end], which excludes marker and length."""
 
     marker: int
     start: int
@@ -48,18 +48,18 @@ class Segment:
 
 
 def is_jpeg(data: bytes) -> bool:
-    """Whether it starts as a JPEG does."""
+    """Whether the data starts like a JPEG."""
     return data.startswith(START + b"\xff")
 
 
 def segments(data: bytes) -> Iterator[Segment]:
-    """All segments that are whole, those between and after the scans included, up to the image's end."""
+    """Yield all complete segments up to the end of the image, including those between scans."""
     place = len(START)
     while (found := _MARKER.search(data, place)) is not None:
         marker, place = found[1][0], found.end()
         if marker == END[1]:
             return
-        if marker in _ALONE:
+        if marker in _STANDALONE:
             continue
         if place + 2 > len(data):
             return
@@ -73,7 +73,7 @@ def segments(data: bytes) -> Iterator[Segment]:
 
 @dataclass(frozen=True)
 class Frame:
-    """What the header of a JPEG says of its pixels."""
+    """The frame header of a JPEG."""
 
     coding: str
     bits: int
@@ -83,7 +83,7 @@ class Frame:
 
 
 def frame(data: bytes) -> Frame | None:
-    """The first frame's header; None where there is none before the first scan."""
+    """Return the first frame header before the first scan, or None."""
     for one in segments(data):
         if one.marker in FRAMES and one.end - one.start >= 6:
             return Frame(FRAMES[one.marker], *struct.unpack_from(">BHHB", data, one.start))
@@ -93,7 +93,7 @@ def frame(data: bytes) -> Frame | None:
 
 
 def not_decodable(data: bytes) -> str | None:
-    """Name of the kind of JPEG, if it is one that the decoder does not know."""
+    """Return the name of the JPEG variant if the decoder does not support it, else None."""
     if not is_jpeg(data) or (header := frame(data)) is None:
         return None
     if header.coding == "JPEG-LS":
@@ -108,17 +108,21 @@ def not_decodable(data: bytes) -> str | None:
 
 
 def scans(data: bytes) -> int:
-    """How often decoding goes over the image. Each scan of a progressive JPEG takes a few bytes at least."""
-    if data.count(SCAN_MARKER) < 2:  # the same two bytes may stand in metadata
+    """Count the scans, each of which is a decoding pass.
+
+    A scan of a progressive JPEG can take a few bytes.
+    """
+    if data.count(SCAN_MARKER) < 2:  # an upper bound: metadata can contain the same bytes
         return 1
     return sum(one.marker == SCAN for one in segments(data))
 
 
 def without_metadata(data: bytes, *, exif: bool) -> bytes:
-    """The image without comments and application segments, save those that its pixels depend on.
+    """Remove comments and application segments that do not affect the pixels.
 
     Args:
-        exif: keep the first EXIF, which holds the orientation.
+        data: the JPEG.
+        exif: keep the first EXIF segment, which has the orientation.
     """
     parts, place = [], 0
     for one in segments(data):
@@ -126,15 +130,15 @@ def without_metadata(data: bytes, *, exif: bool) -> bytes:
             break
         if one.marker == COMMENT or APP0 <= one.marker <= 0xEF:
             parts.append(data[place : data.rindex(b"\xff", 0, one.start - 2)])
-            if _decides_pixels(data[one.start : one.end], one.marker, exif=exif):
+            if _affects_pixels(data[one.start : one.end], one.marker, exif=exif):
                 parts.append(b"\xff" + bytes([one.marker]) + data[one.start - 2 : one.end])
                 exif = exif and one.marker != APP1
             place = one.end
     return b"".join([*parts, data[place:]])
 
 
-def _decides_pixels(content: bytes, marker: int, *, exif: bool) -> bool:
-    """JFIF and Adobe's segment say how colors are coded; shorter ones are not theirs, as libjpeg sees it."""
+def _affects_pixels(content: bytes, marker: int, *, exif: bool) -> bool:
+    """Whether a segment affects the pixels; JFIF and Adobe segments define the color coding."""
     if marker == APP0:
         return content.startswith(JFIF) and len(content) >= 14
     if marker == APP1:
@@ -143,19 +147,19 @@ def _decides_pixels(content: bytes, marker: int, *, exif: bool) -> bool:
 
 
 def completed(data: bytes) -> bytes:
-    """A JPEG that was cut off within a scan, with an end, so that it decodes; what is missing is gray."""
+    """Append an end marker to a truncated JPEG, so that it decodes, with missing parts in gray."""
     return data.rstrip(b"\xff") + END
 
 
 def missing_share(data: bytes, decode: Callable[[bytes], NDArray[np.uint8]]) -> float:
-    """Share of the rows that a JPEG which was cut off has no data for; 1.0 where it has too little to show.
+    """Return the share of rows that a truncated JPEG has no data for; 1.0 if it has too little data to show.
 
-    Rows count as present with all their coefficients, be they of reduced precision, as in a progressive JPEG
-    that lacks a part of its last refinements.
+    Rows count as present if all their coefficients are, possibly with reduced precision, as in a progressive
+    JPEG that lacks part of its last refinement scans.
 
     Args:
         data: the file, which lacks its end.
-        decode: from a whole JPEG to pixels [h, w, ...].
+        decode: decodes a complete JPEG to pixels [h, w, ...].
     """
     earlier, last = _coverage(data)
     if not last:
@@ -164,9 +168,9 @@ def missing_share(data: bytes, decode: Callable[[bytes], NDArray[np.uint8]]) -> 
         return 0.0
     if not _complete(data, earlier | last):
         return 1.0
-    if _complete(data, earlier):  # the last scan only refines
+    if _complete(data, earlier):  # the last scan is only a refinement
         return 0.0
-    # Bytes after the cut can change only the rows that the file has no data for.
+    # Appended bytes can only change rows that the file has no data for.
     plain, filled = decode(completed(data)), decode(data.rstrip(b"\xff") + _FILLER + END)
     changed = (plain != filled).reshape(len(plain), -1).any(axis=1)
     return float(len(plain) - changed.argmax()) / len(plain) if changed.any() else 0.0
@@ -176,7 +180,7 @@ _Coefficients = set[tuple[int, int]]
 
 
 def _coverage(data: bytes) -> tuple[_Coefficients, _Coefficients]:
-    """(component, coefficient) pairs that all scans but the last one begin with, and those of the last."""
+    """Return the (component, coefficient) pairs of all scans but the last one, and those of the last one."""
     header = frame(data)
     earlier: _Coefficients = set()
     last: _Coefficients = set()

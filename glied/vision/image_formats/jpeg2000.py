@@ -1,24 +1,24 @@
-"""The header of JPEG 2000 codestreams: which of them Pillow decodes right, and how much work they are."""
+"""Header of JPEG 2000 codestreams: which of them Pillow decodes correctly, and the decoding work."""
 
 import struct
 from dataclasses import dataclass
 
-_START = b"\xff\x4f\xff\x51"  # start of the codestream, and the segment of sizes, which follows at once
+_START = b"\xff\x4f\xff\x51"  # start of the codestream, followed by the segment of sizes
 _CODING = 0x52
 _TILE = 0x90
 MOST_PACKETS = 5_000_000
-"""Most tiles x layers x components: a packet takes a fraction of a microsecond, however empty it is."""
+"""Limit on tiles x layers x components; even an empty packet takes a fraction of a microsecond."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the main header says.
+    """The main header.
 
     Attributes:
-        tiles: how many the image is cut into.
-        bits: of a sample, per component.
-        signed: whether samples of a component are signed numbers.
-        layers: of quality.
+        tiles: number of tiles.
+        bits: bits per sample of each component.
+        signed: whether a component has signed samples.
+        layers: number of quality layers.
     """
 
     tiles: int
@@ -28,12 +28,12 @@ class Header:
 
     @property
     def packets(self) -> int:
-        """Pieces that a decoder goes through, of each resolution."""
+        """Number of packets that a decoder processes per resolution."""
         return self.tiles * self.layers * len(self.bits)
 
 
 def header(data: bytes) -> Header | None:
-    """The main header; None where it cannot be read."""
+    """Parse the main header; None if it cannot be read."""
     start = data.find(_START)
     try:
         place = start + 4
@@ -49,7 +49,7 @@ def header(data: bytes) -> Header | None:
 
 
 def _layers(data: bytes, place: int) -> int:
-    """Of the coding style, which one of the following segments of the main header holds."""
+    """Return the number of layers from the coding style segment of the main header."""
     while data[place] == 0xFF and data[place + 1] != _TILE:
         marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
         if marker == _CODING:
@@ -59,7 +59,10 @@ def _layers(data: bytes, place: int) -> int:
 
 
 def not_decodable(found: Header) -> str | None:
-    """Name of the kind, if Pillow decodes it to other pixels than it has: of more than 8 bits only gray."""
+    """Describe the variant if Pillow decodes it to wrong pixels.
+
+    Above 8 bits it decodes only gray correctly.
+    """
     wide = set(found.bits) == {8} or (len(found.bits) == 1 and found.bits[0] > 8)
     if wide and not found.signed:
         return None

@@ -1,4 +1,4 @@
-"""The structure of PNG files: what decides their pixels."""
+"""Structure of PNG files: chunks that affect the pixels."""
 
 import itertools
 import struct
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GRAY, RGB, PALETTE = 0, 2, 3
-"""Color types that a transparent color may go with."""
+"""Color types that can have a transparent color."""
 _TRANSPARENCY_BYTES = {GRAY: 2, RGB: 6}
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A chunk, which lies at start:end with its length and its checksum."""
+    """A chunk, data[start:end], including length and checksum."""
 
     name: bytes
     start: int
@@ -22,17 +22,17 @@ class Chunk:
 
     @property
     def ancillary(self) -> bool:
-        """Whether an image can be decoded without it."""
+        """Whether the image can be decoded without this chunk."""
         return bool(self.name[0] & 0x20)
 
 
 def is_png(data: bytes) -> bool:
-    """Whether it starts as a PNG does."""
+    """Whether the data starts like a PNG."""
     return data.startswith(SIGNATURE)
 
 
 def chunks(data: bytes) -> Iterator[Chunk]:
-    """The chunks up to the end of the image; the last one may be cut off."""
+    """Yield the chunks up to the end of the image; the last one may be truncated."""
     place = len(SIGNATURE)
     while place + 8 <= len(data):
         length, name = struct.unpack_from(">I4s", data, place)
@@ -44,29 +44,29 @@ def chunks(data: bytes) -> Iterator[Chunk]:
 
 
 def header(data: bytes) -> tuple[int, int] | None:
-    """Bits of a sample, and color type; None where it does not start with its header."""
+    """Return bits per sample and color type, or None if the header is missing."""
     return (data[24], data[25]) if len(data) > 25 and data[12:16] == b"IHDR" else None
 
 
 def not_decodable(data: bytes) -> str | None:
-    """Name of the kind of PNG, if it is one that decoders do not know."""
+    """Return the name of the PNG variant if the decoder does not support it, else None."""
     return "Apple's CgBI PNG" if is_png(data) and data[12:16] == b"CgBI" else None
 
 
 def has_transparency(data: bytes) -> bool:
-    """Whether there is a sound tRNS in its place, before the pixels."""
+    """Whether there is a valid tRNS chunk before the pixels."""
     before = itertools.takewhile(lambda one: one.name != b"IDAT", chunks(data))
     return any(one.name == b"tRNS" and _is_sound(data, one) for one in before)
 
 
 def without_metadata(data: bytes, *, exif: bool) -> bytes:
-    """The image without ancillary chunks, save a sound tRNS and, on request, a sound eXIf."""
+    """Remove ancillary chunks, except a valid tRNS and, with `exif`, a valid eXIf."""
     kept = (b"tRNS", b"eXIf") if exif else (b"tRNS",)
     parts, pixels = [SIGNATURE], False
     for one in chunks(data):
         whole = one.end <= len(data)
         pixels |= one.name == b"IDAT"
-        # What is cut off before the pixels leaves none; the decoder is to say so.
+        # Keep a truncated chunk before the pixels, so that the decoder reports it.
         needed = not one.ancillary or not (whole or pixels)
         if needed or (whole and one.name in kept and _is_sound(data, one)):
             parts.append(data[one.start : one.end])

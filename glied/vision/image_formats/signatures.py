@@ -1,4 +1,4 @@
-"""Names of image formats, by their first bytes; those that are not decoded are refused by name."""
+"""Detection of image formats by their first bytes, to reject unsupported ones by name."""
 
 import functools
 import struct
@@ -46,7 +46,7 @@ _TGA_TYPES = {1: (8, 16), 2: (15, 16, 24, 32), 3: (8, 16)}  # bits of a pixel; 9
 
 
 def unsupported(data: bytes) -> str | None:
-    """Name of the format, if it is one that is not decoded here, with what would change that."""
+    """Return the name of the format if it is not supported, with a remedy if there is one; else None."""
     for signature, name in _SIGNATURES:
         if data.startswith(signature):
             return name
@@ -59,18 +59,18 @@ def unsupported(data: bytes) -> str | None:
 
 
 def kind_not_decodable(data: bytes) -> str | None:
-    """Name of the kind, if it is one of JPEG or PNG that is not decoded though others are."""
+    """Return the name of the JPEG or PNG variant if it is not supported, else None."""
     return jpeg.not_decodable(data) or png.not_decodable(data)
 
 
 def is_heif(data: bytes) -> bool:
-    """Whether it is HEIC, AVIF or another image in HEIF."""
+    """Whether the data is HEIC, AVIF or another HEIF image."""
     return _heif_kind(data) in ("HEIC", "HEIF", "AVIF")
 
 
 @functools.cache
 def heif_is_read() -> bool:
-    """Whether HEIC can be decoded here; then Pillow knows it, as format HEIF."""
+    """Register HEIF with Pillow; return whether HEIC can be decoded."""
     try:
         import pillow_heif
     except ImportError:
@@ -81,7 +81,7 @@ def heif_is_read() -> bool:
 
 
 def _heif_kind(data: bytes) -> str | None:
-    """HEIC, AVIF, HEIF (another coding), CR3; None for what is none of them, videos among it."""
+    """Return HEIC, AVIF, HEIF (another coding) or CR3, or None for other data, such as videos."""
     if data[4:8] != b"ftyp":
         return None
     length = int.from_bytes(data[:4], "big")
@@ -93,14 +93,14 @@ def _heif_kind(data: bytes) -> str | None:
 
 
 def _without_decoder(kind: str) -> str | None:
-    """The name of HEIC or AVIF with what adds its decoder, where there is none."""
+    """Return the name of HEIC or AVIF with the remedy if its decoder is missing, else None."""
     if kind == "AVIF":
         return None if features.check("avif") else "AVIF (this Pillow was built without it)"
     return None if heif_is_read() else f'{kind} (pip install -e ".[heif]" adds it)'
 
 
 def _is_tga(data: bytes) -> bool:
-    """Whether header or footer are TGA's; the format has no signature in front."""
+    """Whether header or footer look like TGA, which has no leading signature."""
     if data[-18:-1] == _TGA_FOOTER:
         return True
     if len(data) <= 18:

@@ -1,4 +1,4 @@
-"""The structure of TIFF files: which of them Pillow decodes right, and how much work they are."""
+"""Structure of TIFF files: which of them Pillow decodes correctly, and the decoding work."""
 
 import io
 from collections.abc import Mapping
@@ -36,19 +36,19 @@ _PHOTOMETRICS = {
 
 
 def decoded_wrong(image: TiffImageFile) -> str | None:
-    """Description of a TIFF that Pillow opens, but whose pixels it gets wrong."""
+    """Describe a TIFF that Pillow opens but decodes to wrong pixels; None for other TIFFs."""
     tags = image.tag_v2
     if any(number & 1 for number in _numbers(tags, _SUBFILE_TYPE)) and _SUB_DIRECTORIES in tags:
         return "TIFF: its first picture is a thumbnail, as in raw photographs (DNG, NEF, ARW)"
     bits = max(_numbers(tags, _BITS), default=1)
     in_planes = tags.get(_PLANAR, 1) == _SEPARATE and tags.get(_COMPRESSION, 1) == 1
-    # For signed, float and 32-bit samples there is no agreement on which values are black and white.
+    # Signed, float and 32-bit samples have no standard values of black and white.
     odd = any(number != 1 for number in _numbers(tags, _FORMAT)) or bits > 16 or (bits > 8 and in_planes)
     return f"TIFF: {_describe(tags)}" if odd else None
 
 
 def not_decodable(data: bytes) -> str | None:
-    """Description of a TIFF whose header is whole but of a kind that Pillow does not open."""
+    """Describe a TIFF with a complete header that Pillow does not open; None for other data."""
     if not data.startswith(SIGNATURES):
         return None
     try:
@@ -61,22 +61,22 @@ def not_decodable(data: bytes) -> str | None:
         if not all(isinstance(size, int) and size > 0 for size in sizes):
             return None
         return f"TIFF: {_describe(tags)}"
-    except Exception:  # whatever a broken directory raises
+    except Exception:  # broken directories raise many types
         return None
 
 
 def inverted(image: TiffImageFile) -> bool:
-    """Whether the samples are of 16 bits and count down from white, which Pillow does not undo."""
+    """Whether samples have 16 bits and 0 is white, which Pillow does not convert."""
     return image.mode.startswith("I;16") and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
 
 
 def largest_sample(image: TiffImageFile) -> int:
-    """What stands for white, or for black."""
+    """Return the largest sample value, which is white, or black in inverted images."""
     return int(2 ** max(_numbers(image.tag_v2, _BITS), default=8) - 1)
 
 
 def tiles(image: TiffImageFile) -> tuple[int, tuple[int, int]]:
-    """How many tiles there are, and their size; 1 x 1 without any.
+    """Return the number of tiles and their size; 1 x 1 without tiles.
 
     Raises:
         ImageError: "corrupt".
@@ -89,7 +89,7 @@ def tiles(image: TiffImageFile) -> tuple[int, tuple[int, int]]:
 
 
 def largest_piece(image: TiffImageFile) -> int:
-    """Pixels of a tile or a strip."""
+    """Return the number of pixels of the largest tile or strip."""
     count, (width, height) = tiles(image)
     if count:
         return width * height
@@ -98,7 +98,7 @@ def largest_piece(image: TiffImageFile) -> int:
 
 
 def is_jpeg(image: TiffImageFile) -> bool:
-    """Whether JPEGs are what its strips or tiles are."""
+    """Whether strips or tiles are JPEG-compressed."""
     return image.tag_v2.get(_COMPRESSION, 1) in _JPEG
 
 

@@ -1,4 +1,4 @@
-"""The structure of WebP files: what decides their pixels."""
+"""Structure of WebP files: chunks that affect the pixels."""
 
 import struct
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ _ALPHA, _ANIMATION, _HAS_EXIF = 0x10, 0x02, 0x08
 
 
 def is_webp(data: bytes) -> bool:
-    """Whether it starts as a WebP does."""
+    """Whether the data starts like a WebP."""
     return data.startswith(b"RIFF") and data[8:12] == b"WEBP"
 
 
 def without_metadata(data: bytes, *, exif: bool) -> bytes:
-    """The image without metadata, save EXIF on request; as it is, where its pixels are cut off."""
+    """Remove metadata, except EXIF with `exif`; returns `data` unchanged if its pixels are truncated."""
     end = int.from_bytes(data[4:8], "little") + 8
     parts = []
     for name, content in _chunks(data[:end]):
@@ -29,7 +29,7 @@ def without_metadata(data: bytes, *, exif: bool) -> bytes:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Name and content of the chunks that are whole."""
+    """Yield name and content of the complete chunks."""
     place = 12
     while place + 8 <= len(data):
         name, size = struct.unpack_from("<4sI", data, place)

@@ -54,9 +54,9 @@ def test_the_fingerprint_is_that_of_the_image_encoder():
 
 
 def test_kind_and_clip_belong_together():
-    with pytest.raises(UsageError, match="and the setting clip belong together"):
+    with pytest.raises(UsageError, match="clip and clip_grid need the setting clip"):
         RegionsConfig(kind="clip")
-    with pytest.raises(UsageError, match="and the setting clip belong together"):
+    with pytest.raises(UsageError, match="clip and clip_grid need the setting clip"):
         RegionsConfig(checkpoint="x", clip=ClipConfig(checkpoint="y"))
     with pytest.raises(UsageError, match="takes no checkpoint or model"):
         RegionsConfig(kind="clip", checkpoint="x", clip=ClipConfig(checkpoint="y"))

@@ -158,7 +158,7 @@ def test_a_pickle_that_would_run_something_is_refused(tmp_path, suffix):
 
 def test_the_child_says_what_is_wrong(tmp_path):
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps({"model": Harmful(tmp_path / "ran")}))
-    with pytest.raises(UsageError, match=r"evil\.pkl does not hold weights: it names pathlib"):
+    with pytest.raises(UsageError, match=r"evil\.pkl does not hold weights: it refers to pathlib"):
         converted(tmp_path / "evil.pkl", tmp_path / "out")
     assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "out").exists()
@@ -166,7 +166,11 @@ def test_the_child_says_what_is_wrong(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "does not hold weights"), (b"<html>", "does not hold weights"), (pickle.dumps(3), "no arrays")],
+    [
+        (b"", "does not hold weights"),
+        (b"<html>", "does not hold weights"),
+        (pickle.dumps(3), "no named arrays"),
+    ],
 )
 def test_other_files_are_refused_in_one_line(tmp_path, content, message):
     for suffix in (".pkl", ".pth"):
@@ -181,9 +185,9 @@ def test_other_files_are_refused_in_one_line(tmp_path, content, message):
 
 def test_words_that_do_not_fit_are_refused(tmp_path):
     path = write_pickle(tmp_path / "a.pkl", background_last(), old=False)
-    with pytest.raises(UsageError, match=r"classes: 2 words, but .* has 3 outputs"):
+    with pytest.raises(UsageError, match=r"classes: 2 names, but .* has 3 outputs"):
         converted(path, tmp_path / "out", classes=["cat", "dog"])
-    with pytest.raises(UsageError, match=r"attributes: 0 words, but .* has 2 outputs"):
+    with pytest.raises(UsageError, match=r"attributes: 0 names, but .* has 2 outputs"):
         converted(path, tmp_path / "out", attributes=[])
     with pytest.raises(UsageError, match="no such file"):
         converted(tmp_path / "nowhere.pkl", tmp_path / "out")

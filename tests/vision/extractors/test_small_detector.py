@@ -96,7 +96,7 @@ def test_checkpoint_round_trip(detector, tmp_path):
 
 def test_another_checkpoint_is_refused(tmp_path):
     checkpoint.save(str(tmp_path), {"x": torch.zeros(1)}, {"format": "other"})
-    with pytest.raises(UsageError, match="holds no detector"):
+    with pytest.raises(UsageError, match="is not a detector"):
         load_detector(str(tmp_path))
 
 

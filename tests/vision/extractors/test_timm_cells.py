@@ -205,7 +205,7 @@ def test_weights_from_files_and_checkpoints(tmp_path):
         with pytest.raises(UsageError, match=message):
             extractor(**change)
     for broken in ({"levels": ()}, {"cells": -1}):
-        with pytest.raises(UsageError, match="at least"):
+        with pytest.raises(UsageError, match="must be at least 0"):
             RegionsConfig(kind="timm", model="resnet18", **broken)
     with pytest.raises(UsageError, match="belong to kind timm"):
         RegionsConfig(model="fasterrcnn_resnet50_fpn", cells=3)
