@@ -39,7 +39,7 @@ def test_missing_and_broken_checkpoints_are_one_line(tmp_path: Path) -> None:
         checkpoint.load(str(tmp_path))
 
 
-def test_values_beyond_half_precision_stay_and_those_that_are_not_finite_are_refused(
+def test_values_beyond_half_precision_are_kept_and_non_finite_ones_are_refused(
     tmp_path,
 ) -> None:
     large = {"large": torch.tensor([1e6, 1.0]), "small": torch.tensor([0.5])}
@@ -51,7 +51,7 @@ def test_values_beyond_half_precision_stay_and_those_that_are_not_finite_are_ref
 
 
 def test_the_digests_of_weights_are_those_of_version_0_1():
-    """Feature stores, runs and checkpoints keep them."""
+    """Feature stores, runs and checkpoints record these digests."""
     model = torch.nn.Linear(2, 3)
     with torch.no_grad():
         model.weight.copy_(torch.arange(6).view(3, 2))

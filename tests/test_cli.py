@@ -1,4 +1,4 @@
-"""The command `glied`: every command is there under its name, and says what to type in its own words."""
+"""The command `glied`: it has every command, and its messages use the names of its commands."""
 
 import importlib
 import subprocess
@@ -15,7 +15,7 @@ COMMANDS = cli.command_modules()
 
 
 def glied(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Call the command where it starts none of its commands; its exit code."""
+    """Call `glied` without running one of its commands; return the exit code."""
     monkeypatch.setattr(sys, "argv", ["glied", *arguments])
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -29,7 +29,7 @@ def test_every_job_is_a_command() -> None:
     assert len(COMMANDS) > 20
 
 
-def test_help_lists_the_commands_with_what_they_do(monkeypatch, capsys) -> None:
+def test_help_lists_the_commands_with_descriptions(monkeypatch, capsys) -> None:
     assert glied(monkeypatch, "--help") == 0
     listed = capsys.readouterr().out
     lines = dict(line.split(maxsplit=1) for line in listed.splitlines() if line.startswith("  "))
@@ -79,8 +79,8 @@ def test_words_name_commands(arguments: str, command: str, rest: str) -> None:
     assert cli._split(arguments.split(), COMMANDS) == (command, rest.split())
 
 
-def test_a_command_runs_and_speaks_of_itself_by_its_name(tmp_path) -> None:
-    """Of the usage error of a command, and of its help; elsewhere than in the repository."""
+def test_a_command_runs_and_uses_its_own_name(tmp_path) -> None:
+    """In a usage error and in the help, outside of the repository."""
     for command, name in (
         (["-m", "glied", "caption-image"], "glied caption-image"),
         ([str(ROOT / "jobs" / "caption_image.py")], "python jobs/caption_image.py"),
@@ -118,7 +118,7 @@ def test_the_list_of_commands_loads_no_library() -> None:
     assert not loaded & {"torch", "ray", "numpy", "pyarrow", "jsonargparse", "yaml", "fsspec"}
 
 
-# ---- what ships
+# ---- shipped configs and weights
 
 
 def test_configs_have_short_names(tmp_path, monkeypatch) -> None:

@@ -65,7 +65,7 @@ def test_file_then_overrides(tmp_path: Path) -> None:
         (["--config", "/nowhere.yaml"], r"/nowhere\.yaml: no such file"),
     ],
 )
-def test_mistakes_name_the_key(arguments: list[str], message: str) -> None:
+def test_errors_name_the_key(arguments: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse(Outer, arguments)
 
@@ -80,7 +80,7 @@ def test_mistakes_name_the_key(arguments: list[str], message: str) -> None:
         ("--maybe.size=-1", r"^inner\.size is -1: it must be at least 0$"),
     ],
 )
-def test_what_may_be_null_is_told_like_what_may_not(option: str, message: str) -> None:
+def test_errors_of_optional_parts_are_like_those_of_others(option: str, message: str) -> None:
     @dataclass(frozen=True, kw_only=True)
     class Optional:
         """With a part that may be null."""
@@ -133,7 +133,7 @@ def test_help_explains_every_field() -> None:
         ("status", "RUN [--config FILE] [--OPTION VALUE ...]"),
     ],
 )
-def test_help_says_what_to_type_and_keeps_lines(job: str, usage: str) -> None:
+def test_help_shows_the_commands_and_keeps_lines(job: str, usage: str) -> None:
     command = [sys.executable, f"jobs/{job}.py", "--help"]
     folder = Path(__file__).parent.parent
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
@@ -146,7 +146,7 @@ def test_help_says_what_to_type_and_keeps_lines(job: str, usage: str) -> None:
     assert "--config FILE" in result.stdout
 
 
-def test_a_record_of_a_config_builds_it_again() -> None:
+def test_a_recorded_config_can_be_built_again() -> None:
     config = Outer(name="n", inner=Inner(size=5, kind="y"), limit=None)
     assert build(Outer, json.loads(json.dumps(dataclasses.asdict(config)))) == config
     with pytest.raises(UsageError, match=r"inner\.size is -1"):
@@ -180,7 +180,7 @@ def test_a_bare_flag_means_true(argv, quick):
     assert parse(Flags, argv).quick is quick
 
 
-def test_bare_arguments_options_and_flags_are_told_apart():
+def test_arguments_options_and_flags_are_distinguished():
     argv = ["a.jpg", "--name", "x", "--quick", "b.jpg", "--name=y", "--quick", "false", "--", "--c.jpg"]
     bare, options = split_arguments(argv, Flags)
     assert bare == ["a.jpg", "b.jpg", "--c.jpg"]
@@ -286,7 +286,7 @@ def test_a_renamed_key_works_and_warns(
     assert all("is now" in record.message for record in caplog.records)
 
 
-def test_a_record_with_former_keys_builds_the_config(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_recorded_config_with_former_keys_can_be_built(caplog: pytest.LogCaptureFixture) -> None:
     record = {"label": "m", "threads": 2, "pool": {"rate": 3.0}, "spare": {"workers": 4}}
     with caplog.at_level(logging.WARNING):
         built = build(Renamed, record)
@@ -298,6 +298,6 @@ def test_a_record_with_former_keys_builds_the_config(caplog: pytest.LogCaptureFi
     ]
 
 
-def test_a_typo_is_no_former_key() -> None:
+def test_a_typo_is_not_a_former_key() -> None:
     with pytest.raises(UsageError, match=r"pool\.worker.*Valid keys.*pool\.size"):
         parse(Renamed, ["--pool.worker=2"])

@@ -1,4 +1,4 @@
-"""What the docs name exists: files, jobs and configs of commands, error messages."""
+"""Links, files, commands and error messages in the docs exist."""
 
 import ast
 import re
@@ -17,7 +17,7 @@ NAMES = r"(?:jobs|configs|cluster|tests|benchmarks)/[\w./-]+\.(?:py|yaml|json)"
 
 @pytest.mark.parametrize("page", [*DOCS, *CARDS], ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    """To files that exist, and to headings that they have."""
+    """Links lead to existing files and headings."""
     links = re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", page.read_text())
     targets = [((page.parent / link) if link else page, anchor) for link, anchor in links]
     assert [link for link, _ in targets if not link.exists()] == []
@@ -25,7 +25,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def anchors(page: Path) -> list[str]:
-    """The names that GitHub gives to a page's headings."""
+    """Return GitHub's anchors of a page's headings."""
     headings = re.findall(r"^#+ (.*)", page.read_text(), re.MULTILINE)
     return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
@@ -41,7 +41,7 @@ PAGES = [page for page in DOCS if page.is_relative_to(ROOT / "docs")]
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_lines_are_at_most_100_characters_long(page: Path) -> None:
-    """But for tables and pictures, which Markdown does not wrap."""
+    """Except tables and images, which Markdown cannot wrap."""
     lines = [line for line in page.read_text().split("\n") if not line.startswith(("|", "!"))]
     assert [line for line in lines if len(line) > 100] == []
 
@@ -62,15 +62,15 @@ COMMANDED = [
 
 @pytest.mark.parametrize("file", COMMANDED, ids=lambda file: file.name)
 def test_commands_work_in_a_fresh_clone(file: Path) -> None:
-    """They name the environment that `make` creates; what a cluster runs has a python of its own."""
+    """They use the environment that `make` creates; commands on a cluster use its own Python."""
     text = file.read_text() if file.suffix != ".py" else ast.get_docstring(ast.parse(file.read_text())) or ""
     bare = re.findall(r"(?<![\w/.])(?<!-- )python (?:jobs|benchmarks|cluster)/\S+", text)
     bare += re.findall(r"^(?:    |#   |)ray (?:job|dashboard|start|status|up|down) .*", text, re.MULTILINE)
     assert bare == []
 
 
-def test_messages_of_the_troubleshooting_page_are_ours() -> None:
-    """Each stands in a source, but for what is filled in (`...`, N and M)."""
+def test_messages_of_the_troubleshooting_page_exist() -> None:
+    """Each message occurs in a source file, except for its placeholders (`...`, N and M)."""
     page = (ROOT / "docs" / "troubleshoot.md").read_text().partition("## Ray's")[0]
     messages = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
     files = [*(ROOT / "glied").rglob("*.py")]
@@ -81,9 +81,11 @@ def test_messages_of_the_troubleshooting_page_are_ours() -> None:
     assert sorted(part for part in parts if part not in sources) == []
 
 
-def test_the_scaling_page_has_the_tables_that_its_inputs_give() -> None:
+def test_the_tables_of_the_scaling_page_are_up_to_date() -> None:
     page = (ROOT / "docs" / "scaling.md").read_text()
-    assert cost.replaced(page, cost.tables(cost.Config())) == page, "python benchmarks/cost.py --write it"
+    assert cost.replaced(page, cost.tables(cost.Config())) == page, (
+        "run python benchmarks/cost.py --write docs/scaling.md"
+    )
     run = cost.Run(3_600_000, cost.Config(images_per_s=50, unit_size=1000), cost.Measured.load())
     assert (run.units, run.gets, run.gpu_hours) == (3600, 7_200_000, 20)
     assert run.gpu_dollars == pytest.approx(20 * 0.98)

@@ -1,4 +1,4 @@
-"""The proxy by itself, before a server that echoes; and the storage through it, before an S3 server."""
+"""The fault proxy before an echo server, and the storage through the proxy before an S3 server."""
 
 import http.client
 import json
@@ -29,7 +29,7 @@ TRIES = 4
 
 
 class Echo(BaseHTTPRequestHandler):
-    """Answers with the request as it arrived, in chunks if the path says so."""
+    """Answers with the received request, chunked if the path says so."""
 
     protocol_version = "HTTP/1.1"
     seen: ClassVar[Counter[str]] = Counter()
@@ -82,7 +82,7 @@ def connect(endpoint: str) -> http.client.HTTPConnection:
     return http.client.HTTPConnection(endpoint.removeprefix("http://"), timeout=10)
 
 
-def test_requests_arrive_as_they_were_sent(echo):
+def test_requests_arrive_unchanged(echo):
     with fault_proxy.start(echo, share=0) as proxy:
         client = connect(proxy.endpoint)
         headers = {"Host": "photos.example", "X-Amz-Date": "today", "Range": "bytes=1-5"}
@@ -155,7 +155,7 @@ def put(client: http.client.HTTPConnection, path: str) -> tuple[int, bytes]:
     return answer.status, answer.read()
 
 
-def test_the_seed_decides_and_not_the_order(echo):
+def test_faults_depend_on_the_seed_and_not_on_the_order(echo):
     def broken(seed: int, paths: list[str]) -> set[str]:
         with fault_proxy.start(echo, share=0.3, seed=seed, faults=["slow_down"]) as proxy:
             found = set()
@@ -183,7 +183,7 @@ def test_unknown_faults_are_refused():
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
-    """The endpoint of an S3 server with the bucket photos, and credentials in the environment."""
+    """Start an S3 server with the bucket photos, set credentials in the environment, return the endpoint."""
     server, endpoint = s3_server.start()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", "test")
@@ -197,7 +197,7 @@ def s3() -> Iterator[str]:
 
 @pytest.fixture
 def through(monkeypatch) -> Iterator[Callable[[fault_proxy.Proxy], s3fs.S3FileSystem]]:
-    """Lead the storage to a proxy; its clients do not outlive the test."""
+    """Direct the storage to a proxy; its clients are closed after the test."""
 
     def lead(proxy: fault_proxy.Proxy) -> s3fs.S3FileSystem:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
@@ -208,7 +208,7 @@ def through(monkeypatch) -> Iterator[Callable[[fault_proxy.Proxy], s3fs.S3FileSy
     s3fs.S3FileSystem.clear_instance_cache()
 
 
-def test_without_faults_s3_does_not_notice(s3, through):
+def test_without_faults_s3_works_unchanged(s3, through):
     with fault_proxy.start(s3, share=0) as proxy:
         client = through(proxy)
         arrow = pyarrow.fs.S3FileSystem(
@@ -235,7 +235,7 @@ def check_pages(client: s3fs.S3FileSystem, arrow: pyarrow.fs.FileSystem) -> None
 
 
 def check_large(client: s3fs.S3FileSystem, arrow: pyarrow.fs.FileSystem) -> None:
-    """One put, an upload in parts, both read back whole and in ranges."""
+    """Write an object at once and another in parts, and read both back whole and in ranges."""
     client.pipe_file("photos/large", LARGE)
     with arrow.open_output_stream("photos/parts") as stream:
         stream.write(LARGE)
@@ -250,7 +250,7 @@ def check_large(client: s3fs.S3FileSystem, arrow: pyarrow.fs.FileSystem) -> None
 
 
 def persistently(call: Callable[[], Result]) -> Result:
-    """What the pipeline does: a few tries, and only of what may succeed later."""
+    """Retry a few times, as the pipeline does, and only failures that may be temporary."""
     for _ in range(TRIES - 1):
         try:
             return call()
@@ -262,7 +262,7 @@ def persistently(call: Callable[[], Result]) -> Result:
 
 
 def read_in_ranges(uri: str) -> bytes:
-    """As Parquet and tars are read."""
+    """Read in ranges, like Parquet and tars."""
     with storage.open_input(uri) as file:
         return file.read_at(3, 0) + file.read_at(file.size() - 3, 3)
 
@@ -273,7 +273,9 @@ def test_the_storage_survives_faults(s3, through):
         contents = {f"s3://photos/run 1/{index}": b"content %d" % index for index in range(OBJECTS)}
 
         def write_and_read(uri: str) -> None:
-            assert persistently(lambda: storage.put_if_absent(uri, contents[uri])), "it is ours"
+            assert persistently(lambda: storage.put_if_absent(uri, contents[uri])), (
+                "a put that is retried counts as successful"
+            )
             assert persistently(lambda: storage.read_bytes(uri)) == contents[uri]
             assert persistently(lambda: read_in_ranges(uri)) == contents[uri]
             assert not persistently(lambda: storage.put_if_absent(uri, b"theirs"))

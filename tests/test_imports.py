@@ -1,4 +1,4 @@
-"""The import rule: which modules may know Ray, and that the package never knows its jobs."""
+"""The import rule: only some modules import Ray, and the package never imports its jobs."""
 
 import ast
 import subprocess
@@ -35,7 +35,7 @@ def modules() -> list[str]:
 
 
 def imported_by(names: list[str], then: str = "") -> set[str]:
-    """Top-level modules in memory after importing `names` in a new process, and doing something `then`."""
+    """Return the imported top-level modules of a new process after it imports `names` and runs `then`."""
     code = (
         "import sys, importlib\n" + "\n".join(f"importlib.import_module({name!r})" for name in names) + then
     )
@@ -54,7 +54,7 @@ def test_only_the_stream_and_the_ray_trainer_import_ray() -> None:
 
 @pytest.mark.parametrize("name", sorted(WITH_RAY))
 def test_the_exceptions_really_use_ray(name: str) -> None:
-    """Or import one that does, at the top of the module."""
+    """Or import a module that does, at the top of the module."""
     tree = ast.parse((ROOT / f"{name.replace('.', '/')}.py").read_text())
     names = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)}
@@ -67,8 +67,8 @@ def test_package_never_imports_jobs() -> None:
     assert offenders == []
 
 
-def test_drivers_and_tasks_that_fetch_and_tools_that_only_read_storage_start_without_torch() -> None:
-    """It takes seconds and 450 MB."""
+def test_drivers_fetch_tasks_and_storage_tools_start_without_torch() -> None:
+    """Importing torch takes seconds and 450 MB."""
     light = ["captioning", "extraction", "run.bulk_run", "ray.stream", "plan.sources.fetch", "run.status"]
     code = """
 from glied.bulk.captioning import CaptionDatasetConfig

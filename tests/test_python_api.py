@@ -1,4 +1,4 @@
-"""The Python API: the page's snippets run, and captions are those of the bulk job."""
+"""The Python API: the snippets of its page run, and the captions equal those of the bulk job."""
 
 import re
 import subprocess
@@ -58,8 +58,8 @@ def test_an_image_has_one_caption_in_every_form(captioner: Captioner) -> None:
         assert captioner.caption(forms) == [file] * len(forms)
 
 
-def test_modes_of_pillow_become_what_the_decoder_makes_of_files(captioner: Captioner) -> None:
-    """Orientation is applied, transparency put on white; modes without a PNG are converted."""
+def test_images_of_all_pillow_modes_equal_decoded_files(captioner: Captioner) -> None:
+    """Orientation is applied, transparency is put on white, and modes that PNG lacks are converted."""
     with Image.open(WREN) as image:
         image.load()
     expected = captioner.caption(image)
@@ -73,7 +73,7 @@ def test_modes_of_pillow_become_what_the_decoder_makes_of_files(captioner: Capti
     assert captioner.caption(image.convert("F")).text
 
 
-def test_an_image_that_is_none_says_which(captioner: Captioner) -> None:
+def test_an_item_that_is_not_an_image_is_named(captioner: Captioner) -> None:
     with pytest.raises(ImageError, match=r"^not_an_image: image 1: the content is "):
         captioner.caption([WREN, b"no image"])
     with pytest.raises(ImageError, match=r"^not_an_image: the content is "):
@@ -83,8 +83,8 @@ def test_an_image_that_is_none_says_which(captioner: Captioner) -> None:
     assert captioner.caption([]) == []
 
 
-def test_names_lead_to_configs_and_checkpoints(tmp_path, monkeypatch) -> None:
-    """Of variants that ship, of configs, and of a captioner of one's own with the same regions."""
+def test_names_of_configs_and_checkpoints(tmp_path, monkeypatch) -> None:
+    """Names of shipped variants, of configs, and of the user's own captioner with the same regions."""
     monkeypatch.chdir(tmp_path)
     scene = ROOT / "docs" / "images" / "test-000130.jpg"
     cider = Captioner.load("demo/glied_cider", beam_size=1)
@@ -98,7 +98,7 @@ def test_names_lead_to_configs_and_checkpoints(tmp_path, monkeypatch) -> None:
     assert {"photographs", "demo", "photographs/glied", "demo/base"} <= set(captioner_names())
 
 
-def test_mistakes_are_named(tmp_path) -> None:
+def test_errors_name_the_argument(tmp_path) -> None:
     with pytest.raises(
         UsageError, match=r"no checkpoint in nobody: .*; captioners that ship: photographs, demo"
     ):

@@ -37,7 +37,7 @@ def test_collate_pads_with_a_mask():
     assert batch.features[1, 1:].abs().sum() == 0
 
 
-def test_collate_to_a_length_pads_and_cuts():
+def test_collate_to_a_length_pads_and_truncates():
     batch = RegionBatch.collate([regions(3), regions(1)], length=2)
     assert batch.mask.tolist() == [[True, True], [True, False]]
     assert RegionBatch.collate([regions(3)], length=6).mask.sum() == 3

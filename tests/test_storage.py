@@ -43,8 +43,8 @@ def test_put_if_absent_has_one_winner(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["commit.json"]
 
 
-def test_put_if_absent_counts_its_own_content_as_won(tmp_path: Path) -> None:
-    """A put whose answer was lost is refused by its own retry; reading it back shows that it was ours."""
+def test_put_if_absent_succeeds_if_its_own_content_exists(tmp_path: Path) -> None:
+    """The retry of a put whose answer was lost is refused; reading back shows that the put succeeded."""
     uri = str(tmp_path / "commit.json")
     assert storage.put_if_absent(uri, b"mine")
     assert storage.put_if_absent(uri, b"mine")
@@ -68,7 +68,7 @@ def test_missing_file_and_unknown_scheme(tmp_path: Path) -> None:
         storage.read_bytes("nope://bucket/key")
 
 
-def test_unwritable_place_is_a_storage_error(tmp_path: Path) -> None:
+def test_unwritable_location_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match="cannot write"):
         storage.write_bytes(str(tmp_path / "file" / "below"), b"")
@@ -90,7 +90,7 @@ def test_join_keeps_keys(uri, parts, joined) -> None:
 
 
 def test_file_uris(tmp_path: Path) -> None:
-    """They may be percent-encoded; what exists under the decoded name counts first."""
+    """File URIs may be percent-encoded; a file with the decoded name has precedence."""
     for name in ("sp ace.txt", "100%.txt", "a%20b.txt", "ü.txt"):
         (tmp_path / name).write_text(name)
     for name in (
@@ -133,7 +133,7 @@ KEYS = [
 
 
 class Bucket:
-    """A bucket of a test's own."""
+    """A bucket for one test."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -160,7 +160,7 @@ def bucket(s3, monkeypatch, request) -> Bucket:
 
 @pytest.fixture
 def lying(bucket, monkeypatch) -> Callable[..., AbstractContextManager[fault_proxy.Proxy]]:
-    """Lead the storage to a proxy that answers wrongly."""
+    """Direct the storage to a proxy that gives wrong answers."""
 
     @contextmanager
     def start(**options: Any) -> Iterator[fault_proxy.Proxy]:
@@ -191,7 +191,7 @@ class TestKeys:
         assert plan(bucket.uri("dd/"))["id"].to_pylist() == ["/a.png", "/x/b.png", "a.png"]
         assert plan(bucket.uri()[:-1])["uri"].to_pylist()[0] == bucket.uri("dd//a.png")
 
-    def test_tables_and_ranges_take_keys_as_they_are(self, bucket):
+    def test_tables_and_ranges_use_keys_unchanged(self, bucket):
         rows = [bucket.uri(key) for key in KEYS]
         bucket.put({key: key.encode() * 2 for key in KEYS})
         sink = io.BytesIO()
@@ -199,13 +199,13 @@ class TestKeys:
         bucket.put({"t//0.parquet": sink.getvalue(), "t/0.parquet": b"another"})
         found = Fetch(form="table", pause=0)(plan(bucket.uri("t//0.parquet"), form="table")).to_pylist()
         for key, row in zip(KEYS, found, strict=True):
-            if re.search(r"[\x00-\x1f]", key):  # tables may not name them
+            if re.search(r"[\x00-\x1f]", key):  # not allowed in tables
                 assert (row["data"], row["kind"]) == (None, "bad_url")
             else:
                 assert row["data"] == key.encode() * 2
         assert storage.read_range(bucket.uri("dd//a.png"), 3, 9) == b"/a.png"
 
-    def test_writing_deleting_and_looking(self, bucket):
+    def test_writing_deleting_and_checking(self, bucket):
         uris = [bucket.uri(key) for key in KEYS]
         for uri in uris:
             assert not storage.exists(uri)
@@ -218,7 +218,7 @@ class TestKeys:
             storage.delete(uri)
         assert list(storage.list_files(bucket.uri()[:-1])) == []
 
-    def test_what_is_not_there(self, bucket):
+    def test_missing_keys(self, bucket):
         for uri in (bucket.uri("nothing"), "s3://no-such-bucket/a", bucket.uri()[:-1], bucket.uri("")):
             with pytest.raises(FileNotFoundError):
                 storage.read_bytes(uri)
@@ -227,7 +227,7 @@ class TestKeys:
             storage.write_bytes("s3://no-such-bucket/a", b"")
 
 
-def test_the_profile_holds_for_listing_and_for_reading(bucket, monkeypatch, tmp_path):
+def test_the_profile_is_used_for_listing_and_reading(bucket, monkeypatch, tmp_path):
     bucket.put({"dd/a.png": b"image"})
     endpoint = os.environ["AWS_ENDPOINT_URL"]
     (tmp_path / "config").write_text(
@@ -249,9 +249,9 @@ def test_the_profile_holds_for_listing_and_for_reading(bucket, monkeypatch, tmp_
 
 @contextmanager
 def paged(pages: dict[str, Any]) -> Iterator[str]:
-    """An S3 that lists pages, by the token that asks for them: keys of a letter each, and the next token.
+    """Simulate an S3 listing: pages by token, each with keys of one letter and the next token.
 
-    Bytes are sent as they are; of a list, one item for each request, and the last again and again.
+    Bytes are sent unchanged; of a list, each request gets the next item, and the last item is repeated.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -276,7 +276,7 @@ def paged(pages: dict[str, Any]) -> Iterator[str]:
 
 
 def listing(keys: str, token: str) -> bytes:
-    """A page of a listing as S3 writes it."""
+    """Return a page of a listing in S3's format."""
     items = "".join(f"<Contents><Key>k/{key}</Key><Size>1</Size></Contents>" for key in keys)
     more = f"<NextContinuationToken>{token}</NextContinuationToken>" if token else ""
     truncated = f"<IsTruncated>{'true' if token else 'false'}</IsTruncated>"
@@ -298,7 +298,7 @@ class TestListings:
         bucket.put({f"many/{name}": b"x" for name in names})
         return names
 
-    def test_a_page_that_comes_twice_is_no_listing(self, bucket, many, lying):
+    def test_a_repeated_page_is_refused(self, bucket, many, lying):
         assert [file.name for file in storage.list_files(bucket.uri("many"))] == many
         with lying(share=1, faults=["same_page"]) as proxy:
             with pytest.raises(
@@ -317,7 +317,9 @@ class TestListings:
             ({"": ("ab", "t"), "t": ("", "u"), "u": ("", "t")}, "repeats or omits the token"),
         ],
     )
-    def test_listings_that_would_double_rows_or_never_end(self, bucket, pages, message, monkeypatch):
+    def test_listings_with_duplicates_or_without_an_end_are_refused(
+        self, bucket, pages, message, monkeypatch
+    ):
         with paged(pages) as endpoint:
             monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
             with pytest.raises(StorageError, match=message):
@@ -325,26 +327,26 @@ class TestListings:
 
     @pytest.mark.parametrize("answer", NO_LISTINGS)
     @pytest.mark.parametrize("first", [True, False])
-    def test_an_answer_that_is_no_listing_is_not_the_end(self, bucket, answer, first, monkeypatch):
+    def test_an_invalid_answer_is_not_the_end_of_a_listing(self, bucket, answer, first, monkeypatch):
         with paged({"": answer} if first else {"": ("a", "t"), "t": answer}) as endpoint:
             monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
             with pytest.raises(StorageError, match=r"cannot list s3://.* something else than a listing"):
                 list(storage.list_files(bucket.uri("k")))
 
-    def test_a_listing_goes_on_after_an_answer_that_is_none(self, bucket, monkeypatch):
+    def test_a_listing_continues_after_an_invalid_answer(self, bucket, monkeypatch):
         pages = {"": [b"", ("a", "t")], "t": [b"<html></html>", ("b", "")]}
         with paged(pages) as endpoint:
             monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
             assert [file.name for file in storage.list_files(bucket.uri("k"))] == ["a", "b"]
 
-    def test_pages_without_a_key_are_passed_over(self, bucket, monkeypatch):
+    def test_pages_without_keys_are_skipped(self, bucket, monkeypatch):
         with paged({"": ("a", "t"), "t": ("", "u"), "u": ("b", "")}) as endpoint:
             monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
             assert [file.name for file in storage.list_files(bucket.uri("k"))] == ["a", "b"]
 
 
 class TestShortAnswers:
-    """An answer that is shorter than the object and says so consistently: no client can see that."""
+    """Answers that are shorter than the object with a matching length, which no HTTP client can detect."""
 
     @pytest.fixture
     def contents(self, bucket) -> dict[str, bytes]:
@@ -367,8 +369,8 @@ class TestShortAnswers:
             failed = Fetch(form=form, attempts=2, pause=0)(table).to_pylist()
         assert {row["kind"] for row in failed} == {"storage"}
 
-    def test_without_a_digest_the_length_tells(self, bucket, lying):
-        """An object that was uploaded in parts has an ETag of another kind."""
+    def test_without_a_digest_the_length_is_checked(self, bucket, lying):
+        """The ETag of an object that was uploaded in parts is not a digest."""
         upload = bucket.client.create_multipart_upload(Bucket=bucket.name, Key="parts.png")["UploadId"]
         place = {"Bucket": bucket.name, "Key": "parts.png", "UploadId": upload}
         part = bucket.client.upload_part(**place, PartNumber=1, Body=b"x" * 1000)
@@ -379,7 +381,7 @@ class TestShortAnswers:
                 with pytest.raises(StorageError, match="500 of 1000 bytes came"):
                     storage.read_bytes(bucket.uri("parts.png"), listed=listed)
             proxy.set_share(0.0)
-            for listed in (None, 1000, 7):  # the object may have been replaced since it was listed
+            for listed in (None, 1000, 7):  # the object may have been replaced after the listing
                 assert storage.read_bytes(bucket.uri("parts.png"), listed=listed) == b"x" * 1000
 
     def test_ranges_of_tars_and_row_groups_of_parquet(self, bucket, lying):
@@ -398,8 +400,8 @@ class TestShortAnswers:
                 with pytest.raises(StorageError, match="bytes came"):
                     storage.read_range(bucket.uri("0.parquet"), start, stop)
 
-    def test_the_first_object_with_a_wrong_digest_is_not_believed(self, bucket, monkeypatch):
-        """Equal bytes each time, of the right length: the other objects tell that ETags are digests here."""
+    def test_a_first_object_with_a_wrong_digest_is_not_accepted(self, bucket, monkeypatch):
+        """It has equal bytes each time and the right length; the other objects show that ETags are digests."""
         bucket.put({"in/bad": b"content", "in/a": b"other", "in/b": b"another one"})
         wrong, right = bucket.client.head_object(Bucket=bucket.name, Key="in/bad")["ETag"], s3_objects._digest
         monkeypatch.setattr(
@@ -411,7 +413,7 @@ class TestShortAnswers:
         assert storage.read_bytes(bucket.uri("in/a")) == b"other"
 
     def test_storages_whose_etags_are_no_digests(self, bucket, lying, monkeypatch):
-        """Equal bytes, twice, are the object; once a digest was seen to fit, all must."""
+        """Equal bytes twice are accepted; after one digest has matched, all must match."""
         bucket.put({"a": b"content", "b": b"other"})
         monkeypatch.setattr(s3_objects, "_digest", lambda answer: "0" * 32)
         monkeypatch.setattr(s3_objects, "_OTHER_BUCKETS", set())

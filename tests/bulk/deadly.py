@@ -1,4 +1,4 @@
-"""A stage that dies or hangs; a module of its own, since each new worker imports it."""
+"""A stage that kills its worker or hangs; a separate module, because each new worker imports it."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from glied.bulk.row_schemas import CAPTIONS, OK
 
 @dataclass(frozen=True)
 class Deadly:
-    """Builds a stage that dies on one image and hangs on another."""
+    """Builds a stage that kills its worker on one image and hangs on another."""
 
     kills: str
     hangs: str

@@ -1,4 +1,4 @@
-"""A stream on a cluster whose object store and disk are full; a program, since its Ray is set up for that."""
+"""A stream on a cluster whose object store and disk are full; a program with its own Ray settings."""
 
 import os
 import sys
@@ -19,11 +19,11 @@ from tests.bulk.deadly import Deadly
 
 STORE_BYTES = 80 << 20
 FULL_DISK = {"automatic_object_spilling_enabled": False, "local_fs_capacity_threshold": 0.01}
-"""What makes Ray take the disk for full."""
+"""Setting that makes Ray treat the disk as full."""
 
 
 def main(folder: Path) -> None:
-    """Fill the store, then send 5 chunks of 8 MB through a stream, and print how that ends."""
+    """Fill the store, send 5 chunks of 8 MB through a stream, and print the result."""
     names = [str(folder / f"{number}.jpg") for number in range(8)]
     for name in names:
         Path(name).write_bytes(bytes(1 << 20))

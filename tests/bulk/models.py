@@ -1,4 +1,4 @@
-"""Tiny models with random weights, saved through the real classes, and a folder of images to caption."""
+"""Tiny models with random weights, saved through the real classes, and a folder of images."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ BAD = {"text.jpg": "not_an_image", "empty.jpg": "empty"}
 
 
 def save_models(folder: Path, *, seed: int = 0) -> Path:
-    """Checkpoints regions/, attributes/ and captioner/ in `folder`."""
+    """Save the checkpoints regions/, attributes/ and captioner/ in `folder`."""
     torch.manual_seed(seed)
     config = DetectorConfig(
         short_side=64,
@@ -45,7 +45,7 @@ def save_models(folder: Path, *, seed: int = 0) -> Path:
 
 
 def save_images(folder: Path, count: int) -> Path:
-    """`count` files of which four are not plain: a CMYK one, one to be turned, a text and an empty file."""
+    """Write `count` files, four of them odd: a CMYK image, a rotated one, a text and an empty file."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(0)
     for index in range(count - 4):
@@ -65,7 +65,7 @@ def save_images(folder: Path, count: int) -> Path:
 
 
 def model_options(models: Path) -> list[str]:
-    """Command-line options that replace the weights of the demo config."""
+    """Return command-line options that replace the weights of the demo config."""
     return [
         f"--regions.checkpoint={models / 'regions'}",
         f"--attributes.checkpoint={models / 'attributes'}",

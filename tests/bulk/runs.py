@@ -1,4 +1,4 @@
-"""Small caption runs made by hand, through the real manifest and ledger."""
+"""Small handmade caption runs, written through the real manifest and ledger."""
 
 import json
 from collections import Counter
@@ -20,7 +20,7 @@ RUN = "0123456789ab"
 
 @contextmanager
 def changed_record(folder: Path) -> Iterator[dict[str, Any]]:
-    """The run.json of a run, written back as versions did that kept no checksum in it."""
+    """Change the run.json of a run and write it without a checksum, as older versions did."""
     record = json.loads((folder / "run.json").read_text())
     record.pop(run_folder.CHECKSUM, None)
     yield record
@@ -28,7 +28,7 @@ def changed_record(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def plan_run(folder: Path, ids: Sequence[str], unit_size: int, *, results: str = "captions") -> Manifest:
-    """A run folder with a manifest and nothing done."""
+    """Make a run folder with a manifest and no finished unit."""
     folder.mkdir(parents=True, exist_ok=True)
     record = {"run": RUN, "results": results, "fingerprint": {}, "input": {}, "config": {}}
     (folder / "run.json").write_text(json.dumps(record))
@@ -37,14 +37,14 @@ def plan_run(folder: Path, ids: Sequence[str], unit_size: int, *, results: str =
 
 
 def row(image_id: str, status: str = "ok", **values: Any) -> dict[str, Any]:
-    """A row of a caption run; its caption tells the id."""
+    """Return a row of a caption run whose caption contains the id."""
     ok = {"caption": f"a picture of {image_id}"} if status == "ok" else {"error_kind": "empty", "error": "no"}
     known = {"id": image_id, "uri": f"/in/{image_id}", "status": status, "model": "m"}
     return row_schemas.empty_row(row_schemas.CAPTIONS, **known, **ok) | values
 
 
 def table(rows: Sequence[dict[str, Any]], **extra: pa.Array) -> pa.Table:
-    """Rows with columns that passed through from the input."""
+    """Return rows with additional columns of the input."""
     made = pa.Table.from_pylist(list(rows), schema=row_schemas.CAPTIONS)
     for name, values in extra.items():
         made = made.append_column(name, values)
@@ -52,7 +52,7 @@ def table(rows: Sequence[dict[str, Any]], **extra: pa.Array) -> pa.Table:
 
 
 def commit(folder: Path, plan: Manifest, unit: int, rows: pa.Table, generation: int = 0) -> None:
-    """Write and commit a unit as the driver does."""
+    """Write and commit a unit like the driver."""
     book = Ledger(str(folder), plan.plan, "captions", RUN)
     data = row_schemas.encode(rows)
     statuses = Counter(rows["status"].to_pylist())
@@ -64,7 +64,7 @@ def commit(folder: Path, plan: Manifest, unit: int, rows: pa.Table, generation: 
 def make_run(
     folder: Path, rows: Sequence[dict[str, Any]], unit_size: int, *, units: int | None = None
 ) -> Manifest:
-    """A run of these rows; only its first `units` units are done, by default all."""
+    """Make a run of these rows with its first `units` units finished, by default all."""
     plan = plan_run(folder, [one["id"] for one in rows], unit_size)
     for unit in range(plan.units if units is None else units):
         commit(folder, plan, unit, table(rows[unit * unit_size : (unit + 1) * unit_size]))
@@ -72,11 +72,11 @@ def make_run(
 
 
 def output(folder: Path, plan: Manifest, unit: int, generation: int = 0) -> Path:
-    """The Parquet file of a unit."""
+    """Return the path of a unit's Parquet file."""
     return Path(Ledger(str(folder), plan.plan, "captions", RUN).output_uri(unit, generation))
 
 
 def record(folder: Path, unit: int, generation: int = 0) -> Path:
-    """The commit record of a unit."""
+    """Return the path of a unit's commit record."""
     (found,) = folder.glob(f"commits/unit-{unit:06d}-*.g{generation}.json")
     return found

@@ -27,14 +27,14 @@ def test_a_feature_store_with_a_row_per_image(models, photos, tmp_path):
     summary = bulk_run.execute(extract_job(config), run_here(Fetch(), extract_factory(config).build()))
     assert summary.statuses == {"ok": 58, "rejected": 2}
     store = StoredRegions(str(tmp_path / "features"))
-    assert len(store) == 58  # those with regions
+    assert len(store) == 58  # rows with regions
     assert store.fingerprint == load_extractor(config.regions).fingerprint
     turned = store["turned.jpg"]
     assert (turned.width, turned.height) == (40, 60)
     assert turned.features.shape == (len(turned.labels), 16)
 
 
-def test_captions_of_stored_regions_are_those_of_the_images(models, photos, tmp_path):
+def test_captions_of_stored_regions_equal_those_of_the_images(models, photos, tmp_path):
     names = [
         f"--attributes.checkpoint={models / 'attributes'}",
         f"--captioner.checkpoint={models / 'captioner'}",

@@ -30,7 +30,7 @@ CONFIG = "configs/caption/demo.yaml"
 
 @pytest.fixture(scope="module")
 def features(models: Path, photos: Path) -> dict[str, np.ndarray]:
-    """Region features of each good photo, extracted alone."""
+    """Region features of each good photo, extracted one by one."""
     extractor = load_extractor(RegionsConfig(checkpoint=str(models / "regions"), max_regions=6))
     names = sorted(str(path.relative_to(photos)) for path in photos.rglob("*.*") if path.suffix != ".txt")
     good = [name for name in names if name not in BAD]
@@ -39,7 +39,7 @@ def features(models: Path, photos: Path) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def familiarity(features) -> Familiarity:
-    """Fitted to half of the photos; of the validation images, 200, all lie where the median photo does."""
+    """Fitted to half of the photos; all 200 validation images have the distance of the median photo."""
     fitted = Familiarity.fit(list(features.values())[::2], [np.zeros((1, FEATURES), np.float32)])
     distances = [fitted.distance(one) for one in features.values()]
     return dataclasses.replace(fitted, distances=np.full(200, np.median(distances), np.float32))
@@ -47,7 +47,7 @@ def familiarity(features) -> Familiarity:
 
 @pytest.fixture(scope="module")
 def knowing(models, familiarity, tmp_path_factory) -> Path:
-    """The tiny models, with a captioner that knows how familiar images are."""
+    """The tiny models, with a captioner that has familiarity."""
     folder = shutil.copytree(models, tmp_path_factory.mktemp("knowing") / "models")
     familiarity.save(str(folder / "captioner"))
     return folder
@@ -71,7 +71,7 @@ def rows_of(folder: Path) -> dict[str, dict]:
     return {row["id"]: row for file in files for row in pq.read_table(file).to_pylist()}
 
 
-def test_every_captioned_row_has_it_and_the_run_counts_the_unfamiliar(
+def test_every_captioned_row_has_familiarity_and_the_run_counts_unfamiliar_images(
     configure, tmp_path, features, familiarity
 ):
     summary = execute(configure())
@@ -89,13 +89,13 @@ def test_every_captioned_row_has_it_and_the_run_counts_the_unfamiliar(
     assert (stored["images_rated"], stored["images_unfamiliar"]) == (58, 29)
     state = status.status(status.open_run(str(tmp_path / "out")))
     assert (state.images_rated, state.images_unfamiliar) == (58, 29)
-    again = execute(configure())  # the totals come from the commit records
+    again = execute(configure())  # totals come from the commit records
     assert (again.images_this_time, again.images_unfamiliar) == (0, 29)
     shown = gallery_page.entry(rows[strange[0]])
     assert shown["scores"]["familiarity"] == 0.005
 
 
-def test_it_depends_neither_on_the_batch_nor_on_the_pools(configure, photos, features, familiarity):
+def test_familiarity_depends_neither_on_the_batch_nor_on_the_pools(configure, photos, features, familiarity):
     config = configure("--resources.worker.batch_size=7")
     split = configure("--resources.pools=split", "--resources.worker.batch_size=3")
     names = list(features)
@@ -108,7 +108,7 @@ def test_it_depends_neither_on_the_batch_nor_on_the_pools(configure, photos, fea
         assert found["familiarity"].to_pylist() == [familiarity(features[name]) for name in names]
 
 
-def test_a_captioner_without_it_gives_null_and_no_line(models, configure, tmp_path):
+def test_a_captioner_without_familiarity_gives_null_and_no_summary_line(models, configure, tmp_path):
     summary = execute(configure(f"--captioner.checkpoint={models / 'captioner'}"))
     assert {row["familiarity"] for row in rows_of(tmp_path / "out").values()} == {None}
     assert (summary.images_rated, summary.images_unfamiliar) == (0, 0)

@@ -1,4 +1,4 @@
-"""Published features into a store and out again."""
+"""Published features are imported into a store and exported again."""
 
 import json
 import logging
@@ -26,7 +26,7 @@ NAMES = ["karpathy_train.tsv.0", "karpathy_train.tsv.1", "karpathy_val.tsv"]
 
 @pytest.fixture
 def tsv(tmp_path) -> list[Image]:
-    """Three files in tsv/ with 11 images each, and a text that is none of them."""
+    """Three files in tsv/ with 11 images each, and a text file."""
     every = images(33)
     (tmp_path / "tsv").mkdir()
     for number, name in enumerate(NAMES):
@@ -56,7 +56,7 @@ def write_captions(path: Path, names: dict[int, str]) -> str:
     return str(path)
 
 
-def test_what_was_imported_exactly_is_exported_byte_for_byte(tsv, tmp_path, monkeypatch, capsys) -> None:
+def test_exact_features_are_exported_byte_for_byte(tsv, tmp_path, monkeypatch, capsys) -> None:
     config = f"--config={ROOT / 'configs' / 'import' / 'bottom_up_tiny.yaml'}"
     options = [config, f"--input.uri={tmp_path / 'tsv'}", f"--output.uri={tmp_path / 'run'}"]
     assert run_main(monkeypatch, import_features, *options) == 0
@@ -67,7 +67,7 @@ def test_what_was_imported_exactly_is_exported_byte_for_byte(tsv, tmp_path, monk
     assert out.read_bytes() == b"".join((tmp_path / "tsv" / name).read_bytes() for name in NAMES)
 
 
-def test_float16_is_the_default_and_boxes_are_exact_all_the_same(tsv, tmp_path) -> None:
+def test_float16_is_the_default_and_boxes_stay_exact(tsv, tmp_path) -> None:
     assert execute(configure(tmp_path)) == {"ok": 33}
     store = StoredRegions(str(tmp_path / "run"))
     assert store.fingerprint == {"kind": "published", "extractor": "bottom-up 10-100"}
@@ -78,7 +78,7 @@ def test_float16_is_the_default_and_boxes_are_exact_all_the_same(tsv, tmp_path) 
         np.testing.assert_array_equal(found.features, image.features.astype(np.float16))
 
 
-def test_captions_choose_images_and_name_them(tsv, tmp_path, monkeypatch, caplog) -> None:
+def test_captions_select_and_name_the_images(tsv, tmp_path, monkeypatch, caplog) -> None:
     chosen = {int(image.id): f"COCO_train2014_{int(image.id):012d}.jpg" for image in tsv[5:15]}
     captions = write_captions(tmp_path / "captions.json", chosen)
     with caplog.at_level(logging.INFO):
@@ -93,7 +93,7 @@ def test_captions_choose_images_and_name_them(tsv, tmp_path, monkeypatch, caplog
     assert "have no regions, first COCO_val2014_000000000007.jpg" in caplog.text
 
 
-def test_broken_lines_count_only_where_the_image_is_nowhere_whole(tsv, tmp_path, caplog) -> None:
+def test_truncated_lines_count_only_if_the_image_is_not_complete_elsewhere(tsv, tmp_path, caplog) -> None:
     line, other = tsv_bytes(tsv[:1]), tsv_bytes(images(1, first=5))
     file = tmp_path / "tsv" / NAMES[0]
     file.write_bytes(line[: len(line) // 2] + b"\r\n" + file.read_bytes() + tsv_bytes(tsv[2:3]) + other[:-9])
@@ -105,7 +105,7 @@ def test_broken_lines_count_only_where_the_image_is_nowhere_whole(tsv, tmp_path,
     np.testing.assert_array_equal(store[tsv[0].id].boxes, tsv[0].boxes)
 
 
-def test_an_import_that_was_cut_off_goes_on_where_it_stopped(tsv, tmp_path) -> None:
+def test_an_interrupted_import_resumes(tsv, tmp_path) -> None:
     config, whole = configure(tmp_path), run_here(configure(tmp_path).stage)
 
     def broken(chunks: Sequence[Chunk], *, isolated: bool = False) -> Iterator[DescribedChunk]:
@@ -130,8 +130,8 @@ def test_an_import_that_was_cut_off_goes_on_where_it_stopped(tsv, tmp_path) -> N
     assert len(StoredRegions(str(tmp_path / "run"))) == 33
 
 
-def test_rows_of_finished_units_are_let_go(tsv, tmp_path) -> None:
-    """Else the features of thousands of units pile up in the driver."""
+def test_rows_of_finished_units_are_released(tsv, tmp_path) -> None:
+    """Otherwise the features of thousands of units would accumulate in the driver."""
     config, alive = configure(tmp_path, "--resources.chunk.images=4"), []
 
     def watched(chunks: Sequence[Chunk], *, isolated: bool = False) -> Iterator[DescribedChunk]:
@@ -147,7 +147,7 @@ def test_rows_of_finished_units_are_let_go(tsv, tmp_path) -> None:
     assert max(alive) <= 3  # a unit has two chunks, and the stream holds the last one
 
 
-def test_other_words_or_another_type_never_join_a_run(tsv, tmp_path) -> None:
+def test_a_run_is_not_resumed_with_other_captions_or_another_type(tsv, tmp_path) -> None:
     execute(configure(tmp_path))
     for option, message in (
         ("--extractor=fixed 36", "regions.extractor was"),
@@ -195,7 +195,7 @@ def test_hdf5(tmp_path) -> None:
         assert store[image.id].features.tobytes() == image.features.tobytes()
 
 
-def test_what_is_not_there_is_named(tmp_path) -> None:
+def test_missing_images_are_named(tmp_path) -> None:
     with pytest.raises(UsageError, match="no such file"):
         execute(configure(tmp_path))
     (tmp_path / "tsv").mkdir()
@@ -207,11 +207,11 @@ def test_what_is_not_there_is_named(tmp_path) -> None:
         configure(tmp_path, "--input.boxes=box")
 
 
-def test_the_last_shard_looks_for_what_is_missing(tsv, tmp_path, monkeypatch, capsys) -> None:
+def test_the_last_shard_reports_missing_images(tsv, tmp_path, monkeypatch, capsys) -> None:
     wanted = {int(image.id): f"{image.id}.jpg" for image in tsv} | {5: "a.jpg"}
     options = [f"--input.captions={write_captions(tmp_path / 'captions.json', wanted)}", "--extractor=a"]
     options += [f"--input.uri={tmp_path / 'tsv'}", f"--output.uri={tmp_path / 'run'}", "--output.unit_size=8"]
     assert run_main(monkeypatch, import_features, *options, "--output.shard=0/2") == 0
     assert "store:" not in capsys.readouterr().out
-    assert run_main(monkeypatch, import_features, *options, "--output.shard=1/2") == 1  # a.jpg is nowhere
+    assert run_main(monkeypatch, import_features, *options, "--output.shard=1/2") == 1  # a.jpg is in no file
     assert "store: 33 images" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Odd tars and folders in runs: what the run records of them, and that its exports hold every caption."""
+"""Odd tars and folders in runs: what the run records, and that its exports contain every caption."""
 
 import gzip
 import io
@@ -105,7 +105,7 @@ def test_folders_with_the_run_inside(caption, tmp_path):
     assert (again.statuses, again.images_this_time) == ({"ok": 3}, 0)
 
 
-def test_an_input_and_a_run_folder_whose_names_are_no_utf8(caption, tmp_path):
+def test_an_input_and_a_run_folder_whose_names_are_not_utf8(caption, tmp_path):
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     folder.mkdir()
     (folder / "a.png").write_bytes(picture(0))

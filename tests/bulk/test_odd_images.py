@@ -1,4 +1,4 @@
-"""Odd images in runs: which files are rows, what their rows say, and what a run records of it."""
+"""Odd images in runs: which files get rows, the content of these rows, and what the run records."""
 
 import io
 import json
@@ -33,7 +33,7 @@ FORMER_EXTENSIONS = [
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Images that are good, cut off, and of formats that are not decoded."""
+    """Good images, truncated images, and images in unsupported formats."""
     source = tmp_path / "in"
     source.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
@@ -51,7 +51,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def without_heif(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a machine where the extra is not installed, for this process."""
+    """Simulate in this process that the extra heif is not installed."""
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
 
 
@@ -75,7 +75,7 @@ def rows(folder: Path) -> dict[str, dict]:
 
 
 @pytest.mark.usefixtures("without_heif")
-def test_what_cannot_be_decoded_is_skipped_and_named(configure, tmp_path):
+def test_unsupported_formats_are_skipped_and_named(configure, tmp_path):
     summary = execute(configure())
     found = rows(tmp_path / "out")
     assert found.keys() == {"good.jpg", "cut.jpg", "named.jpg"}
@@ -91,11 +91,11 @@ def test_what_cannot_be_decoded_is_skipped_and_named(configure, tmp_path):
     assert line.endswith('1 .heic, 1 .tga, 1 .txt; pip install -e ".[heif]" adds HEIC')
     stored = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert stored["skipped_kinds"] == summary.skipped_kinds
-    assert execute(configure()).skipped_kinds == summary.skipped_kinds  # a resumed run says the same
+    assert execute(configure()).skipped_kinds == summary.skipped_kinds  # a resumed run reports the same
 
 
 @pytest.mark.skipif(not signatures.heif_is_read(), reason="pillow-heif is not installed")
-def test_heic_is_a_row_where_it_can_be_decoded(configure, folder, tmp_path):
+def test_heic_gets_a_row_if_it_can_be_decoded(configure, folder, tmp_path):
     image = Image.new("RGB", (64, 48), "red")
     image.save(folder / "photo.heic", "HEIF")
     summary = execute(configure())
@@ -103,7 +103,7 @@ def test_heic_is_a_row_where_it_can_be_decoded(configure, folder, tmp_path):
     assert summary.skipped_kinds == {".tga": 1, ".txt": 1}
 
 
-def test_an_extension_that_is_asked_for_is_a_row(configure, tmp_path):
+def test_a_requested_extension_gets_a_row(configure, tmp_path):
     execute(configure("--input.extensions=[jpg, tga, heic]"))
     found = rows(tmp_path / "out")
     assert found.keys() == {"good.jpg", "cut.jpg", "named.jpg", "photo.heic", "drawing.tga"}
@@ -111,7 +111,7 @@ def test_an_extension_that_is_asked_for_is_a_row(configure, tmp_path):
 
 
 @pytest.mark.usefixtures("without_heif")
-def test_a_folder_without_an_image_says_what_is_in_it(configure, folder):
+def test_the_error_for_a_folder_without_images_names_its_files(configure, folder):
     for path in folder.glob("*.jpg"):
         path.unlink()
     with pytest.raises(UsageError, match="no images there; 3 files") as caught:
@@ -126,7 +126,7 @@ def test_skipped_files_are_named_with_the_most_frequent_first():
     assert describe_skipped({}) == ""
 
 
-def test_a_jpeg_that_was_cut_off_is_captioned_on_request(configure, tmp_path, models):
+def test_a_truncated_jpeg_is_captioned_on_request(configure, tmp_path, models):
     execute(configure("--input.max_missing_rows=0.3"))
     found = rows(tmp_path / "out")
     cut = found["cut.jpg"]
@@ -145,21 +145,21 @@ def test_a_jpeg_that_was_cut_off_is_captioned_on_request(configure, tmp_path, mo
     assert record["fingerprint"]["preprocessing"]["missing_rows"] == 0.3
 
 
-def test_a_jpeg_that_lacks_more_than_is_allowed_is_rejected(configure, tmp_path):
+def test_a_jpeg_truncated_more_than_allowed_is_rejected(configure, tmp_path):
     execute(configure("--input.max_missing_rows=0.02"))
     cut = rows(tmp_path / "out")["cut.jpg"]
     assert (cut["status"], cut["error_kind"]) == ("rejected", "truncated")
     assert "of its rows are missing" in cut["error"]
 
 
-def test_shares_of_rows_that_make_no_sense_are_refused():
+def test_invalid_proportions_of_rows_are_refused():
     for share in (-0.1, 1.0):
         with pytest.raises(UsageError, match="max_missing_rows"):
             InputConfig(uri="x", max_missing_rows=share)
 
 
 def test_a_run_of_an_earlier_version_is_resumed(configure, tmp_path):
-    """Its run.json has the extensions that were the default then, and lacks the settings that came since."""
+    """Its run.json has the former default of the extensions, and lacks newer settings."""
     execute(configure())
     with runs.changed_record(tmp_path / "out") as record:
         del record["input"]["max_missing_rows"]
@@ -171,7 +171,7 @@ def test_a_run_of_an_earlier_version_is_resumed(configure, tmp_path):
         execute(configure("--input.extensions=[jpg]"))
 
 
-def test_the_page_on_inputs_names_the_extensions_that_are_taken():
+def test_the_page_on_inputs_names_the_supported_extensions():
     page = " ".join((Path(__file__).parents[2] / "docs" / "inputs.md").read_text().split())
     assert f"one of {', '.join(IMAGE_EXTENSIONS)}," in page
     assert f", {', '.join(HEIF_EXTENSIONS)}." in page

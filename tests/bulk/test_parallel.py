@@ -1,9 +1,9 @@
-"""Calls side by side."""
+"""Concurrent calls."""
 
 from glied.bulk.parallel import in_order
 
 
-def test_items_are_taken_as_they_are_needed():
+def test_items_are_read_on_demand():
     taken = []
 
     def items():

@@ -1,4 +1,4 @@
-"""`resources`: keys of version 0.1, and values that Ray could not schedule."""
+"""`resources`: the keys of version 0.1 still work, and values that Ray cannot schedule are refused."""
 
 import dataclasses
 import logging
@@ -41,7 +41,7 @@ OLD = {
     "chunk_s": 21.0,
     "stall_s": 22.0,
 }
-"""Every key of version 0.1 with a value of its own."""
+"""Every key of version 0.1 with a different value."""
 NEW = {
     "worker": {
         "count": 2,
@@ -118,6 +118,6 @@ def test_both_pools_have_the_threads_of_the_workers() -> None:
         ("worker.cores=1", r"resources\.worker\.cores.*Valid keys.*resources\.worker\.cpus"),
     ],
 )
-def test_values_that_make_no_sense_are_refused_by_name(option: str, message: str) -> None:
+def test_invalid_values_are_refused_by_name(option: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         configure(f"--resources.{option}")

@@ -13,7 +13,7 @@ FEATURES, VOCABULARY = 12, 30
 
 @pytest.fixture
 def make_model() -> Callable[..., CaptioningModel]:
-    """Small models with random weights in evaluation mode."""
+    """Make small models with random weights in evaluation mode."""
 
     def make(
         vocabulary_size: int = VOCABULARY, seed: int = 0, sharp: float = 1.0, **options
@@ -22,7 +22,7 @@ def make_model() -> Callable[..., CaptioningModel]:
         config = CaptionerConfig(**{"width": 16, **heads(options), **options})
         model = build_model(config, feature_size=FEATURES, vocabulary_size=vocabulary_size).eval()
         with torch.no_grad():
-            model.classifier.weight.mul_(sharp)  # peaked distributions, as trained models have them
+            model.classifier.weight.mul_(sharp)  # peaked distributions like those of trained models
         return model
 
     return make
@@ -30,7 +30,7 @@ def make_model() -> Callable[..., CaptioningModel]:
 
 @pytest.fixture
 def make_inputs() -> Callable[..., tuple[RegionBatch, Tensor, Tensor]]:
-    """Random regions and attributes of `batch` images: (regions, attribute ids, attribute mask)."""
+    """Make random inputs of `batch` images: (regions, attribute ids, attribute mask)."""
 
     def make(
         batch: int = 3,
@@ -54,5 +54,5 @@ def make_inputs() -> Callable[..., tuple[RegionBatch, Tensor, Tensor]]:
 
 
 def heads(options: dict) -> dict:
-    """Four heads, where the architecture has any."""
+    """Return four heads if the architecture has heads."""
     return {} if options.get("architecture") in ("lstm", "soft_att", "up_down") else {"heads": 4}

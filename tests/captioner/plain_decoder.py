@@ -1,4 +1,4 @@
-"""Decoding without caches, batches or tensors of beams: what the engine must equal, token by token."""
+"""A reference decoder without caches, batches or tensors of beams, which the engine must equal."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ from glied.text.vocabulary import BOS, EOS, PAD, UNK
 
 
 def pick(inputs, row):
-    """One image of (regions, attribute ids, attribute mask), without its padding."""
+    """Return one image of (regions, attribute ids, attribute mask), without its padding."""
     regions, ids, mask = inputs
     real = regions.mask[row]
     one = dataclasses.replace(
@@ -26,7 +26,7 @@ def pick(inputs, row):
 
 
 def padded(regions):
-    """The same with four regions more that are not real, and that no result may depend on."""
+    """Add four padding regions, which must not change any result."""
     return dataclasses.replace(
         regions,
         features=F.pad(regions.features, (0, 0, 0, 4), value=math.nan),
@@ -37,7 +37,7 @@ def padded(regions):
 
 @torch.no_grad()
 def greedy(model, memory, images, length):
-    """The words of each image's greedy caption, by whole passes over all captions."""
+    """Decode each image greedily, with a full pass over all captions for each word."""
     tokens = torch.full((images, 1), BOS)
     for _ in range(length):
         logits = model.logits(memory, tokens)[:, -1]
@@ -49,12 +49,12 @@ def greedy(model, memory, images, length):
 
 @torch.no_grad()
 def next_words(model, image, words):
-    """Log-probabilities of the word after `words`, by a pass over the whole caption."""
+    """Return the log-probabilities of the word after `words`, by a pass over the whole caption."""
     return model(*image, torch.tensor([[BOS, *words]]))[0, -1].float().log_softmax(-1)
 
 
 def recompute(model, inputs, row, words, finished):
-    """Log-probability of a caption by teacher forcing."""
+    """Return the log-probability of a caption by teacher forcing."""
     tokens = [BOS, *words, EOS] if finished else [BOS, *words]
     with torch.no_grad():
         logits = model(*pick(inputs, row), torch.tensor([tokens[:-1]]))[0].float()
@@ -71,7 +71,7 @@ def allowed(word, words, config, suppressed):
 
 
 def continuations(model, image, beams, config, suppressed, penalty=None):
-    """Every allowed continuation of the beams: (key, score, words), the best first."""
+    """Return every allowed continuation of the beams as (key, score, words), the best first."""
     found = []
     for words, total in beams:
         for word, value in enumerate(next_words(model, image, words).tolist()):
@@ -82,7 +82,7 @@ def continuations(model, image, beams, config, suppressed, penalty=None):
 
 
 def beam_search(model, inputs, row, config, suppressed=()):
-    """Beam search of one image, as `DecodingConfig` describes it; "exact" is a search to the very end."""
+    """Search the captions of one image as `DecodingConfig` describes it; "exact" searches to the end."""
     image, beam_size = pick(inputs, row), config.beam_size // config.groups
     beams = [[((), 0.0)] for _ in range(config.groups)]
     pools = [[] for _ in range(config.groups)]
@@ -95,7 +95,7 @@ def beam_search(model, inputs, row, config, suppressed=()):
             for _, total, words in candidates[:beam_size]:
                 if words[-1] == EOS and not (full and len(pools[group]) >= beam_size):
                     pools[group].append(Hypothesis(words[:-1], total))
-            # The others among the 2k best: k of them do not end.
+            # The other ones among the 2k best, of which k do not end.
             live = [(words, total) for _, total, words in candidates if words[-1] != EOS][:beam_size]
             for words, _ in live:
                 taken[words[-1]] = taken.get(words[-1], 0) + 1
@@ -112,7 +112,7 @@ def beam_search(model, inputs, row, config, suppressed=()):
 
 
 def merge(pools, config):
-    """The captions of the groups in turn, of each as many as it has beams."""
+    """Merge the captions of the groups alternately, with as many per group as it has beams."""
     size = config.beam_size // config.groups
     ranked = [sorted(pool, key=lambda one: -one.score(config.length_penalty))[:size] for pool in pools]
     ranks = range(max(len(pool) for pool in ranked))
@@ -127,7 +127,7 @@ def merge(pools, config):
 
 
 def sample(model, inputs, row, config, seed, suppressed=()):
-    """Samples of one image, a word at a time from sorted or unsorted probabilities."""
+    """Sample captions of one image word by word, from sorted or unsorted probabilities."""
     image, found = pick(inputs, row), []
     for numbers in random_streams([seed], config.n_best, config.max_length)[0].tolist():
         words, total, finished = (), 0.0, False

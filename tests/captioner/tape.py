@@ -1,8 +1,8 @@
-"""What a CUDA graph does, on a CPU.
+"""Simulates CUDA graphs on a CPU.
 
-It keeps the operations with the addresses that they read and write, computes nothing that lasts while it
-records, and repeats them without any Python between them. It owns what it made; whatever else it reads must
-be kept alive by someone else, as with a CUDA graph.
+A tape records operations with the addresses that they read and write, discards the results of the
+recording, and replays them without Python code in between. It owns the tensors that it created; all other
+tensors that it reads must be kept alive elsewhere, as with a CUDA graph.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 @dataclass(frozen=True)
 class Address:
-    """A tensor of someone else's."""
+    """A tensor that the tape does not own."""
 
     storage: StorageWeakRef
     dtype: torch.dtype
@@ -28,20 +28,22 @@ class Address:
         return cls(StorageWeakRef(tensor.untyped_storage()), tensor.dtype, place)
 
     def tensor(self):
-        assert not self.storage.expired(), "a replay reads memory that was given back"
+        assert not self.storage.expired(), "a replay reads freed memory"
         storage = torch.UntypedStorage._new_with_weak_ptr(self.storage.cdata)
         return torch.empty(0, dtype=self.dtype).set_(storage, *self.place)
 
 
 class Tape(TorchDispatchMode):
-    """Operations as they were called, and what they made."""
+    """Recorded operations and the tensors they created."""
 
     def __init__(self):
         super().__init__()
         self.calls = []
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        assert operation is not torch.ops.aten._local_scalar_dense.default, "a recording knows no values"
+        assert operation is not torch.ops.aten._local_scalar_dense.default, (
+            "values cannot be read during a recording"
+        )
         found = operation(*args, **(kwargs or {}))
         given = {storage(one) for one in tensors((args, kwargs))}
         made = {i: one for i, one in enumerate(tensors(found)) if storage(one) not in given}
@@ -50,7 +52,7 @@ class Tape(TorchDispatchMode):
         return found
 
     def forget(self):
-        """What was computed is gone, as if it had never been."""
+        """Discard the computed values."""
         for *_, made in self.calls:
             for one in made.values():
                 one.fill_(float("nan") if one.is_floating_point() else 0)
@@ -64,8 +66,8 @@ class Tape(TorchDispatchMode):
 
 
 def tapes():
-    """Makes what records one search."""
-    pool = []  # all tapes of the search: each may read what another made
+    """Return a function that records the steps of one search."""
+    pool = []  # all tapes of the search: each may read the results of another
 
     def record(work):
         with Tape() as tape:
@@ -78,7 +80,7 @@ def tapes():
 
 
 def replay(pool, tape):
-    """What `pool` holds stays alive as long as this can be called."""
+    """Replay a tape; the function keeps the tensors of `pool` alive."""
     tape.replay()
 
 
@@ -87,7 +89,7 @@ def tensors(tree):
 
 
 def plain(value):
-    """Whether it is a tensor with an address; a packed weight has none."""
+    """Return whether a tensor has an address; packed weights have none."""
     return isinstance(value, torch.Tensor) and value.layout is torch.strided
 
 

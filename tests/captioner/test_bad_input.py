@@ -1,4 +1,4 @@
-"""What every architecture makes of input that is empty, and of more beams than words."""
+"""Every architecture handles empty inputs, and more beams than words."""
 
 import dataclasses
 import math
@@ -20,12 +20,12 @@ WORDS = Vocabulary([f"word{i}" for i in range(26)])
 
 @pytest.fixture(params=PAPER_SIZES)
 def make_any(request, make_model):
-    """Small models of each architecture, with random weights."""
+    """Make small models of each architecture with random weights."""
     return lambda **options: make_model(**{"architecture": request.param, "geometry": True, **options})
 
 
 def first(inputs, regions):
-    """The first image with its first `regions` regions only."""
+    """Return the first image with only its first `regions` regions."""
     given, ids, mask = inputs
     return (
         dataclasses.replace(
@@ -41,7 +41,7 @@ def first(inputs, regions):
 
 
 def test_more_beams_than_words_find_every_caption(make_any, make_inputs):
-    model, inputs = make_any(vocabulary_size=6), make_inputs(vocabulary_size=6)  # two words besides the end
+    model, inputs = make_any(vocabulary_size=6), make_inputs(vocabulary_size=6)  # two words and the end token
     config = DecodingConfig(beam_size=20, n_best=20, max_length=2, min_length=0)
     for row, captions in enumerate(decode(model, model.encode(*inputs), config)):
         assert len({one.tokens for one in captions}) == len(captions) == 1 + 2 + 4
@@ -51,7 +51,7 @@ def test_more_beams_than_words_find_every_caption(make_any, make_inputs):
 
 
 def test_no_attributes(make_any):
-    """None, none that the vocabulary knows, and none beside an image that has some: the same caption."""
+    """No attributes, only unknown ones, and none beside an image that has some give the same caption."""
     captioner = Captioner(make_any(sharp=3.0), WORDS)
     regions = [make_regions(4, 0), make_regions(6, 1)]
     alone = captioner.caption(regions[:1], [[]])[0][0]
@@ -66,7 +66,7 @@ def test_no_attributes(make_any):
 
 
 def test_an_image_of_one_region(make_any):
-    """As extractors give one in which they find nothing: the whole image, with score 0."""
+    """Extractors return the whole image with score 0 if they find nothing."""
     captioner = Captioner(make_any(sharp=3.0), WORDS)
     found = make_regions(1, 0)
     found.boxes[:], found.scores[:] = [[0, 0, found.width, found.height]], 0
@@ -79,7 +79,7 @@ def test_an_image_of_one_region(make_any):
 
 @pytest.mark.parametrize("frozen", [False, True])
 def test_an_image_without_any_region_is_never_nan(make_any, make_inputs, frozen):
-    """No extractor gives one; alone, padded or beside others, it has one and the same caption."""
+    """No extractor returns such an image; alone, padded or beside others it has the same caption."""
     model, inputs = make_any(sharp=3.0), make_inputs()
     model = freeze(model) if frozen else model
     config = DecodingConfig(max_length=6)

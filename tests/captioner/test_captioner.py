@@ -27,7 +27,7 @@ def make_regions(count, seed):
     )
 
 
-def test_saved_and_loaded_it_says_the_same(make_model, tmp_path):
+def test_a_saved_and_loaded_captioner_gives_the_same_captions(make_model, tmp_path):
     decoding = DecodingConfig(beam_size=3, n_best=2, max_length=6)
     captioner = Captioner(make_model(sharp=3.0, geometry=True), WORDS, attribute_count=2, decoding=decoding)
     regions = [make_regions(count, seed) for seed, count in enumerate((5, 1, 3))]
@@ -47,10 +47,10 @@ def test_saved_and_loaded_it_says_the_same(make_model, tmp_path):
         assert [one.text for one in alone] == [one.text for one in captions[row]]
 
 
-def test_with_cuda_graphs_it_says_the_same(make_model):
+def test_cuda_graphs_give_the_same_captions(make_model):
     model = make_model(sharp=3.0, geometry=True)
     plain, recorded = (Captioner(model, WORDS, cuda_graphs=graphs) for graphs in (False, True))
-    recorded._graph_decoder.new_capture = tapes  # in place of the GPU
+    recorded._graph_decoder.new_capture = tapes  # replaces the GPU
     attributes = [[("word1", 0.5), ("word7", 0.2)], []]
     for seed in range(3):
         regions = [make_regions(5, seed), make_regions(3 + seed, seed)]
@@ -67,7 +67,7 @@ def test_attribute_ids_drop_unknown_words_and_keep_the_first():
     assert ids.shape == mask.shape == (2, 0)
 
 
-def test_refuses_another_kind_of_checkpoint(tmp_path):
+def test_other_checkpoints_are_refused(tmp_path):
     checkpoint.save(str(tmp_path), {}, {"kind": "detector"})
     with pytest.raises(UsageError, match="detector"):
         Captioner.load(str(tmp_path))

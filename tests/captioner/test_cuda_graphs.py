@@ -1,4 +1,4 @@
-"""CUDA graphs need a GPU; that a search can be recorded and replayed at all does not."""
+"""Recording and replaying a search without a GPU, and CUDA graphs on a GPU."""
 
 import dataclasses
 import itertools
@@ -28,7 +28,7 @@ SEARCHES = {
 
 
 def images(make_inputs, seed, **options):
-    """Some regions and attributes are padding."""
+    """Return inputs in which some regions and attributes are padding."""
     regions, ids, mask = make_inputs(batch=4, seed=seed, **options)
     regions.mask[seed % 4, 3:] = False
     mask[(seed + 1) % 4, 1:] = False
@@ -48,7 +48,7 @@ def same(found, expected):
 
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_replay_finds_what_decoding_finds(make_model, make_inputs, architecture, search):
+def test_a_replay_equals_decoding(make_model, make_inputs, architecture, search):
     config = DecodingConfig(max_length=9, **SEARCHES[search])
     model = freeze(make_model(architecture=architecture, sharp=4.0))
     made = []
@@ -59,8 +59,8 @@ def test_a_replay_finds_what_decoding_finds(make_model, make_inputs, architectur
         expected = decode(model, memory, config, seeds=range(seed, seed + 4))
         same(recorder.decode(memory, range(seed, seed + 4)), expected)
         said.update(one[0].tokens for one in expected)
-    assert len(said) > 5  # the replays differ
-    assert len(made) == 1  # after a first batch without one
+    assert len(said) > 5  # the batches differ
+    assert len(made) == 1  # the first batch is decoded without a recording
 
 
 def test_a_replay_stops_when_all_images_are_done(make_model, make_inputs):
@@ -82,7 +82,7 @@ def test_a_replay_stops_when_all_images_are_done(make_model, make_inputs):
     for _ in range(2):
         found = recorder.decode(memory)
     assert max(len(one[0].tokens) for one in found) == 6
-    assert len(recorded) == 6  # its start, and four steps each
+    assert len(recorded) == 6  # the start, and four steps each
     assert len(replayed) < 5
 
 
@@ -96,7 +96,7 @@ def test_few_recordings_are_kept(make_model, make_inputs):
     assert len(recorder._recordings) == MOST
 
 
-def test_like_sizes_share_a_recording(make_model, make_inputs):
+def test_similar_sizes_share_a_recording(make_model, make_inputs):
     model, config = freeze(make_model(sharp=3.0)), DecodingConfig(beam_size=3, max_length=7)
     made = []
     recorder = GraphDecoder(model, config, new_capture=lambda: made.append(1) or tapes())
@@ -107,7 +107,7 @@ def test_like_sizes_share_a_recording(make_model, make_inputs):
 
 
 class OnTheGpu(TorchDispatchMode):
-    """Every tensor of every operation is on the GPU, numbers apart."""
+    """Checks that the tensors of all operations are on the GPU, except for numbers."""
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         found = operation(*args, **(kwargs or {}))
@@ -118,7 +118,7 @@ class OnTheGpu(TorchDispatchMode):
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_on_a_gpu_the_steps_wait_for_nothing(make_model, make_inputs, architecture, search):
-    """Tensors that only say they are on a GPU: to ask one for its value is an error."""
+    """Tensors that claim to be on a GPU: reading a value is an error."""
     config = DecodingConfig(max_length=9, **SEARCHES[search])
     options = {"architecture": architecture, "vocabulary_size": 1003}
     memory = make_model(**options).encode(*images(make_inputs, 0))
@@ -140,11 +140,11 @@ def test_on_a_gpu_the_steps_wait_for_nothing(make_model, make_inputs, architectu
         with OnTheGpu():
             run_steps(there, search, config, given, range(9))
         with pytest.raises(DataDependentOutputException):
-            bool(search.scores.any())  # as a look at a value would
+            bool(search.scores.any())  # as reading a value would
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
-def test_cuda_graphs_find_what_decoding_finds(make_model, make_inputs):
+def test_cuda_graphs_equal_decoding(make_model, make_inputs):
     for architecture, search in itertools.product(ARCHITECTURES, SEARCHES.values()):
         config = DecodingConfig(max_length=9, **search)
         model = freeze(make_model(architecture=architecture, sharp=4.0).to("cuda"))
@@ -154,4 +154,4 @@ def test_cuda_graphs_find_what_decoding_finds(make_model, make_inputs):
             memory = model.encode(regions.to("cuda"), *(part.to("cuda") for part in attributes))
             expected = decode(model, memory, config, seeds=range(seed, seed + 4))
             same(recorder.decode(memory, range(seed, seed + 4)), expected)
-        assert len(recorder._recordings) == 1  # those were replays
+        assert len(recorder._recordings) == 1  # these were replays

@@ -37,7 +37,7 @@ def describe(options):
 
 
 def uneven(inputs):
-    """Some regions and attributes are padding."""
+    """Return inputs in which some regions and attributes are padding."""
     regions, ids, mask = inputs
     regions.mask[1, 3:] = False
     mask[2, 1:] = False
@@ -46,7 +46,7 @@ def uneven(inputs):
 
 
 def both_decoders(model, inputs, config, suppressed=()):
-    """What the engine finds and what the plain decoder says of it: per image, (tokens, finished, log p)."""
+    """Return the captions of the engine and of the plain decoder: (tokens, finished, log p) per image."""
     memory = model.encode(*inputs)
     found, expected = [], []
     for row, captions in enumerate(decode(model, memory, config, suppressed=suppressed)):
@@ -92,8 +92,8 @@ def test_groups_and_wide_beams_equal_the_plain_decoder(make_model, make_inputs, 
     assert found == expected
 
 
-def test_groups_that_find_the_same_are_searched_further(make_model, make_inputs):
-    """Doubles are dropped, so that each group's second caption counts too and must be final."""
+def test_groups_with_equal_captions_are_searched_further(make_model, make_inputs):
+    """Duplicates are dropped, so each group's second caption also counts and must be final."""
     model = make_model(vocabulary_size=9, sharp=4.0)
     inputs = make_inputs(batch=16, vocabulary_size=9)
     options = {"beam_size": 6, "n_best": 2, "groups": 2, "diversity": 0.0, "stop": "exact"}
@@ -104,7 +104,7 @@ def test_groups_that_find_the_same_are_searched_further(make_model, make_inputs)
 
 @pytest.mark.parametrize("options", [GREEDY, BEAM_5, BEAM_5 | {"stop": "exact"}], ids=describe)
 def test_a_large_vocabulary_equals_the_plain_decoder(make_model, make_inputs, options):
-    """Large enough for the blocks of `best_words`, and no multiple of their size."""
+    """Larger than the blocks of `best_words`, and not a multiple of their size."""
     model = make_model(vocabulary_size=1003, sharp=8.0)
     inputs = make_inputs(batch=4, vocabulary_size=1003)
     found, expected = both_decoders(model, inputs, DecodingConfig(**{"max_length": 6} | options))
@@ -112,7 +112,7 @@ def test_a_large_vocabulary_equals_the_plain_decoder(make_model, make_inputs, op
 
 
 @pytest.mark.parametrize("stop", ["full", "exact"])
-def test_wide_beam_finds_what_exhaustive_search_finds(make_model, make_inputs, stop):
+def test_a_wide_beam_equals_exhaustive_search(make_model, make_inputs, stop):
     words, longest = (4, 5, 6), 4
     model, inputs = make_model(vocabulary_size=7, sharp=2.0), make_inputs(batch=2, vocabulary_size=7)
     config = DecodingConfig(beam_size=150, n_best=150, max_length=longest, min_length=0, stop=stop)
@@ -174,7 +174,7 @@ def test_independent_of_batch_order_and_padding(make_model, make_inputs, options
 
 
 @pytest.mark.parametrize("stop", ["full", "exact"])
-def test_when_finished_images_leave_changes_nothing(make_model, make_inputs, monkeypatch, stop):
+def test_the_removal_of_finished_images_changes_nothing(make_model, make_inputs, monkeypatch, stop):
     model, inputs = make_model(sharp=6.0, vocabulary_size=9), make_inputs(batch=12, vocabulary_size=9)
     memory, config = model.encode(*inputs), DecodingConfig(beam_size=3, n_best=3, stop=stop)
     expected = decode(model, memory, config)
@@ -225,16 +225,16 @@ def test_blocked_ngrams_do_not_occur(make_model, make_inputs, size):
     assert not repeats(size)
 
 
-def test_no_caption_where_nothing_is_allowed(make_model, make_inputs):
+def test_no_caption_if_no_word_is_allowed(make_model, make_inputs):
     model, inputs = make_model(vocabulary_size=6), make_inputs(vocabulary_size=6)
-    config = {"max_length": 4, "min_length": 4, "block_ngrams": 1}  # two words that must not repeat
+    config = {"max_length": 4, "min_length": 4, "block_ngrams": 1}  # two words that must not be repeated
     for options in ({"beam_size": 1}, {"beam_size": 3}, {"method": "sample", "n_best": 2}):
         found = decode(model, model.encode(*inputs), DecodingConfig(**config, **options))
         assert found == [[], [], []]
 
 
-def test_sees_the_weights_as_they_are(make_model, make_inputs):
-    """A model that is not frozen may be trained between two calls."""
+def test_uses_the_current_weights(make_model, make_inputs):
+    """A model that is not frozen may change between two calls."""
     model, inputs = make_model(sharp=3.0).train(), make_inputs()
     config = DecodingConfig(beam_size=2, max_length=5)
     before = decode(model, model.eval().encode(*inputs), config)
@@ -273,8 +273,8 @@ def test_bfloat16(make_model, make_inputs, options):
     ids=describe,
 )
 @pytest.mark.parametrize("size", [30, 1003])
-def test_no_step_asks_the_device_for_a_value(make_model, make_inputs, monkeypatch, options, size):
-    """On the meta device there are no values: what would wait for a GPU raises."""
+def test_no_step_reads_a_value_from_the_device(make_model, make_inputs, monkeypatch, options, size):
+    """On the meta device there are no values: operations that would wait for a GPU raise."""
     model = make_model(vocabulary_size=size)
     memory = model.encode(*make_inputs())
     sources = {
@@ -283,7 +283,7 @@ def test_no_step_asks_the_device_for_a_value(make_model, make_inputs, monkeypatc
     }
     monkeypatch.setattr(Search, "results", lambda search: [])
     config = DecodingConfig(max_length=6, **options)
-    with pytest.raises(RuntimeError):  # the look at which images are done
+    with pytest.raises(RuntimeError):  # the check which images are done
         decode(model.to("meta"), EncoderOutput(sources, 3), config)
     monkeypatch.setattr(engine, "STEPS_PER_CHECK", {"meta": 100})
     assert decode(model, EncoderOutput(sources, 3), config) == []

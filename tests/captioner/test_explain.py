@@ -71,12 +71,12 @@ def test_json_and_back(make_model, attributes):
             assert getattr(again, name) == value
 
 
-def test_weights_and_probabilities_are_those_of_the_step(make_model):
+def test_weights_and_probabilities_equal_those_of_the_step(make_model):
     model = make_model(sharp=3.0)
     captioner, regions = Captioner(model, WORDS, decoding=DecodingConfig(max_length=6)), make_regions(5, 0)
     best = captioner.caption([regions], [ATTRIBUTES])[0][0]
     found = captioner.explain(regions, ATTRIBUTES, best.text)
-    counted = found.log_probabilities[:6]  # of a caption that was cut, the end does not count
+    counted = found.log_probabilities[:6]  # a truncated caption has no end token
     assert counted.sum() == pytest.approx(best.log_probability, abs=1e-4)
     with torch.no_grad():
         ids = torch.tensor([WORDS.encode(found.attributes)])

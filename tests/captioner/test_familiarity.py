@@ -1,4 +1,4 @@
-"""How familiar images are, by hand and on data whose distribution is known."""
+"""Familiarity of images, computed by hand and on data with a known distribution."""
 
 import dataclasses
 
@@ -15,14 +15,14 @@ from glied.text.vocabulary import Vocabulary
 WORDS = Vocabulary([f"word{i}" for i in range(26)])
 SIZE = 12
 FREE = 8
-"""Values that vary freely; the others are sums of these, but for a little noise."""
+"""Independent values; the others are sums of these plus a little noise."""
 REGIONS = 6
 
 
 def images(
     count: int, seed: int, *, noise: float = 0.05, spread: float = 1.0, shift: float = 0.0
 ) -> np.ndarray:
-    """Region features [count, R, F] of images whose regions vary about the image's own mean."""
+    """Return region features [count, R, F] that vary around each image's mean."""
     draw = np.random.default_rng(seed)
     mixing = np.random.default_rng(99).normal(size=(FREE, SIZE - FREE))
     free = draw.normal(size=(count, 1, FREE)) + spread * draw.normal(size=(count, REGIONS, FREE))
@@ -43,7 +43,7 @@ def relations(directions, variances=1.0, mean=0.0, scale=1.0) -> Relations:
 
 def test_deviations_by_hand():
     one = relations([[1, -1, 0], [0, 0, 1]], variances=4, mean=1, scale=2)
-    # Standardized (2, 0, -1): along the directions 2 and -1.
+    # Standardized (2, 0, -1), which is 2 and -1 along the directions.
     np.testing.assert_allclose(one.deviations(np.float32([[5, 1, -1]])), [[1, 0.25]])
 
 
@@ -58,8 +58,8 @@ def test_distance_and_rank_by_hand():
         distances=np.float32([0, 0.5, 2, 2, 9]),
     )
     image = np.float32([[1, 0], [3, 2]])
-    # Of the mean (2, 1): 4. Of the second value's mean square 2: 4 / 9. Of the regions (1, 13) / 2: their
-    # 10 % quantile is 1.1, their least 0.5, which has half the weight.
+    # From the mean (2, 1): 4. From the second value's mean square 2: 4 / 9. From the regions (1, 13) / 2: their
+    # 10 % quantile is 1.1 and their minimum 0.5, which has half the weight.
     logs = [np.log(4 / 4), np.log(4 / 9) / 2, np.log(1.1 / 2.5), np.log(1.1 / 1.1), np.log(0.5) / 0.5]
     expected = sum(logs[:4]) + logs[4] / 2
     assert WEIGHTS.tolist() == [1, 1, 1, 1, 0.5]
@@ -74,16 +74,16 @@ def test_relations_are_the_components_of_lowest_variance(monkeypatch):
     found = familiarity._spectrum(values).relations(4)
     standardized = (values.astype(np.float64) - values.mean(axis=0)) / values.std(axis=0)
     variances, components = np.linalg.eigh(np.cov(standardized.T, bias=True))
-    np.testing.assert_allclose(found.variances, variances[:4], rtol=1e-2)  # directions are float16
+    np.testing.assert_allclose(found.variances, variances[:4], rtol=1e-2)  # directions are stored as float16
     np.testing.assert_allclose(abs(found.directions @ components[:, :4]), np.eye(4), atol=2e-3)
     np.testing.assert_allclose(found.deviations(values).mean(axis=0), 1, rtol=1e-2)
 
 
-def test_values_that_the_others_predict_are_found():
+def test_predictable_values_are_found():
     draw = np.random.default_rng(0)
     values = draw.normal(size=(500, 6))
     values[:, 4] = values[:, 1] + 0.01 * draw.normal(size=500)
-    values[:, 2] = 3  # constant: it says nothing
+    values[:, 2] = 3  # constant, so it carries no information
     assert familiarity._spectrum(values.astype(np.float32)).predictable(2).tolist() == [1, 4]
 
 
@@ -96,7 +96,7 @@ def test_images_of_the_same_kind_are_familiar_and_others_are_not(fitted):
         assert np.mean([fitted(one) < familiarity.UNFAMILIAR for one in others]) >= 0.95
 
 
-def test_an_odd_region_is_no_odd_image(fitted):
+def test_one_odd_region_does_not_make_an_odd_image(fitted):
     image = images(1, 4, noise=0.0)[0]
     image = np.concatenate([image] * 4)
     before = fitted._logs(image)[2:]
@@ -113,7 +113,7 @@ def test_images_of_a_single_region_are_recognized_too():
     assert np.mean([fitted(one) < familiarity.UNFAMILIAR for one in strange]) >= 0.9
 
 
-def test_few_validation_images_condemn_no_image():
+def test_few_validation_images_make_no_image_unfamiliar():
     strange = np.full((1, SIZE), 1e4, np.float32) * np.arange(SIZE)
     least = {count: Familiarity.fit(images(500, 0), images(count, 1))(strange) for count in (1, 20, 99, 100)}
     assert least == {1: 1 / 2, 20: 1 / 21, 99: 1 / 100, 100: 1 / 101}
@@ -131,7 +131,7 @@ def test_degenerate_training_images_still_give_a_rank(training):
         assert fitted(one) == 1 / (len(training) + 1)
 
 
-def test_it_is_stored_beside_the_weights_and_changes_no_digest(make_model, fitted, tmp_path):
+def test_familiarity_is_stored_beside_the_weights_and_changes_no_digest(make_model, fitted, tmp_path):
     Captioner(make_model(), WORDS).save(str(tmp_path))
     old = Captioner.load(str(tmp_path))
     assert old.familiarity is None
@@ -146,7 +146,7 @@ def test_it_is_stored_beside_the_weights_and_changes_no_digest(make_model, fitte
     assert load_familiarity(str(tmp_path / "again")).digest == fitted.digest
 
 
-def test_it_is_small():
+def test_the_file_is_small():
     size, count = 2048, 2 * familiarity.PREDICTABLE
     big = Familiarity(
         relations(np.zeros((RELATIONS, size))),
@@ -158,7 +158,7 @@ def test_it_is_small():
     assert len(big._to_bytes()) < 350_000
 
 
-def test_files_that_do_not_fit_are_named(make_model, fitted, tmp_path):
+def test_invalid_files_are_named(make_model, fitted, tmp_path):
     Captioner(make_model(), WORDS).save(str(tmp_path))
     file = tmp_path / FILE
     arrays = fitted._arrays()
@@ -186,7 +186,7 @@ def test_files_that_do_not_fit_are_named(make_model, fitted, tmp_path):
         Captioner.load(str(tmp_path))
 
 
-def test_the_stored_arrays_are_what_the_class_has():
+def test_the_stored_arrays_are_the_fields_of_the_class():
     assert {*familiarity._RELATIONS, *familiarity._PLAIN} == {
         field.name for field in dataclasses.fields(Familiarity)
     }

@@ -15,7 +15,7 @@ def describe(options):
 
 
 def straight_line(model, regions, attributes, tokens):
-    """The equations of the paper, one image and one caption at a time, with the weights of `model`."""
+    """Compute the equations of the paper for one image and caption at a time, with the weights of `model`."""
     config = model.config
     heads = config.heads
 
@@ -152,7 +152,7 @@ def test_trace_has_every_attention(make_model, make_inputs, options):
         assert (trace["H_v"][0, ..., 4:] == 0).all()
 
 
-def test_more_words_than_positions_were_made_for(make_model, make_inputs):
+def test_captions_longer_than_the_position_table(make_model, make_inputs):
     model = make_model()
     assert model(*make_inputs(), torch.full((3, 100), 5)).isfinite().all()
 
@@ -186,7 +186,7 @@ def test_config_refuses(options, key):
         CaptionerConfig(**options)
 
 
-def test_gradients_in_bfloat16_are_nearly_those_in_float32(make_model, make_inputs):
+def test_gradients_in_bfloat16_are_close_to_float32(make_model, make_inputs):
     regions, attributes, mask = make_inputs()
     tokens = torch.randint(4, 30, (3, 2, 7), generator=torch.Generator().manual_seed(0))
     real = torch.arange(7) < torch.tensor([[7, 4], [5, 7], [2, 6]])[..., None]

@@ -8,7 +8,7 @@ VARIANTS = [{"architecture": "base"}, {}, *({name: True} for name in ABLATIONS)]
 
 
 @pytest.mark.parametrize("options", [*VARIANTS, {"tied": True, "feed_forward": 24}], ids=str)
-def test_frozen_it_gives_the_same_logits(make_model, make_inputs, options):
+def test_a_frozen_model_gives_the_same_logits(make_model, make_inputs, options):
     model, inputs = make_model(geometry=True, **options), make_inputs()
     inputs[2][1] = False
     tokens = torch.randint(4, 30, (3, 2, 7))
@@ -21,7 +21,7 @@ def test_frozen_it_gives_the_same_logits(make_model, make_inputs, options):
     torch.testing.assert_close(torch.stack(stepped, dim=2), model(*inputs, tokens), atol=1e-5, rtol=1e-5)
 
 
-def test_the_model_stays_as_it_is(make_model):
+def test_the_model_is_not_changed(make_model):
     model = make_model().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     frozen = freeze(model)
@@ -51,7 +51,7 @@ def test_without_packing(make_model, make_inputs, monkeypatch):
 
 
 def test_packed_layers_run_under_autocast(make_model, make_inputs):
-    """SCST draws with a frozen model under the autocast of its step."""
+    """SCST samples with a frozen model under the autocast of its step."""
     frozen, inputs = freeze(make_model()), make_inputs()
     tokens = torch.randint(4, 30, (3, 7))
     with torch.inference_mode():

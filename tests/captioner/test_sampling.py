@@ -57,13 +57,13 @@ def test_seeds(make_model, make_inputs):
         words([1])
 
 
-def test_samples_come_as_often_as_they_are_probable(make_model, make_inputs):
+def test_frequencies_of_samples_equal_their_probabilities(make_model, make_inputs):
     model, inputs = make_model(vocabulary_size=7), make_inputs(batch=1, vocabulary_size=7)
     config = DecodingConfig(method="sample", n_best=4000, max_length=2, min_length=0)
     drawn = Counter(one.tokens for one in decode(model, model.encode(*inputs), config)[0])
     assert not {PAD, BOS, UNK, EOS} & {word for caption in drawn for word in caption}
     every = [caption for length in range(3) for caption in itertools.product((4, 5, 6), repeat=length)]
-    # What must not come takes no part: its probability is shared out at each word.
+    # The probability of forbidden words is distributed among the others at each word.
     first, kept = plain.next_words(model, plain.pick(inputs, 0), ()).exp(), [EOS, 4, 5, 6]
     for caption in every:
         expected = first[EOS] / first[kept].sum()
@@ -90,14 +90,14 @@ def test_truncation_keeps_the_most_probable():
     assert words(top_p=0.4) == words(top_k=1) == words(temperature=1e-3) == {1}
 
 
-def test_never_draws_what_has_no_probability():
+def test_words_of_zero_probability_are_never_drawn():
     table = torch.full((1, 2, 5000), -torch.inf)
     table[..., 100:4900] = torch.randn(4800).log_softmax(0)
     drawn = sample_words(table, torch.tensor([[0.0, 1 - 2**-24]]), temperature=1.0, top_k=0, top_p=1.0)
     assert drawn.tolist() == [[100, 4899]]
 
 
-def test_streams_belong_to_the_seed():
+def test_random_streams_depend_on_the_seed():
     numbers = random_streams([3, 4, 3], 2, 5)
     assert numbers.shape == (3, 2, 5)
     assert (numbers[0] == numbers[2]).all()

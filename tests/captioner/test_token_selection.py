@@ -6,7 +6,7 @@ from glied.captioner.token_selection import ROWS, best_words, log_normalizers
 
 @pytest.mark.parametrize("size", [7, 64, 640, 1003, 9488])
 @pytest.mark.parametrize("count", [1, 6, 10])
-def test_best_words_are_those_of_a_full_sort(size, count):
+def test_best_words_equal_those_of_a_full_sort(size, count):
     generator = torch.Generator().manual_seed(size)
     table = torch.randn(3, 5, size, generator=generator).log_softmax(-1)
     table[0, :, : size // 2] = -torch.inf
@@ -27,9 +27,9 @@ def test_best_words_are_filled_up():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_log_normalizers_are_those_of_a_log_softmax(dtype):
+def test_log_normalizers_equal_those_of_a_log_softmax(dtype):
     logits = 30 * torch.randn(ROWS + 3, 5, 1003, generator=torch.Generator().manual_seed(0))
-    logits[0, 0, 0] = -300.0  # the word that tells is next to impossible
+    logits[0, 0, 0] = -300.0  # the difference is in a very improbable word
     logits = logits.to(dtype)
     expected = logits.double().logsumexp(-1).float()
     found = log_normalizers(logits)

@@ -1,4 +1,4 @@
-"""The drawing stays in its boxes, is deterministic, and shows color and pattern."""
+"""Drawings stay in their boxes, are deterministic, and show color and pattern."""
 
 import numpy as np
 import pytest
@@ -13,12 +13,12 @@ BOX = (50.0, 40.0, 110.0, 100.0)
 def draw(
     kind: str, color: str = "red", pattern: str = "plain", seed: int = 1, flip: bool = False
 ) -> np.ndarray:
-    """The kind alone on a field."""
+    """Draw one object on a field."""
     return render("field", "day", WIDTH, HEIGHT, 5, [Sprite(kind, color, pattern, BOX, flip, seed)])
 
 
 def changed(a: np.ndarray, b: np.ndarray, threshold: int = 6) -> np.ndarray:
-    """[H,W] bool: pixels that differ visibly."""
+    """Return [H, W] bool: the pixels that differ visibly."""
     return np.abs(a.astype(int) - b.astype(int)).max(axis=2) > threshold
 
 
@@ -63,7 +63,7 @@ def test_every_pattern_shows(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_tiny_and_cut_off_sprites_are_drawn(kind: str, empty: np.ndarray) -> None:
+def test_tiny_and_clipped_sprites_are_drawn(kind: str, empty: np.ndarray) -> None:
     sprites = [
         Sprite(kind, "purple", "spotted", (20.3, 80.8, 28.1, 88.4), False, 3),
         Sprite(kind, "purple", "checkered", (140, 90, 190, 140), True, 4),

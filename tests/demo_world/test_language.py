@@ -1,4 +1,4 @@
-"""References, descriptions and phrases: form, vocabulary, and how much the speakers differ."""
+"""References, descriptions and phrases: form, vocabulary, and variety."""
 
 from collections import Counter
 
@@ -10,7 +10,7 @@ from glied.demo_world.world import sample_scene
 
 
 def words(text: str) -> list[str]:
-    """Words without the commas of a description."""
+    """Return the words of a description without commas."""
     return text.replace(",", "").split()
 
 
@@ -35,7 +35,7 @@ def test_references_are_plain_lowercase_words(said: list) -> None:
     assert 9 <= np.mean(lengths) <= 13
 
 
-def test_clauses_say_what_the_description_says(said: list) -> None:
+def test_clauses_make_up_the_description(said: list) -> None:
     for language in said:
         assert len(language.clauses) >= 3
         assert language.description.startswith(" ".join(language.clauses[:3]))
@@ -44,7 +44,7 @@ def test_clauses_say_what_the_description_says(said: list) -> None:
         ) - Counter({"with": 9, "and": 9})
 
 
-def test_descriptions_never_name_a_thing_twice(said: list) -> None:
+def test_descriptions_never_name_an_object_twice(said: list) -> None:
     for language in said:
         objects = language.phrases["object"]
         assert len(objects) == len(set(objects))
@@ -53,7 +53,7 @@ def test_descriptions_never_name_a_thing_twice(said: list) -> None:
         assert len(words(language.description)) <= 55
 
 
-def test_every_word_of_a_description_is_learnable_from_references(said: list) -> None:
+def test_every_word_of_a_description_occurs_in_references(said: list) -> None:
     seen = Counter(word for language in said for r in language.references for word in r.split())
     spoken = {word for language in said for word in words(language.description)}
     assert {word: seen[word] for word in spoken if seen[word] < 5} == {}
@@ -71,7 +71,7 @@ def test_phrases_cover_the_three_criteria(said: list) -> None:
         assert all(language.phrases.values())
 
 
-def test_leave_one_out_cider_is_like_that_of_people() -> None:
+def test_leave_one_out_cider_is_like_that_of_human_captions() -> None:
     scorer = pytest.importorskip("pycocoevalcap.cider.cider_scorer").CiderScorer
     scenes = [describe(sample_scene("test", index)).references for index in range(500)]
     scores = []

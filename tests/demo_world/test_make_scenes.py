@@ -1,4 +1,4 @@
-"""The job that writes a split: files, formats, and what it refuses."""
+"""jobs/make_scenes.py: its files, their formats, and its errors."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ JOB = Path(__file__).parents[2] / "jobs" / "make_scenes.py"
 
 
 def job(*arguments: str) -> subprocess.CompletedProcess:
-    """The job as a person runs it."""
+    """Run the job as a process, like a user."""
     command = [sys.executable, str(JOB), *arguments]
     return subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=JOB.parents[1], env=_env()
@@ -37,7 +37,7 @@ def test_files_do_not_depend_on_count_or_workers(tmp_path: Path) -> None:
     assert lines[0] == lines[1][:6]
 
 
-def test_the_split_reads_as_promised(tmp_path: Path) -> None:
+def test_the_files_of_a_split(tmp_path: Path) -> None:
     done = job("--out", str(tmp_path), "--split", "val", "--count", "5", "--workers", "1")
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "annotations.jsonl").read_text().splitlines()]

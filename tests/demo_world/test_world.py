@@ -1,4 +1,4 @@
-"""Sampling of scenes: reproducible, inside the image, families that differ in one thing."""
+"""Sampled scenes are reproducible and inside the image, and members of a family differ in one respect."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""What training jobs do with their configs, without Ray and checkpoints."""
+"""Run training jobs from their configs without Ray and checkpoints."""
 
 import pickle
 from types import ModuleType
@@ -18,9 +18,12 @@ def load_config(job: ModuleType, name: str) -> Any:
 
 
 def train_here(job: ModuleType, config_name: str) -> dict[str, float]:
-    """An epoch, a validation, whose metrics are returned, and the export."""
+    """Train for an epoch, validate, export, and return the validation's metrics."""
     config = load_config(job, config_name)
-    task, trainer = pickle.loads(pickle.dumps(job.build_task(config))), config.trainer  # as workers get it
+    task, trainer = (
+        pickle.loads(pickle.dumps(job.build_task(config))),
+        config.trainer,
+    )  # as it arrives at workers
     model, generator = task.build(), torch.Generator()
     optimizer = steps.build_optimizer(
         model, name=trainer.optimizer, learning_rate=trainer.learning_rate, weight_decay=trainer.weight_decay

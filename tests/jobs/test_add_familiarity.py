@@ -1,4 +1,4 @@
-"""Familiarity for captioners that lack it, and that of the captioners of the demo world."""
+"""Adding familiarity to captioners that lack it, and the familiarity of the demo world's captioners."""
 
 import json
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_stores_of_another_extractor_are_refused(world):
         add(config(world, validation=str(world / "other"), replace=True))
 
 
-def test_demo_captioners_know_scenes_from_photographs():
+def test_demo_captioners_distinguish_scenes_from_photographs():
     extractor = load_extractor(RegionsConfig(checkpoint=str(DEMO / "regions"), short_side=256))
     names = ["test-000130.jpg", "test-000410.jpg", *(f"photographs/{name}.jpg" for name in ("cat", "lake"))]
     pictures = [np.array(Image.open(ROOT / "docs" / "images" / name).convert("RGB")) for name in names]

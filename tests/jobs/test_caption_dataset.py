@@ -1,4 +1,4 @@
-"""The bulk job as a real process with Ray, killed and started again, against folders and an S3 server."""
+"""The bulk job as a real process with Ray, killed and restarted, with folders and an S3 server."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def read_rows(folder: Path) -> list[dict]:
 
 
 def kill_after_commits(command: list[str], environment: dict[str, str], out: Path, count: int) -> None:
-    """Start the job and kill its whole process group, Ray included, once it has committed `count` units."""
+    """Start the job and kill its process group, including Ray, when it has committed `count` units."""
     log = out.with_suffix(".log")
     with log.open("wb") as file:
         job = subprocess.Popen(
@@ -43,7 +43,7 @@ def kill_after_commits(command: list[str], environment: dict[str, str], out: Pat
 
 
 @pytest.mark.timeout(300)
-def test_killed_half_way_and_started_again(run_job, environment, models, photos, tmp_path):
+def test_a_killed_job_resumes(run_job, environment, models, photos, tmp_path):
     out = tmp_path / "out"
     options = [CONFIG, f"--input.uri={photos}", f"--output.uri={out}", *model_options(models)]
     options += ["--output.unit_size=1", "--resources.chunk.images=1", "--resources.worker.batch_size=1"]
@@ -117,7 +117,7 @@ def test_mistakes_are_one_line_and_exit_2(run_job, models, options, message):
 
 
 @pytest.mark.timeout(120)
-def test_caption_image_says_what_is_wrong(run_job, models, photos):
+def test_caption_image_reports_errors(run_job, models, photos):
     bad = run_job("caption_image", str(photos / "text.jpg"), CONFIG, *model_options(models))
     assert bad.returncode == 1
     assert "rejected, not_an_image" in bad.stderr

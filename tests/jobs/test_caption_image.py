@@ -1,4 +1,4 @@
-"""The captioner for one's own photographs, as a user calls it: with the weights that ship, and quickly."""
+"""jobs/caption_image.py captions a photograph with the shipped weights within seconds."""
 
 import resource
 import subprocess
@@ -10,9 +10,9 @@ from tests.jobs.conftest import ROOT
 
 PHOTOGRAPHS = ROOT / "docs" / "images" / "photographs"
 SECONDS = 10
-"""Of processor time, start-up included: what a quiet machine takes, whatever the load of this one."""
+"""CPU time including start-up, which does not depend on the load of the machine."""
 UNUSED = ("ray", "open_clip", "torch._dynamo")
-"""Modules that take seconds to import, and that no caption needs."""
+"""Modules that take seconds to import and that captioning does not need."""
 
 RUN = """
 import runpy, sys

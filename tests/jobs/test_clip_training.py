@@ -1,4 +1,4 @@
-"""From scenes to a CLIP, a finetuned one and a grammar head through the tiny configs, without Ray."""
+"""Train a CLIP, a finetuned CLIP and a grammar head with the tiny configs, without Ray."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from glied.demo_world.dataset import write_split
 from tests.jobs.local_training import train_here
 
 
-def test_every_stage_trains_on_what_the_one_before_wrote(tmp_path: Path, monkeypatch):
+def test_every_stage_trains_on_the_output_of_the_previous_one(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for split, count in (("train", 24), ("val", 8)):
         write_split(tmp_path / "data" / "scenes_tiny" / split, split, count, 0, 1)

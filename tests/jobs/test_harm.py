@@ -1,4 +1,4 @@
-"""What may happen to a run: its processes die, two drivers share it, storage misbehaves, the disk is full."""
+"""Failures of a run: its processes die, two drivers share it, storage fails, the disk is full."""
 
 import json
 import resource
@@ -38,12 +38,12 @@ def test_killed_jobs_workers_and_raylets_lose_nothing(tmp_path):
 
 
 def attempts(out: Path) -> set[str]:
-    """The attempts that have committed units."""
+    """Return the ids of the attempts that have committed units."""
     return {json.loads(path.read_text())["attempt"] for path in out.glob("commits/*.json")}
 
 
 def wait_for(condition: Callable[[], bool], job: subprocess.Popen) -> None:
-    """Wait until it holds; the job must be at work until then."""
+    """Wait until a condition holds; the job must not end before that."""
     while not condition():
         assert job.poll() is None, f"the job ended with {job.returncode} before that"
         time.sleep(0.01)
@@ -59,7 +59,9 @@ def test_two_drivers_share_a_run(environment, models, photos, tmp_path):
         start = partial(subprocess.Popen, command, cwd=ROOT, env=environment, stdout=log, stderr=log)
         first = start()
         wait_for(lambda: len(attempts(out)) == 1, first)
-        first.send_signal(signal.SIGSTOP)  # else a fast machine ends the run before the second is up
+        first.send_signal(
+            signal.SIGSTOP
+        )  # otherwise a fast machine finishes the run before the second driver starts
         second = start()
         wait_for(lambda: len(attempts(out)) == 2, second)
         first.send_signal(signal.SIGCONT)
@@ -86,14 +88,14 @@ ENDS: dict[str, tuple[Callable[[subprocess.Popen], None], int, str]] = {
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("end", ENDS)
-def test_a_job_that_is_ended_says_so_in_one_line(environment, models, photos, tmp_path, end):
+def test_a_terminated_job_reports_it_in_one_line(environment, models, photos, tmp_path, end):
     out = tmp_path / "out"
     options = [CONFIG, f"--input.uri={photos}", f"--output.uri={out}", *model_options(models)]
     options += ["--output.unit_size=1", "--resources.chunk.images=1"]
     command = [sys.executable, "jobs/caption_dataset.py", *options]
     harm, code, words = ENDS[end]
     with (tmp_path / "log").open("w") as log:
-        # Tests that run in the background of a shell ignore SIGINT, and so would the job.
+        # Tests in the background of a shell ignore SIGINT, and the job would inherit that.
         ignoring = signal.signal(signal.SIGINT, signal.default_int_handler)
         job = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
@@ -107,7 +109,7 @@ def test_a_job_that_is_ended_says_so_in_one_line(environment, models, photos, tm
         finally:
             chaos._kill_session(job.pid)
     after = (tmp_path / "log").read_text().removeprefix(before)
-    # Ray's C++ may log a line before the raylet's death is seen.
+    # Ray's C++ code may log a line before the raylet's death is noticed.
     said = [line for line in after.splitlines() if line.strip() and "task_manager.cc" not in line]
     assert len(said) == 1, after
     assert said[0].startswith("error: ")
@@ -116,7 +118,7 @@ def test_a_job_that_is_ended_says_so_in_one_line(environment, models, photos, tm
 
 
 @pytest.mark.timeout(400)
-def test_a_storage_that_fails_now_and_then_gives_the_same_rows(run_job, s3, models, photos):
+def test_occasional_storage_failures_do_not_change_the_rows(run_job, s3, models, photos):
     filesystem, variables = s3
     filesystem.put(str(photos), "photos/faulty", recursive=True)
     with fault_proxy.start(variables["AWS_ENDPOINT_URL"], share=0.1, seed=1) as proxy:
@@ -135,7 +137,7 @@ def test_a_storage_that_fails_now_and_then_gives_the_same_rows(run_job, s3, mode
 
 @contextmanager
 def largest_file(size: int):
-    """The system refuses to write files beyond this size, as it does on a full disk."""
+    """Limit the size of files, so that writing fails as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -150,7 +152,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(models, photos, tmp_path):
     options = [CONFIG, f"--input.uri={photos}", f"--output.uri={tmp_path}", *model_options(models)]
     config = parse(CaptionDatasetConfig, [*options, "--output.unit_size=20"])
     stage = caption_factory(config).build()
-    stage.decoder.decode([b"", b""])  # its processes have memory files, which the limit would refuse
+    stage.decoder.decode([b"", b""])  # its processes use memory files, which the limit would refuse
     job, stream = caption_job(config), run_here(Fetch(), stage)
     with largest_file(9_000), pytest.raises(StorageError, match="cannot write"):
         bulk_run.execute(job, stream)

@@ -1,6 +1,6 @@
-"""The recipe for photographs, scaled down: data of one's own through every stage to evaluated captions.
+"""The recipe for photographs at a small size: from the user's own data to evaluated captions.
 
-The images are photographs with real captions where ../shared has them, else scenes with such captions.
+The images are photographs with real captions if ../shared has them, else scenes with real captions.
 """
 
 import json
@@ -28,7 +28,7 @@ IMAGES = 40
 
 
 def write_photographs(folder: Path) -> None:
-    """captions.json in the COCO form, and images/."""
+    """Write captions.json in COCO's format, and images/."""
     if not (SHARED / "photos").is_dir():
         write_split(folder, "train", IMAGES, 0, 1)
         return
@@ -62,7 +62,7 @@ def caption_here() -> dict[str, int]:
 
 
 @pytest.mark.timeout(400)
-def test_photographs_with_captions_become_a_rewarded_captioner(tmp_path, monkeypatch) -> None:
+def test_a_captioner_is_trained_with_a_reward_on_photographs_with_captions(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_photographs(tmp_path / "data" / "own_tiny")
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""What a user's terminal shows: every line is of the job, none of them of what the job is made with."""
+"""The terminal shows only lines of the job, and none of the libraries that it uses."""
 
 import json
 import re
@@ -40,9 +40,9 @@ def unexpected(text: str, patterns: list[str]) -> list[str]:
 
 
 def check_terminal_of_captions(done: subprocess.CompletedProcess[str]) -> None:
-    """What a captioning job through Ray prints, with S3; test_caption_dataset.py has one."""
+    """Check the output of a captioning job with Ray and S3; test_caption_dataset.py runs one."""
     assert unexpected(done.stdout, CAPTIONS) == []
-    # On stderr, progress and warnings with a time.
+    # On stderr: progress, and warnings with a time.
     assert unexpected(done.stderr, [r"\d\d:\d\d:\d\d (?:INFO|WARNING) .*"]) == []
     for word in ("oken", "redentials", "rogress bars", "ctor", "Traceback", "placement"):
         assert word not in done.stdout + done.stderr

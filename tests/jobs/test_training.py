@@ -1,4 +1,4 @@
-"""From scenes to a rewarded captioner through the tiny configs: one job through Ray, the others here."""
+"""Train a captioner with rewards from scenes with the tiny configs: one job with Ray, the others without."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def extract_here(*options: str, name: str = "demo_tiny") -> None:
 
 
 def make_clips() -> None:
-    """A random CLIP, and the same one with a grammar head that is said to be fit."""
+    """Save a random CLIP, and the same CLIP with a grammar head whose recorded accuracies are good enough."""
     torch.manual_seed(0)
     clip = build_clip(TINY, preprocess={"resize_mode": "squash"})
     for folder in ("runs/clip_tiny/best", "runs/grammar_tiny/best"):
@@ -45,7 +45,9 @@ def make_clips() -> None:
 
 
 @pytest.mark.timeout(400)
-def test_every_stage_trains_on_what_the_one_before_wrote(ray_session, tmp_path: Path, monkeypatch, capsys):
+def test_every_stage_trains_on_the_output_of_the_previous_one(
+    ray_session, tmp_path: Path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     for split, count in (("train", 24), ("val", 8)):
         write_split(tmp_path / "data" / "scenes_tiny" / split, split, count, 0, 1)
@@ -72,7 +74,7 @@ def test_every_stage_trains_on_what_the_one_before_wrote(ray_session, tmp_path: 
         train_scst.build_task(load_config(train_scst, f"scst/{name}_tiny.yaml")).check()
         assert train_here(train_scst, f"scst/{name}_tiny.yaml")["reward"] >= 0
     monkeypatch.setattr("sys.argv", ["train_scst.py", scst])
-    assert train_scst.main() == 0  # the one through Ray
+    assert train_scst.main() == 0  # this job uses Ray
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (result["complete"], result["steps"]) == (True, 3)
     assert {"reward", "reward_cider", "entropy", "seconds_draw"} <= set(result["last"])

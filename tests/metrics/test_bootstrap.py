@@ -26,7 +26,7 @@ def test_a_clear_difference_is_significant_and_its_interval_is_the_normal_one() 
 
 
 def test_pairing_counts_and_noise_is_not_significant() -> None:
-    """The same values dealt to other images: no difference, and a wide interval."""
+    """The same values assigned to other images: no difference, and a wide interval."""
     shuffled = np.random.default_rng(2).permutation(VALUES)
     found = paired_bootstrap(VALUES, shuffled, resamples=1000)
     assert abs(found.difference) < 1e-9
@@ -34,7 +34,7 @@ def test_pairing_counts_and_noise_is_not_significant() -> None:
     assert found.high - found.low > 4
 
 
-def test_the_seed_decides_and_blocks_hold_few_resamples(monkeypatch) -> None:
+def test_results_depend_on_the_seed_and_not_on_the_block_size(monkeypatch) -> None:
     first = paired_bootstrap(VALUES, VALUES + SHIFTS, resamples=300, seed=5)
     assert first == paired_bootstrap(VALUES, VALUES + SHIFTS, resamples=300, seed=5)
     assert first != paired_bootstrap(VALUES, VALUES + SHIFTS, resamples=300, seed=6)

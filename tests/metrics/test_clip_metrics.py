@@ -34,7 +34,7 @@ FIGURES = {f"accuracy_{kind}": 95.0 for kind in CORRUPTIONS}
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """Images, references, captions, and a CLIP that knows their words."""
+    """Images, references, captions, and a CLIP with their words."""
     random = np.random.default_rng(0)
     (tmp_path / "images").mkdir()
     for name in REFERENCES:
@@ -118,7 +118,7 @@ def test_without_a_clip_nothing_changes(folder):
     assert results["recipe"]["clip"] is None
 
 
-def test_p_grammatical_where_there_is_a_head(folder):
+def test_p_grammatical_with_a_grammar_head(folder):
     save_grammar(str(folder / "clip"), GrammarHead(width=24, hidden=8), FIGURES)
     results = evaluate(config(folder)).to_json()
     grammar = load_grammar(ClipConfig(checkpoint=str(folder / "clip")))
@@ -145,7 +145,7 @@ def test_empty_captions_score_nothing(folder):
     assert (found.values["CLIP-S"], found.values["RefCLIP-S"]) == (0, 0)
 
 
-def test_what_does_not_fit_is_one_clear_error(folder):
+def test_mismatched_inputs_are_one_clear_error(folder):
     write_captions(folder / "captions.json", CAPTIONS | {"1.png": "a giraffe in love"})
     with pytest.raises(UsageError, match="does not know these words: giraffe, in, love"):
         evaluate(config(folder))

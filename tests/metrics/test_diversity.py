@@ -12,7 +12,7 @@ def test_figures_by_hand() -> None:
     assert figures["length"] == pytest.approx((5 + 3 + 3) / 3)
     assert figures["distinct"] == pytest.approx(200 / 3)
     assert [figures[f"repeats-{n}"] for n in (1, 2, 3, 4)] == pytest.approx([100 / 3, 100 / 3, 0, 0])
-    # "a dog and a dog": 3 of 5 words are distinct, 3 of 4 pairs.
+    # "a dog and a dog": 3 of 5 words and 3 of 4 pairs are distinct.
     assert figures["rep-1"] == pytest.approx(100 * (2 / 5) / 3)
     assert figures["rep-2"] == pytest.approx(100 * (1 / 4) / 3)
     assert figures["novel"] == pytest.approx(100 / 3)
@@ -26,5 +26,5 @@ def test_repetition_of_longer_and_shorter_captions() -> None:
     assert repeated_share(["a"], 2) == 0
 
 
-def test_captions_that_are_all_empty_have_no_shares() -> None:
+def test_empty_captions_have_no_ratios() -> None:
     assert diversity(["", "!"]) == {"captions": 2, "empty": 2, "vocabulary": 0}

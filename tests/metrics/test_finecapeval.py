@@ -61,9 +61,7 @@ def test_the_demo_worlds_file_is_read(tmp_path: Path) -> None:
         (b"\xff\xfe", "is not UTF-8"),
     ],
 )
-def test_other_files_are_refused_and_the_row_is_named(
-    tmp_path: Path, text: str | bytes, message: str
-) -> None:
+def test_other_files_are_refused_with_the_row(tmp_path: Path, text: str | bytes, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         load_annotations(written(tmp_path, text))
     with pytest.raises(UsageError, match="no FineCapEval file"):
@@ -79,7 +77,7 @@ def test_word_recall_by_hand(tmp_path: Path) -> None:
     # a.jpg, stems a dog is ride on the beach: sandy beach 1/2, sea 0, and the second annotator's beach 1.
     assert recall["background"] == {"a.jpg": pytest.approx(0.5), "b.jpg": 1.0}
     assert recall["object"] == {"a.jpg": 1.0, "b.jpg": 1.0}
-    # b.jpg names no relation: it has no value, not 0.
+    # b.jpg has no relation, so it has no value instead of 0.
     assert recall["relation"] == {"a.jpg": pytest.approx(2 / 3)}
 
 
@@ -95,7 +93,7 @@ def test_published_recall_pools_annotators_and_counts_wordless_phrases() -> None
         Annotation("a.jpg", "c", "the cat\\;c", "dog", "-"),
     ]
     recall = published_recall({"a.jpg": "concatenated"}, rows)
-    # sandi 0, -- 0, "the cat" 1/2. A single character ("c", "x", "-") is no phrase; no phrases are 0.
+    # sandi 0, -- 0, "the cat" 1/2. A single character ("c", "x", "-") is not a phrase; no phrases give 0.
     assert recall == {
         "background": {"a.jpg": pytest.approx(1 / 6)},
         "object": {"a.jpg": 0.5},

@@ -1,4 +1,4 @@
-"""METEOR and SPICE in their child process; fake `java` scripts stand for the ways in which Java fails."""
+"""METEOR and SPICE in their child process; fake `java` scripts simulate the ways in which Java fails."""
 
 import os
 import shutil
@@ -39,7 +39,7 @@ def meteor(timeout_s: float = 60) -> float:
 def test_meteor_equals_pycocoevalcaps_under_a_comma_locale_and_from_any_folder(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=de -Duser.country=DE")
     monkeypatch.chdir(tmp_path)
-    # pycocoevalcap 1.2's Meteor().compute_score, called by itself.
+    # The value of pycocoevalcap 1.2's Meteor().compute_score.
     assert meteor(120) == pytest.approx(0.392727431374165, abs=1e-9)
 
 
@@ -57,13 +57,13 @@ def test_a_java_that_is_killed_is_one_line(fake_java) -> None:
         meteor()
 
 
-def test_a_java_that_cannot_start_says_why(fake_java) -> None:
+def test_a_java_that_cannot_start_is_reported_with_the_reason(fake_java) -> None:
     fake_java("echo 'Picked up JAVA_TOOL_OPTIONS' >&2; echo 'Error: a JNI error occurred' >&2; exit 1")
     with pytest.raises(MetricUnavailableError, match=r"ended with code 1: Error: a JNI error occurred$"):
         meteor()
 
 
-def test_a_hanging_java_is_killed_with_all_it_started(fake_java) -> None:
+def test_a_hanging_java_is_killed_with_its_children(fake_java) -> None:
     folder = fake_java(f"echo $$ > {'{folder}'}/pid; exec /bin/sleep 600".format(folder="$FOLDER"))
     os.environ["FOLDER"] = str(folder)
     start = time.monotonic()
@@ -77,7 +77,7 @@ def test_a_hanging_java_is_killed_with_all_it_started(fake_java) -> None:
 
 
 def gone(pid: int) -> bool:
-    """Whether a process has ended, also where nobody reaps it."""
+    """Return whether a process has ended, even if it is not reaped."""
     for _ in range(50):
         try:
             if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
@@ -98,7 +98,7 @@ def test_a_child_that_dies_is_one_line(tmp_path, monkeypatch, fake_java) -> None
         meteor()
 
 
-def test_java_gets_the_locale_after_the_users_own_options(fake_java, monkeypatch) -> None:
+def test_java_gets_the_locale_after_the_options_of_the_user(fake_java, monkeypatch) -> None:
     monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Xss1m")
     fake_java('echo "Error: $JAVA_TOOL_OPTIONS" >&2; exit 1')
     with pytest.raises(MetricUnavailableError, match=r"Error: -Xss1m -Duser.language=en -Duser.country=US$"):
@@ -132,7 +132,7 @@ def test_spice_that_fails_names_the_exception(fake_java) -> None:
     all((java_process.SPICE / "lib" / name).is_file() for name in java_process.MODELS),
     reason="with SPICE's parser models installed there is nothing missing to tell of",
 )
-def test_missing_spice_models_and_a_dead_java_cost_a_line_each_and_not_the_rest(fake_java) -> None:
+def test_missing_spice_models_and_a_dead_java_are_one_line_each_beside_the_other_metrics(fake_java) -> None:
     fake_java("exit 3")
     tokens = tokenized({"a": "a dog"}, {"a": ["a dog", "the dog"]})
     scores = score(tokens, ["SPICE", "METEOR", "ROUGE-L"], java_timeout_s=60)

@@ -17,7 +17,7 @@ def naive_rank(captions: np.ndarray, images: np.ndarray, row: int) -> int:
 
 
 @pytest.mark.parametrize("block_bytes", [1, 1000, 1 << 20])
-def test_ranks_equal_the_naive_ones_whatever_the_block(block_bytes: int) -> None:
+def test_ranks_equal_the_naive_ones_for_any_block_size(block_bytes: int) -> None:
     images = normalized(60, 0)
     captions = images + 0.6 * normalized(60, 1)
     captions /= np.linalg.norm(captions, axis=1, keepdims=True)
@@ -27,7 +27,7 @@ def test_ranks_equal_the_naive_ones_whatever_the_block(block_bytes: int) -> None
 
 
 def test_figures_by_hand() -> None:
-    """Angles in degrees; the own image is nearest for two captions, second and third for the others."""
+    """Angles in degrees: two captions rank their image first, the others second and third."""
     images = np.array([[np.cos(a), np.sin(a)] for a in np.radians([0, 30, 60, 90])])
     captions = np.array([[np.cos(a), np.sin(a)] for a in np.radians([1, 31, 80, 29])])
     assert text_to_image_ranks(captions, images).tolist() == [1, 1, 2, 4]
@@ -43,7 +43,7 @@ def test_ties_count_against_the_caption() -> None:
     assert text_to_image_ranks(twins, twins).tolist() == [2] * 12
 
 
-def test_unfit_embeddings_are_refused() -> None:
+def test_invalid_embeddings_are_refused() -> None:
     good = normalized(3, 0)
     with pytest.raises(ValueError, match="row 1 has length 2"):
         retrieval(good * [[1], [2], [1]], good)

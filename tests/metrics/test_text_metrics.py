@@ -27,7 +27,7 @@ REFERENCES = {
 HYPOTHESES = {"a": "a man on a horse", "b": "two white dogs", "c": ""}
 
 
-def test_perfect_captions_reach_the_top() -> None:
+def test_perfect_captions_have_the_maximum() -> None:
     perfect = {name: texts[0] for name, texts in REFERENCES.items()}
     metrics = text_metrics(perfect, REFERENCES)
     assert metrics["BLEU-1"] == pytest.approx(100, abs=1e-4)
@@ -35,13 +35,13 @@ def test_perfect_captions_reach_the_top() -> None:
     assert metrics["CIDEr"] > text_metrics(HYPOTHESES, REFERENCES)["CIDEr"] > 0
 
 
-def test_an_empty_caption_scores_nothing_and_counts() -> None:
+def test_an_empty_caption_scores_zero_and_counts() -> None:
     by_image = cider_by_image(HYPOTHESES, REFERENCES)
     assert by_image["c"] == 0
     assert cider(HYPOTHESES, REFERENCES) == pytest.approx(sum(by_image.values()) / 3)
 
 
-def test_mistakes_are_named() -> None:
+def test_errors_name_the_image() -> None:
     with pytest.raises(UsageError, match="no captions"):
         text_metrics({}, REFERENCES)
     with pytest.raises(UsageError, match="1 captions have no references: z"):
@@ -66,7 +66,7 @@ def test_cider_rewards_the_right_caption() -> None:
 
 
 def test_one_caption_by_hand() -> None:
-    """3 of the first caption's 4 words match, 2 of 3 pairs, 1 of 2 triples, 0 of 1; nothing of the second."""
+    """Of the first caption, 3 of 4 words, 2 of 3 pairs, 1 of 2 triples and 0 of 1 match; of the second, none."""
     metrics = text_metrics({"a": "a dog runs fast", "b": "x"}, {"a": ["a dog runs"], "b": ["y"]})
     assert metrics["BLEU-1"] == pytest.approx(100 * 3 / 5, abs=1e-4)
     assert metrics["BLEU-2"] == pytest.approx(100 * (3 / 5 * 2 / 3) ** 0.5, abs=1e-4)

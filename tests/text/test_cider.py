@@ -1,4 +1,4 @@
-"""CIDEr-D against pycocoevalcap, and against the formula written plainly where its df cannot be given."""
+"""CIDEr-D compared with pycocoevalcap, and with a plain implementation for given document frequencies."""
 
 import math
 from collections import Counter
@@ -23,7 +23,7 @@ def ngrams(words: list[int]) -> Counter:
 
 
 def plain_cider_d(hypothesis: list[int], references: list[list[int]], df: Counter, documents: int) -> float:
-    """Equations 2 to 5 of arXiv 1411.5726 with CIDEr-D's clipping and Gaussian, one n-gram after another."""
+    """Compute equations 2 to 5 of arXiv 1411.5726 with CIDEr-D's clipping and Gaussian, n-gram by n-gram."""
 
     def weigh(words: list[int]) -> tuple[dict, list[float]]:
         weights = {g: n * (math.log(documents) - math.log(max(1, df[g]))) for g, n in ngrams(words).items()}
@@ -114,7 +114,7 @@ def test_counts_by_hand() -> None:
     assert counts.real.tolist() == [[True, True, False], [True, True, True]]
 
 
-def test_stored_tables_name_what_they_were_counted_over(tmp_path) -> None:
+def test_stored_tables_name_the_captions_they_were_counted_over(tmp_path) -> None:
     table = DocumentFrequencies.of([Packed.of([[4, 5, 6]]), Packed.of([[4, 9]])])
     table.save(str(tmp_path / "df"), references="abc", vocabulary="v" * 64)
     loaded = DocumentFrequencies.load(str(tmp_path / "df"), references="abc", vocabulary="v" * 64)

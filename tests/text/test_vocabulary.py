@@ -6,7 +6,7 @@ from glied.errors import UsageError
 from glied.text.tokenizer import tokenize
 from glied.text.vocabulary import BOS, EOS, PAD, UNK, Vocabulary, by_count, image_counts, load_words
 
-# What pycocoevalcap's PTBTokenizer (Stanford CoreNLP 3.4.1) makes of these.
+# Results of pycocoevalcap's PTBTokenizer (Stanford CoreNLP 3.4.1).
 PINNED = [
     ("A man's T-shirt, and the dogs' bowls.", "a man 's t-shirt and the dogs bowls"),
     ("It's a bear that isn't (quite) awake!", "it 's a bear that is n't -lrb- quite -rrb- awake"),
@@ -54,7 +54,7 @@ def test_tokens_are_those_of_the_coco_tools(caption, expected):
 def test_parity_with_java():
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-    # Java's tokenizer looks past the end of a line; the plain lines in between keep the captions apart.
+    # Java's tokenizer looks past the end of a line; plain lines between the captions isolate them.
     lines = [text for caption, _ in PINNED for text in (caption, "x")]
     found = PTBTokenizer().tokenize({i: [{"caption": line}] for i, line in enumerate(lines)})
     assert [found[2 * i][0].split(" ") for i in range(len(PINNED))] == [
@@ -74,7 +74,7 @@ def test_vocabulary_round_trip():
     assert again.words == vocabulary.words
 
 
-def test_digest_tells_vocabularies_apart():
+def test_digest_distinguishes_vocabularies():
     one, other = Vocabulary(["a", "b"]), Vocabulary(["b", "a"])
     assert one.digest != other.digest
     with pytest.raises(UsageError, match="digest"):
@@ -86,7 +86,7 @@ def test_words_are_unique():
         Vocabulary(["a", "a"])
 
 
-def test_word_lists_are_read_and_unfit_ones_named(tmp_path) -> None:
+def test_word_lists_are_read_and_invalid_ones_are_named(tmp_path) -> None:
     file = tmp_path / "vocabulary.json"
     file.write_text('{"words": ["a", "dog"]}')
     assert load_words(str(file)) == ["a", "dog"]

@@ -1,4 +1,4 @@
-"""Training runs as the trainer's own log writes them, without a training."""
+"""Folders of training runs written by the trainer's log without training."""
 
 import json
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ def make_run(
     rewards: bool = False,
     complete: bool = True,
 ) -> str:
-    """Four epochs of ten steps, a line of scalars every five steps, validated and shown every ten."""
+    """Write four epochs of ten steps, with scalars every five steps, and validation and captions every ten."""
     folder.mkdir(parents=True)
     trainer = {"output": str(folder), "batch_size": batch_size, "epochs": 4, "max_steps": None}
     config = {
@@ -51,5 +51,5 @@ def train_scalars(step: int, scale: float, rewards: bool) -> dict[str, float]:
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
-    """The content of metrics.jsonl."""
+    """Return the lines of metrics.jsonl."""
     return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]

@@ -8,7 +8,7 @@ import pytest
 from glied.training import batching
 
 
-def test_workers_share_the_batches_of_one() -> None:
+def test_workers_divide_the_batches_of_one_worker() -> None:
     def batches(rank: int, world: int, skip: int = 0) -> list[np.ndarray]:
         settings = {
             "seed": 1,
@@ -48,7 +48,7 @@ def test_file_ranges_are_equal_and_disjoint(world: int) -> None:
     ]  # fmt: skip
 
 
-def test_shuffle_buffer_is_deterministic_and_loses_nothing() -> None:
+def test_shuffle_buffer_is_deterministic_and_complete() -> None:
     first = list(batching.shuffled(range(100), buffer_size=10, seed=4))
     assert sorted(first) == list(range(100))
     assert first != list(range(100))
@@ -87,7 +87,7 @@ def test_prefetch_runs_ahead_and_stops_when_closed() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "prefetch"]
 
 
-def test_prefetch_raises_where_the_item_would_have_come() -> None:
+def test_prefetch_raises_in_place_of_the_item() -> None:
     def source() -> Iterator[int]:
         yield 1
         raise KeyError("lost")

@@ -1,4 +1,4 @@
-"""A loss or gradient that is not finite costs its step at most: never a checkpoint, never the run."""
+"""A loss or gradient that is not finite costs at most its step, and never a checkpoint or the run."""
 
 import contextlib
 import dataclasses
@@ -32,12 +32,12 @@ from tests.training.test_loop import Nowhere, losses, make_config, make_task
 from tests.training.toy import ToyTask
 
 BAD = 16
-"""The row of the toy data that may be broken; 96 rows in batches of 16: six steps an epoch."""
+"""The broken row of the toy data, which has 96 rows: with batches of 16, six steps per epoch."""
 
 
 @dataclass
 class BrokenTask(ToyTask):
-    """The toy task with a row whose value, or whose gradient alone, is not finite."""
+    """The toy task with a row whose loss, or only whose gradient, is not finite."""
 
     broken: str = "value"
     normed: bool = False
@@ -57,7 +57,7 @@ class BrokenTask(ToyTask):
         loss, scalars = super().loss(model, batch)
         if self.broken == "gradient" and BAD in batch["ids"]:
             zero = sum(parameter.sum() for parameter in model.parameters()) * 0
-            loss = loss + zero.sqrt()  # 0, with an infinite slope
+            loss = loss + zero.sqrt()  # the value is 0 and the derivative infinite
         return loss, scalars
 
     def validate(self, model: nn.Module, batches: Any) -> dict[str, float]:
@@ -72,7 +72,7 @@ def state(output: Path) -> dict[str, Any]:
 
 
 def bad_step(config: TrainerConfig) -> int:
-    """The first step, counted from 1, that has the broken row."""
+    """Return the first step, counted from 1, that has the broken row."""
     task = ToyTask()
     for step, batch in data_order.Rows(
         config, *(data_order.Source.of(task.data(s)) for s in ("train", "validation")), data_order.read, 0, 1
@@ -84,7 +84,7 @@ def bad_step(config: TrainerConfig) -> int:
 
 @pytest.mark.parametrize("broken", ["value", "gradient"])
 @pytest.mark.parametrize("clip_norm", [1.0, 0.0])
-def test_the_run_stops_at_the_step_names_the_row_and_keeps_what_was_good(
+def test_the_run_stops_at_the_step_names_the_row_and_keeps_the_last_good_state(
     tmp_path: Path, broken: str, clip_norm: float
 ) -> None:
     config = make_config(
@@ -96,7 +96,7 @@ def test_the_run_stops_at_the_step_names_the_row_and_keeps_what_was_good(
     )
     task, step = BrokenTask(broken=broken), bad_step(config)
     named = rf"values that are not finite: {BAD}\." if broken == "value" else rf"rows: .*\b{BAD}\b"
-    for _ in range(2):  # the same command finds the same
+    for _ in range(2):  # the same command stops at the same row
         with pytest.raises(NotFiniteError, match=rf"at step {step}; .*{named}") as found:
             train_here(task, config)
         assert "--trainer.skip_steps 1 goes on without that step" in str(found.value)
@@ -111,14 +111,14 @@ def test_the_run_stops_at_the_step_names_the_row_and_keeps_what_was_good(
     assert np.isfinite(result["best"])
 
 
-def test_more_steps_than_may_be_skipped_stop_the_run(tmp_path: Path, caplog) -> None:
+def test_too_many_skipped_steps_stop_the_run(tmp_path: Path, caplog) -> None:
     with caplog.at_level("WARNING"), pytest.raises(NotFiniteError, match="skip_steps 3 goes on"):
         train_here(BrokenTask(), make_config(tmp_path / "run", skip_steps=2))
     assert [f"({n} of 2)" in record.getMessage() for n, record in enumerate(caplog.records, 1)] == [True] * 2
 
 
-def test_a_run_that_skips_a_step_is_as_one_without_its_gradient(tmp_path: Path) -> None:
-    """Also its batch norm: the forward pass of the step has spoiled its means."""
+def test_a_skipped_step_equals_a_step_without_gradient(tmp_path: Path) -> None:
+    """This includes the batch norm statistics, which the forward pass of the step has changed."""
     config = make_config(tmp_path / "run", learning_rate=0.05, epochs=1, skip_steps=1)
     task = BrokenTask(normed=True)
     assert train_here(task, config)["skipped_steps"] == 1
@@ -175,7 +175,7 @@ def test_a_best_value_of_nan_and_weights_that_are_not_finite_from_earlier_versio
 
 
 def half(rank: int, output: str, skip_steps: int) -> None:
-    """One of two workers; its answer is in a file."""
+    """Run one of two workers; it writes its result to a file."""
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{output}.rendezvous{skip_steps}", rank=rank, world_size=2
     )
@@ -197,7 +197,7 @@ def half(rank: int, output: str, skip_steps: int) -> None:
 def test_all_workers_agree(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     for skip_steps in (0, 3):
-        # A new run each: only rank 0 of this test restores a state.
+        # A new run for each case: only rank 0 of this test restores a state.
         output = str(tmp_path / f"run{skip_steps}")
         torch.multiprocessing.spawn(half, (output, skip_steps), nprocs=2)
         answers = [Path(f"{output}.{skip_steps}.{rank}").read_text() for rank in range(2)]
@@ -241,13 +241,13 @@ def test_a_clip_that_diverges(tmp_path: Path) -> None:
 
 
 def _collated(part: list[dict]) -> Any:
-    """The second row is broken, the third has nothing to be collated."""
+    """Collate rows of which the second is broken and the third is left out."""
     if "uri" in part[0]:
         raise UsageError("nothing")
     return {"x": [torch.tensor(float("nan") if "image" in part[0] else 1.0)], "names": ["n"]}
 
 
-def test_rows_are_named_by_what_they_have() -> None:
+def test_rows_are_named_by_their_identifying_columns() -> None:
     rows_ = [{"id": 7}, {"image": "a.png", "index": 0}, {"uri": "b.png"}, {}]
     names = finite_check.name_rows(rows_, [torch.ones(2)], lambda _: torch.ones(1))
     assert names == finite_check.Names(["7", "a.png", "b.png", "a row without a name"])

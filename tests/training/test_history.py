@@ -1,4 +1,4 @@
-"""A run's folder, as the trainer's log writes it, read back."""
+"""Reading the folder of a training run that the trainer's log has written."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from glied.training.run_log import TENSORBOARD, RunLog
 from tests.training.logged import lines, make_run
 
 
-def test_a_run_reads_as_it_was_logged(tmp_path: Path) -> None:
+def test_a_run_is_read_as_it_was_logged(tmp_path: Path) -> None:
     found = read_history(make_run(tmp_path / "run", scale=2.0))
     train, validation = found.scalars("train"), found.scalars("validation")
     assert train["loss"] == [(step, 2.0 / step) for step in range(5, 41, 5)]
@@ -43,7 +43,7 @@ def test_tensorboard_has_the_same_scalars_and_captions(tmp_path: Path) -> None:
 def test_a_resumed_run_has_no_step_twice(tmp_path: Path) -> None:
     uri = make_run(tmp_path / "run", complete=False)
     with (tmp_path / "run" / METRICS).open("a") as file:
-        file.write('{"kind": "train", "st')  # it was killed here
+        file.write('{"kind": "train", "st')  # the run is killed here
     log = RunLog(uri, 20)
     log.write("train", 25, {"loss": 9.0})
     log.close()
@@ -54,7 +54,7 @@ def test_a_resumed_run_has_no_step_twice(tmp_path: Path) -> None:
     assert not found.complete
 
 
-def test_a_run_that_is_being_written_can_be_read(tmp_path: Path) -> None:
+def test_a_running_run_can_be_read(tmp_path: Path) -> None:
     uri = make_run(tmp_path / "run", steps=20, complete=False)
     logged = lines(tmp_path / "run")
     with (tmp_path / "run" / METRICS).open("a") as file:
@@ -72,7 +72,7 @@ def test_max_steps_end_a_run_earlier(tmp_path: Path) -> None:
     assert read_history(uri).total_steps == 33
 
 
-def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+def test_other_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"nowhere holds no training run: .*run\.json is missing"):
         read_history(str(tmp_path / "nowhere"))
     bulk = tmp_path / "bulk"

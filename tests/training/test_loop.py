@@ -1,4 +1,4 @@
-"""A step's gradient is that of its whole batch, however many micro-batches and workers share it."""
+"""A step has the gradient of its whole batch for any number of micro-batches and workers."""
 
 import contextlib
 import dataclasses
@@ -68,7 +68,7 @@ def losses(output: Path) -> list[float]:
 
 
 def weights(task: Task, config: TrainerConfig) -> dict[str, torch.Tensor]:
-    """Of the state that a run left."""
+    """Return the weights of the state that a run saved."""
     state = FileCheckpoints(f"{config.output}/checkpoints/here.pt").restore()
     assert state is not None
     model = task.build()
@@ -79,7 +79,7 @@ def weights(task: Task, config: TrainerConfig) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("kind", ["xe", "scst"])
-def test_micro_batches_train_as_the_whole_batch(world: Path, tmp_path: Path, kind: str) -> None:
+def test_micro_batches_equal_the_whole_batch(world: Path, tmp_path: Path, kind: str) -> None:
     whole, cut = make_config(tmp_path / "whole"), make_config(tmp_path / "cut", accumulate=4)
     for config in (whole, cut):
         assert train_here(make_task(world, kind), config)["steps"] == 3
@@ -91,8 +91,8 @@ def test_micro_batches_train_as_the_whole_batch(world: Path, tmp_path: Path, kin
         torch.testing.assert_close(value, trained[name], rtol=1e-4, atol=1e-5)
 
 
-def test_words_count_and_not_micro_batches(world: Path) -> None:
-    """What the test above would not see, were all micro-batches of equal length."""
+def test_micro_batches_are_weighted_by_their_words(world: Path) -> None:
+    """The test above would not notice a difference if all micro-batches had the same length."""
     task = make_task(world, "xe")
     model = task.build()
     every = [
@@ -111,7 +111,7 @@ def test_words_count_and_not_micro_batches(world: Path) -> None:
 
 
 def half(rank: int, world: str, output: str) -> None:
-    """One of two workers, each with two micro-batches of a quarter of the batch."""
+    """Run one of two workers, each with two micro-batches of a quarter of the batch."""
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{output}.rendezvous", rank=rank, world_size=2
     )
@@ -126,7 +126,7 @@ def half(rank: int, world: str, output: str) -> None:
 
 
 class Nowhere:
-    """Where the other workers keep states."""
+    """Checkpoints of the other workers, which keep none."""
 
     def restore(self) -> None:
         return None
@@ -138,7 +138,7 @@ class Nowhere:
         pass
 
 
-def test_two_workers_with_half_the_batch_train_as_one(world: Path, tmp_path: Path, monkeypatch) -> None:
+def test_two_workers_with_half_the_batch_equal_one(world: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     config = make_config(tmp_path / "one")
     train_here(make_task(world, "xe"), config)
@@ -150,7 +150,7 @@ def test_two_workers_with_half_the_batch_train_as_one(world: Path, tmp_path: Pat
         torch.testing.assert_close(value, trained[name], rtol=1e-4, atol=1e-5)
 
 
-def test_training_here_resumes_and_is_that_of_a_plain_loop(tmp_path: Path) -> None:
+def test_local_training_resumes_and_equals_a_plain_loop(tmp_path: Path) -> None:
     task = ToyTask()
     config = make_config(tmp_path / "run", learning_rate=0.05, checkpoint_every_steps=4, epochs=2)
     assert train_here(task, dataclasses.replace(config, pause_after_steps=7)) == {"complete": False}
@@ -173,7 +173,7 @@ def test_training_here_resumes_and_is_that_of_a_plain_loop(tmp_path: Path) -> No
     assert train_here(task, config) == result, "a complete run is left alone"
 
 
-def test_a_run_from_before_a_setting_goes_on_where_the_setting_is_its_default(tmp_path: Path) -> None:
+def test_a_run_of_an_earlier_version_resumes_if_a_new_setting_has_its_default(tmp_path: Path) -> None:
     config = make_config(tmp_path / "run", epochs=1)
     train_here(ToyTask(), dataclasses.replace(config, pause_after_steps=3))
     stored = json.loads((tmp_path / "run" / "run.json").read_text())

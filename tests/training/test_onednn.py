@@ -20,7 +20,7 @@ def gradients(rows: int, *, dtype: torch.dtype = torch.float32, bf16: bool = Fal
 
 @pytest.mark.parametrize("rows", [1, 3, 200, 0])
 @pytest.mark.parametrize("bf16", [False, True])
-def test_gradients_are_torchs_own(rows, bf16):
+def test_gradients_equal_those_of_torch(rows, bf16):
     assert 3 * 64 * 96 < SMALLEST < 200 * 64 * 96
     expected = gradients(rows, bf16=bf16)
     with onednn_products(CPU):
@@ -28,7 +28,7 @@ def test_gradients_are_torchs_own(rows, bf16):
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-5)
 
 
-def test_other_products_stay_as_they_are():
+def test_other_products_are_not_replaced():
     expected = gradients(200, dtype=torch.float64)
     a, b, c = torch.randn(200, 64), torch.randn(64, 96), torch.randn(200, 96)
     with onednn_products(CPU):
@@ -41,7 +41,7 @@ def test_other_products_stay_as_they_are():
     torch.testing.assert_close(one, c[0, 0] + a @ b, atol=1e-4, rtol=1e-5)
 
 
-def test_the_kernels_go_with_the_context(monkeypatch):
+def test_the_kernels_are_restored_after_the_context(monkeypatch):
     seen = []
     monkeypatch.setattr(onednn, "_pays", lambda a, b: seen.append(a.shape) or False)
     with onednn_products(CPU):

@@ -1,4 +1,4 @@
-"""The trainer through real TorchTrainer runs (about 20 s of start-up each, so they are few)."""
+"""The trainer in real TorchTrainer runs; there are few of them, because each takes 20 s to start."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ def read_metrics(output: Path, kind: str) -> list[dict]:
 
 
 def plain_training(task: ToyTask, config: TrainerConfig) -> tuple[list[float], dict[str, torch.Tensor]]:
-    """The same training as a plain, uninterrupted loop without Ray: its losses, and the averaged weights."""
+    """Run the same training as a plain loop without Ray; return its losses and averaged weights."""
     steps.seed_everything(config.seed, "build")
     model = task.build().train()
     optimizer = steps.build_optimizer(
@@ -70,7 +70,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, ray_session: 
     paused = train(task, dataclasses.replace(config, pause_after_steps=9))
     assert paused == {"complete": False}
     assert len(read_metrics(tmp_path / "run", "train")) == 9
-    # Elastic: of two workers with four processors each only one finds room on six.
+    # Elastic: of two workers with four CPUs each, only one fits on six CPUs.
     result = train(task, dataclasses.replace(config, workers=2, min_workers=1, cpus_per_worker=4))
 
     logged = read_metrics(tmp_path / "run", "train")
@@ -93,7 +93,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, ray_session: 
     fits = {line["step"]: line["fit"] for line in read_metrics(tmp_path / "run", "validation")}
     assert told.samples() == {step: [Sample(f"fit {fit}", "fit 0")] for step, fit in fits.items()}
     kept = list((tmp_path / "run" / "checkpoints").glob("checkpoint_*"))
-    assert len(kept) <= 3, "6 were written, 2 are kept; Ray may still be deleting one"
+    assert len(kept) <= 3, "6 were written and 2 are kept; Ray may still be deleting one"
 
     assert train(task, config) == result, "a complete run is left alone"
     with pytest.raises(UsageError, match=r"trainer\.learning_rate was 0\.05, is 0\.1"):
@@ -127,7 +127,7 @@ def test_two_workers_stream_uneven_files_and_survive_a_kill(tmp_path: Path, ray_
         assert sum(ids) == sum(range(96)), "each row once an epoch"
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_at_once_and_it_can_go_on(
+def test_a_loss_that_is_not_finite_stops_the_run_which_can_resume(
     tmp_path: Path, ray_session: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     config = make_config(tmp_path / "run", workers=2, seed=0, checkpoint_every_steps=1, epochs=1)
@@ -140,7 +140,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_once_and_it_can_go_on(
     assert [line["step"] for line in read_metrics(tmp_path / "run", "train")] == [1, 2, 3, 5, 6]
 
 
-def test_a_cluster_without_the_gpus_says_so(tmp_path: Path, ray_session: None) -> None:
+def test_missing_gpus_are_reported(tmp_path: Path, ray_session: None) -> None:
     config = make_config(tmp_path, workers=2, device="cuda", accelerator="L4", wait_s=1)
     with pytest.raises(JobError, match=r"no room for 2 x \(1 CPU, 1 GPU, L4\) and .* \(trainer\.wait_s\)"):
         train(ToyTask(), config)

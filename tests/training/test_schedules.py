@@ -1,4 +1,4 @@
-"""Schedules that cannot train, runs that learned nothing, and words that are fewer than was asked for."""
+"""Schedules that cannot train, runs that learn nothing, and fewer words than requested."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ STEPS = 18  # three epochs of six
 @pytest.mark.parametrize(
     ("schedule", "warmup"), [("cosine", 20_000), ("constant", STEPS + 1), ("noam", 20_000)]
 )
-def test_a_warm_up_that_outlasts_the_run_is_refused(tmp_path: Path, schedule: str, warmup: int) -> None:
+def test_a_warm_up_longer_than_the_run_is_refused(tmp_path: Path, schedule: str, warmup: int) -> None:
     config = make_config(tmp_path / "run", schedule=schedule, warmup_steps=warmup)
     message = (
         rf"trainer\.warmup_steps: {warmup} is more than the run's 18 steps, .* reaches .*%.* instance to 1,"
@@ -42,7 +42,7 @@ def test_the_published_schedule_may_end_within_its_warm_up(tmp_path: Path, caplo
     ]
 
 
-def test_a_run_of_an_earlier_version_goes_on_with_its_warm_up(tmp_path: Path) -> None:
+def test_a_run_of_an_earlier_version_resumes_with_its_warm_up(tmp_path: Path) -> None:
     config = make_config(tmp_path / "run", schedule="constant", learning_rate=0.05)
     train_here(
         ToyTask(), make_config(tmp_path / "run", schedule="constant", learning_rate=0.05, pause_after_steps=6)
@@ -55,7 +55,7 @@ def test_a_run_of_an_earlier_version_goes_on_with_its_warm_up(tmp_path: Path) ->
     assert train_here(ToyTask(), config)["steps"] == STEPS
 
 
-def test_a_run_that_learned_nothing_says_so(tmp_path: Path, caplog) -> None:
+def test_a_run_that_learned_nothing_is_reported(tmp_path: Path, caplog) -> None:
     result = train_here(ToyTask(), make_config(tmp_path / "still", learning_rate=1e-9))
     assert len(result["notes"]) == 1
     assert result["notes"][0].startswith("the loss did not fall: ")
@@ -75,7 +75,7 @@ def test_a_run_that_learned_nothing_says_so(tmp_path: Path, caplog) -> None:
         ("scst", "loss", [0.1, 0.1], None),
     ],
 )
-def test_what_is_said_of_progress(kind: str, name: str, values: list[float], expected: str | None) -> None:
+def test_messages_about_progress(kind: str, name: str, values: list[float], expected: str | None) -> None:
     lines = [{"kind": "train", "step": 5 * n, name: value} for n, value in enumerate(values, 1)]
     found = progress_note(kind, lines)
     assert (found is None) == (expected is None)
@@ -90,7 +90,7 @@ def test_the_report_has_the_note(tmp_path: Path) -> None:
     assert "the loss did not fall" in (tmp_path / "report.html").read_text()
 
 
-def test_fewer_words_than_asked_for_are_told(tmp_path: Path, caplog) -> None:
+def test_fewer_words_than_requested_are_reported(tmp_path: Path, caplog) -> None:
     split = rewarded.write_world(tmp_path)
     assert len(AttributesTask(train=split, validation=split, words=1000).vocabulary) < 1000
     assert "words: 1000 attribute words are asked for" in caplog.text

@@ -95,7 +95,7 @@ def test_seeds_depend_on_every_value() -> None:
     )
 
 
-def test_averages_count_each_scalar_by_itself_and_by_its_weight() -> None:
+def test_averages_weight_each_scalar_separately() -> None:
     averages = steps.Averages()
     averages.add({"a": 1.0, "b": torch.tensor(4.0)})
     averages.add({"a": 3.0})
@@ -114,7 +114,7 @@ class Batch:
     names: list[str]
 
 
-def test_nested_batches_move() -> None:
+def test_nested_batches_are_moved() -> None:
     batch = ({"a": torch.ones(2)}, [Batch(torch.zeros(1), ["n"])], "text")
     moved = steps.move(batch, torch.device("meta"))
     assert moved[0]["a"].is_meta

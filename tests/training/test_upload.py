@@ -13,7 +13,7 @@ def _at_once(monkeypatch):
     monkeypatch.setattr(upload, "FIRST_WAIT_S", 0.0)
 
 
-def test_a_failed_upload_is_told_and_tried_again(caplog):
+def test_a_failed_upload_is_logged_and_retried(caplog):
     failures = iter([OSError("no route\nto host"), OSError("slow down")])
 
     def put() -> str:
@@ -32,7 +32,7 @@ def test_a_failed_upload_is_told_and_tried_again(caplog):
     uploads.settle()
 
 
-def test_one_that_never_succeeds_is_raised_and_does_not_block_the_next():
+def test_an_upload_that_never_succeeds_is_raised_and_does_not_block_the_next():
     tries = []
 
     def put() -> None:

@@ -1,4 +1,4 @@
-"""A toy task with dropout and augmentation, so that a wrong resume shows in the losses."""
+"""A toy task with dropout and augmentation, so that an incorrect resume changes the losses."""
 
 import json
 import os
@@ -19,16 +19,16 @@ from glied.training.history import Sample
 
 @dataclass
 class ToyTask:
-    """Learns a linear function of 4 numbers."""
+    """A task that learns a linear function of 4 numbers."""
 
     rows: int = 96
     files: tuple[str, ...] = ()
     """Parquet files to train from instead of a table."""
     crash_file: str = ""
-    """The worker that first takes a step when this file exists removes it and is killed."""
+    """The first worker to take a step while this file exists deletes it and kills itself."""
     width: int = 8
     flat: bool = False
-    """Validations never get better."""
+    """Whether validations never improve."""
     name: str = "toy"
 
     def build(self) -> nn.Module:
@@ -66,13 +66,13 @@ class ToyTask:
         return {"fit": -float(sum(errors)) / 10}
 
     def export(self, model: nn.Module, folder_uri: str) -> None:
-        model.eval()  # as real exports do; training must not notice
+        model.eval()  # as real exports do; it must not affect training
         state = {name: tensor.tolist() for name, tensor in model.state_dict().items()}
         storage.write_bytes(storage.join(folder_uri, "model.json"), json.dumps(state).encode())
 
 
 def table(count: int, start: int = 0) -> pa.Table:
-    """Rows `start` to `start + count` of the toy data."""
+    """Return rows `start` to `start + count` of the toy data."""
     x = np.random.default_rng(1).normal(size=(1000, 4)).astype(np.float32)[start : start + count]
     y = x @ np.array([1.0, -2.0, 0.5, 3.0], np.float32)
     return pa.table({"id": range(start, start + count), "x": x.tolist(), "y": y.tolist()})

@@ -1,4 +1,4 @@
-"""Exports of runs made by hand, read back with the readers of each form."""
+"""Exports of small handmade runs, read back with the usual readers of each format."""
 
 import io
 import json
@@ -41,7 +41,7 @@ def run(folder: Path, form: str, out: str = "out", **options) -> ExportReport:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """The files that are no state of an export, by path."""
+    """Return the exported files by path, without the files of the export's state."""
     paths = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
     return {
         name: path.read_bytes() for name, path in sorted(paths.items()) if not name.startswith(".export/")
@@ -49,7 +49,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def fail_after(monkeypatch, count: int, name: str = "write_bytes") -> None:
-    """Let storage fail after so many writes of files that are no state."""
+    """Let storage fail after `count` writes of exported files."""
     real = getattr(storage, name)
     written: list[str] = []
 
@@ -143,7 +143,7 @@ def test_unknown_columns(folder):
 
 
 @pytest.mark.parametrize("form", ["jsonl", "webdataset", "parquet"])
-def test_cut_off_and_gone_on(folder, monkeypatch, form):
+def test_an_interrupted_export_resumes(folder, monkeypatch, form):
     run(folder, form, "whole")
     with monkeypatch.context() as patch:
         fail_after(patch, 1)
@@ -179,7 +179,7 @@ def test_a_later_generation_is_exported_again(folder):
     assert run(folder, "jsonl").units == 0
 
 
-def test_two_runs_never_mix(folder, tmp_path):
+def test_two_runs_are_not_mixed(folder, tmp_path):
     runs.make_run(tmp_path / "other", ROWS[:2], 2)
     run(folder, "jsonl")
     before = files(tmp_path / "out")
@@ -191,7 +191,7 @@ def test_two_runs_never_mix(folder, tmp_path):
     assert list(files(tmp_path / "out")) == ["_SUCCESS", "unit-000000.parquet"]
 
 
-def test_other_columns_are_another_export(folder):
+def test_an_export_with_other_columns_starts_again(folder):
     run(folder, "parquet", columns=["id"])
     with pytest.raises(UsageError, match="holds another export"):
         run(folder, "parquet")
@@ -214,14 +214,14 @@ def tar(tmp_path) -> Path:
     return tmp_path / "out" / "unit-000000.tar"
 
 
-def test_read_by_the_rule_of_webdataset(tar):
+def test_names_follow_the_rule_of_webdataset(tar):
     with tarfile.open(tar) as opened:
         members = {info.name: opened.extractfile(info).read() for info in opened}
     groups: dict[str, dict[str, bytes]] = {}
     for name, data in members.items():
         # webdataset.tariterators.base_plus_ext
         key, extension = re.match(r"^((?:.*/|)[^.]+)[.]([^/]*)$", name).groups()
-        assert (key, extension) == tuple(name.split(".", 1)), "datasets cuts at the first dot of all"
+        assert (key, extension) == tuple(name.split(".", 1)), "datasets splits names at the first dot"
         groups.setdefault(key, {})[extension] = data
     assert len(members) == 2 * len(NAMES) - 1
     assert [json.loads(sample["json"])["id"] for sample in groups.values()] == NAMES
@@ -264,7 +264,7 @@ def test_a_file_per_caption(folder):
         ("overwrite", b"a picture of a.jpg\n", (4, 0)),
     ],
 )
-def test_what_is_there_already(folder, existing, content, counts):
+def test_existing_files(folder, existing, content, counts):
     out = folder.parent / "out"
     out.mkdir()
     (out / "a.txt").write_bytes(b"mine")
@@ -274,7 +274,7 @@ def test_what_is_there_already(folder, existing, content, counts):
     (out / "e.txt").unlink()
     assert run(folder, "txt", existing=existing).units == 0
     assert (out / "a.txt").read_bytes() == content
-    assert not (out / "e.txt").exists(), "a unit that was exported is left alone"
+    assert not (out / "e.txt").exists(), "an exported unit is not written again"
 
 
 @pytest.mark.parametrize("writes", range(4))
@@ -289,7 +289,7 @@ def test_sidecars_continue_where_they_were_interrupted(folder, monkeypatch, writ
 
 
 @pytest.mark.parametrize("existing", ["skip", "overwrite"])
-def test_a_later_generation_adds_only_what_is_new(folder, existing):
+def test_a_later_generation_adds_only_new_captions(folder, existing):
     run(folder, "txt", existing=existing)
     again = runs.table([runs.row("bad.jpg"), ROWS[3]])
     plan = runs.manifest.load(str(folder))
@@ -342,7 +342,7 @@ HOSTILE = [
 ]
 
 
-def test_ids_that_would_escape_are_refused_and_reported(tmp_path):
+def test_ids_that_lead_out_of_the_folder_are_refused_and_reported(tmp_path):
     rows = [runs.row(image_id) for image_id in [*HOSTILE, "fine.jpg", "https://h.org/a.jpg"]]
     runs.make_run(tmp_path / "run", rows, 4)
     before = {path for path in tmp_path.rglob("*") if "out" not in path.parts}
@@ -352,7 +352,7 @@ def test_ids_that_would_escape_are_refused_and_reported(tmp_path):
     assert report.refused == len(HOSTILE)
     assert report.lines()[0] == "refused '../up.jpg': it leads out of the destination"
     assert f"{len(HOSTILE)} refused" in report.lines()[-1]
-    assert run(tmp_path / "run", "txt").refused == len(HOSTILE), "an earlier refusal is not forgotten"
+    assert run(tmp_path / "run", "txt").refused == len(HOSTILE), "earlier refusals are reported again"
 
 
 def test_ids_that_would_share_a_file(tmp_path):
@@ -374,7 +374,7 @@ def test_ids_that_would_share_a_file(tmp_path):
 
 
 def test_empty_names_and_dots_in_a_path_export(tmp_path):
-    """`tar cf s.tar .` names its members ./a.png, and keys may hold an empty name."""
+    """`tar cf s.tar .` names its members ./a.png, and keys may contain empty names."""
     ids = [
         "s.tar/./a.png",
         "s.tar//abs/b.png",
@@ -396,7 +396,7 @@ def test_empty_names_and_dots_in_a_path_export(tmp_path):
     assert report.refusals == [f"{one!r}: another image has its file" for one in ("x/y.png", "./x/y.png")]
 
 
-def test_names_do_not_depend_on_what_is_done(tmp_path):
+def test_names_do_not_depend_on_the_finished_units(tmp_path):
     rows = [runs.row("a.jpg"), runs.row("a.png")]
     plan = runs.make_run(tmp_path / "run", rows, 1, units=0)
     runs.commit(tmp_path / "run", plan, 1, runs.table(rows[1:]))
@@ -404,7 +404,7 @@ def test_names_do_not_depend_on_what_is_done(tmp_path):
     assert list(files(tmp_path / "out")) == ["a.png.txt"]
 
 
-def test_a_folder_in_the_way_is_one_clear_line(folder):
+def test_a_folder_in_place_of_the_file_is_one_clear_line(folder):
     (folder.parent / "out" / "a.txt").mkdir(parents=True)
     for existing in ("skip", "overwrite"):
         with pytest.raises(StorageError, match=r"a\.txt"):
@@ -452,7 +452,7 @@ def test_equal_image_ids_are_refused(tmp_path):
     assert not (tmp_path / "out.json").exists()
 
 
-def test_a_file_that_is_there(folder):
+def test_an_existing_file(folder):
     run(folder, "coco", "out.json")
     content = (folder.parent / "out.json").read_bytes()
     run(folder, "coco", "out.json")
@@ -490,12 +490,12 @@ def test_an_unfinished_run(tmp_path, form):
         ({"form": "parquet", "columns": ["id", "id"]}, "none twice"),
     ],
 )
-def test_contradictions(options, message):
+def test_contradictory_options(options, message):
     with pytest.raises(UsageError, match=message):
         ExportConfig(run="r", out="o", **options)
 
 
-def test_runs_and_destinations_that_do_not_fit(folder, tmp_path):
+def test_unsuitable_runs_and_destinations(folder, tmp_path):
     with pytest.raises(UsageError, match="no such folder"):
         run(tmp_path / "nowhere", "jsonl")
     runs.plan_run(tmp_path / "features", ["a.jpg"], 1, results="features")
@@ -528,7 +528,7 @@ def test_a_commit_without_its_output(folder, form):
 
 
 def job(*options: str) -> subprocess.CompletedProcess:
-    """The job as a process, without Ray and torch."""
+    """Run the job as a process without Ray and torch."""
     command = "import runpy, sys; sys.modules |= {'ray': None, 'torch': None}; "
     command += "runpy.run_path('jobs/export.py', run_name='__main__')"
     return subprocess.run(

@@ -35,7 +35,7 @@ def test_units_are_read_back_from_the_parts_that_hold_them(tmp_path, monkeypatch
     assert units[1].ids == ["00048.jpg", "00049.jpg"]
 
 
-def test_the_plan_does_not_depend_on_how_it_was_batched(tmp_path):
+def test_the_plan_does_not_depend_on_batches(tmp_path):
     plans = [manifest.create(str(tmp_path / str(batch)), inputs(50, batch=batch), 8) for batch in (1, 8, 50)]
     assert len({plan.digest for plan in plans}) == 1
     tables = [pa.concat_tables(unit.table for unit in plan.read_units(range(7))) for plan in plans]
@@ -53,7 +53,7 @@ def test_no_plan(tmp_path):
     assert manifest.load(str(tmp_path)) is None
 
 
-def test_what_was_skipped_is_counted(tmp_path):
+def test_skipped_files_are_counted(tmp_path):
     skipped: dict[str, int] = {}
 
     def listing():
@@ -79,7 +79,7 @@ def test_a_manifest_belongs_to_its_run(tmp_path):
     assert len(list(tmp_path.glob("manifest/*/*.parquet"))) == 2
 
 
-def test_a_run_that_was_overwritten_while_it_was_planned_leaves_no_manifest(tmp_path):
+def test_a_run_that_is_overwritten_during_planning_leaves_no_manifest(tmp_path):
     def confirm():
         raise JobError("was overwritten")
 
@@ -88,7 +88,7 @@ def test_a_run_that_was_overwritten_while_it_was_planned_leaves_no_manifest(tmp_
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_a_manifest_of_an_older_version_is_that_of_any_run(tmp_path):
+def test_a_manifest_of_an_older_version_fits_any_run(tmp_path):
     plan = manifest.create(str(tmp_path), inputs(5), 2)
     path = tmp_path / "manifest" / "manifest.json"
     content = json.loads(path.read_text())
@@ -99,7 +99,7 @@ def test_a_manifest_of_an_older_version_is_that_of_any_run(tmp_path):
 
 
 def test_any_flipped_byte_is_one_line(tmp_path):
-    """Of manifest.json and of a part: an error of ours, or nothing has changed."""
+    """A flipped byte in manifest.json or in a part is reported as an error or has no effect."""
     plan = manifest.create(str(tmp_path), inputs(40), 8, run="aaaaaaaaaaaa")
     whole = pa.concat_tables(unit.table for unit in plan.read_units(range(5)))
     claim(tmp_path, "aaaaaaaaaaaa")
@@ -120,5 +120,5 @@ def test_any_flipped_byte_is_one_line(tmp_path):
             except GliedError:
                 refused[path.name] += 1
         path.write_bytes(data)
-    assert refused["manifest.json"] > 130, "a flipped space may mean the same"
+    assert refused["manifest.json"] > 130, "a flipped space may not change the meaning"
     assert refused["part-000000.parquet"] == 150

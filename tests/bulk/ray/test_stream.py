@@ -1,4 +1,4 @@
-"""The stream on Ray: files of unknown size, many shards, silence, no room, and images that kill."""
+"""The stream on Ray: files of unknown size, many shards, time-outs, full stores, and deadly images."""
 
 import io
 import logging
@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[3]
 CHUNK = Chunk(0, 0, planned(id=["a"], uri=["a"], size=[1]))
 
 
-def test_silence_breaks_a_stream():
+def test_a_silent_stream_times_out():
     def batches():
         yield 1
         yield 2
@@ -50,7 +50,7 @@ def test_silence_breaks_a_stream():
     assert time.monotonic() - start < 10
 
 
-def test_a_watched_stream_ends_and_fails_as_it_would():
+def test_a_watched_stream_passes_on_its_end_and_its_errors():
     assert list(watched(iter(range(5)), 5.0)) == [0, 1, 2, 3, 4]
 
     def failing():
@@ -61,7 +61,7 @@ def test_a_watched_stream_ends_and_fails_as_it_would():
         list(watched(failing(), 5.0))
 
 
-def test_files_of_unknown_size_travel_in_bounded_pieces(tmp_path):
+def test_files_of_unknown_size_are_split_into_bounded_pieces(tmp_path):
     for number in range(10):
         (tmp_path / f"{number}.jpg").write_bytes(bytes(1000))
     names = [str(tmp_path / f"{number}.jpg") for number in range(10)]
@@ -117,7 +117,7 @@ def _process(_: int) -> int:
     return os.getpid()
 
 
-def test_what_a_task_finds_wrong_is_said_as_it_is(stream, tmp_path):
+def test_errors_of_tasks_are_reported_unchanged(stream, tmp_path):
     for number in range(FEW_SHARDS + 1):
         name = "image" if number < FEW_SHARDS else "picture"
         pq.write_table(pa.table({name: [b"x"]}), tmp_path / f"{number:02d}.parquet")
@@ -127,7 +127,7 @@ def test_what_a_task_finds_wrong_is_said_as_it_is(stream, tmp_path):
 
 
 @pytest.mark.timeout(280)
-def test_a_cluster_without_the_gpus_says_so(ray_session):
+def test_missing_gpus_are_reported(ray_session):
     resources = ResourcesConfig(
         worker=WorkerConfig(gpus=1.0, accelerator="L4"), recovery=RecoveryConfig(wait_s=2)
     )
@@ -152,7 +152,7 @@ def test_chunks_that_an_object_store_cannot_hold_are_refused(ray_session):
         list(RayStream(Fetch(), [pool], resources)([CHUNK]))
 
 
-def test_only_a_shortage_of_room_is_taken_for_one():
+def test_only_a_lack_of_space_is_reported_as_one():
     log = logging.getLogger("ray.data._internal.execution.streaming_executor_state")
     with Shortage.watched() as shortage:
         log.error("An exception was raised", exc_info=ValueError("an image"))
@@ -185,4 +185,4 @@ def test_images_that_end_every_worker_are_the_only_ones_to_fail(ray_session, mod
     assert (summary.statuses, summary.errors) == ({"ok": 58, "failed": 2}, {"worker_lost": 2})
     assert summary.units_missing == 0
     left = [name for name in ray.util.list_named_actors() if name.startswith("glied-")]
-    assert left == [], "no worker outlives its stream"
+    assert left == [], "no worker process is left after the stream"

@@ -1,4 +1,4 @@
-"""Runs in this process: everything of a bulk run except Ray."""
+"""Bulk runs in this process, without Ray."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def read_rows(folder: Path) -> list[dict]:
     return [row for table in tables for row in table.to_pylist()]
 
 
-def test_every_file_is_a_row_whatever_it_is(configure, tmp_path, photos):
+def test_every_file_gets_a_row(configure, tmp_path, photos):
     summary = execute(configure())
     rows = {row["id"]: row for row in read_rows(tmp_path / "out")}
     assert rows.keys() == {str(path.relative_to(photos)) for path in photos.rglob("*.*")} - {"notes.txt"}
@@ -74,7 +74,7 @@ def test_captions_do_not_depend_on_chunks_batches_and_units(configure, tmp_path)
     assert pairs[0] == pairs[1]
 
 
-def test_regions_of_a_large_image_are_in_its_own_pixels(configure, tmp_path):
+def test_regions_of_a_large_image_are_in_original_pixels(configure, tmp_path):
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (17, 25, 3), dtype=np.uint8))
     for scale in (20, 160):
         photo.resize((25 * scale, 17 * scale)).save(tmp_path / f"{scale}.png")
@@ -88,7 +88,7 @@ def test_regions_of_a_large_image_are_in_its_own_pixels(configure, tmp_path):
     np.testing.assert_allclose(boxes[0] / 8, boxes[1], atol=8)
 
 
-def test_two_pools_give_the_captions_of_one(configure, tmp_path):
+def test_two_pools_give_the_same_captions_as_one(configure, tmp_path):
     execute(configure())
     config = configure(f"--output.uri={tmp_path / 'other'}", "--resources.pools=split")
     stages = [pool.factory.build() for pool in caption_pools(config)]
@@ -120,12 +120,12 @@ def test_cuda_graphs_without_a_gpu_are_refused(configure):
         configure("--captioner.cuda_graphs")
 
 
-def test_a_finished_run_is_left_alone(configure, tmp_path):
+def test_a_finished_run_is_not_changed(configure, tmp_path):
     execute(configure())
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/c*/*")}
     assert len(before) == 8
     for path in tmp_path.glob("out/commits/*"):
-        path.chmod(0)  # nobody but root notices; the names are what counts
+        path.chmod(0)  # root can still read them; a finished run is recognized by its file names
     again = execute(configure())
     assert (again.images_this_time, again.units_done_earlier) == (0, 4)
     assert again.statuses == {"ok": 58, "rejected": 2}
@@ -146,7 +146,7 @@ def test_an_output_without_commit_record_is_adopted(configure, tmp_path):
     assert output.read_bytes() == rows
 
 
-def test_a_foreign_file_in_a_units_place_is_not_adopted(configure, tmp_path):
+def test_a_foreign_file_with_the_name_of_a_unit_is_not_adopted(configure, tmp_path):
     execute(configure())
     next(tmp_path.glob("out/commits/unit-000001-*")).unlink()
     next(tmp_path.glob("out/captions/unit-000001-*")).write_bytes(b"something else")
@@ -162,20 +162,20 @@ def test_a_foreign_file_in_a_units_place_is_not_adopted(configure, tmp_path):
         ("--input.limit=5", "input.limit was null and is now 5"),
     ],
 )
-def test_another_fingerprint_is_refused_and_the_difference_named(configure, option, named):
+def test_a_mismatched_fingerprint_is_refused_with_the_difference(configure, option, named):
     execute(configure("--resources.chunk.images=60"))
     with pytest.raises(UsageError, match=named):
         execute(configure(option))
 
 
-def test_overwrite_starts_again(configure, tmp_path):
+def test_overwrite_starts_a_new_run(configure, tmp_path):
     execute(configure())
     summary = execute(configure("--output.mode=overwrite", "--input.limit=20", "--decoding.beam_size=4"))
     assert (summary.images, summary.images_this_time) == (20, 20)
     assert len(read_rows(tmp_path / "out")) == 20
 
 
-def test_a_driver_whose_run_is_overwritten_leaves_the_new_one_alone(configure, tmp_path):
+def test_a_driver_whose_run_is_overwritten_does_not_change_the_new_run(configure, tmp_path):
     config = configure("--resources.chunk.images=5")
     here = run_here(Fetch(), caption_factory(config).build())
 
@@ -195,7 +195,7 @@ def test_storage_failures_are_not_image_failures(configure, tmp_path, photos):
 
     def stream(chunks, *, isolated=False):
         for chunk in chunks:
-            if chunk.unit == 1:  # listed, then gone
+            if chunk.unit == 1:  # deleted after the listing
                 gone = [f"{uri}.gone" for uri in chunk.table["uri"].to_pylist()]
                 chunk = replace(chunk, table=chunk.table.set_column(1, "uri", [gone]))
             yield from run_here(Fetch(pause=0.0), stage)([chunk])
@@ -212,7 +212,7 @@ def test_the_limits_of_the_storage_alarm_are_configurable(configure, tmp_path, p
     stage = caption_factory(configure()).build()
 
     def stream(chunks, *, isolated=False):
-        for chunk in chunks:  # listed, then gone
+        for chunk in chunks:  # deleted after the listing
             gone = [f"{uri}.gone" for uri in chunk.table["uri"].to_pylist()]
             yield from run_here(Fetch(pause=0.0), stage)(
                 [replace(chunk, table=chunk.table.set_column(1, "uri", [gone]))]
@@ -227,7 +227,7 @@ def test_the_limits_of_the_storage_alarm_are_configurable(configure, tmp_path, p
         configure("--resources.fetch.storage_budget=2.0")
 
 
-def test_lost_chunks_come_again_in_the_next_round(configure, tmp_path):
+def test_lost_chunks_are_repeated_in_the_next_round(configure, tmp_path):
     config = configure("--resources.chunk.images=5")
     here = run_here(Fetch(), caption_factory(config).build())
     rounds, isolations = [], []
@@ -246,7 +246,7 @@ def test_lost_chunks_come_again_in_the_next_round(configure, tmp_path):
 
 
 def lose(config: CaptionDatasetConfig, wanted: set[str]) -> Summary:
-    """A run whose workers die on some images."""
+    """Run a job whose workers die on some images."""
     here = run_here(Fetch(), caption_factory(config).build())
 
     def stream(chunks, *, isolated=False):
@@ -255,7 +255,7 @@ def lose(config: CaptionDatasetConfig, wanted: set[str]) -> Summary:
     return bulk_run.execute(caption_job(config), stream)
 
 
-def test_what_is_lost_every_time_fails_alone_and_is_retried_on_request(configure, tmp_path):
+def test_images_that_are_lost_every_time_fail_and_are_retried_on_request(configure, tmp_path):
     config = configure("--output.mode=retry_failed", "--error_budget=0.1")
     summary = lose(config, {"turned.jpg", "cmyk.jpg"})
     assert (summary.statuses, summary.errors["worker_lost"]) == ({"ok": 56, "rejected": 2, "failed": 2}, 2)
@@ -290,11 +290,11 @@ def test_a_broken_stream_does_not_blame_the_images(configure):
 
     summary = bulk_run.execute(caption_job(config), stream)
     assert (summary.units_done, summary.units_missing, bulk_run.exit_code(summary)) == (1, 3, 1)
-    assert isolations == [False] * 3, "chunks go on as chunks"
+    assert isolations == [False] * 3, "chunks stay whole"
     assert execute(config).statuses == {"ok": 58, "rejected": 2}
 
 
-def test_jobs_share_a_run(configure, tmp_path):
+def test_two_jobs_share_a_run(configure, tmp_path):
     summary = execute(configure("--output.shard=1/3"))
     assert (summary.units_done, summary.units_missing, bulk_run.exit_code(summary)) == (1, 0, 0)
     for shard in ("2/3", "0/3"):
@@ -303,7 +303,7 @@ def test_jobs_share_a_run(configure, tmp_path):
     assert len({row["id"] for row in read_rows(tmp_path / "out")}) == 60
 
 
-def test_a_folder_that_holds_a_run_is_an_error_on_request(configure):
+def test_an_existing_run_is_an_error_on_request(configure):
     execute(configure("--output.mode=error"))
     with pytest.raises(UsageError, match="holds a run"):
         execute(configure("--output.mode=error"))
@@ -344,7 +344,7 @@ def test_mistakes_are_found_before_anything_is_written(configure, tmp_path, opti
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_the_output_may_lie_under_the_input(configure, tmp_path, photos):
+def test_the_output_may_be_inside_the_input(configure, tmp_path, photos):
     folder = tmp_path / "all"
     folder.mkdir()
     os.link(photos / "turned.jpg", folder / "turned.jpg")

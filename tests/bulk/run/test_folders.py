@@ -1,4 +1,4 @@
-"""What a run makes of a folder that is damaged, that another job overwrites, or that is not its own."""
+"""Runs in folders that are damaged, overwritten by another job, or of another run."""
 
 import contextlib
 import json
@@ -33,7 +33,7 @@ UNIT = 5
 
 @pytest.fixture
 def source(tmp_path) -> Path:
-    """A folder of images that nobody decodes."""
+    """A folder of image files that are never decoded."""
     folder = tmp_path / "in"
     folder.mkdir()
     for number in range(IMAGES):
@@ -42,7 +42,7 @@ def source(tmp_path) -> Path:
 
 
 def job(source: Path, out: Path, *, mode: Any = "resume", shard: str = "0/1") -> Job:
-    """A run without models."""
+    """A job without models."""
     return Job(
         results="captions",
         schema=row_schemas.CAPTIONS,
@@ -59,7 +59,7 @@ def job(source: Path, out: Path, *, mode: Any = "resume", shard: str = "0/1") ->
 
 
 class Captioner:
-    """A stream that captions every image; `seen` are the ids that it was given."""
+    """A stream that captions every image; `seen` are the ids it received."""
 
     def __init__(self, status: str = "ok", **values: Any) -> None:
         self.status = status
@@ -108,10 +108,10 @@ DAMAGES: dict[str, Callable[[Path, Path], Any]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_is_gone_or_cut_after_its_commit_is_done_again(source, tmp_path, damage, caplog):
+def test_files_deleted_or_truncated_after_their_commit_are_made_again(source, tmp_path, damage, caplog):
     out = tmp_path / "out"
     execute(source, out)
-    # The last unit has fewer rows, so that its file has another size.
+    # The last unit has fewer rows, so its file has a different size.
     DAMAGES[damage](unit_of(out, 1), unit_of(out, 4))
     with pytest.raises(UsageError, match="1 committed units are damaged"):
         rows_of(out)
@@ -124,11 +124,11 @@ def test_what_is_gone_or_cut_after_its_commit_is_done_again(source, tmp_path, da
     assert rows_of(out) == all_ids(source)
     assert list(status.verify(status.open_run(str(out)))) == []
     ids = [one for path in out.glob("captions/*.parquet") for one in pq.read_table(path)["id"].to_pylist()]
-    assert sorted(ids) == all_ids(source), "the damaged file is gone"
+    assert sorted(ids) == all_ids(source), "the damaged file is deleted"
     assert execute(source, out).images_this_time == 0
 
 
-def test_repair_finds_what_a_listing_does_not_show(source, tmp_path):
+def test_repair_finds_damage_that_a_listing_does_not_show(source, tmp_path):
     out = tmp_path / "out"
     execute(source, out)
     first, second = unit_of(out, 0), unit_of(out, 1)
@@ -148,7 +148,7 @@ def test_repair_finds_what_a_listing_does_not_show(source, tmp_path):
     assert execute(source, out, mode="repair").images_this_time == 0
 
 
-def test_repair_does_again_what_stands_in_a_units_place(source, tmp_path):
+def test_repair_replaces_foreign_files_of_units(source, tmp_path):
     out = tmp_path / "out"
     execute(source, out)
     next(out.glob("commits/unit-000001-*")).unlink()
@@ -159,7 +159,7 @@ def test_repair_does_again_what_stands_in_a_units_place(source, tmp_path):
     assert rows_of(out) == all_ids(source)
 
 
-def test_a_plan_with_doubled_ids_cannot_be_repaired(tmp_path, source):
+def test_a_plan_with_duplicate_ids_cannot_be_repaired(tmp_path, source):
     rows = [runs.row(name) for name in ("a", "b", "a", "d")]
     out = tmp_path / "out"
     plan = runs.make_run(out, rows, 2)
@@ -173,18 +173,18 @@ def test_a_plan_with_doubled_ids_cannot_be_repaired(tmp_path, source):
 
 
 OLDER = pa.schema([field for field in row_schemas.CAPTIONS if field.name not in row_schemas.LATER])
-"""Columns of a run that was begun before the later ones came."""
+"""Columns of a run that was started by an older version."""
 
 
 def older(source: Path, out: Path, **options: Any) -> Job:
     return replace(job(source, out, **options), schema=OLDER)
 
 
-def test_a_run_goes_on_whose_rows_lack_a_later_column(source, tmp_path):
+def test_a_run_whose_rows_lack_a_newer_column_resumes(source, tmp_path):
     out, ids = tmp_path / "out", all_ids(source)
     bulk_run.execute(older(source, out, shard="0/2"), Captioner())
     assert "familiarity" not in pq.read_schema(unit_of(out, 0)).names
-    next(out.glob("commits/unit-000002-*")).unlink()  # as after a kill: it is adopted
+    next(out.glob("commits/unit-000002-*")).unlink()  # as after a kill; it is adopted
     stream = Captioner(familiarity=0.003)
     summary = execute(source, out, stream)
     assert stream.seen == [*ids[5:10], *ids[15:20]]
@@ -204,7 +204,7 @@ def test_a_run_goes_on_whose_rows_lack_a_later_column(source, tmp_path):
         assert pq.read_table(parts)["familiarity"].to_pylist() == list(expected.values())
 
 
-def test_rows_are_retried_in_a_run_whose_rows_lack_a_later_column(source, tmp_path):
+def test_rows_are_retried_in_a_run_whose_rows_lack_a_newer_column(source, tmp_path):
     out = tmp_path / "out"
     good, bad = Captioner(), Captioner("failed", error_kind="out_of_memory")
 
@@ -223,7 +223,7 @@ def test_rows_are_retried_in_a_run_whose_rows_lack_a_later_column(source, tmp_pa
     )
 
 
-def test_only_what_is_known_of_both_is_compared_where_a_run_has_no_familiarity(source, tmp_path):
+def test_fingerprints_are_compared_by_their_common_keys_if_a_run_has_no_familiarity(source, tmp_path):
     plain = job(source, tmp_path / "out")
     measured = replace(plain, fingerprint=plain.fingerprint | {"familiarity": "abc"})
     bulk_run.execute(plain, Captioner())
@@ -254,8 +254,8 @@ def test_an_older_run_whose_input_has_a_column_of_that_name_is_refused(source, t
         bulk_run.execute(wanted, Captioner())
 
 
-def test_a_run_of_an_older_version_goes_on_and_gives_totals(source, tmp_path):
-    """Its records have no size in their names and no run, its manifest no run; its journals are not read."""
+def test_a_run_of_an_older_version_resumes_and_has_totals(source, tmp_path):
+    """Its records lack the size and the run, its manifest lacks the run, and its journals are not read."""
     out = tmp_path / "out"
     execute(source, out, shard="0/2")
     for path in out.glob("commits/*.json"):
@@ -283,11 +283,11 @@ def test_a_run_of_an_older_version_goes_on_and_gives_totals(source, tmp_path):
     assert list(status.verify(status.open_run(str(out)))) == []
 
 
-# --- whose folder it is
+# --- ownership of the folder
 
 
-def test_a_job_that_plans_while_its_run_is_overwritten_stops(source, tmp_path, monkeypatch):
-    """A has listed its input and not yet published its plan when B takes the folder."""
+def test_a_job_whose_run_is_overwritten_during_planning_stops(source, tmp_path, monkeypatch):
+    """A has listed its input but not published its plan when B overwrites the run."""
     out, other = tmp_path / "out", tmp_path / "other"
     other.mkdir()
     for name in ("x.jpg", "y.jpg"):
@@ -299,7 +299,7 @@ def test_a_job_that_plans_while_its_run_is_overwritten_stops(source, tmp_path, m
 
         def overwritten(run_uri, plan, run_id, moment=moment):
             monkeypatch.setattr(manifest, "_publish", publish)
-            if moment == "before":  # B has claimed the folder, and plans later than A
+            if moment == "before":  # B has claimed the folder and plans after A
                 plans = publish(run_uri, plan, run_id)
                 execute(other, out, mode="overwrite")
                 return plans
@@ -315,7 +315,7 @@ def test_a_job_that_plans_while_its_run_is_overwritten_stops(source, tmp_path, m
         assert execute(other, out).images_this_time == 0
 
 
-def test_b_does_not_adopt_the_manifest_that_a_publishes_after_b_has_claimed(source, tmp_path, monkeypatch):
+def test_a_manifest_published_after_an_overwrite_is_not_adopted(source, tmp_path, monkeypatch):
     out, other = tmp_path / "out", tmp_path / "other"
     other.mkdir()
     (other / "x.jpg").write_bytes(b"x")
@@ -325,7 +325,9 @@ def test_b_does_not_adopt_the_manifest_that_a_publishes_after_b_has_claimed(sour
 
     def late(b, run_uri, run_id, index):
         batches = [manifest.planned(id=["a-of-a"], uri=["a-of-a"])]
-        manifest.create(run_uri, batches, UNIT, run=claimed_by_a)  # A looked just before B claimed
+        manifest.create(
+            run_uri, batches, UNIT, run=claimed_by_a
+        )  # A checked just before B claimed the folder
         return plan(b, run_uri, run_id, index)
 
     monkeypatch.setattr(bulk_run, "_plan", late)
@@ -352,11 +354,13 @@ def test_a_driver_notices_that_it_was_overwritten(source, tmp_path, monkeypatch)
 
     with pytest.raises(JobError, match="was overwritten by another job"):
         execute(source, out, Slow())
-    assert len(list(out.glob("captions/*"))) == len(list(out.glob("commits/*"))) == 1, "it wrote nothing more"
+    assert len(list(out.glob("captions/*"))) == len(list(out.glob("commits/*"))) == 1, (
+        "it wrote nothing afterward"
+    )
     assert rows_of(out) == ["x.jpg"]
 
 
-def test_what_a_run_left_that_was_overwritten_goes(source, tmp_path):
+def test_files_of_an_overwritten_run_are_deleted(source, tmp_path):
     out = tmp_path / "out"
     execute(source, out)
     late = unit_of(out, 0).with_name("unit-000000-ffffffff.g0.parquet")
@@ -382,12 +386,12 @@ def test_overwrite_deletes_the_run_and_nothing_else(source, tmp_path, caplog):
         execute(source, out, mode="overwrite")
     assert all((out / name).read_bytes() == b"mine" for name in mine)
     assert "captions/mine.parquet" in caplog.text
-    assert "photo.jpg" not in caplog.text, "what lies beside the run's folders is no business of it"
+    assert "photo.jpg" not in caplog.text, "files beside the run's folders are kept"
     assert rows_of(out) == all_ids(source)
 
 
 @pytest.mark.parametrize("record", [None, b"{}", b'{"kind": "caption", "trainer": {}}', b"[1", b"\xff\xfe"])
-def test_overwrite_clears_no_folder_that_holds_no_run(source, tmp_path, record):
+def test_overwrite_refuses_a_folder_without_a_run(source, tmp_path, record):
     out = tmp_path / "out"
     names = [
         "captions/unit-000000.g0.parquet",
@@ -424,7 +428,7 @@ def test_overwriting_a_store_by_captions_deletes_the_store(source, tmp_path):
     assert list((out / "features").iterdir()) == []
 
 
-# --- what is lost or damaged of the control files
+# --- lost or damaged control files
 
 
 def test_a_deleted_manifest_beside_commits_is_refused(source, tmp_path):
@@ -451,8 +455,8 @@ def test_every_reader_names_a_deleted_manifest(source, tmp_path):
 
 
 @pytest.mark.parametrize("key", ["run", "results", "fingerprint", "input"])
-def test_a_changed_value_in_run_json_is_damage(source, tmp_path, key):
-    """It would be another run, whose job clears away the rows of this one."""
+def test_a_changed_value_in_run_json_is_detected(source, tmp_path, key):
+    """Otherwise it would count as another run, whose job deletes the rows of this one."""
     out = tmp_path / "out"
     execute(source, out)
     text = (out / "run.json").read_text()
@@ -477,12 +481,14 @@ def test_a_run_json_of_an_older_version_has_no_checksum(source, tmp_path):
     assert execute(source, out).images_this_time == 0
 
 
-def test_a_plan_that_was_cut_off_is_made_anew_beside_records_of_an_overwritten_run(source, tmp_path):
+def test_an_interrupted_plan_is_made_again_beside_records_of_an_overwritten_run(source, tmp_path):
     out = tmp_path / "out"
     execute(source, out)
     record = json.loads((out / "run.json").read_text())
     record.pop(run_folder.CHECKSUM)
-    claimed = run_folder.with_checksum(record | {"run": "0123456789ab"})  # B claimed, and was killed
+    claimed = run_folder.with_checksum(
+        record | {"run": "0123456789ab"}
+    )  # B claimed the folder and was killed
     (out / "run.json").write_bytes(claimed)
     (out / "manifest" / "manifest.json").unlink()
     summary = execute(source, out)
@@ -493,7 +499,7 @@ def test_a_plan_that_was_cut_off_is_made_anew_beside_records_of_an_overwritten_r
 
 @pytest.mark.parametrize("mode", ["resume", "repair"])
 def test_flipped_bytes_in_any_control_file_are_one_line(source, tmp_path, mode):
-    """Either an error of ours, or the run ends with the right rows."""
+    """Either one of our errors is raised, or the run completes with the right rows."""
     out = tmp_path / "out"
     execute(source, out)
     generator = random.Random(1)
@@ -521,7 +527,7 @@ def test_flipped_bytes_in_any_control_file_are_one_line(source, tmp_path, mode):
 # --- exit codes
 
 
-def test_a_storage_that_fails_while_planning_is_no_mistake_of_the_user(source, tmp_path, monkeypatch):
+def test_a_storage_failure_during_planning_is_not_a_usage_error(source, tmp_path, monkeypatch):
     def fails(*arguments, **options):
         raise StorageError("cannot list: slow down") from TimeoutError("slow down")
 
@@ -558,7 +564,7 @@ def s3_error(code: str, status_code: int) -> ClientError:
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_storage_that_refuses_is_a_mistake_and_one_that_fails_is_none(
+def test_refused_access_is_a_usage_error_and_a_failing_storage_is_not(
     source, tmp_path, monkeypatch, cause, code
 ):
     def fails(*arguments, **options):
@@ -571,7 +577,7 @@ def test_storage_that_refuses_is_a_mistake_and_one_that_fails_is_none(
 
 
 @pytest.mark.parametrize(("kind", "status_"), [("not_found", "rejected"), ("empty", "rejected")])
-def test_a_run_that_delivers_nothing_fails_and_says_so(source, tmp_path, kind, status_):
+def test_a_run_without_any_ok_row_fails(source, tmp_path, kind, status_):
     summary = execute(source, tmp_path / "out", Captioner(status_, error_kind=kind))
     assert summary.errors == {kind: IMAGES}
     assert bulk_run.exit_code(summary) == 1
@@ -580,7 +586,7 @@ def test_a_run_that_delivers_nothing_fails_and_says_so(source, tmp_path, kind, s
     assert bulk_run.exit_code(again) == 1
 
 
-def test_one_row_that_is_ok_is_enough(source, tmp_path):
+def test_a_run_with_one_ok_row_succeeds(source, tmp_path):
     class Few(Captioner):
         def __call__(self, chunks, *, isolated=False):
             for result in super().__call__(chunks, isolated=isolated):
@@ -596,14 +602,14 @@ def test_one_row_that_is_ok_is_enough(source, tmp_path):
 
 
 class Crash(BaseException):
-    """The process dies."""
+    """Simulates the death of the process."""
 
 
 CALLS = ("put_if_absent", "write_bytes", "delete", "read_bytes")
 
 
 def crashing(patch: pytest.MonkeyPatch, number: int, *, after: bool) -> list[str]:
-    """Have the process die before or after its request `number` of storage; the requests."""
+    """Raise `Crash` before or after storage request `number`; return the requests."""
     calls: list[str] = []
 
     def wrapped(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -625,7 +631,7 @@ def crashing(patch: pytest.MonkeyPatch, number: int, *, after: bool) -> list[str
 
 
 def prepared(source: Path, out: Path, mode: str) -> None:
-    """A folder in which the mode finds something to do."""
+    """Prepare a folder in which the mode has work to do."""
     if mode in ("retry_failed", "overwrite"):
         failing = Captioner("failed", error_kind="storage_")
         bulk_run.execute(replace(job(source, out), error_budget=1.0), failing)
@@ -638,7 +644,7 @@ def prepared(source: Path, out: Path, mode: str) -> None:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("mode", ["resume", "retry_failed", "overwrite", "mend", "repair"])
-def test_a_crash_at_any_request_loses_and_doubles_nothing(source, tmp_path, monkeypatch, mode, after):
+def test_a_crash_at_any_request_loses_and_duplicates_nothing(source, tmp_path, monkeypatch, mode, after):
     for name in all_ids(source)[11:]:
         (source / name).unlink()
     first = tmp_path / "first"
@@ -659,7 +665,7 @@ def test_a_crash_at_any_request_loses_and_doubles_nothing(source, tmp_path, monk
             break  # it ended before
         again = options if mode != "overwrite" else {"mode": "overwrite" if number % 2 else "resume"}
         execute(source, out, **again)
-        if mode == "overwrite" and again["mode"] == "resume":  # what was not cleared is still the old run
+        if mode == "overwrite" and again["mode"] == "resume":  # what was not deleted is still the old run
             execute(source, out, mode="retry_failed")
         assert rows_of(out) == all_ids(source), number
         assert {row["status"] for row in committed_rows.read_rows(str(out))} == {"ok"}, number

@@ -19,7 +19,7 @@ def open_ledger(folder, plan=PLAN, run=RUN) -> Ledger:
 
 
 def generations(book: Ledger) -> dict[int, int]:
-    """Those that are committed."""
+    """Return the committed generations."""
     return {unit.unit: unit.generation for unit in book.list_files().units()}
 
 
@@ -41,7 +41,7 @@ def test_the_first_commit_wins(tmp_path):
     first, second = open_ledger(tmp_path), open_ledger(tmp_path)
     assert first.put_output(0, 0, b"mine")
     assert not second.put_output(0, 0, b"yours")
-    assert first.put_output(0, 0, b"mine"), "a put whose answer was lost is refused by its own retry"
+    assert first.put_output(0, 0, b"mine"), "a retried put whose first answer was lost is refused"
     assert first.commit(0, 0, b"mine", Counts({"ok": 1}))
     (record,) = tmp_path.glob("commits/*.json")
     before = record.read_bytes()
@@ -84,7 +84,7 @@ def test_names_and_sizes_show_damage(tmp_path, left, damaged):
     assert bool(unit.damage) == damaged
 
 
-def test_a_record_of_an_older_version_says_no_size(tmp_path):
+def test_a_record_of_an_older_version_lacks_the_size(tmp_path):
     book = open_ledger(tmp_path)
     book.put_output(0, 0, b"rows")
     book.commit(0, 0, b"rows", Counts({"ok": 1}))
@@ -98,7 +98,7 @@ def test_a_record_of_an_older_version_says_no_size(tmp_path):
     assert unit.damage
 
 
-def test_the_files_of_another_plan_are_not_seen_and_go_at_the_end(tmp_path):
+def test_the_files_of_another_plan_are_ignored_and_deleted_at_the_end(tmp_path):
     old = open_ledger(tmp_path, "ffffffff0000", "000000000000")
     old.put_output(0, 0, b"rows of a run that was overwritten")
     old.commit(0, 0, b"rows of a run that was overwritten", Counts({"ok": 1}))
@@ -107,12 +107,12 @@ def test_the_files_of_another_plan_are_not_seen_and_go_at_the_end(tmp_path):
     assert book.put_output(0, 0, b"mine")
     with pytest.raises(JobError, match="was overwritten by another job"):
         old.clean_up()
-    assert len(list(tmp_path.glob("captions/*"))) == 2, "who was overwritten deletes nothing"
+    assert len(list(tmp_path.glob("captions/*"))) == 2, "an overwritten run deletes nothing"
     book.clean_up()
     assert [path.read_bytes() for path in tmp_path.glob("c*/*")] == [b"mine"]
 
 
-def test_clear_takes_only_the_names_of_a_run(tmp_path, caplog):
+def test_clear_deletes_only_files_with_the_names_of_a_run(tmp_path, caplog):
     book = open_ledger(tmp_path)
     book.put_output(0, 0, b"rows")
     book.commit(0, 0, b"rows", Counts({"ok": 1}))
@@ -137,6 +137,6 @@ def test_clear_takes_only_the_names_of_a_run(tmp_path, caplog):
     assert "commits/notes.json" in caplog.text
 
 
-def test_the_names_of_records_and_outputs_are_told_apart_by_plan():
+def test_names_of_records_and_outputs_differ_by_plan():
     assert run_folder.output_name(12, 1, PLAN) == "unit-000012-01234567.g1.parquet"
     assert run_folder.record_name(12, 1, PLAN, 4711) == "unit-000012-01234567-4711.g1.json"

@@ -1,4 +1,4 @@
-"""Rows that no worker wrote: they fail, and keep the columns of the input."""
+"""Rows that no worker wrote fail and keep the columns of the input."""
 
 import io
 import os
@@ -39,7 +39,7 @@ def job(folder: Path, form: str) -> Job:
 
 
 def write(folder: Path, form: str) -> dict[str, list[object]]:
-    """An input of three images, and the columns that pass through."""
+    """Write an input of three images with further columns."""
     folder.mkdir()
     if form == "webdataset":
         with tarfile.open(folder / "t.tar", "w") as tar:
@@ -56,7 +56,7 @@ def write(folder: Path, form: str) -> dict[str, list[object]]:
 
 
 def describe(table: pa.Table) -> pa.Table:
-    """A stage that calls everything a cat."""
+    """A stage that captions every image "a cat"."""
     rows = [
         row_schemas.empty_row(
             row_schemas.CAPTIONS, id=row["id"], uri=row["uri"], status="ok", caption="a cat", model="m"
@@ -88,7 +88,7 @@ def test_lost_rows_keep_their_columns(tmp_path, form):
     assert {name: column.to_pylist() for name, column in found.items()} == expected
 
 
-def test_columns_of_a_file_that_is_gone_are_null(tmp_path):
+def test_columns_of_a_deleted_file_are_null(tmp_path):
     write(tmp_path / "in", "parquet")
 
     def stream(chunks, *, isolated=False):

@@ -4,7 +4,7 @@ from glied.bulk.run import progress
 from glied.bulk.run.progress import Progress
 
 
-def test_images_that_are_tried_again_are_expected(monkeypatch, caplog):
+def test_retried_images_count_in_the_total(monkeypatch, caplog):
     monkeypatch.setattr(progress, "LOG_SECONDS", 1.0)
     monkeypatch.setattr(progress.time, "monotonic", iter(range(1, 10)).__next__)
     with caplog.at_level(logging.INFO, logger=progress.__name__), Progress(10, 10) as counted:

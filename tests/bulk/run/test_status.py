@@ -1,4 +1,4 @@
-"""What jobs/status.py says of runs made by hand."""
+"""The output of jobs/status.py for handmade runs."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 
 
 def job(*options: str) -> subprocess.CompletedProcess:
-    """The job as a process; it must do without Ray and torch, which are slow to import."""
+    """Run the job as a process without Ray and torch, which are slow to import."""
     command = "import runpy, sys; sys.modules |= {'ray': None, 'torch': None}; "
     command += "runpy.run_path('jobs/status.py', run_name='__main__')"
     return subprocess.run(
@@ -34,7 +34,7 @@ def job(*options: str) -> subprocess.CompletedProcess:
 
 
 def commits(*seconds: float, images: int = 10) -> list[Commit]:
-    """Commits so many seconds after noon."""
+    """Return commits at these numbers of seconds after noon."""
     times = [NOON + timedelta(seconds=second) for second in seconds]
     return [Commit(unit, 0, Counts({"ok": images}), time) for unit, time in enumerate(times)]
 
@@ -132,7 +132,7 @@ def test_time_left(unfinished, monkeypatch):
 
 
 @pytest.mark.parametrize(("ended", "after"), [(None, 51), (21, 22)], ids=["long_ago", "a_job_has_ended"])
-def test_no_time_is_left_where_nothing_runs(unfinished, monkeypatch, ended, after):
+def test_no_time_is_estimated_if_nothing_runs(unfinished, monkeypatch, ended, after):
     folder, _ = unfinished
     monkeypatch.setattr(status, "read_commits", lambda units: commits(0, 10, 20, images=4))
     if ended is not None:
@@ -209,7 +209,7 @@ def test_a_unit_beyond_the_manifest(unfinished):
     assert list(status.verify(found)) == ["unit 9: committed, but the manifest has 5 units"]
 
 
-def test_rows_that_are_gone_or_truncated_are_missing(unfinished):
+def test_deleted_and_truncated_files_are_missing(unfinished):
     folder, plan = unfinished
     runs.output(folder, plan, 0).unlink()
     runs.output(folder, plan, 1).write_bytes(runs.output(folder, plan, 1).read_bytes()[:-1])
@@ -231,7 +231,7 @@ def test_damaged_records_are_one_line(unfinished, content):
         status.status(status.open_run(str(folder)))
 
 
-def test_ids_that_several_units_have_are_found(tmp_path):
+def test_ids_in_several_units_are_detected(tmp_path):
     rows = [runs.row(name) for name in ("a", "b", "c", "a", "d", "b")]
     runs.make_run(tmp_path, rows, 2)
     problems = list(status.verify(status.open_run(str(tmp_path))))
@@ -240,7 +240,7 @@ def test_ids_that_several_units_have_are_found(tmp_path):
     assert "first 'b'" in problems[1]
 
 
-def test_doubled_ids_of_a_plan_are_found_before_their_units_are_done(tmp_path):
+def test_duplicate_ids_of_a_plan_are_detected_before_their_units_are_done(tmp_path):
     runs.make_run(tmp_path, [runs.row(name) for name in ("a", "b", "c", "a")], 2, units=1)
     (problem,) = status.verify(status.open_run(str(tmp_path)))
     assert problem.startswith("unit 1: 1 ids of the manifest are duplicates")
@@ -272,7 +272,7 @@ def test_the_job(unfinished):
     assert (plain.returncode, plain.stderr) == (1, "")
     assert plain.stdout.startswith("12 of 18 images done")
     as_json = job("--json", "true", str(folder), "--verify")
-    assert as_json.returncode == 1, "it is not complete"
+    assert as_json.returncode == 1, "the run is not complete"
     assert json.loads(as_json.stdout)["violations"] == []
     assert json.loads(as_json.stdout)["images_missing"] == 6
     runs.output(folder, plan, 0).unlink()

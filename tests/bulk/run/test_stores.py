@@ -1,4 +1,4 @@
-"""A feature store that is a run: only what is committed is read, whoever reads it."""
+"""A feature store that is a run: every reader reads only committed units."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ FINGERPRINT = {"extractor": "a"}
 
 
 def rows(names: list[str], value: float = 1.0, fingerprint: dict | None = None) -> bytes:
-    """A file of a store; all features of its images are `value`."""
+    """Return rows of a store whose features all have the value `value`."""
     regions = [
         Regions(
             boxes=np.zeros((2, 4), np.float32),
@@ -46,7 +46,7 @@ def commit(folder: Path, plan: Manifest, unit: int, data: bytes, generation: int
 
 @pytest.fixture
 def store(tmp_path) -> tuple[Path, Manifest]:
-    """Two units, the second in two generations; and files that do not count."""
+    """Two units, the second in two generations, and uncommitted files."""
     folder = tmp_path / "run"
     plan = runs.plan_run(folder, ["a.jpg", "b.jpg", "c.jpg", "d.jpg"], 2, results="features")
     commit(folder, plan, 0, rows(["a.jpg", "b.jpg"]))
@@ -65,7 +65,7 @@ def values(uri: str) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("inside", ["", "features", "features/"])
-def test_only_what_is_committed_is_read(store, inside, monkeypatch):
+def test_only_committed_units_are_read(store, inside, monkeypatch):
     folder, _ = store
     uri = f"{folder}/{inside}".removesuffix("/") if not inside else f"{folder}/{inside}"
     wanted = dict.fromkeys(["a.jpg", "b.jpg", "c.jpg", "d.jpg"], 1.0)
@@ -83,7 +83,7 @@ def test_only_what_is_committed_is_read(store, inside, monkeypatch):
     assert values(inside or ".") == wanted
 
 
-def test_a_store_in_the_making_says_so_and_gives_what_it_has(store, caplog):
+def test_an_unfinished_store_is_reported_and_read(store, caplog):
     folder, _ = store
     for path in folder.glob("commits/unit-000001-*"):
         path.unlink()
@@ -96,7 +96,7 @@ def test_a_store_in_the_making_says_so_and_gives_what_it_has(store, caplog):
 
 
 @pytest.mark.parametrize("left", [None, b"", b"PAR1"])
-def test_rows_that_are_gone_or_truncated_are_refused(store, left):
+def test_deleted_and_truncated_files_are_refused(store, left):
     folder, plan = store
     path = Path(Ledger(str(folder), plan.plan, "features", runs.RUN).output_uri(1, 1))
     path.unlink() if left is None else path.write_bytes(left)
@@ -106,7 +106,7 @@ def test_rows_that_are_gone_or_truncated_are_refused(store, left):
 
 @pytest.mark.parametrize("content", [None, b"[", b"\xff", b"{}", b'{"run": 3}'])
 @pytest.mark.parametrize("inside", ["", "features"])
-def test_a_run_without_a_good_run_json_is_no_plain_folder(store, content, inside):
+def test_a_run_with_a_bad_run_json_is_not_read_as_a_plain_folder(store, content, inside):
     folder, _ = store
     path = folder / "run.json"
     path.unlink() if content is None else path.write_bytes(content)
@@ -114,13 +114,13 @@ def test_a_run_without_a_good_run_json_is_no_plain_folder(store, content, inside
         features.paths(f"{folder}/{inside}")
 
 
-def test_captions_are_no_store(tmp_path):
+def test_a_caption_run_is_not_a_store(tmp_path):
     runs.make_run(tmp_path, [runs.row("a.jpg")], 1)
     with pytest.raises(UsageError, match="holds captions, no feature store"):
         features.paths(str(tmp_path))
 
 
-def test_a_plain_folder_is_read_as_a_whole(store, tmp_path):
+def test_all_files_of_a_plain_folder_are_read(store, tmp_path):
     folder, _ = store
     plain = tmp_path / "plain"
     plain.mkdir()

@@ -1,4 +1,4 @@
-"""Runs over tables of web links, of which many are dead, on hosts of this machine."""
+"""Runs over tables of web links, many of them dead, on hosts of this machine."""
 
 import io
 from collections import Counter
@@ -50,7 +50,7 @@ def configure(models: Path, tmp_path: Path) -> Callable[..., CaptionDatasetConfi
 
 
 class Sizes:
-    """Describes an image by its size, faster than any model."""
+    """Describes an image by its size, which is faster than any model."""
 
     schema = row_schemas.CAPTIONS
     model = "sizes"
@@ -74,7 +74,7 @@ def kinds(folder: Path) -> dict[str, str | None]:
     return {row["uri"]: row["error_kind"] for row in committed_rows.read_rows(str(folder / "out"))}
 
 
-def test_dead_links_cost_their_rows_and_nothing_else(hosts, configure, tmp_path):
+def test_dead_links_affect_only_their_rows(hosts, configure, tmp_path):
     expected = hosts.urls(LINKS, dead=0.4)
     config = configure(list(expected))
     summary = execute(config)
@@ -89,18 +89,18 @@ def test_dead_links_cost_their_rows_and_nothing_else(hosts, configure, tmp_path)
 
     sent = hosts.requests()
     assert max(sent.values()) <= 3
-    living = Counter(count for path, count in sent.items() if "/good/" in path)
-    assert living[1] >= 570, "hosts that were busy once answered at the second request"
+    live = Counter(count for path, count in sent.items() if "/good/" in path)
+    assert live[1] >= 570, "busy hosts answered the second request"
     assert not execute(config).images_this_time
     assert hosts.requests() == sent, "a finished run sends no request"
 
 
-def test_failed_links_are_asked_again_on_request(hosts, configure, tmp_path):
+def test_failed_links_are_retried_on_request(hosts, configure, tmp_path):
     expected = hosts.urls(40, dead=0.5)
     execute(configure(list(expected)))
     sent = hosts.requests()
     again = execute(configure(list(expected), "--output.mode=retry_failed"))
-    assert again.images_this_time == 18, "neither images nor rejected links come again"
+    assert again.images_this_time == 18, "neither images nor rejected links are requested again"
     ways = {path.split("/")[1] for path in hosts.requests() - sent}
     assert ways == {"overloaded", "broken", "cut_short", "reset", "false_gzip", "silent"}
     assert kinds(tmp_path) == expected
@@ -113,9 +113,9 @@ def test_a_dead_host_with_many_images_is_cheap(hosts, configure, tmp_path):
     links = [f"{silent}/silent/{number}.png" for number in range(400)]
     summary = execute(configure(links, "--resources.fetch.threads=4"))
     assert summary.errors == {"timeout": 400}
-    assert summary.seconds < 40, "not 400 time-outs of a second, four at a time"
+    assert summary.seconds < 40, "less than 400 time-outs of a second, four at a time"
     assert sum(hosts.requests().values()) <= 4 * 8
-    assert bulk_run.exit_code(summary) == 1, "not a single image"
+    assert bulk_run.exit_code(summary) == 1, "no image"
 
 
 def test_through_ray(ray_session, hosts, configure, tmp_path):

@@ -1,4 +1,4 @@
-"""What a run records of its models, from their metadata: the same as when they are loaded."""
+"""A run records the same about its models from their metadata as from the loaded models."""
 
 import dataclasses
 import shutil
@@ -25,14 +25,14 @@ def captions(recipe: str, *options: str):
 
 
 @pytest.mark.parametrize("recipe", ["demo", "photographs"])
-def test_metadata_tell_what_the_loaded_models_do(recipe: str) -> None:
+def test_metadata_equal_the_loaded_models(recipe: str) -> None:
     spec = captions(recipe)
     found = inspection.inspect_captions(spec)
     assert found is not None
     assert found == model_loading.inspect_captions(spec)
 
 
-def test_metadata_of_a_detector_tell_what_an_extraction_depends_on() -> None:
+def test_metadata_of_a_detector_have_everything_that_an_extraction_depends_on() -> None:
     checkpoint_option = "--regions.checkpoint=glied/weights/demo/regions"
     spec = extract_factory(
         parse(ExtractRegionsConfig, ["--config=configs/extract/demo.yaml", *WHERE, checkpoint_option])
@@ -52,11 +52,11 @@ def test_metadata_of_a_detector_tell_what_an_extraction_depends_on() -> None:
         "--captioner.checkpoint=glied/weights/demo/regions",
     ],
 )
-def test_models_are_loaded_where_metadata_do_not_tell_that_they_fit(option: str) -> None:
+def test_models_are_loaded_if_metadata_do_not_show_that_they_match(option: str) -> None:
     assert inspection.inspect_captions(captions("demo", option)) is None
 
 
-def test_older_checkpoints_do_not_tell_what_they_were_trained_on(models: Path) -> None:
+def test_older_checkpoints_lack_the_extractor_they_were_trained_on(models: Path) -> None:
     options = ["--config=configs/caption/demo.yaml", *WHERE, *model_options(models)]
     spec = caption_factory(parse(CaptionDatasetConfig, options))
     assert inspection.inspect_captions(spec) is None
@@ -71,7 +71,7 @@ def test_a_broken_checkpoint_is_refused_without_torch(tmp_path: Path) -> None:
         inspection.inspect_captions(dataclasses.replace(captions("demo"), captioner=str(broken)))
 
 
-def test_a_driver_looks_at_shipped_models_without_torch() -> None:
+def test_a_driver_inspects_shipped_models_without_torch() -> None:
     code = """
 import sys
 from glied.bulk.captioning import CaptionDatasetConfig, caption_job

@@ -1,4 +1,4 @@
-"""The stage of a worker: as many rows as images, in order, whatever the images are."""
+"""The stage of a worker returns one row per image, in order, for good and bad images."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ from tests.bulk.models import model_options
 
 
 class Numbers:
-    """Reads numbers two at a time; null is a fault."""
+    """Reads numbers in batches of two; null is an image failure."""
 
     schema = pa.schema([("id", pa.string()), ("uri", pa.string()), ("number", pa.int64())])
 
@@ -33,7 +33,7 @@ class Numbers:
 
 
 class Words:
-    """Describes a number by its digits; refuses batches with a negative one."""
+    """Describes a number by its digits; fails for batches with a negative number."""
 
     schema = row_schemas.CAPTIONS
     model = "words"

@@ -10,6 +10,6 @@ OPTIONS = {
 
 @pytest.fixture(params=OPTIONS)
 def make_baseline(request, make_model):
-    """Small models of one of the paper's comparison architectures, with random weights."""
+    """Make small models of one of the paper's comparison architectures with random weights."""
     architecture = OPTIONS[request.param]
     return lambda **options: make_model(**{"geometry": True, **architecture, **options})

@@ -1,4 +1,4 @@
-"""What holds for each of LSTM, SoftAtt, Up-Down and CT, as it does for GLIED."""
+"""Properties that LSTM, SoftAtt, Up-Down and CT share with GLIED."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ from tests.captioner.test_captioner import make_regions
 
 WORDS = Vocabulary([f"word{i}" for i in range(26)])
 PAPER = {"lstm": (11.5, 11.47), "soft_att": (12.1, 12.00), "up_down": (50.1, 50.06), "ct": (27.5, 27.96)}
-"""What the paper's Table 2 says and what ours have, in millions of parameters."""
+"""Millions of parameters in the paper's Table 2, and of our models."""
 SEARCHES = [
     {"beam_size": 1},
     {"beam_size": 3, "n_best": 3},
@@ -31,7 +31,7 @@ SEARCHES = [
 
 
 def uneven(inputs):
-    """The images have 6, 3, 0 and 6 regions."""
+    """Return images with 6, 3, 0 and 6 regions."""
     regions, ids, mask = inputs
     regions.mask[1, 3:] = False
     regions.mask[2] = False
@@ -62,7 +62,7 @@ def test_step_equals_teacher_forcing(make_baseline, make_inputs):
     torch.testing.assert_close(model(*inputs, tokens[:, 1]), expected[:, 1], atol=1e-5, rtol=1e-5)
 
 
-def test_words_to_come_change_nothing(make_baseline, make_inputs):
+def test_later_words_change_nothing(make_baseline, make_inputs):
     model, inputs = make_baseline(), make_inputs()
     tokens = torch.randint(4, 30, (3, 7))
     changed = tokens.clone()
@@ -145,10 +145,10 @@ def test_independent_of_batch_and_order(make_baseline, make_inputs):
     together = words([0, 1, 2, 3, 4, 5])
     assert words([5, 4, 3, 2, 1, 0]) == together[::-1]
     assert [words([row])[0] for row in range(6)] == together
-    assert len({len(captions[0]) for captions in together}) > 1  # some leave the batch before others
+    assert len({len(captions[0]) for captions in together}) > 1  # images leave the batch at different times
 
 
-def test_frozen_it_gives_the_same_logits(make_baseline, make_inputs):
+def test_a_frozen_model_gives_the_same_logits(make_baseline, make_inputs):
     model, inputs = make_baseline(), make_inputs()
     tokens = torch.randint(4, 30, (3, 2, 7))
     with torch.inference_mode():
@@ -180,7 +180,7 @@ def test_learns_captions_by_heart(make_baseline, make_inputs):
     assert [list(one[0].tokens) for one in found] == [row[1:-1] for row in tokens.tolist()]
 
 
-def test_saved_and_loaded_it_says_the_same(make_baseline, tmp_path):
+def test_a_saved_and_loaded_captioner_gives_the_same_captions(make_baseline, tmp_path):
     captioner = Captioner(make_baseline(sharp=3.0), WORDS)
     regions, attributes = [make_regions(count, count) for count in (5, 1)], [[("word3", 0.9)], []]
     captioner.save(str(tmp_path))
@@ -191,7 +191,7 @@ def test_saved_and_loaded_it_says_the_same(make_baseline, tmp_path):
     assert type(loaded.model) is type(captioner.model)
 
 
-def test_explains_where_it_looked_or_says_that_it_cannot(make_baseline):
+def test_explains_its_attention_or_reports_that_it_has_none(make_baseline):
     captioner = Captioner(make_baseline(sharp=3.0), WORDS, decoding=DecodingConfig(max_length=5))
     regions = make_regions(5, 0)
     best = captioner.caption([regions], [[]])[0][0]

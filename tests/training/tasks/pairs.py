@@ -1,4 +1,4 @@
-"""Pairs of images and texts that a small CLIP can learn in seconds: the color of the image is named."""
+"""Pairs of images and texts that a small CLIP learns in seconds: the texts name the colors of the image."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ ARCHITECTURE = {
 
 
 def write_pairs(folder: Path, count: int = 12) -> PairsConfig:
-    """`count` images: left and right half have one of four colors each, the texts say which."""
+    """Write `count` images whose left and right half have one of four colors each, which the texts name."""
     names, lines = list(COLORS), []
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):

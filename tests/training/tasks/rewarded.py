@@ -1,4 +1,4 @@
-"""A small world for training with rewards: images whose region says what they show, a captioner, stores."""
+"""A small world for training with rewards: images with one informative region, a captioner, and stores."""
 
 import json
 from pathlib import Path
@@ -37,7 +37,7 @@ def one_region(feature: np.ndarray) -> Regions:
 
 
 def write_store(folder: Path, vectors: np.ndarray, fingerprint: dict) -> None:
-    """A feature store of `IMAGES` images with a region each."""
+    """Write a feature store of `IMAGES` images with one region each."""
     folder.mkdir(parents=True)
     ids = [f"images/{name}" for name in NAMES]
     table = features.write([one_region(vector) for vector in vectors], ids, fingerprint=fingerprint)
@@ -45,7 +45,7 @@ def write_store(folder: Path, vectors: np.ndarray, fingerprint: dict) -> None:
 
 
 def write_world(folder: Path) -> RewardedRegions:
-    """Captions, region features, attribute predictor, a random captioner, document frequencies."""
+    """Write captions, region features, an attribute predictor, a random captioner, and document frequencies."""
     images = [{"id": i, "file_name": name, "width": 100, "height": 80} for i, name in enumerate(NAMES)]
     pairs = [(i, text) for i, one in enumerate(CAPTIONS) for text in one]
     annotations = [{"id": k, "image_id": i, "caption": text} for k, (i, text) in enumerate(pairs)]
@@ -67,7 +67,7 @@ def write_world(folder: Path) -> RewardedRegions:
 
 
 def pretrained(task: CaptionerTask, count: int = 12) -> CaptioningModel:
-    """A captioner after a few steps of cross-entropy: it speaks, and often of something else."""
+    """Return a captioner after a few steps of cross-entropy, whose captions are often wrong."""
     torch.manual_seed(0)
     model = task.build().train()
     optimizer = steps.build_optimizer(model, name="adamw", learning_rate=3e-3, weight_decay=0.0)

@@ -21,7 +21,7 @@ CLASSES = ["dog", "cat", "kite"]
 
 
 def write_split(folder: Path, count: int) -> CaptionedRegions:
-    """Images of one or two classes: feature k is on in a region of class k; captions say the class."""
+    """Write images of one or two classes: feature k is 1 in regions of class k, and captions name the class."""
     random = np.random.default_rng(0)
     found, names, images, annotations = [], [], [], []
     for number in range(count):
@@ -61,7 +61,7 @@ def test_is_a_picklable_task(task):
     assert pickle.loads(pickle.dumps(task)) == task
 
 
-def test_words_are_the_commonest_once_per_image(task):
+def test_words_are_the_most_frequent_counted_once_per_image(task):
     assert task.vocabulary[0] == "a"
     assert len(task.vocabulary) == 4
     assert "and" in task.vocabulary or set(CLASSES) < set(task.vocabulary)
@@ -112,7 +112,7 @@ def test_captions_of_other_images_are_one_clear_error(task):
 
 def test_images_without_regions_are_left_out(task):
     rows = rows_of(task)[:3]
-    nothing = dict.fromkeys(rows[1]) | {"id": "cut.jpg"}  # as extraction writes a rejected image
+    nothing = dict.fromkeys(rows[1]) | {"id": "cut.jpg"}  # rejected images are stored like this
     batch = collate(task, [rows[0], nothing, rows[2]])
     assert batch.targets.equal(collate(task, [rows[0], rows[2]]).targets)
     assert len(batch.regions.mask) == 2

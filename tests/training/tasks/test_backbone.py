@@ -1,4 +1,4 @@
-"""Finetuning of a backbone: what is frozen, what is learned, what is exported."""
+"""Finetuning of a backbone: frozen stages, trained stages, and the export."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ COLORS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """Twelve images of one color each; their captions name it."""
+    """Write twelve images of one color each, with captions that name it."""
     folder = tmp_path_factory.mktemp("colors")
     (folder / "images").mkdir()
     images, annotations = [], []
@@ -88,11 +88,13 @@ def test_words_are_learned_and_frozen_stages_stay(data):
     changed = {name for name, tensor in model.state_dict().items() if not tensor.equal(before[name])}
     frozen = ("backbone.conv_stem", "backbone.bn1", "backbone.blocks.0.", "backbone.blocks.1.")
     assert not any(name.startswith(frozen) for name in changed)
-    assert not any("running" in name for name in changed)  # statistics stay those of the pretraining
+    assert not any(
+        "running" in name for name in changed
+    )  # batch norm statistics stay those of the pretraining
     assert {"backbone.blocks.2.0.conv_pw.weight", "predictor.classifier.weight"} <= changed
 
 
-def test_batches_are_those_of_their_seed(data):
+def test_batches_depend_on_their_seed(data):
     task = make_task(data)
     rows = task.data("train").to_pylist()
     one, same, other = (

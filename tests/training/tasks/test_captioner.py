@@ -22,7 +22,7 @@ GENERATOR = torch.Generator()
 
 
 def make_regions(kind: int) -> Regions:
-    """One region whose feature is its kind."""
+    """Make one region whose feature encodes its kind."""
     feature = np.zeros((1, 8), dtype=np.float32)
     feature[0, kind] = 4.0
     return Regions(
@@ -72,7 +72,7 @@ def test_batch(task, rows):
     assert batch.references[2] == ["A boat.", "the boat on a hill"]
 
 
-def test_an_epoch_goes_through_the_copies_too(task, tmp_path):
+def test_an_epoch_includes_the_copies(task, tmp_path):
     ids = [f"images/train-{i}.jpg" for i in range(16)]
     for name, shift in (("features", 0), ("copies", 1)):
         table = features.write([make_regions((i + shift) % 4) for i in range(16)], ids, fingerprint={})
@@ -88,12 +88,12 @@ def test_an_epoch_goes_through_the_copies_too(task, tmp_path):
     assert whole.inputs[0].equal(whole.inputs[1])
     kinds = whole.regions.features.argmax(dim=-1).flatten().tolist()
     assert kinds == [0, 1]
-    # Each copy has attribute words of its own, in whatever order they are read.
+    # Each copy has its own attribute words, in any order of reading.
     alone = dataclasses.replace(both).collate(rows[1:], training=True, generator=GENERATOR)
     assert alone.attributes[0].equal(whole.attributes[1])
 
 
-def test_copies_must_be_the_same_extractors(task, tmp_path):
+def test_copies_must_have_the_same_extractor(task, tmp_path):
     for name in ("features", "copies"):
         table = features.write([make_regions(0)], ["train-0.jpg"], fingerprint={"size": len(name)})
         (tmp_path / name).mkdir()
@@ -138,14 +138,14 @@ def test_learns_and_exports(task, rows, tmp_path):
     captioner = Captioner.load(str(tmp_path / "best"))
     assert captioner.extractor == {"kind": "test"}
     assert captioner.familiarity is not None
-    assert captioner.familiarity(make_regions(0).features) == 1  # the only image of the store
+    assert captioner.familiarity(make_regions(0).features) == 1  # the store has only this image
     assert captioner.familiarity(make_regions(2).features) == 1 / 2
     regions = [make_regions(2)]
     (caption,) = captioner.caption(regions, task.predictor.top(RegionBatch.collate(regions), 3))[0]
     assert "boat" in caption.text
 
 
-def test_what_is_missing_is_named(task, rows):
+def test_missing_inputs_are_named(task, rows):
     with pytest.raises(UsageError, match="extract_regions"):
         task.data("train")
     with pytest.raises(UsageError, match=r"unknown\.jpg"):
@@ -158,7 +158,7 @@ def test_caption_tensors_pad_words_and_captions():
     assert targets.tolist() == [[[7, 8, EOS], [9, EOS, PAD]], [[5, EOS, PAD], [PAD, PAD, PAD]]]
 
 
-def test_regions_are_thinned_out():
+def test_regions_are_dropped_at_random():
     counts = [8, 3, 1]
     mask = torch.arange(8) < torch.tensor(counts)[:, None]
     features = torch.arange(1, 25).view(3, 8, 1).float().masked_fill(~mask[..., None], 0.0)
@@ -181,7 +181,7 @@ def test_regions_are_thinned_out():
     )
 
 
-def test_each_image_is_shown_to_the_attribute_predictor_once(task, rows, monkeypatch):
+def test_the_attribute_predictor_sees_each_image_once(task, rows, monkeypatch):
     shown = []
     top = AttributePredictor.top
     monkeypatch.setattr(
@@ -196,7 +196,7 @@ def test_each_image_is_shown_to_the_attribute_predictor_once(task, rows, monkeyp
     assert later.attribute_mask.equal(again.attribute_mask)
 
 
-def test_only_training_steps_miss_regions(task, rows):
+def test_regions_are_dropped_in_training_only(task, rows):
     thin = dataclasses.replace(task, region_dropout=0.5)
     wide = [row | {"count": 4, "features": row["features"] * 4, "boxes": [*row["boxes"]] * 4} for row in rows]
     wide = [row | {name: row[name] * 4 for name in ("scores", "labels", "attributes")} for row in wide]
@@ -211,7 +211,10 @@ def test_scheduled_sampling_mixes_in_words_of_the_model():
     inputs = torch.tensor([[[BOS, 7, 8, 9]] * 200, [[BOS, 5, PAD, PAD]] * 200])
     mask = inputs != PAD
     logits = torch.zeros(int(mask.sum()), 12)
-    logits[:, EOS], logits[:, 11] = 50.0, 30.0  # the end is likeliest, but no word to read
+    logits[:, EOS], logits[:, 11] = (
+        50.0,
+        30.0,
+    )  # the end token is the most probable, but it cannot be an input
     torch.manual_seed(0)
     mixed = mix_inputs(inputs, logits, mask, 0.25)
     changed = mixed != inputs
@@ -221,9 +224,13 @@ def test_scheduled_sampling_mixes_in_words_of_the_model():
     assert 0.2 < changed[..., 1:].sum() / mask[..., 1:].sum() < 0.3
     assert torch.equal(mix_inputs(inputs, logits, mask, 0.0), inputs)
     after = torch.zeros(int(mask.sum()), 12)
-    after[torch.arange(len(after)), 4 + torch.arange(len(after)) % 4] = 50.0  # the word drawn at each place
+    after[torch.arange(len(after)), 4 + torch.arange(len(after)) % 4] = (
+        50.0  # the word sampled at each position
+    )
     drawn = mix_inputs(inputs[:1, :1], after[:4], mask[:1, :1], 1.0)
-    assert drawn.tolist() == [[[BOS, 4, 5, 6]]], "a word is read where the one before it was read"
+    assert drawn.tolist() == [[[BOS, 4, 5, 6]]], (
+        "sampled words are inputs only where the previous word is real"
+    )
 
 
 def test_scheduled_sampling_rises_with_the_training(task, rows):

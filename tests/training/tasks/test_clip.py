@@ -53,7 +53,7 @@ def train(task: ClipTask, steps: int) -> torch.nn.Module:
     return model
 
 
-def test_is_a_task_that_travels_light(task):
+def test_the_task_is_small_when_pickled(task):
     assert isinstance(task, Task)
     collate(task, task.data("train").to_pylist())
     assert "_images" in vars(task)
@@ -69,7 +69,7 @@ def test_batch(task):
     assert batch.tokens.shape == (3, 32)
     assert torch.equal(batch.tokens, collate(task, rows[:3]).tokens)
     drawn = {tuple(row.tolist()) for seed in range(20) for row in collate(task, rows[:1], seed=seed).tokens}
-    assert len(drawn) > 4  # texts and selections of clauses, with the prompt and without
+    assert len(drawn) > 4  # texts and subsets of clauses, with and without the prompt
     (validated,) = collate(task, rows[:1], training=False).tokens
     assert (
         validated.tolist()
@@ -89,7 +89,7 @@ def test_pixels_are_those_of_open_clips_transform_cached_or_not(task, pairs):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
-def test_learns_and_exports_only_what_it_knows(task, tmp_path):
+def test_learns_and_exports_only_known_tokens(task, tmp_path):
     rows = task.data("validation").to_pylist()
     batches = [collate(task, half, training=False) for half in (rows[:8], rows[8:])]
     with torch.no_grad():
@@ -146,7 +146,7 @@ def test_vectors_are_those_of_open_clip(class_token):
     torch.testing.assert_close(ClipModel(clip)(pixels, tokens), (image, words, scale), atol=1e-5, rtol=1e-5)
 
 
-def test_the_scale_stays_within_clips_bound_and_keeps_its_gradient(task):
+def test_the_scale_stays_within_the_bound_of_clip_and_keeps_its_gradient(task):
     model = task.build()
     with torch.no_grad():
         model.clip.logit_scale.fill_(9.0)
@@ -171,12 +171,12 @@ def test_the_trainer_limits_the_scale(task, tmp_path):
     assert exported.model.logit_scale.item() <= 4.606  # ln 100 in half precision
 
 
-def test_a_model_that_gives_no_numbers_is_never_the_best() -> None:
+def test_a_model_with_nan_outputs_is_never_the_best() -> None:
     nothing = torch.full((3, 4), float("nan"))
     assert math.isnan(next(iter(both_ways(nothing, nothing).values())))
 
 
-def test_the_bias_of_a_sigmoid_loss_is_left_alone(task, pairs):
+def test_the_bias_of_a_sigmoid_loss_is_not_trained(task, pairs):
     model = ClipModelConfig(architecture=ARCHITECTURE | {"init_logit_bias": -10.0})
     built = ClipTask(train=pairs, validation=pairs, model=model).build()
     assert not built.clip.logit_bias.requires_grad
@@ -197,7 +197,7 @@ def test_missing_and_broken_images_are_named(task, tmp_path, pairs):
     assert list(Path(tmp_path / "cache").iterdir()) == []
 
 
-def test_other_pairs_have_another_cache(task, tmp_path):
+def test_different_pairs_have_different_caches(task, tmp_path):
     task.data("train")
     other = write_pairs(tmp_path / "pairs", count=8)
     fresh = ClipTask(train=other, validation=other, model=task.model, cache=task.cache)
@@ -206,7 +206,7 @@ def test_other_pairs_have_another_cache(task, tmp_path):
 
 
 def test_retrieval_both_ways_by_hand():
-    """The first text is nearer to the second image than to its own; images are nearest to their own texts."""
+    """The first text is nearest to the second image; each image is nearest to its own text."""
     texts = torch.nn.functional.normalize(torch.tensor([[1.0, 0.9], [0.0, 1.0]]))
     images = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [0.5, 0.6]]))
     found = both_ways(texts, images)
@@ -227,7 +227,7 @@ def test_config_refuses(options, message):
         ClipModelConfig(**options)
 
 
-def test_what_cannot_be_trained_is_refused(task, pairs):
+def test_untrainable_models_are_refused(task, pairs):
     unknown = ClipModelConfig(architecture=ARCHITECTURE, preprocess={"resize": "squash"})
     with pytest.raises(UsageError, match="preprocess has"):
         ClipTask(train=pairs, validation=pairs, model=unknown).data("train")

@@ -1,4 +1,4 @@
-"""A CLIP whose image tower is a pretrained backbone: what it reads, what is frozen, what is exported."""
+"""A CLIP whose image tower is a pretrained backbone: its inputs, frozen parts, and export."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ ODD = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4], "interpolation": "bicubi
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory) -> str:
-    """A folder of random weights whose batch statistics are nobody's defaults."""
+    """Save random weights whose batch norm statistics differ from the defaults."""
     torch.manual_seed(0)
     model = timm.create_model(NAME, num_classes=0).train()
     with torch.no_grad():
@@ -74,14 +74,14 @@ def train(task: ClipTask, steps: int) -> ClipModel:
 
 
 def changed(model: ClipModel, backbone: str) -> set[str]:
-    """Names of the backbone's tensors that differ from the stored ones."""
+    """Return the names of the backbone's tensors that differ from the stored ones."""
     stored = load_backbone(backbone)[0].state_dict()
     found = model.clip.visual.trunk.state_dict()
     assert found.keys() == stored.keys()
     return {name for name in stored if not found[name].equal(stored[name])}
 
 
-def test_the_exported_model_sees_in_pixels_what_was_learned_from_features(backbone, pairs, tmp_path):
+def test_the_exported_model_encodes_pixels_like_the_stored_features(backbone, pairs, tmp_path):
     task = make_task(backbone, pairs, tmp_path / "cache")
     model = train(task, 10)
     with torch.no_grad():
@@ -107,7 +107,7 @@ def test_the_exported_model_sees_in_pixels_what_was_learned_from_features(backbo
     assert scorer.unknown_words(["a red giraffe"]) == ["giraffe"]
 
 
-def test_pixels_are_those_of_region_extraction(backbone, pairs, tmp_path):
+def test_pixels_equal_those_of_region_extraction(backbone, pairs, tmp_path):
     task = make_task(backbone, pairs, tmp_path / "cache")
     regions = RegionsConfig(kind="timm", checkpoint=backbone, short_side=SIDE, resize="squash")
     extractor = load_extractor(regions)
@@ -135,7 +135,7 @@ def test_frozen_stages_stay_and_later_ones_learn(backbone, pairs, tmp_path):
     model = train(make_task(backbone, pairs, tmp_path / "cache", frozen_stages=2), 2)
     names = changed(model, backbone)
     assert not any(name.startswith(("conv_stem", "bn1", "blocks.0.", "blocks.1.")) for name in names)
-    assert not any("running" in name for name in names), "statistics stay those of the pretraining"
+    assert not any("running" in name for name in names), "batch norm statistics stay those of the pretraining"
     assert {"blocks.2.0.conv_pw.weight", "conv_head.weight"} <= names
 
 
@@ -156,11 +156,11 @@ def test_training_images_are_mirrored_half_of_the_time(backbone, pairs, tmp_path
             near = [(image - one[number].float()).abs().max().item() for one in (plain, mirrored)]
             assert min(near) <= (1e-2 if frozen else 0)
             counts[near[1] < near[0]] += 1
-    assert min(counts) > 12  # of 72, of which a quarter looks the same mirrored
+    assert min(counts) > 12  # of 72 images, of which a quarter looks the same when mirrored
     assert read(task).images.equal(plain), "validation is never mirrored"
 
 
-def test_features_are_made_once_and_anew_for_another_backbone(backbone, pairs, tmp_path):
+def test_features_are_computed_once_per_backbone(backbone, pairs, tmp_path):
     task = make_task(backbone, pairs, tmp_path / "cache")
     first = read(task).images
     assert len(list((tmp_path / "cache").iterdir())) == 1
@@ -174,7 +174,7 @@ def test_features_are_made_once_and_anew_for_another_backbone(backbone, pairs, t
     assert not read(make_task(str(tmp_path / "other"), pairs, tmp_path / "cache")).images.equal(first)
 
 
-def test_what_a_captioner_makes_of_the_texts_is_known(backbone, pairs, tmp_path):
+def test_words_of_a_captioner_are_known(backbone, pairs, tmp_path):
     lines = [json.loads(line) for line in Path(pairs.pairs).read_text().splitlines()]
     lines[0]["text"].append("a field (red)")
     Path(pairs.pairs).write_text("\n".join(map(json.dumps, lines)))
@@ -220,7 +220,7 @@ def test_the_whole_training(backbone, pairs, tmp_path):
     assert scorer.encode_images([np.zeros((30, 40, 3), np.uint8)]).shape == (1, 16)
 
 
-def test_a_run_from_before_these_settings_is_the_same_run(pairs, tmp_path):
+def test_a_run_of_an_earlier_version_without_these_settings_resumes(pairs, tmp_path):
     task = ClipTask(train=pairs, validation=pairs, model=ClipModelConfig(architecture=ARCHITECTURE))
     config = TrainerConfig(output=str(tmp_path), epochs=1, batch_size=12, learning_rate=1e-3, device="cpu")
     first = train_here(task, config)
@@ -256,7 +256,7 @@ def test_config_refuses(options, message):
         ClipModelConfig(**options)
 
 
-def test_what_does_not_fit_the_backbone_is_refused(backbone, pairs, tmp_path):
+def test_settings_that_do_not_fit_the_backbone_are_refused(backbone, pairs, tmp_path):
     model = ClipModelConfig(architecture=NEW, backbone=backbone, frozen_stages="all")
     with pytest.raises(UsageError, match="frozen_stages all needs cache"):
         ClipTask(train=pairs, validation=pairs, model=model)

@@ -17,7 +17,7 @@ def draws(config: TextsConfig, clauses: list[str]) -> Counter[str]:
     return Counter(draw_text(TEXTS, clauses, config, rng) for _ in range(2000))
 
 
-def test_selections_keep_the_order_and_leave_something_out():
+def test_subsets_keep_the_order_and_leave_clauses_out():
     found = draws(TextsConfig(clauses=1.0), CLAUSES)
     assert set(found) == {
         *("a b", "a c", "a d", "b c", "b d", "c d"),
@@ -28,12 +28,12 @@ def test_selections_keep_the_order_and_leave_something_out():
 def test_shares_are_as_configured():
     found = draws(TextsConfig(clauses=0.0, first=0.4), CLAUSES)
     assert set(found) == set(TEXTS)
-    assert 0.55 < found[TEXTS[0]] / 2000 < 0.65  # 0.4, and a third of the rest
+    assert 0.55 < found[TEXTS[0]] / 2000 < 0.65  # 0.4 plus a third of the rest
     equal = draws(TextsConfig(clauses=1.0, first=0.0), ["the only clause"])
     assert all(0.28 < equal[text] / 2000 < 0.39 for text in TEXTS)
 
 
-def test_the_generator_decides():
+def test_the_generator_determines_the_text():
     first, same, other = (python_random(torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     numbers = [rng.random() for rng in (first, same, other)]
     assert numbers[0] == numbers[1] != numbers[2]
@@ -44,6 +44,6 @@ def test_all_texts_hold_every_word():
 
 
 @pytest.mark.parametrize("name", ["clauses", "first"])
-def test_no_share_is_refused(name):
+def test_all_proportions_zero_is_refused(name):
     with pytest.raises(UsageError, match=f"texts.{name}: 1.5"):
         TextsConfig(**{name: 1.5})

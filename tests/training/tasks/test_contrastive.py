@@ -13,7 +13,7 @@ SCALE = torch.tensor(14.3)
 
 
 def vectors(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Inputs, and two weight matrices that make images and texts of them."""
+    """Return inputs, and two weight matrices that map them to image and text vectors."""
     torch.manual_seed(seed)
     return torch.randn(6, 4), torch.randn(4, 5, requires_grad=True), torch.randn(4, 5, requires_grad=True)
 
@@ -24,7 +24,7 @@ def loss_and_gradients(inputs, a, b) -> list[torch.Tensor]:
 
 
 def test_equals_open_clips_own_with_its_gradients():
-    import open_clip  # not above, since the workers below would wait for it
+    import open_clip  # imported here, because the workers below would also wait for it
 
     inputs, a, b = vectors(0)
     image, text = F.normalize(inputs @ a, dim=1), F.normalize(inputs.flip(1) @ b, dim=1)
@@ -37,7 +37,7 @@ def test_equals_open_clips_own_with_its_gradients():
 
 
 def worker(rank: int, folder: str) -> None:
-    """One of two workers, with its half of the pairs; writes what data-parallel training would average."""
+    """Run one of two workers with half of the pairs; write the gradients that data-parallel training averages."""
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
     )
@@ -62,14 +62,14 @@ def test_micro_batches_are_refused(tmp_path):
         refuse_micro_batches(TrainerConfig(output=str(tmp_path), accumulate=2))
 
 
-def test_autocast_does_not_round_it():
+def test_autocast_does_not_reduce_the_precision():
     image, text = (F.normalize(values, dim=1) for values in (torch.randn(6, 5), torch.randn(6, 5)))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = contrastive_loss(image, text, SCALE)
     assert torch.equal(found, contrastive_loss(image, text, SCALE))
 
 
-def test_pairs_that_belong_together_lower_it():
+def test_matching_pairs_lower_the_loss():
     image = torch.eye(3)
     together = contrastive_loss(image, image, SCALE)
     assert together < contrastive_loss(image, image.roll(1, 0), SCALE)

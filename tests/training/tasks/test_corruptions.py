@@ -17,7 +17,7 @@ SEEDS = range(60)
 
 
 def broken(kind: str) -> list[tuple[list[str], list[str]]]:
-    """Words of captions and of what a kind makes of them, for several seeds."""
+    """Yield the words of captions and of their corruptions of a kind, for several seeds."""
     return [
         (text.split(), CORRUPTOR(text, kind, random.Random(seed)).split())
         for text in CAPTIONS
@@ -27,7 +27,7 @@ def broken(kind: str) -> list[tuple[list[str], list[str]]]:
 
 @pytest.mark.parametrize("kind", CORRUPTIONS)
 @pytest.mark.parametrize("caption", [*CAPTIONS, "dog", "dog dog", "dog dog dog"])
-def test_always_another_caption_that_the_seed_fixes(kind: str, caption: str):
+def test_corruptions_differ_from_their_caption_and_depend_on_the_seed(kind: str, caption: str):
     for seed in SEEDS:
         found = CORRUPTOR(caption, kind, random.Random(seed))
         assert found.split() not in ([], caption.split())
@@ -35,13 +35,13 @@ def test_always_another_caption_that_the_seed_fixes(kind: str, caption: str):
 
 
 @pytest.mark.parametrize("kind", ["repeat", "remove", "insert", "swap", "shuffle"])
-def test_some_neighbors_are_such_as_no_correct_caption_has(kind: str):
+def test_corruptions_have_pairs_of_words_that_no_correct_caption_has(kind: str):
     for _, found in broken(kind):
         pairs = set(zip(["", *found], [*found, ""], strict=True))
         assert not pairs <= CORRUPTOR.neighbors
 
 
-def test_drawn_once_it_may_leave_a_correct_caption():
+def test_a_single_draw_may_leave_a_correct_caption():
     found = {CORRUPTOR("a small dog", "remove", random.Random(seed), once=True) for seed in range(60)}
     assert "a small" in found
     assert "small dog" in found
@@ -51,7 +51,7 @@ def test_drawn_once_it_may_leave_a_correct_caption():
     assert "a dog" not in {known("a small dog", "remove", random.Random(seed)) for seed in range(60)}
 
 
-def test_faults_are_where_a_word_cannot_follow_or_comes_again():
+def test_labels_mark_words_that_cannot_follow_or_are_repeated():
     assert CORRUPTOR.faults("a red dog on a sandy beach", None) == [False] * 8
     assert CORRUPTOR.faults("a red on a sandy", "remove") == [False, False, True, False, False, True]
     twice = "a small dog next to a small dog next to a white kite"

@@ -35,7 +35,7 @@ def collate(task: GrammarTask, *, training: bool, seed: int = 0):
     return task.collate(rows, training=training, generator=torch.Generator().manual_seed(seed))
 
 
-def test_is_a_task_that_travels_light(task):
+def test_the_task_is_small_when_pickled(task):
     assert isinstance(task, Task)
     collate(task, training=True)
     assert len(pickle.dumps(task)) < 2000
@@ -61,7 +61,7 @@ def test_every_word_has_a_label_where_its_last_token_is(task):
     assert batch.fits.shape == batch.tokens.shape
     for tokens, fits, words, kind in zip(batch.tokens, batch.fits, batch.lengths, batch.kinds, strict=True):
         end = int(tokens.argmax())
-        if words > 32 - 1 - 3 - 1:  # a loop that the context cuts
+        if words > 32 - 1 - 3 - 1:  # a loop that is truncated by the context
             assert fits.max() < 0
             continue
         assert int((fits >= 0).sum()) == words + 1
@@ -70,18 +70,18 @@ def test_every_word_has_a_label_where_its_last_token_is(task):
         assert (fits == 0).any() == (kind > 0)
 
 
-def test_words_of_several_tokens_and_cut_captions(task):
+def test_words_of_several_tokens_and_truncated_captions(task):
     captions = ["a zqxj field", "a red field " * 12]
     tokens = task._scorer.tokenizer([f"{task.clip.prompt} {text}" for text in captions])
     fits = task._fits(captions, [0, 0], tokens)
     more = task._token_count("zqxj") - 1
     assert more > 0
-    expected = [1, *[-100] * more, 0, 0, 1, -100]  # a word never seen, another behind it, the end
+    expected = [1, *[-100] * more, 0, 0, 1, -100]  # an unknown word, another word, the end token
     assert fits[0, 4 : 4 + len(expected)].tolist() == expected
-    assert fits[1].max() < 0, "the context has no room for it"
+    assert fits[1].max() < 0, "it does not fit into the context"
 
 
-def test_words_count_alike_and_unknown_ones_nothing():
+def test_words_have_equal_weight_and_unknown_ones_none():
     logits = torch.tensor([[[0.0, 0.0], [5.0, 1.0], [0.0, 2.0]]])
     fits = torch.tensor([[-100, 0, 1]])
     expected = -(logits.log_softmax(dim=-1)[0, 1, 0] + logits.log_softmax(dim=-1)[0, 2, 1]) / 2
@@ -92,7 +92,7 @@ def test_words_count_alike_and_unknown_ones_nothing():
 def test_validation_batch_has_every_corruption_of_two_captions_per_image(task):
     batch = collate(task, training=False)
     counts = torch.bincount(batch.kinds)
-    assert counts.tolist() == [24] * (1 + 2 * len(CORRUPTIONS)), "drawn with care, and once"
+    assert counts.tolist() == [24] * (1 + 2 * len(CORRUPTIONS)), "drawn with checks, and drawn once"
     assert batch.images.shape == (12, 16)
     assert batch.lengths[:12].tolist() == [13] * 12  # the first texts: "a red field on the left with a ..."
 
@@ -150,12 +150,12 @@ def test_pairs_with_words_the_clip_does_not_know_are_left_out(task, tmp_path, ca
         GrammarTask(clip=task.clip, train=other, validation=other, cache=task.cache).data("train")
 
 
-def test_captions_are_read_as_a_captioner_says_them():
+def test_captions_are_normalized_like_those_of_a_captioner():
     assert plain("A man's dog, on a Beach.") == "a man 's dog on a beach"
 
 
 def test_accuracies_by_hand():
-    """Of correct captions 3 in 4 are taken for correct, of broken ones the first kind's half."""
+    """3 of 4 correct captions are accepted; of the corrupted ones, half of the first kind are."""
     first = CORRUPTIONS[0]
     right = torch.tensor([True, True, True, False, True, False, *[True] * (len(CORRUPTIONS) - 1)])
     kinds = torch.tensor([0, 0, 0, 0, 1, 1, *range(2, 1 + len(CORRUPTIONS))])
@@ -171,4 +171,4 @@ def test_accuracies_by_hand():
     more = torch.cat((right, torch.tensor([True, True, True, False])))
     with_raw = accuracies(more, torch.cat((kinds, once)), torch.cat((lengths, torch.tensor([3] * 4))))
     assert with_raw[f"once_{first}"] == (75 + 75) / 2
-    assert found.items() <= with_raw.items(), "what was drawn once counts nowhere else"
+    assert found.items() <= with_raw.items(), "corruptions drawn once count only there"

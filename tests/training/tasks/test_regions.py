@@ -26,7 +26,7 @@ def test_is_a_picklable_task(task):
     assert pickle.loads(pickle.dumps(task)) == task
 
 
-def test_classes_are_things_then_stuff(task):
+def test_classes_are_objects_then_background(task):
     detector = task.build()
     assert detector.classes == ["tower", "car", "sky"]
     assert list(detector.attributes) == ["color", "size"]

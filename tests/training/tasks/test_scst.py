@@ -77,7 +77,7 @@ def make_batch(task: ScstTask, step: int = 0, rows: slice = slice(None)):
 
 
 def train_steps(task: ScstTask, model: nn.Module, optimizer, first: int, last: int) -> list[float]:
-    """What the trainer does, without Ray."""
+    """Run training steps like the trainer, without Ray."""
     rewards = []
     for step in range(first, last):
         steps.seed_everything("step", step)
@@ -93,7 +93,7 @@ def build_optimizer(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def test_gradient_of_a_two_word_toy_equals_the_hand_computed_one() -> None:
-    # One image; samples "w" <end> and "w w", cut; p(w) = p everywhere, p(end) = 1 - p; rewards 3, 1, b 1.5.
+    # One image; samples "w" <end> and "w w" (truncated); p(w) = p, p(end) = 1 - p; rewards 3 and 1, baseline 1.5.
     logit = torch.tensor(0.4, requires_grad=True)
     logits = torch.stack([logit, torch.zeros(())]).expand(4, 2)  # words w and <end>
     log_probabilities = logits.log_softmax(dim=1).gather(1, torch.tensor([[0], [1], [0], [0]])).squeeze(1)
@@ -129,7 +129,7 @@ def test_equal_rewards_give_zero_gradient(world: Path, baseline) -> None:
     assert any(p.grad is not None for p in model.parameters())
 
 
-def test_a_part_of_weight_zero_contributes_nothing_and_is_not_computed() -> None:
+def test_a_reward_of_weight_zero_contributes_nothing_and_is_not_computed() -> None:
     def refuse(captions: Captions):
         raise AssertionError("computed")
 
@@ -154,12 +154,14 @@ def test_sampled_log_probabilities_equal_the_rescored_ones(world: Path) -> None:
     sums = torch.zeros(mask.shape).masked_scatter(mask, chosen).sum(dim=-1)
     expected = torch.tensor([one.log_probability for one in drawn.samples]).view(sums.shape)
     torch.testing.assert_close(sums, expected, rtol=1e-4, atol=1e-4)
-    assert {one.finished for one in drawn.samples} == {True, False}, "ended and cut ones were compared"
+    assert {one.finished for one in drawn.samples} == {True, False}, (
+        "both ended and truncated samples were compared"
+    )
     assert len({one.tokens for one in drawn.hypotheses[0]}) > 2
 
 
-def test_words_that_are_never_drawn_get_no_gradient(world: Path) -> None:
-    """Where they got one, training moved all probability to the unknown word, which no reward ever sees."""
+def test_words_that_are_never_sampled_get_no_gradient(world: Path) -> None:
+    """Otherwise training would move all probability to the unknown word, which no reward sees."""
     task = make_task(world)
     model = task.build().train()
     seen: list[torch.Tensor] = []
@@ -261,7 +263,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(world: Path) -> None:
     optimizer = build_optimizer(model)
     rewards = train_steps(task, model, optimizer, 0, 3)
     data = steps.pack_state(model, optimizer, steps.Progress(step=3))
-    task = make_task(world)  # a new process knows nothing
+    task = make_task(world)  # simulates a new process
     model = task.build()
     optimizer = build_optimizer(model)
     steps.unpack_state(data, model, optimizer)
@@ -274,7 +276,7 @@ def test_every_reward_is_reported_with_its_parts(world: Path) -> None:
     weights = {"cider": 1.0, "bleu": 0.5, "clip_s": 2.0, "ref_clip_s": 1.0}
     task = make_task(world, **weights)
     task.check()
-    assert "loader" not in task._made, "what the check loads does not travel with the task"
+    assert "loader" not in task._made, "objects loaded by the check are not pickled with the task"
     model = task.build()
     _, scalars = task.loss(model, make_batch(task, rows=slice(0, 6)))
     total = sum(weight * float(scalars[f"reward_{name}"]) for name, weight in weights.items())
@@ -320,7 +322,7 @@ def test_images_without_captions_can_be_rewarded_by_clip(world: Path) -> None:
     assert [one.reference for one in shown] == batch.names[: len(shown)], "the images' names"
 
 
-def test_what_is_missing_is_found_at_the_start(world: Path, tmp_path: Path) -> None:
+def test_missing_inputs_are_found_at_the_start(world: Path, tmp_path: Path) -> None:
     task, split = make_task(world), write_split(world)
 
     def refused(message: str, task: ScstTask) -> None:
@@ -392,9 +394,7 @@ def test_bad_sampling_is_named() -> None:
         SamplingConfig(samples=1, baseline="leave_one_out")
 
 
-def test_familiarity_is_taken_over_from_the_start_or_computed_where_that_has_none(
-    world: Path, tmp_path: Path
-) -> None:
+def test_familiarity_is_copied_from_the_start_or_computed(world: Path, tmp_path: Path) -> None:
     task = make_task(world)
     known = Captioner.load(str(world / "start")).familiarity
     assert known is not None

@@ -1,4 +1,4 @@
-"""What a source plans and what fetching makes of it."""
+"""Plan and fetch a source."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from glied.bulk.plan.sources.input_sources import inputs, open_source
 
 
 def read(uri: Path | str, form: str, **options: Any) -> tuple[dict[str, Any], dict[str, int]]:
-    """Bytes, or the kind of error, by id in the order of the plan; and what was skipped, by kind."""
+    """Return the bytes, or the error kind, by id in the order of the plan, and the skipped files by kind."""
     rows, skipped = read_rows(uri, form, **options)
     found = {row["id"]: row["kind"] or row["data"] for row in rows}
     assert len(found) == len(rows)
@@ -19,7 +19,7 @@ def read(uri: Path | str, form: str, **options: Any) -> tuple[dict[str, Any], di
 
 
 def read_rows(uri: Path | str, form: str, **options: Any) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """The fetched rows, chunk by chunk as a run has them, and what was skipped."""
+    """Return the fetched rows in the chunks of a run, and the skipped files by kind."""
     config = InputConfig(uri=str(uri), form=form, **options)
     source = open_source(config, "/nowhere")
     tables = list(inputs(source, config))

@@ -1,4 +1,4 @@
-"""Reading ahead: in order, in bounded memory, and ended when nobody wants the rest."""
+"""Prefetching: in order, in bounded memory, and stopped when the consumer stops."""
 
 import http.server
 import threading
@@ -14,11 +14,11 @@ from glied.bulk.plan.sources.web_hosts import PatientReader
 from glied.bulk.plan.sources.web_reader import WebReader
 
 SIZE = 10_000
-"""Bytes of a piece."""
+"""Bytes per piece."""
 
 
 class Host(http.server.ThreadingHTTPServer):
-    """Gives out as many bytes as the path says; /wait only when it is told to."""
+    """Serves as many bytes as the path says; /wait only after `go_on` is set."""
 
     daemon_threads = True
 
@@ -84,10 +84,10 @@ def test_little_is_read_ahead_of_a_slow_row(host):
     threading.Timer(0.9, lambda: seen.append(len(host.asked))).start()
     seen: list[int] = []
     assert sum(piece.num_rows for _, piece in pieces) == 61
-    assert seen[0] <= 1 + ROOM * SIZE / 4000 + 4, "what is held, and a request of each thread"
+    assert seen[0] <= 1 + ROOM * SIZE / 4000 + 4, "the pieces in memory, and one request per thread"
 
 
-def test_nothing_goes_on_when_the_rest_is_not_wanted(host):
+def test_prefetching_stops_with_the_consumer(host):
     pieces = reader().pieces([host.table(*[4000] * 200)], SIZE)
     next(pieces)
     start = time.monotonic()
@@ -100,7 +100,7 @@ def test_nothing_goes_on_when_the_rest_is_not_wanted(host):
     assert len(host.asked) == asked
 
 
-def test_a_read_that_hangs_is_left_behind():
+def test_a_hanging_read_does_not_block_the_end():
     with pytest.raises(Unreadable, match="not read within"):
         within(0.1, lambda: time.sleep(5))
     assert within(5.0, lambda: 3) == 3

@@ -1,4 +1,4 @@
-"""Folders as the world has them: odd names, links, pipes, and the run folder among its inputs."""
+"""Odd folders: odd names, links, pipes, and the run folder among its inputs."""
 
 import os
 import socket
@@ -17,7 +17,7 @@ Fill = Callable[[Path], None]
 
 
 def write(folder: Path, *names: str) -> None:
-    """Files whose content is their name; surrogates stand for bytes that are no UTF-8."""
+    """Write files whose content is their name; surrogates represent bytes that are not UTF-8."""
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def special(folder: Path) -> None:
     link(folder, "device.png", "/dev/null")
     with socket.socket(socket.AF_UNIX) as unix:
         here = Path.cwd()
-        os.chdir(folder)  # the path of a socket is short
+        os.chdir(folder)  # the path of a socket must be short
         try:
             unix.bind("socket.png")
         finally:
@@ -124,7 +124,7 @@ def test_odd_folders(case: str, tmp_path: Path) -> None:
     assert read(tmp_path, "files") == (rows, skipped)
 
 
-def test_every_uri_is_text_that_leads_to_the_file(tmp_path: Path) -> None:
+def test_every_uri_is_text_and_opens_the_file(tmp_path: Path) -> None:
     for fill in (latin, odd):
         fill(tmp_path)
     rows, _ = read_rows(tmp_path, "files")
@@ -133,7 +133,7 @@ def test_every_uri_is_text_that_leads_to_the_file(tmp_path: Path) -> None:
         assert storage.read_bytes(row["uri"]) == row["data"]
 
 
-def test_an_input_folder_whose_name_is_no_utf8(tmp_path: Path) -> None:
+def test_an_input_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
     folder = tmp_path / "d\udce9"
     write(folder, "a.png", "b\udce9.png", "run/old.png")
     config = InputConfig(uri=str(folder))
@@ -156,7 +156,7 @@ def test_ways_to_name_a_folder(form: str, tmp_path: Path, monkeypatch) -> None:
 @pytest.mark.parametrize(
     "run", ["{0}/run", "{0}/run/", "{0}/x/../run", "in/run", "file://{0}/run", "{1}/run"]
 )
-def test_the_run_folder_among_the_inputs_is_left_out(run: str, tmp_path: Path, monkeypatch) -> None:
+def test_the_run_folder_among_the_inputs_is_skipped(run: str, tmp_path: Path, monkeypatch) -> None:
     folder = tmp_path / "in"
     write(folder, "a.png", "run.png", "run/old.png", "runs/b.png", "x/run/c.png")
     link(tmp_path, "other", str(folder))
@@ -166,7 +166,7 @@ def test_the_run_folder_among_the_inputs_is_left_out(run: str, tmp_path: Path, m
     assert table["id"].to_pylist() == ["a.png", "run.png", "runs/b.png", "x/run/c.png"]
 
 
-def test_a_run_folder_around_the_inputs_hides_none(tmp_path: Path) -> None:
+def test_a_run_folder_that_contains_the_inputs_hides_none(tmp_path: Path) -> None:
     write(tmp_path / "in", "a.png")
     config = InputConfig(uri=str(tmp_path / "in"))
     (table,) = inputs(open_source(config, str(tmp_path)), config)
@@ -174,7 +174,7 @@ def test_a_run_folder_around_the_inputs_hides_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("uri", "run"), [("{0}", "{0}/"), ("s3://b/k", "s3://b/k/")])
-def test_the_folder_of_the_inputs_is_no_run_folder(uri: str, run: str, tmp_path: Path) -> None:
+def test_the_folder_of_the_inputs_is_not_a_run_folder(uri: str, run: str, tmp_path: Path) -> None:
     write(tmp_path, "a.png")
     config = InputConfig(uri=uri.format(tmp_path))
     with pytest.raises(UsageError, match=r"is the folder of the inputs: choose another, such as .*/run"):

@@ -1,4 +1,4 @@
-"""Odd tables: what becomes of each row, from planning by way of fetching to the unit's file."""
+"""Odd tables: the result of each row, from planning and fetching to the unit's file."""
 
 import base64
 import csv
@@ -34,7 +34,7 @@ from glied.errors import JobError, StorageError, UsageError
 def run(
     uri: Path | str, form: str = "table", **options: Any
 ) -> tuple[list[dict[str, Any]], pa.Schema, dict[str, int]]:
-    """What a run of units of two makes of an input: rows as they are written, columns, files left out."""
+    """Run an input in units of two; return the written rows, the columns, and the skipped files."""
     config = InputConfig(uri=str(uri), form=form, **options)
     source = open_source(config, "/nowhere")
     batches = inputs(source, config)
@@ -61,7 +61,7 @@ def run(
         assert fetched["id"].to_pylist() == unit.ids
         written = conform(fetched, schema).take(list(range(fetched.num_rows)))
         read = row_schemas.decode(row_schemas.encode(written))
-        assert read.schema.equals(schema)  # else a resumed run takes it for another's
+        assert read.schema.equals(schema)  # otherwise a resumed run would take it for another run's file
         read.validate(full=True)
         data = fetched["data"].to_pylist()
         rows += [row | {"data": one} for row, one in zip(read.to_pylist(), data, strict=True)]
@@ -69,7 +69,7 @@ def run(
 
 
 def kinds(rows: list[dict[str, Any]]) -> list[tuple[str, Any]]:
-    """Id, and what was read or the kind of error."""
+    """Return the bytes, or the error kind, by id."""
     return [(row["id"], row["kind"] or row["data"]) for row in rows]
 
 
@@ -86,7 +86,7 @@ A, B, C, D = (((f"{name}.png"), name.encode()) for name in "abcd")
 LONG = "x" * 200_000
 
 TEXTS = {
-    # An unclosed quote takes everything after it, for Python's reader.
+    # Python's reader adds everything after an unclosed quote to the value.
     "unclosed at the end": ("t.csv", 'uri,alt\na.png,x\nb.png,"open\nc.png,y\nd.png,z\n',
         [A, ("t.csv#1", "bad_row"), C, D]),
     "unclosed, then well-formed quotes": ("t.csv",
@@ -194,7 +194,7 @@ def test_columns_of_csv_files(images, content):
 
 
 @pytest.mark.parametrize("dialect", ["excel", "excel-tab", "unix"])
-def test_what_a_writer_wrote_is_read_as_it_was(images, dialect):
+def test_written_tables_are_read_back_unchanged(images, dialect):
     draw = random.Random(dialect)
     texts = ["".join(draw.choices("ab,;\t|\" \\\n\r'é", k=draw.randrange(12))) for _ in range(2_000)]
     name = "t.tsv" if dialect == "excel-tab" else "t.csv"
@@ -207,7 +207,7 @@ def test_what_a_writer_wrote_is_read_as_it_was(images, dialect):
 
 
 @pytest.mark.parametrize("dialect", ["excel", "unix"])
-def test_a_quote_too_many_or_too_few_harms_no_other_row(images, dialect):
+def test_a_missing_or_extra_quote_affects_no_other_row(images, dialect):
     draw = random.Random(dialect)
     texts = [draw.choice(["text", "a, b", 'say ""hi""', ""]) for _ in range(20)]
     file = io.StringIO()
@@ -263,14 +263,14 @@ def test_ids_in_json_are_as_in_parquet(images, array):
 
 
 @pytest.mark.parametrize("value", ["[1]", "[]", '{"a": 1}'])
-def test_an_id_in_json_that_is_neither_text_nor_a_number_costs_its_row(images, value):
+def test_an_id_in_json_that_is_neither_text_nor_a_number_makes_a_bad_row(images, value):
     (images / "t.jsonl").write_text(f'{{"uri": "a.png", "id": 1}}\n{{"uri": "b.png", "id": {value}}}\n')
     rows, _, _ = run(images / "t.jsonl", id_column="id")
     assert [(row["id"], row["kind"]) for row in rows] == [("1", None), ("t.jsonl#1", "bad_row")]
     assert rows[1]["error"] == "line 2: column id is no id"
 
 
-def test_damaged_gzip_costs_what_is_after_the_damage(images):
+def test_damaged_gzip_loses_the_rows_after_the_damage(images):
     lines = [
         f'{{"uri": "a.png", "n": {number}, "noise": "{random.Random(number).random()}"}}'
         for number in range(9_000)
@@ -306,13 +306,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("name", "content"), REFUSED)
-def test_what_is_no_table_is_refused(images, name, content):
+def test_files_that_are_not_tables_are_refused(images, name, content):
     (images / name).write_text(content)
     with pytest.raises(UsageError, match=REFUSED[name, content]):
         run(images / name)
 
 
-def test_a_folder_without_tables_says_what_is_there(images):
+def test_the_error_for_a_folder_without_tables_names_its_files(images):
     (images / "t.xlsx").touch()
     (images / "info.json").write_text("[]")
     with pytest.raises(
@@ -322,7 +322,7 @@ def test_a_folder_without_tables_says_what_is_there(images):
 
 
 @pytest.mark.parametrize("form", ["table", "parquet"])
-def test_arrow_files_are_refused_with_the_cure(images, form):
+def test_arrow_files_are_refused_with_advice(images, form):
     (images / "data.ARROW").write_bytes(b"\xff\xff\xff\xff")
     for uri in (images, images / "data.ARROW"):
         with pytest.raises(UsageError, match=r"\.arrow|Arrow files") as caught:
@@ -330,7 +330,7 @@ def test_arrow_files_are_refused_with_the_cure(images, form):
         assert str(caught.value).endswith("datasets.load_from_disk(FOLDER).to_parquet(FILE)")
 
 
-def test_a_csv_column_that_is_a_number_in_parquet_is_told_why_it_is_text(images):
+def test_the_error_for_a_csv_column_that_is_a_number_in_parquet_explains_the_types(images):
     pq.write_table(pa.table({"uri": ["a.png"], "n": [1]}), images / "0.parquet")
     (images / "1.csv").write_text("uri,n\nb.png,2\n")
     told = r"1\.csv: column n is string, and int64 in .*0\.parquet; .* \(columns of CSV and JSON .* text"
@@ -360,7 +360,7 @@ def test_hidden_shards_are_left_out_and_counted(images):
 
 def test_all_forms_in_one_folder(images):
     (images / "0.csv").write_text("uri,n\na.png,1\n")
-    (images / "1.csv").write_bytes(b"")  # as Spark writes an empty partition
+    (images / "1.csv").write_bytes(b"")  # Spark writes empty partitions like this
     (images / "2.jsonl").write_text('{"n": "2", "uri": "b.png"}\n')
     pq.write_table(pa.table({"n": pa.array(["3"], pa.string_view()), "uri": ["c.png"]}), images / "3.parquet")
     (images / "4.parquet").write_bytes(b"")
@@ -372,7 +372,7 @@ def test_all_forms_in_one_folder(images):
 
 
 def damaged(table: pa.Table, folder: Path, *, group: int) -> bytes:
-    """A Parquet file of row groups of two, of which one is damaged."""
+    """Write a Parquet file with row groups of two rows, one of them damaged."""
     pq.write_table(
         table, folder / "whole.parquet", row_group_size=2, compression="zstd", use_dictionary=False
     )
@@ -386,7 +386,7 @@ def damaged(table: pa.Table, folder: Path, *, group: int) -> bytes:
 
 
 class TestBrokenParquet:
-    def test_of_a_table_the_readable_row_groups_are_read(self, images):
+    def test_readable_row_groups_of_a_damaged_table_are_read(self, images):
         table = pa.table({"uri": [f"{name}.png" for name in "abcd"], "n": [1, 2, 3, 4]})
         (images / "t.parquet").write_bytes(damaged(table, images, group=0))
         rows, _, _ = run(images / "t.parquet")
@@ -396,7 +396,7 @@ class TestBrokenParquet:
     @pytest.mark.parametrize("broken", ["empty", "text", "cut", "footer", "encrypted"])
     @pytest.mark.parametrize("name", ["0.parquet", "2.parquet"])
     @pytest.mark.parametrize("form", ["table", "parquet"])
-    def test_a_file_costs_one_row_wherever_it_is(self, images, form, name, broken):
+    def test_a_damaged_file_makes_one_bad_row(self, images, form, name, broken):
         pq.write_table(pa.table({"uri": ["a.png"], "image": [b"a"], "n": [1]}), images / "1.parquet")
         whole = (images / "1.parquet").read_bytes()
         length = int.from_bytes(whole[-8:-4], "little") + 8
@@ -415,7 +415,7 @@ class TestBrokenParquet:
         assert [row["n"] for row in rows] in ([1, None], [None, 1])
         assert "n" in columns.names
 
-    def test_nothing_readable_is_refused(self, images):
+    def test_a_table_without_readable_rows_is_refused(self, images):
         for name in ("0.parquet", "1.parquet"):
             (images / name).write_bytes(b"")
         for form in ("table", "parquet"):
@@ -435,7 +435,7 @@ class TestBrokenParquet:
             ("t.parquet#3", "corrupt"),
         ]
 
-    def test_a_file_that_changed_since_it_was_planned(self, images):
+    def test_a_file_that_changed_after_planning(self, images):
         pq.write_table(pa.table({"image": [b"a", b"b", b"c"]}), images / "t.parquet")
         config = InputConfig(uri=str(images / "t.parquet"), form="parquet")
         plan = pa.concat_tables(inputs(open_source(config, "/nowhere"), config))
@@ -491,11 +491,11 @@ def test_the_image_in_a_cell(images, name):
     with Image.open(io.BytesIO(first["data"])) as image:
         assert image.getpixel((0, 0)) == (1, 2, 3)
     assert first["data"] == PNG
-    assert (second["data"] or None, second["kind"]) in [(None, "empty"), (None, None)]  # none, or of no bytes
+    assert (second["data"] or None, second["kind"]) in [(None, "empty"), (None, None)]  # null or empty
     assert (columns.names, [row["n"] for row in rows]) == (["n"], [1, 2])
 
 
-def test_files_that_hold_their_images_in_several_ways(images):
+def test_files_with_different_kinds_of_image_columns(images):
     for number, name in enumerate(CELLS):
         pq.write_table(
             pa.table({"image": CELLS[name], "n": [number, None]}), images / f"{number:02d}.parquet"
@@ -515,7 +515,7 @@ BAD_CELLS = {
 
 
 @pytest.mark.parametrize("name", BAD_CELLS)
-def test_a_cell_that_holds_no_image_is_a_bad_row(images, name):
+def test_a_cell_without_an_image_is_a_bad_row(images, name):
     column, message = BAD_CELLS[name]
     pq.write_table(pa.table({"image": column}), images / "t.parquet")
     rows, _, _ = run(images / "t.parquet", "parquet")
@@ -565,7 +565,7 @@ class TestPaths:
         pq.write_table(pa.table({"image": pa.array([{"path": "a.png"}], kind)}), images / "t.parquet")
         assert kinds(run(images, "parquet")[0]) == [("t.parquet#0", b"a")]
 
-    def test_addresses_are_checked_as_those_of_tables_are(self, images):
+    def test_addresses_are_checked_like_those_of_tables(self, images):
         cells = [{"bytes": None, "path": "http://127.0.0.1:9/a.png"}]
         pq.write_table(pa.table({"image": pa.array(cells, STRUCT)}), images / "t.parquet")
         assert [row["kind"] for row in run(images, "parquet")[0]] == ["forbidden"]
@@ -597,7 +597,7 @@ def test_uris_in_every_encoding_of_text(images, name):
         pa.array([1]),
     ],
 )
-def test_uris_that_are_no_text_are_refused(images, column):
+def test_uris_that_are_not_text_are_refused(images, column):
     pq.write_table(pa.table({"uri": column}), images / "t.parquet")
     with pytest.raises(UsageError, match=r"t\.parquet: input\.uri_column 'uri' is .* and not text"):
         run(images)
@@ -730,7 +730,7 @@ class TestColumns:
             (None, None, "x"),
         ]
 
-    def test_types_that_nothing_holds_are_refused_by_file_and_column(self, images, form):
+    def test_types_that_cannot_be_unified_are_refused_with_file_and_column(self, images, form):
         self.write(images, {"t": [1]}, {"t": ["x"]})
         with pytest.raises(UsageError, match=r"1\.parquet: column t is string, and int64 in .*0\.parquet"):
             run(images, form)
@@ -741,7 +741,7 @@ class TestColumns:
         assert [row["id"] for row in rows] == ["7", "x", "8", "3.parquet#0"]
         assert "key" not in columns.names
 
-    def test_a_value_that_does_not_fit_costs_its_row(self, images, form):
+    def test_a_value_that_does_not_fit_makes_a_bad_row(self, images, form):
         far = 2**62
         self.write(images, {"t": pa.array([far], US)}, {"t": pa.array([1], NS)})
         rows, _, _ = run(images, form)
@@ -749,7 +749,7 @@ class TestColumns:
         assert rows[0]["t"] is None
         assert "column t does not fit timestamp[ns]" in rows[0]["error"]
 
-    def test_names_that_the_output_has(self, images, form):
+    def test_column_names_that_the_output_uses(self, images, form):
         self.write(
             images,
             {"caption": ["1"]},
@@ -761,7 +761,7 @@ class TestColumns:
             ("1", None, None), (None, "2", None), ("3", "4", "5"),
         ]  # fmt: skip
 
-    def test_names_that_are_there_twice(self, images, form):
+    def test_duplicate_column_names(self, images, form):
         table = pa.table([["a.png"], [b"a"], [1], [2], ["y"]], names=["uri", "image", "t", "t", ""])
         pq.write_table(table, images / "t.parquet")
         ((row,), _, _) = run(images, form)
@@ -789,10 +789,14 @@ class TestColumns:
         rows, _, _ = run(images / "t.parquet", form)
         assert [row["t"] for row in rows] == [r"caf\xe9", "ok", None]
         assert [row["d"] for row in rows] == [r"caf\xe9", "ok", None]
-        assert [row["kind"] for row in rows] == ["bad_row", None, None]  # for the list, which is not escaped
+        assert [row["kind"] for row in rows] == [
+            "bad_row",
+            None,
+            None,
+        ]  # because of the list, which is not escaped
         assert [row["n"] for row in rows] == [None, ["ok"], [None]]
 
-    def test_every_type_passes_through_unharmed(self, images, form):
+    def test_every_type_passes_through_unchanged(self, images, form):
         self.write(images, {f"c{number}": column for number, column in enumerate(TYPES)})
         table = pq.read_table(images / "0.parquet")
         ((row,), columns, _) = run(images, form)
@@ -846,7 +850,7 @@ def test_a_value_that_python_cannot_hold_passes_through(images):
 
 
 def test_columns_of_plans_from_before_the_second_prefix(images):
-    """They had `input_caption` for the column of that name."""
+    """They used `input_caption` for a column named caption."""
     pq.write_table(pa.table({"image": [b"a"], "input_caption": ["x"]}), images / "t.parquet")
     config = InputConfig(uri=str(images / "t.parquet"), form="parquet")
     plan = pa.concat_tables(inputs(open_source(config, "/nowhere"), config))
@@ -862,7 +866,7 @@ def test_names():
     assert escaped("a\ud83d b\udce9 \U0001f600") == r"a\ud83d b\xe9 " + "\U0001f600"
 
 
-def test_an_error_that_nobody_foresaw_is_one_line(images):
+def test_an_unexpected_error_is_one_line(images):
     class Failing:
         def __init__(self):
             self.columns, self.skipped = pa.schema([]), {}
@@ -924,7 +928,7 @@ def test_a_failing_storage_breaks_no_shard(monkeypatch):
             open_table(f"s3://photos/{name}", "uri")
 
 
-def test_a_limit_spares_the_files_that_it_does_not_need(images):
+def test_a_limit_leaves_unneeded_files_unread(images):
     for number in range(3):
         pq.write_table(pa.table({"image": [b"a", b"b"], f"c{number}": [1, 2]}), images / f"{number}.parquet")
     rows, columns, _ = run(images, "parquet", limit=3)
@@ -932,7 +936,7 @@ def test_a_limit_spares_the_files_that_it_does_not_need(images):
     assert columns.names == ["c0", "c1"]
 
 
-def test_the_page_on_inputs_knows_the_endings_and_the_kinds():
+def test_the_page_on_inputs_has_the_extensions_and_error_kinds():
     page = (Path(__file__).parents[4] / "docs" / "inputs.md").read_text()
     tables, _, rest = page.partition("## Parquet files that hold the images")
     tables = tables.partition("## Tables of links")[2]

@@ -1,4 +1,4 @@
-"""Tars as the world writes them: each case is a file, the rows that it must give, and what is counted."""
+"""Odd tars: each case is a file, its expected rows, and the expected counts of skipped members."""
 
 import bz2
 import gzip
@@ -21,7 +21,7 @@ from glied.errors import UsageError
 from tests.bulk.plan.sources.reading import read, read_rows
 
 PNG = {name: name.encode() * 300 for name in "abcdefghij"}
-"""Contents by name; nothing here decodes them."""
+"""Contents by name; they are not decoded here."""
 
 
 def member(name: str, data: bytes = b"", **fields: Any) -> tuple[tarfile.TarInfo, bytes]:
@@ -186,7 +186,7 @@ def test_tars_of_one_name_in_two_folders(tmp_path: Path) -> None:
 
 
 def test_an_id_that_two_tars_share_is_refused(tmp_path: Path) -> None:
-    """As keys of object storage can have it: x.tar and x.tar/y.tar."""
+    """Object storage can have the keys x.tar and x.tar/y.tar."""
     (tmp_path / "caf%E9.tar").write_bytes(tar(A))
     Path(f"{tmp_path}/caf\udce9.tar").write_bytes(tar(member("a.png", PNG["b"])))
     with pytest.raises(UsageError, match=r"id 'caf%E9.tar/a.png' stands twice"):
@@ -195,7 +195,7 @@ def test_an_id_that_two_tars_share_is_refused(tmp_path: Path) -> None:
     assert len(kept) == 1
 
 
-def test_a_tar_whose_name_is_no_utf8(tmp_path: Path) -> None:
+def test_a_tar_whose_name_is_not_utf8(tmp_path: Path) -> None:
     Path(f"{tmp_path}/caf\udce9.tar").write_bytes(PLAIN)
     Path(f"{tmp_path}/d\udce9.tgz").write_bytes(gzip.compress(PLAIN))
     found, _ = read(tmp_path, "webdataset")
@@ -214,7 +214,7 @@ def texts(key: str, number: int) -> list[tuple[tarfile.TarInfo, bytes]]:
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd])
 def test_texts_stay_with_their_images(pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
-    """Whether the tar is compressed, in any order of members, and in tars behind each other."""
+    """For compressed tars, any order of members, and concatenated tars."""
     first, second = texts("x", 0), texts("x", 1)
     content = tar(*reversed(first), *texts("y", 2), link("z.png", "y.png"), link("z.txt", "y.txt")) + tar(
         *second

@@ -1,4 +1,4 @@
-"""A storage that is down, silent or refuses is not a storage without the file."""
+"""A storage that is down, silent or refuses requests is distinguished from one that lacks the file."""
 
 import http.server
 import json
@@ -21,7 +21,7 @@ SECRET = "s3cr3t"
 
 
 class Hdfs(http.server.BaseHTTPRequestHandler):
-    """The part of WebHDFS that reads files; the first folder of a path says how it answers."""
+    """The part of WebHDFS that reads files; the first folder of a path determines how it answers."""
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
@@ -65,7 +65,7 @@ def hdfs() -> Iterator[str]:
 
 @pytest.fixture
 def silent() -> Iterator[int]:
-    """A port that takes connections and says nothing."""
+    """A port that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         yield listener.getsockname()[1]
 
@@ -90,7 +90,7 @@ def listed(uri: str) -> list[storage.FileInfo]:
 
 
 @pytest.mark.parametrize("state", ["down", "standby", "denied"])
-def test_rows_of_a_storage_that_is_down_have_failed(hdfs, tmp_path, state):
+def test_rows_of_a_storage_that_is_down_fail(hdfs, tmp_path, state):
     assert kinds(tmp_path, [f"{hdfs}/{state}/a.png", f"{hdfs}/{state}/gone.png"], hdfs) == ["storage"] * 2
 
 
@@ -98,7 +98,7 @@ def test_rows_of_a_storage_that_is_up(hdfs, tmp_path):
     assert kinds(tmp_path, [f"{hdfs}/up/a.png", f"{hdfs}/up/gone.png"], hdfs) == [b"data", "not_found"]
 
 
-def test_looking_for_a_file_tells_an_outage_from_absence(hdfs, closed):
+def test_an_outage_is_distinguished_from_a_missing_file(hdfs, closed):
     assert storage.exists(f"{hdfs}/up/a.png")
     assert not storage.exists(f"{hdfs}/up/gone.png")
     for uri in (f"{hdfs}/down/a.png", f"{hdfs}/standby/a.png", f"http://127.0.0.1:{closed}/a?sig={SECRET}"):

@@ -1,4 +1,4 @@
-"""What rows of tables may name: each oddity has its answer, and nothing else is ever asked."""
+"""URIs in rows of tables: each odd one has a defined result, and no forbidden address is contacted."""
 
 import json
 import os
@@ -18,7 +18,7 @@ SECRET = "s3cr3t"
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """A table's folder with images, beside a secret."""
+    """A table's folder with images, beside a secret file."""
     folder = tmp_path / "in"
     (folder / "sub").mkdir(parents=True)
     for name in (
@@ -43,7 +43,7 @@ def images(tmp_path: Path) -> Path:
 
 
 def answers(folder: Path, uris: list[str], *, allow: list[str] | None = None) -> list[bytes | str | None]:
-    """The bytes of each row, or its kind of error, through planning and fetching as a job does them."""
+    """Return the bytes of each row, or its error kind, through planning and fetching as in a job."""
     (folder / "t.jsonl").write_text("\n".join(json.dumps({"uri": uri}) for uri in uris))
     config = InputConfig(uri=str(folder / "t.jsonl"), form="table", allow=allow)
     tables = list(inputs(open_source(config, "/nowhere"), config))
@@ -54,7 +54,7 @@ def answers(folder: Path, uris: list[str], *, allow: list[str] | None = None) ->
     return [row["kind"] or row["data"] for row in rows]
 
 
-def test_what_lies_in_the_tables_folder(images):
+def test_files_in_the_folder_of_the_table(images):
     real = {
         "x.png": b"x.png", "./x.png": b"x.png", "sub/../x.png": b"x.png", "sub/y.png": b"sub/y.png",
         "a b.png": b"a b.png", "a%20b.png": b"a%20b.png", "12:30.png": b"12:30.png", "~x.png": b"~x.png",
@@ -92,7 +92,7 @@ BAD = [
 
 
 def test_what_is_refused(images, monkeypatch):
-    """And no address is connected to."""
+    """No connection is made."""
 
     def connect(*args):
         raise AssertionError("nothing may be connected to")
@@ -116,7 +116,7 @@ def test_private_addresses_are_forbidden_in_every_spelling(images):
     assert set(answers(images, uris)) == {"forbidden"}
 
 
-def test_what_the_operator_names_is_read_too(images, tmp_path):
+def test_allowed_places_are_read(images, tmp_path):
     outside = [str(tmp_path / "in-secret" / "z.png"), "outside.png", "../in-secret/z.png", "/etc/passwd"]
     found = answers(images, outside, allow=[str(tmp_path / "in-secret")])
     assert found == [b"secret", "forbidden", b"secret", "forbidden"]
@@ -132,7 +132,7 @@ def test_a_folder_that_is_a_link_is_the_tables_folder(images, tmp_path):
     ("allow", "uri", "meant"),
     [
         ([], "x.png", "s3://bucket/t/x.png"),
-        ([], "../x//y.png", None),  # a relative path in a key is a mistake, since keys are never resolved
+        ([], "../x//y.png", None),  # a relative path in a key is an error, because keys are not resolved
         ([], "s3://bucket/t/../x//y.png", "s3://bucket/t/../x//y.png"),
         ([], "s3a://bucket/any//where.png", "s3://bucket/any//where.png"),
         ([], "S3://bucket/x", "s3://bucket/x"),
@@ -165,12 +165,12 @@ def test_prefixes(allow, uri, meant):
     "entry",
     ["ftp", "webhdfs://", "simplecache", "zip://x", "a::b", "", "nope", "https://h/", f"s3://u:{SECRET}@b/"],
 )
-def test_what_cannot_be_allowed_is_named(entry):
+def test_places_that_cannot_be_allowed_are_named(entry):
     with pytest.raises(UsageError, match=r"input\.allow") as caught:
         RowUris.of("s3://bucket/t.csv", [entry])
     assert SECRET not in str(caught.value)
 
 
-def test_a_bad_row_among_many_costs_itself(images):
+def test_a_bad_row_affects_no_other_row(images):
     uris = ["x.png", "x.png\0y", "sub/y.png"]
     assert answers(images, uris) == [b"x.png", "bad_url", b"sub/y.png"]

@@ -1,4 +1,4 @@
-"""Plans and bytes of every input form, through the real readers and writers of their ecosystems."""
+"""Plans and bytes of every input form, written with the usual tools of each format."""
 
 import io
 import json
@@ -43,7 +43,7 @@ def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 def write_tar(path: Path) -> None:
     with tarfile.open(path, "w") as tar:
-        add(tar, "a/0.x.jpg", b"zero")  # the key is a/0, whatever comes after the first dot
+        add(tar, "a/0.x.jpg", b"zero")  # the key is a/0, up to the first dot
         add(tar, "a/1.json", b'{"n": 1}')  # out of order
         add(tar, "a/0.txt", "größer".encode())
         add(tar, "a/1.jpg", b"one")
@@ -53,7 +53,7 @@ def write_tar(path: Path) -> None:
 
 
 class TestFiles:
-    def test_in_the_order_of_whole_names_without_the_run_folder(self, tmp_path):
+    def test_files_are_sorted_by_full_name_without_the_run_folder(self, tmp_path):
         for name in ("b.jpg", "a/x.jpg", "a-b.jpg", "a/run/old.jpg", "note.txt", "größe #1.png"):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_bytes(name.encode())
@@ -63,7 +63,7 @@ class TestFiles:
         assert [row["data"].decode() for row in rows] == table["id"].to_pylist()
         assert plan(tmp_path, limit=2)[0]["id"].to_pylist() == ["a-b.jpg", "a/run/old.jpg"]
 
-    def test_what_vanished_or_is_too_large(self, tmp_path):
+    def test_missing_and_too_large_files(self, tmp_path):
         for name in ("a.jpg", "b.jpg"):
             (tmp_path / name).write_bytes(b"x" * 100)
         table, columns = plan(tmp_path)
@@ -72,7 +72,7 @@ class TestFiles:
         (row,) = fetch(table.slice(1), columns, max_bytes=99)
         assert (row["kind"], row["data"]) == ("too_large", None)
 
-    def test_a_file_is_no_folder(self, tmp_path):
+    def test_a_file_in_place_of_a_folder(self, tmp_path):
         (tmp_path / "a.tar").write_bytes(b"")
         with pytest.raises(UsageError, match=r"not a folder.*--input\.form"):
             plan(tmp_path / "a.tar")
@@ -92,7 +92,7 @@ class TestTars:
         assert rows["s-0.tar/../../etc/evil.jpg"]["data"] == b"three"
         assert [len(row["data"]) for row in rows.values()] == [4, 3, 3000, 5]
 
-    def test_as_webdataset_writes_them(self, tmp_path):
+    def test_tars_written_by_webdataset(self, tmp_path):
         with webdataset.TarWriter(str(tmp_path / "w.tar")) as writer:
             for number in range(3):
                 sample = {"jpg": f"image {number}".encode(), "json": {"n": number}, "txt": f"text {number}"}
@@ -111,7 +111,7 @@ class TestTars:
         table, _ = plan(tmp_path, form="webdataset")
         assert (table.num_rows, len(set(table["id"].to_pylist()))) == (12, 12)
 
-    def test_a_broken_tar_yields_what_is_readable_and_a_row_for_the_break(self, tmp_path):
+    def test_a_broken_tar_gives_its_readable_members_and_a_row_for_the_rest(self, tmp_path):
         write_tar(tmp_path / "a.tar")
         whole = (tmp_path / "a.tar").read_bytes()
         (tmp_path / "b.tar").write_bytes(whole[: whole.index(b"twotwo") + 100])
@@ -178,7 +178,7 @@ class TestImageTables:
         rows = fetch(table, columns, form="parquet")
         assert [row["kind"] for row in rows] == [None, None, "broken_shard"]
 
-    def test_broken_pages_cost_their_rows(self, tmp_path):
+    def test_broken_pages_make_bad_rows(self, tmp_path):
         write_images(tmp_path / "0.parquet", 0, 8)
         data = bytearray((tmp_path / "0.parquet").read_bytes())
         data[4:60] = b"\xff" * 56  # the first row group
@@ -237,7 +237,7 @@ class TestUriTables:
             (2, 0.5, b"1.jpg"),
         ]
 
-    def test_ids_that_stand_twice(self, images):
+    def test_duplicate_ids(self, images):
         (images / "t.csv").write_text("uri\n0.jpg\n1.jpg\n0.jpg\n")
         with pytest.raises(UsageError, match=r"id '0\.jpg' stands twice"):
             plan(images / "t.csv", form="table")

@@ -1,4 +1,4 @@
-"""What is remembered of hosts, and how often they are asked."""
+"""The state kept about web hosts, and the number of requests to them."""
 
 import time
 from contextlib import nullcontext
@@ -13,7 +13,7 @@ SLOT = nullcontext()
 
 
 class Script:
-    """Answers as it is told, and notes when it was asked."""
+    """A reader that gives scripted answers and records the times of the requests."""
 
     def __init__(self, *answers: bytes | Exception) -> None:
         self.answers = list(answers)
@@ -45,7 +45,7 @@ def read(script: Script, **options) -> bytes:
         ("timeout", 2),
     ],
 )
-def test_failures_are_tried_again_a_bounded_number_of_times(kind, asked):
+def test_failures_are_retried_a_bounded_number_of_times(kind, asked):
     script = Script(failure(kind))
     with pytest.raises(HostError) as caught:
         read(script)
@@ -53,7 +53,7 @@ def test_failures_are_tried_again_a_bounded_number_of_times(kind, asked):
     assert read(Script(failure(kind), b"data")) == b"data"
 
 
-def test_what_is_final_is_asked_for_once():
+def test_final_failures_are_not_retried():
     script = Script(ImageError("not_found", "no"))
     with pytest.raises(ImageError):
         read(script)
@@ -78,7 +78,7 @@ def test_all_rows_of_a_busy_host_wait():
     assert memory.wait_s("h", 1.0) == pytest.approx(1.0, abs=0.01)
 
 
-def test_a_host_that_is_never_reached_is_given_up_for_a_while(monkeypatch):
+def test_an_unreachable_host_is_skipped_for_a_while(monkeypatch):
     reader = PatientReader(reader=Script(failure("unreachable", reached=False)), pause_s=0.001)
     for _ in range(5):
         with pytest.raises(HostError) as caught:
@@ -93,7 +93,7 @@ def test_a_host_that_is_never_reached_is_given_up_for_a_while(monkeypatch):
     assert reader.read("http://h/a", max_bytes=9, slot=SLOT) == b"data"
 
 
-def test_a_host_with_broken_images_is_not_given_up():
+def test_a_host_with_broken_images_is_not_skipped():
     memory = Memory()
     for _ in range(20):
         memory.failed(failure("http_500"), began=time.monotonic())
@@ -105,7 +105,7 @@ def test_a_host_with_broken_images_is_not_given_up():
     assert memory.check("h") is None
 
 
-def test_of_failures_at_once_one_counts():
+def test_simultaneous_failures_count_once():
     memory = Memory()
     began = time.monotonic()
     for _ in range(16):
@@ -113,7 +113,7 @@ def test_of_failures_at_once_one_counts():
     assert memory.check("h") is None
 
 
-def test_a_redirect_that_leads_to_a_dead_host_is_not_the_first_hosts_fault():
+def test_a_redirect_to_a_dead_host_does_not_count_against_the_first_host():
     reader = PatientReader(reader=Script(failure("unreachable", host="dead", reached=False)), pause_s=0.001)
     for _ in range(3):
         with pytest.raises(HostError):
@@ -123,7 +123,7 @@ def test_a_redirect_that_leads_to_a_dead_host_is_not_the_first_hosts_fault():
         reader.memory.check("dead")
 
 
-def test_runs_know_nothing_of_each_other():
+def test_runs_do_not_share_state():
     failed = failure("unreachable", reached=False)
     one, other = (PatientReader(reader=Script(failed), pause_s=0.001) for _ in range(2))
     for reader in (one, other):

@@ -37,7 +37,7 @@ READER = WebReader(
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """A host of images, most of them troublesome; the path names the trouble."""
+    """A host of images that answers in the way that the path names, usually a wrong one."""
 
     protocol_version = "HTTP/1.1"
     server: "Server"
@@ -158,14 +158,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
             while not self.server.stopped.wait(pause):
                 self.wfile.write(data)
         except OSError:
-            pass  # the reader has had enough
+            pass  # the reader has closed the connection
 
     def log_message(self, *args: object) -> None:
         pass
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Records what it was asked."""
+    """A server that records its requests."""
 
     daemon_threads = True
     block_on_close = False
@@ -182,7 +182,7 @@ class Server(http.server.ThreadingHTTPServer):
         return f"{scheme}://{host}:{self.server_port}{path}"
 
     def handle_error(self, *args: object) -> None:
-        pass  # a reader that hangs up is what many tests are about
+        pass  # many tests make the reader close the connection
 
 
 @contextmanager
@@ -204,7 +204,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def resolver(monkeypatch) -> Callable:
-    """Answers for names: one list of addresses per lookup, in turn; returns the names that were looked up."""
+    """Resolve names to one list of addresses per lookup, in turn; return the names that are looked up."""
 
     def install(**answers: list[list[str]]) -> list[str]:
         lookups: list[str] = []
@@ -230,7 +230,7 @@ def kind_of(url: str, reader: WebReader = READER) -> str:
 
 
 def failure_of(url: str, **changes: float) -> str:
-    """Kind and message of a failure that is not the image's."""
+    """Return the kind and message of a failure that is not an image failure."""
     with pytest.raises(HostError) as caught:
         dataclasses.replace(READER, **changes).read(url)
     check_message(str(caught.value))
@@ -278,7 +278,7 @@ def test_whole_compressed_bodies(server, coding, encode, size):
 @pytest.mark.parametrize(("coding", "encode"), CODINGS)
 @pytest.mark.parametrize("part", [0.0, 0.3, 0.67, "end", "last"])
 def test_a_compressed_body_that_ends_too_early_is_no_image(server, coding, encode, part):
-    """The length is the announced one: only the decoder can tell."""
+    """The length is the announced one, so that only decompression shows the end."""
     whole = encode(PIXELS)
     kept = {"end": len(whole) - 8, "last": len(whole) - 1}.get(part) if isinstance(part, str) else None
     server.bodies = {"x": (coding, whole[: int(len(whole) * part) if kept is None else kept])}
@@ -287,12 +287,12 @@ def test_a_compressed_body_that_ends_too_early_is_no_image(server, coding, encod
     assert message.endswith("the compressed body ends too early")
 
 
-def test_the_inner_of_two_compressions_may_end_too_early_as_well(server):
+def test_the_inner_of_two_compressions_may_also_end_too_early(server):
     server.bodies = {"x": ("deflate, gzip", gzip.compress(zlib.compress(PIXELS)[:-1000]))}
     assert "the compressed body ends too early" in failure_of(server.url("/encoded?x"))
 
 
-def test_bytes_after_a_compressed_body_are_passed_over(server):
+def test_bytes_after_a_compressed_body_are_ignored(server):
     server.bodies = {
         "x": ("gzip", gzip.compress(PIXELS) + bytes(100)),
         "y": ("deflate", zlib.compress(b"a") + b"b"),
@@ -324,12 +324,12 @@ def test_a_bomb_is_not_inflated(server, path):
     [(404, "not_found"), (410, "not_found"), (401, "refused"), (403, "refused"), (451, "refused"),
      (300, "refused"), (302, "refused"), (304, "refused")],
 )  # fmt: skip
-def test_status_that_is_final(server, status, kind):
+def test_final_status_codes(server, status, kind):
     assert kind_of(server.url(f"/status/{status}?sig={SECRET}")) == kind
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 599])
-def test_status_that_may_pass(server, status):
+def test_temporary_status_codes(server, status):
     message = failure_of(server.url(f"/status/{status}?sig={SECRET}"))
     assert message == f"http_{status}: {server.url('/status/')}{status}: status {status}"
 
@@ -346,7 +346,7 @@ def test_status_that_may_pass(server, status):
         ("/part", "bad_answer", "status 206, a part that was not asked for"),
     ],
 )
-def test_broken_answers_may_pass(server, path, kind, reason):
+def test_broken_answers_are_temporary(server, path, kind, reason):
     message = failure_of(f"{server.url(path)}?sig={SECRET}")
     assert message.startswith(f"{kind}: http://127.0.0.1:")
     assert reason in message
@@ -364,13 +364,13 @@ def test_broken_answers_may_pass(server, path, kind, reason):
         ("9" * 50, 0),
     ],
 )
-def test_how_long_a_busy_host_asks_to_be_left_alone(server, header, seconds):
+def test_retry_after_in_seconds(server, header, seconds):
     with pytest.raises(HostError) as caught:
         READER.read(server.url(f"/busy?{header}"))
     assert (caught.value.kind, caught.value.retry_after_s) == ("http_429", seconds)
 
 
-def test_a_busy_host_may_give_a_date(server):
+def test_retry_after_as_a_date(server):
     date = email.utils.formatdate(time.time() + 100, usegmt=True).replace(" ", "_")
     with pytest.raises(HostError) as caught:
         READER.read(server.url(f"/busy?{date}"))
@@ -378,7 +378,7 @@ def test_a_busy_host_may_give_a_date(server):
 
 
 @pytest.mark.parametrize("path", ["/slow_body", "/slow_headers"])
-def test_a_slow_drip_ends(server, path):
+def test_a_slow_body_times_out(server, path):
     start = time.monotonic()
     message = failure_of(server.url(path), read_timeout_s=0.3, total_timeout_s=0.5)
     assert message.endswith("not complete within 0.5 s")
@@ -386,11 +386,11 @@ def test_a_slow_drip_ends(server, path):
     assert 0.4 < time.monotonic() - start < 1.5
 
 
-def test_silence_ends(server):
+def test_a_silent_host_times_out(server):
     assert failure_of(server.url("/silent"), read_timeout_s=0.2).endswith("silent for 0.2 s")
 
 
-def test_a_handshake_that_does_not_answer_ends():
+def test_a_handshake_without_an_answer_times_out():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         start = time.monotonic()
         message = failure_of(f"https://127.0.0.1:{listener.getsockname()[1]}/", connect_timeout_s=0.2)
@@ -398,12 +398,12 @@ def test_a_handshake_that_does_not_answer_ends():
     assert time.monotonic() - start < 1.5
 
 
-def test_time_is_counted_over_redirects(server):
+def test_the_time_limit_includes_redirects(server):
     server.redirects["/moved"] = "/slow_body"
     assert failure_of(server.url("/moved"), total_timeout_s=0.4).endswith("not complete within 0.4 s")
 
 
-def test_nobody_listens_and_no_such_name(monkeypatch):
+def test_refused_connections_and_unknown_names(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     message = failure_of(f"http://127.0.0.1:{port}/{'a' * 9000}?sig={SECRET}")
@@ -430,7 +430,7 @@ def test_redirects(server):
 
 
 def test_a_redirect_into_the_network_is_refused(server, resolver, monkeypatch):
-    """The first hop is let through; nothing but the verdict on its address is pretended."""
+    """The first hop is allowed; only the check of its address is replaced."""
     allowed = web_reader.is_allowed
     monkeypatch.setattr(web_reader, "is_allowed", lambda *args: args[0] == "127.0.0.1" or allowed(*args))
     lookups = resolver()
@@ -442,14 +442,14 @@ def test_a_redirect_into_the_network_is_refused(server, resolver, monkeypatch):
 
 
 def test_the_checked_address_is_the_one_connected_to(server, resolver):
-    """A name that turns elsewhere between check and connection: it is looked up once."""
+    """A name whose address changes between check and connection is looked up only once."""
     lookups = resolver(rebind=[["127.0.0.1"], ["169.254.169.254"]])
     assert READER.read(server.url("/image", "rebind.test")) == IMAGE
     assert lookups == ["rebind.test"]
     assert server.requests[0][1]["Host"] == f"rebind.test:{server.server_port}"
 
 
-def test_every_hop_is_looked_up_once_and_judged(server, resolver):
+def test_every_hop_is_looked_up_once_and_checked(server, resolver):
     server.redirects["/moved"] = server.url("/image", "second.test")
     lookups = resolver(first=[["127.0.0.1"]], second=[["127.0.0.1"]])
     assert READER.read(server.url("/moved", "first.test")) == IMAGE
@@ -460,7 +460,7 @@ def test_every_hop_is_looked_up_once_and_judged(server, resolver):
     assert lookups == ["turned.test", "turned.test"]
 
 
-def test_one_bad_address_among_good_ones_is_enough(server, resolver):
+def test_one_forbidden_address_among_allowed_ones_is_refused(server, resolver):
     resolver(mixed=[["127.0.0.1", "169.254.169.254"]])
     assert kind_of(server.url("/image", "mixed.test")) == "forbidden"
     assert server.connections == 0
@@ -493,7 +493,7 @@ def test_ipv6(server):
 @pytest.mark.parametrize(("scheme", "port"), [("http", 80), ("https", 443)])
 @pytest.mark.parametrize("with_port", [False, True])
 def test_an_address_is_connected_to_as_written(literal, address, scheme, port, with_port, monkeypatch):
-    """Also without a port: the last group of an IPv6 address is none."""
+    """Also without a port: the last group of an IPv6 address is not a port."""
     connected: list[tuple] = []
 
     def connect(allow_private, candidate):
@@ -512,7 +512,7 @@ def test_an_address_is_connected_to_as_written(literal, address, scheme, port, w
              "[::ffff:169.254.169.254]", "[64:ff9b::a9fe:a9fe]", "169.254.169.254"],
 )  # fmt: skip
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_metadata_services_are_forbidden_in_any_writing(server, scheme, host, port):
+def test_metadata_services_are_forbidden_in_any_notation(server, scheme, host, port):
     assert kind_of(f"{scheme}://{host}{port}/x") == "forbidden"
     server.redirects["/moved"] = f"{scheme}://{host}{port}/x"
     assert kind_of(server.url("/moved")) == "forbidden"
@@ -693,7 +693,7 @@ def test_settings_are_checked(field):
 
 @pytest.fixture
 def tls_server(tmp_path) -> Iterator[tuple[Server, Path, list[str]]]:
-    """A server with a self-signed certificate for image.test; the certificate; the names it was asked for."""
+    """A server with a self-signed certificate for image.test, the certificate, and the requested names."""
     if shutil.which("openssl") is None:
         pytest.skip("no openssl to make a certificate")
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
@@ -715,7 +715,7 @@ def tls_server(tmp_path) -> Iterator[tuple[Server, Path, list[str]]]:
     web_reader._clients.clear()
 
 
-def test_tls_needs_trust(tls_server, resolver):
+def test_untrusted_certificates_are_refused(tls_server, resolver):
     server, _, _ = tls_server
     resolver(image=[["127.0.0.1"]])
     message = failure_of(server.url(f"/image?sig={SECRET}", "image.test", "https"))
@@ -724,7 +724,7 @@ def test_tls_needs_trust(tls_server, resolver):
     assert server.requests == []
 
 
-def test_tls_speaks_of_the_name_and_connects_to_the_address(tls_server, resolver, monkeypatch):
+def test_tls_uses_the_name_and_connects_to_the_checked_address(tls_server, resolver, monkeypatch):
     server, certificate, names = tls_server
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     lookups = resolver(image=[["127.0.0.1"]], other=[["127.0.0.1"]])
@@ -740,7 +740,7 @@ def test_tls_speaks_of_the_name_and_connects_to_the_address(tls_server, resolver
     assert message.endswith("not complete within 0.5 s")
 
 
-def test_tls_may_lead_to_plain_http(tls_server, server, resolver, monkeypatch):
+def test_https_may_redirect_to_http(tls_server, server, resolver, monkeypatch):
     secure, certificate, _ = tls_server
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     resolver(image=[["127.0.0.1"]])
