@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glied.errors import GliedError, ImageError, JobError, UsageError
+from glied.errors import ImageError, ItemError, JobError, UsageError
 from glied.vision import images
 from glied.vision.images import Picture
 
@@ -54,23 +54,12 @@ _LONGEST_REPLY = 2**20
 _LENGTH = struct.Struct("<Q")
 
 
-class DecoderError(GliedError):
-    """The decoder failed on an image, which says little about the image; it is ours.
+class DecoderError(ItemError):
+    """The decoder failed, which says little about the image: its row is `failed` and may be retried.
 
-    Attributes:
-        kind: "decoder_crashed", "decoder_timeout", "decoder_memory" or "decoder_failed" (an exception that
-            is no `ImageError`).
+    The kind is "decoder_crashed", "decoder_timeout", "decoder_memory" or "decoder_failed" (an exception that
+    is no `ImageError`).
     """
-
-    def __init__(self, kind: str, message: str) -> None:
-        """Name the kind of failure and describe it."""
-        super().__init__(f"{kind}: {message}")
-        self.kind = kind
-        self.message = message
-
-    def __reduce__(self) -> tuple[type, tuple[str, str]]:
-        """Travel between processes with both arguments."""
-        return type(self), (self.kind, self.message)
 
 
 Decoded = Picture | ImageError | DecoderError

@@ -333,7 +333,7 @@ def test_b_does_not_adopt_the_manifest_that_a_publishes_after_b_has_claimed(sour
     assert rows_of(out) == ["x.jpg"]
     monkeypatch.undo()
     assert execute(other, out).images_this_time == 0
-    with pytest.raises(UsageError, match="another fingerprint"):
+    with pytest.raises(UsageError, match="mismatched fingerprint"):
         execute(source, out)
 
 
