@@ -33,15 +33,16 @@ class StorageError(GliedError):
     """Storage or credentials failed; the same call may succeed later."""
 
 
-class ImageError(GliedError):
-    """The image itself is at fault; it is skipped and never retried.
+class ItemError(GliedError):
+    """One image cannot be described; its row says why, and the job goes on.
 
     Attributes:
         kind: short slug that the summary counts by, for example "truncated" or "not_an_image".
+        message: what is wrong, without secrets.
     """
 
     def __init__(self, kind: str, message: str) -> None:
-        """Name the kind of fault and describe it."""
+        """Name the kind of failure and describe it."""
         super().__init__(f"{kind}: {message}")
         self.kind = kind
         self.message = redacted(message)
@@ -49,3 +50,7 @@ class ImageError(GliedError):
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
         """Travel between processes with both arguments."""
         return type(self), (self.kind, self.message)
+
+
+class ImageError(ItemError):
+    """The image itself is at fault: its row is `rejected` and never retried."""

@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glied.errors import GliedError, ImageError, JobError, UsageError
+from glied.errors import ImageError, ItemError, JobError, UsageError
 from glied.vision import images
 from glied.vision.images import Picture
 
@@ -55,23 +55,12 @@ _LONGEST_REPLY = 2**20
 _LENGTH = struct.Struct("<Q")
 
 
-class DecoderError(GliedError):
+class DecoderError(ItemError):
     """The decoder failed on an image, which is a system failure rather than a fault of the image.
 
-    Attributes:
-        kind: "decoder_crashed", "decoder_timeout", "decoder_memory" or "decoder_failed" (an exception other
-            than `ImageError`).
+    The kind is "decoder_crashed", "decoder_timeout", "decoder_memory" or "decoder_failed" (an exception other
+    than `ImageError`).
     """
-
-    def __init__(self, kind: str, message: str) -> None:
-        """Create an error of a kind with a description."""
-        super().__init__(f"{kind}: {message}")
-        self.kind = kind
-        self.message = message
-
-    def __reduce__(self) -> tuple[type, tuple[str, str]]:
-        """Pickle both arguments."""
-        return type(self), (self.kind, self.message)
 
 
 Decoded = Picture | ImageError | DecoderError

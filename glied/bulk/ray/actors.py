@@ -91,7 +91,7 @@ class DescribeChunk:
         described = with_seconds(described, seconds_of(fetched.table))
         result = _packed(fetched.unit, fetched.start, described)
         size = fetched.table.nbytes
-        del batch, fetched
+        del batch, fetched, described  # its ids are still in the memory of what was fetched
         release(size)
         return result
 

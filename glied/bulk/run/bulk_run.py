@@ -189,8 +189,9 @@ def _claim(job: Job, run_uri: str) -> str:
     differences = list(_differences(theirs, mine))
     if differences:
         raise UsageError(
-            f"output.uri {job.output.uri} holds a run with another fingerprint: {'; '.join(differences)}. "
-            "Choose another output.uri, or --output.mode overwrite to delete that run"
+            f"output.uri {job.output.uri} holds a run with a mismatched fingerprint: "
+            f"{'; '.join(differences)}. Choose another output.uri, or --output.mode overwrite to delete that "
+            "run"
         )
     return str(there["run"])
 

@@ -1,6 +1,7 @@
 """The summary at the end of a run, for programs (summary.json) and for people."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from glied.bulk.config import describe_skipped
@@ -71,33 +72,41 @@ class Summary(Totals):
 
     def lines(self) -> list[str]:
         """For a person."""
-        lines = [f"  {example.id}: {example.text}" for example in self.examples]
         done = sum(self.statuses.values())
-        lines.append(f"{done} of {self.images} images done ({counted(self.statuses) or 'none'})")
-        lines += self.error_lines()
+        return [
+            *(f"  {example.id}: {example.text}" for example in self.examples),
+            f"{done} of {self.images} images done ({counted(self.statuses) or 'none'})",
+            *self.error_lines(),
+            *self._left_out(),
+            *self._speed(),
+            *self._unit_lines(),
+            f"rows: {self.run}/{self.results}   totals: {self.run}/summary.json",
+        ]
+
+    def _left_out(self) -> Iterator[str]:
         if self.failed_hosts:
-            lines.append(
+            yield (
                 f"{self.failed_hosts} images failed at web hosts, outside the error budget; "
                 "--output.mode retry_failed asks again"
             )
         if self.skipped_files:
             kinds = describe_skipped(self.skipped_kinds)
-            lines.append(f"{self.skipped_files} files left out{kinds and ': ' + kinds}")
-        lines.append(
+            yield f"{self.skipped_files} files left out{kinds and ': ' + kinds}"
+
+    def _speed(self) -> Iterator[str]:
+        yield (
             f"{self.images_this_time} images this time, {self.images_per_s:.1f} images/s "
             f"after {self.startup_seconds:.0f} s of start-up, {self.seconds:.0f} s in all"
         )
         if self.stage_seconds:
             ranked = sorted(self.stage_seconds.items(), key=lambda pair: -pair[1])
             parts = ", ".join(f"{name} {seconds:.0f}" for name, seconds in ranked)
-            lines.append(f"seconds of all workers: {parts}")
+            yield f"seconds of all workers: {parts}"
+
+    def _unit_lines(self) -> Iterator[str]:
         if self.units_missing:
-            lines.append(f"{self.units_missing} of {self.units} units are missing; the same command resumes")
+            yield f"{self.units_missing} of {self.units} units are missing; the same command resumes"
         if self.units_mended:
-            lines.append(f"{self.units_mended} units were done again: their rows were missing or damaged")
+            yield f"{self.units_mended} units were done again: their rows were missing or damaged"
         if self.delivers_nothing:
-            lines.append(
-                "error: nothing was delivered: none of the rows is ok; see the kinds of errors above"
-            )
-        lines.append(f"rows: {self.run}/{self.results}   totals: {self.run}/summary.json")
-        return lines
+            yield "error: nothing was delivered: none of the rows is ok; see the kinds of errors above"

@@ -335,7 +335,7 @@ def test_a_manifest_published_after_an_overwrite_is_not_adopted(source, tmp_path
     assert rows_of(out) == ["x.jpg"]
     monkeypatch.undo()
     assert execute(other, out).images_this_time == 0
-    with pytest.raises(UsageError, match="another fingerprint"):
+    with pytest.raises(UsageError, match="mismatched fingerprint"):
         execute(source, out)
 
 
