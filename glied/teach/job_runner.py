@@ -12,10 +12,10 @@ from glied.bulk.captioning import (
     caption_pools,
     fetch_stage,
 )
-from glied.bulk.chunks import FetchStage, Pool, run_here
+from glied.bulk.chunks import run_here
 from glied.bulk.config import ResourcesConfig
 from glied.bulk.extraction import ExtractRegionsConfig, extract_factory, extract_job, extract_pools
-from glied.bulk.job_spec import Job
+from glied.bulk.items import ActorPoolSpec, FetchStage, Job
 from glied.bulk.run.bulk_run import execute, exit_code
 from glied.bulk.run.summary import Summary
 from glied.config import build
@@ -66,7 +66,7 @@ class JobRunner:
     def extract(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Extract regions; raises JobError where units are missing or too many images failed."""
         config = build(ExtractRegionsConfig, {"resources": self.resources(), **values})
-        job = extract_job(config, apart=not self.local)
+        job = extract_job(config)
         fetch = fetch_stage(config.input, config.resources)
         if self.local:
             return _finished(execute(job, run_here(fetch, extract_factory(config).build())))
@@ -75,7 +75,7 @@ class JobRunner:
     def caption(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Caption images; raises as `extract`."""
         config = build(CaptionDatasetConfig, {"resources": self.resources(), **values})
-        job = caption_job(config, apart=not self.local)
+        job = caption_job(config)
         fetch = fetch_stage(config.input, config.resources)
         if self.local:
             return _finished(execute(job, run_here(fetch, caption_factory(config).build())))
@@ -95,7 +95,7 @@ class JobRunner:
         return train(task, config.trainer)
 
     def _on_ray(
-        self, job: Job, fetch: FetchStage, pools: list[Pool], resources: ResourcesConfig
+        self, job: Job, fetch: FetchStage, pools: list[ActorPoolSpec], resources: ResourcesConfig
     ) -> dict[str, Any]:
         from glied.bulk.ray.stream import RayStream  # Ray takes seconds to import
 
@@ -106,8 +106,8 @@ class JobRunner:
         """What the bulk jobs use: a GPU for each actor, or a CPU where there is none."""
         if self.gpus:
             cpus = max(1.0, float(self.cpus // self.gpus - 1))
-            return {"workers": self.gpus, "worker_gpus": 1.0, "worker_cpus": cpus, "batch_size": 64}
-        return {"workers": min(self.cpus, _MOST_CPU_WORKERS)}
+            return {"worker": {"count": self.gpus, "gpus": 1.0, "cpus": cpus, "batch_size": 64}}
+        return {"worker": {"count": min(self.cpus, _MOST_CPU_WORKERS)}}
 
     def _placement(self) -> dict[str, Any]:
         """Where a training runs: on one GPU, or on all cores of a machine."""

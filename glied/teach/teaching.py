@@ -7,7 +7,7 @@ from typing import Any
 
 from glied import storage
 from glied.bulk.plan.sources.listing import absolute
-from glied.bulk.stages.model_loading import locate
+from glied.shipped import locate
 from glied.teach.config import TeachConfig
 from glied.teach.job_runner import JobRunner
 from glied.teach.schedule import DataSize, Schedule, decide

@@ -1,5 +1,6 @@
 """jobs/teach.py from an archive to a captioner: killed and resumed, with a teacher, and its refusals."""
 
+import html
 import json
 import os
 import signal
@@ -90,7 +91,8 @@ def test_killed_teaching_goes_on_to_the_same_captioner(scenes, tmp_path, monkeyp
     )
     assert result["digest"] == whole["digest"]
     assert result["test"] == whole["test"]
-    assert result["test"]["captions"] == 8
+    assert result["test"]["student"]["captions"] == 8
+    check_report(tmp_path / "out", result)
     again = teach(parse(TeachConfig, command), TRAININGS)
     assert again["seconds"] == result["seconds"] | {"this_time": again["seconds"]["this_time"]}
 
@@ -108,6 +110,18 @@ def check_caption_config(path: Path, scenes: Path) -> None:
     (row,) = stage(fetch_stage(config.input, config.resources)(chunk)).to_pylist()
     assert row["status"] == "ok"
     assert row["caption"]
+
+
+def check_report(out: Path, result: dict[str, Any]) -> None:
+    """The page has the verdict, the captions and every step's time."""
+    page = (out / "report.html").read_text()
+    assert html.escape(result["verdict"]) in page
+    for name in ("captions", "time", "schedule", "running", "evaluation"):
+        assert json.loads((out / "report" / f"{name}.json").read_text())["rows"]
+    rows = json.loads((out / "report" / "time.json").read_text())["rows"]
+    total = rows.pop()["seconds"]
+    assert total == pytest.approx(sum(row["seconds"] for row in rows), abs=1)
+    assert {row["step"] for row in rows} >= {"start", "features", "captioner", "reward", "test"}
 
 
 def check_changed_settings(command: list[str], out: Path) -> None:
