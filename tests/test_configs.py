@@ -23,11 +23,12 @@ CONFIGS = {
     "prepare": ("glied.data.prepare", "PrepareConfig"),
     "import": ("glied.bulk.importing", "ImportFeaturesConfig"),
     "caption": ("glied.bulk.captioning", "CaptionDatasetConfig"),
+    "teach": ("glied.teach.config", "TeachConfig"),
 }
 
 
 def test_all_files_are_covered() -> None:
-    assert len(FILES) == 86
+    assert len(FILES) == 88
     assert {file.parent.name for file in FILES} == set(CONFIGS)
 
 

@@ -22,7 +22,7 @@ def make_run(
     rewards: bool = False,
     complete: bool = True,
 ) -> str:
-    """Write four epochs of ten steps, with scalars every five steps, and validation and captions every ten."""
+    """Write four epochs of ten steps, with scalars every five steps, validation and captions every ten."""
     folder.mkdir(parents=True)
     trainer = {"output": str(folder), "batch_size": batch_size, "epochs": 4, "max_steps": None}
     config = {

@@ -45,7 +45,7 @@ def write_store(folder: Path, vectors: np.ndarray, fingerprint: dict) -> None:
 
 
 def write_world(folder: Path) -> RewardedRegions:
-    """Write captions, region features, an attribute predictor, a random captioner, and document frequencies."""
+    """Write captions, region features, an attribute predictor, a random captioner, document frequencies."""
     images = [{"id": i, "file_name": name, "width": 100, "height": 80} for i, name in enumerate(NAMES)]
     pairs = [(i, text) for i, one in enumerate(CAPTIONS) for text in one]
     annotations = [{"id": k, "image_id": i, "caption": text} for k, (i, text) in enumerate(pairs)]

@@ -21,7 +21,7 @@ CLASSES = ["dog", "cat", "kite"]
 
 
 def write_split(folder: Path, count: int) -> CaptionedRegions:
-    """Write images of one or two classes: feature k is 1 in regions of class k, and captions name the class."""
+    """Write images of one or two classes: feature k is 1 in regions of class k, captions name it."""
     random = np.random.default_rng(0)
     found, names, images, annotations = [], [], [], []
     for number in range(count):

@@ -37,7 +37,7 @@ def test_equals_open_clips_own_with_its_gradients():
 
 
 def worker(rank: int, folder: str) -> None:
-    """Run one of two workers with half of the pairs; write the gradients that data-parallel training averages."""
+    """Run one of two workers with half of the pairs; write the gradients that are averaged."""
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
     )

@@ -93,7 +93,8 @@ def build_optimizer(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def test_gradient_of_a_two_word_toy_equals_the_hand_computed_one() -> None:
-    # One image; samples "w" <end> and "w w" (truncated); p(w) = p, p(end) = 1 - p; rewards 3 and 1, baseline 1.5.
+    # One image; samples "w" <end> and "w w" (truncated); p(w) = p, p(end) = 1 - p;
+    # rewards 3 and 1, baseline 1.5.
     logit = torch.tensor(0.4, requires_grad=True)
     logits = torch.stack([logit, torch.zeros(())]).expand(4, 2)  # words w and <end>
     log_probabilities = logits.log_softmax(dim=1).gather(1, torch.tensor([[0], [1], [0], [0]])).squeeze(1)
