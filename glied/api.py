@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +32,6 @@ from glied.errors import GliedError, ImageError, JobError, UsageError
 
 ImageLike = Image.Image | NDArray[np.uint8] | bytes | str | PathLike[str]
 """An image: of Pillow, an array [H, W, 3] of RGB, an encoded file's bytes, or a path."""
-OneImage = TypeVar("OneImage", bound=ImageLike)
 
 WORLDS = {"photographs": "caption/photographs.yaml", "demo": "caption/demo.yaml"}
 """Weights that ship, and the configs that caption with them."""
@@ -109,13 +108,14 @@ class Captioner:
             given = replace(given, regions=replace(given.regions, device=device))
         return cls(replace(given, decoding=_decoding(given.decoding, beam_size, n_best)))
 
+    # A str is a sequence of str, too; it is an image, the first signature.
     @overload
-    def caption(self, images: ImageLike) -> Caption: ...
+    def caption(self, images: ImageLike) -> Caption: ...  # type: ignore[overload-overlap]
 
     @overload
-    def caption(self, images: list[OneImage] | tuple[OneImage, ...]) -> list[Caption]: ...
+    def caption(self, images: Sequence[ImageLike]) -> list[Caption]: ...
 
-    def caption(self, images: ImageLike | list[OneImage] | tuple[OneImage, ...]) -> Caption | list[Caption]:
+    def caption(self, images: ImageLike | Sequence[ImageLike]) -> Caption | list[Caption]:
         """Caption an image, or a list of them.
 
         A file, given by its path or its bytes, is decoded as in the bulk job; of a Pillow image the
@@ -126,9 +126,9 @@ class Captioner:
             JobError: describing an image failed.
             FileNotFoundError: there is no such file.
         """
-        if isinstance(images, list | tuple):
-            return self._captions(images)
-        return self._captions([images])[0]
+        if isinstance(images, Image.Image | np.ndarray | bytes | str | PathLike):
+            return self._captions([images])[0]
+        return self._captions(images)
 
     def _captions(self, images: Sequence[ImageLike]) -> list[Caption]:
         rows = self._stage(_fetched([_encoded(image) for image in images])).to_pylist()
