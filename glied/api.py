@@ -22,9 +22,8 @@ from PIL import Image, ImageOps
 
 from glied import checkpoint, shipped
 from glied.bulk.captioning import CaptionDatasetConfig, caption_factory
-from glied.bulk.chunks import Stage
-from glied.bulk.plan.sources.fetch import FETCHED
-from glied.bulk.row_schemas import OK, REJECTED
+from glied.bulk.items import Stage
+from glied.bulk.row_schemas import FETCHED, OK, REJECTED
 from glied.captioner.config import DecodingConfig
 from glied.config import parse
 from glied.data.extractor_fingerprint import same_extractor

@@ -29,6 +29,7 @@ SLOW_FIXTURES = {"installed", "ray_session", "run_job", "s3"}
 """They start Ray, an S3 server, jobs as processes, or build the wheel."""
 SLOW = (
     "tests/benchmarks/",
+    "tests/bulk/run/test_web_run.py",
     "tests/cluster/test_job_submit.py",
     "tests/cluster/test_placement.py",
     "tests/reports/test_gallery_browser.py",

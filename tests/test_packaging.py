@@ -134,7 +134,7 @@ def test_the_installed_command_captions_images_and_names_itself(installed: Path,
 
 def test_the_installed_command_captions_a_folder(installed: Path, tmp_path: Path) -> None:
     options = ["--config", "caption/photographs.yaml", "--input.uri", str(PHOTOGRAPHS), "--output.uri", "run"]
-    done = run(installed, tmp_path, "glied", "caption", *options, "--resources.workers=1")
+    done = run(installed, tmp_path, "glied", "caption", *options, "--resources.worker.count=1")
     assert done.returncode == 0, done.stderr[-2000:]
     rows = (
         pyarrow.dataset.dataset(str(tmp_path / "run" / "captions"), format="parquet").to_table().to_pylist()

@@ -138,6 +138,7 @@ class Nowhere:
         pass
 
 
+@pytest.mark.slow
 def test_two_workers_with_half_the_batch_equal_one(world: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     config = make_config(tmp_path / "one")

@@ -144,6 +144,7 @@ def test_an_exit_is_a_crash(pool):
     assert (error.kind, error.message) == ("decoder_crashed", "the decoder process ended with exit status 3")
 
 
+@pytest.mark.slow
 def test_a_hang_costs_its_image_only(pool):
     start = time.monotonic()
     error = assert_only_that_fails(pool, fault("hang", 100))

@@ -118,6 +118,7 @@ def test_a_silent_storage_costs_bounded_time(silent, tmp_path, scheme):
     assert time.monotonic() - start < 10, "not half a second for each of 60 images"
 
 
+@pytest.mark.slow
 def test_a_refused_storage_costs_bounded_time(closed, tmp_path):
     place = f"ftp://127.0.0.1:{closed}/"
     assert kinds(tmp_path, [f"{place}{number}.png" for number in range(60)], place) == ["storage"] * 60
