@@ -1,7 +1,7 @@
 """Removes secrets from addresses before they are shown.
 
-Signed URLs carry their signature in the query (`X-Amz-Signature`, SAS tokens), others a password before the
-host. Nothing that a person or a log gets to see may hold either: the messages of `GliedError`, the log of the
+Signed URLs have their signature in the query (`X-Amz-Signature`, SAS tokens), others a password before the
+host. Nothing that is shown or logged may contain either: the messages of `GliedError`, the log of the
 jobs, the column `error` and summary.json all pass through this module.
 """
 
@@ -13,7 +13,7 @@ MAX_SHOWN = 200
 
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.\-]{0,30}://"
 _QUOTE_WITHIN = r"['\"](?=[\w%@])"
-"""A quote that an address goes on after, so that it does not end what a message quotes."""
+"""A quote inside an address, which does not end the quotation of the message."""
 _VALUE = rf"(?:=(?:'[^\s']*'|\"[^\s\"]*\"|<[^\s<>]*>)|{_QUOTE_WITHIN}|[^\s'\"<>])"
 _USER_INFO = re.compile(rf"({_SCHEME})(?:[^\s/?#'\"<>]|(?<=:)['\"]|{_QUOTE_WITHIN})*@")
 _QUERY = re.compile(rf"({_SCHEME}[^\s?'\"<>]*)\?{_VALUE}*")
@@ -26,11 +26,11 @@ _PARAMETER = re.compile(
     r"=(?:'[^']*'|\"[^\"]*\"|[^\s&'\"<>)]+)",
     re.IGNORECASE,
 )
-"""What is secret by its name, wherever it stands."""
+"""Parameters that are secret by their names, anywhere in a text."""
 
 
 def redacted(text: str) -> str:
-    """A text without the query and the user info of each address in it, and without what else is secret."""
+    """A text without the queries and user infos of its addresses, and without other secrets."""
     if "://" in text:
         text = _QUERY.sub(r"\1", _USER_INFO.sub(r"\1", text))
     if "?" in text:

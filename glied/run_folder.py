@@ -1,14 +1,13 @@
-"""The files of a run folder: what their names say, and which of them are committed.
+"""The files of a run folder: their names, and which of them are committed.
 
     <run>/run.json                                    the run's id, config and fingerprint
     <run>/manifest/manifest.json                      the plan of the run: every input once
     <run>/captions/unit-000012-<plan>.g0.parquet      a unit's rows; in features/ for a feature store
     <run>/commits/unit-000012-<plan>-<size>.g0.json   its commit record; `size` is that of the rows in bytes
 
-Whatever reads a run or a feature store takes its files from `committed`, never from a listing of the folder:
-a folder also holds files that were never committed, that a later generation replaces, or that a run left
-which was overwritten since. Because the records' names carry the sizes, two listings show which rows are
-missing or truncated.
+Readers of a run or a feature store get its files from `committed`, never from a listing of the folder: a
+folder also has files that were never committed, that a later generation replaces, or that an overwritten run
+left. Because the records' names contain the sizes, two listings show which rows are missing or truncated.
 """
 
 import hashlib
@@ -22,7 +21,7 @@ from glied import storage
 from glied.errors import StorageError, UsageError
 
 PLAN_DIGITS = 8
-"""So many digits of the plan's id are in the names of its files."""
+"""Digits of the plan's id in the names of its files."""
 RESULTS = ("captions", "features")
 """Folders of rows; a run has one of them."""
 CHECKSUM = "checksum"
@@ -51,7 +50,7 @@ class CommittedUnit:
         output: its rows.
         record: its commit record.
         size: bytes of the rows that were committed; None in runs of older versions.
-        found: bytes of the rows that are there; None where they are missing.
+        found: bytes of the rows that exist; None if they are missing.
     """
 
     unit: int
@@ -63,7 +62,7 @@ class CommittedUnit:
 
     @property
     def damage(self) -> str | None:
-        """What is wrong with the rows as far as a listing shows it; None if nothing is."""
+        """The damage of the rows as far as a listing shows it, or None."""
         if self.found is None:
             return f"{self.output} is missing"
         if self.found != self.size and (self.size is not None or not self.found):
@@ -96,21 +95,21 @@ class Committed:
         """Refuse rows that are missing or truncated.
 
         Raises:
-            UsageError: naming the first of them, and how to have them done again.
+            UsageError: naming the first of them, and how to repeat them.
         """
         damages = [unit.damage for unit in self.units if unit.damage]
         if damages:
             raise UsageError(
                 f"{self.run}: {len(damages)} committed units are damaged, first {damages[0]}; the command "
-                "that made the run does them again"
+                "that made the run repeats them"
             )
 
 
 def read_record(run_uri: str) -> dict[str, Any] | None:
-    """What run.json says; None where there is none.
+    """The content of run.json; None if it does not exist.
 
     Raises:
-        UsageError: it is damaged, or is not of a bulk run of this program.
+        UsageError: it is damaged, or not that of a bulk run of this program.
     """
     uri = storage.join(run_uri, "run.json")
     record = _read_json(uri)
@@ -127,10 +126,10 @@ def _is_run(record: Any) -> bool:
 
 
 def read_manifest(run_uri: str, run: str | None) -> dict[str, Any] | None:
-    """The content of the manifest of run `run`, whose checksum is right; None where there is none.
+    """The verified content of the manifest of run `run`; None if it does not exist.
 
     A job that is still planning while another one overwrites its run may leave its manifest in
-    manifest.json; then the manifest of the run stands in `manifest_name(run)`.
+    manifest.json; then the manifest of the run is in `manifest_name(run)`.
 
     Raises:
         UsageError: it is damaged.
@@ -141,7 +140,7 @@ def read_manifest(run_uri: str, run: str | None) -> dict[str, Any] | None:
         if content is None:
             continue
         if not isinstance(content, dict):
-            raise UsageError(f"{uri} is damaged: it is no manifest of this program")
+            raise UsageError(f"{uri} is damaged: it is not a manifest of this program")
         if content.pop("run", None) in (None, run) or run is None:  # older versions do not name the run
             return content
     return None
@@ -158,7 +157,7 @@ def check_not_lost(run_uri: str, run: str) -> None:
     files = storage.list_files(storage.join(run_uri, "commits"), recursive=False)
     records = [file.uri for file in files if _RECORD.fullmatch(file.name)]
     if any(_is_of(uri, run) for uri in records) and read_manifest(run_uri, run) is None:
-        # Looked at again: a job may have finished its plan, and a first unit, since the caller looked.
+        # Read again: a job may have finished its plan and a first unit since the caller looked.
         raise UsageError(
             f"{run_uri}/manifest/manifest.json is missing, but {len(records)} units are committed: put it "
             "back, or start again with --output.mode overwrite"
@@ -166,7 +165,7 @@ def check_not_lost(run_uri: str, run: str) -> None:
 
 
 def _is_of(record: str, run: str) -> bool:
-    """Whether a commit record is of a run, or does not say."""
+    """Whether a commit record belongs to a run, or to an unknown one."""
     try:
         content = json.loads(storage.read_bytes(record))
         return content.get("run") in (None, run)
@@ -177,7 +176,7 @@ def _is_of(record: str, run: str) -> bool:
 
 
 def manifest_name(run: str | None) -> str:
-    """Where the manifest of a run stands if manifest.json is that of another one."""
+    """Name of the manifest of a run if manifest.json is that of another run."""
     return f"manifest-{run}.json"
 
 
@@ -262,7 +261,7 @@ def _highest(keys: Iterable[Key]) -> dict[int, int]:
 
 
 def committed(run_uri: str) -> Committed | None:
-    """The committed rows of the run in a folder; None where the folder holds no run.
+    """The committed rows of the run in a folder; None if the folder holds no run.
 
     `run_uri` may also be the folder of the rows inside the run folder, such as features/.
 
@@ -301,7 +300,7 @@ def _root(uri: str) -> tuple[str, dict[str, Any]] | None:
             if unknown and storage.exists(storage.join(run, "manifest", "manifest.json")):
                 raise UsageError(f"{run} holds a run whose run.json is missing or damaged")
         except StorageError:
-            if run == folder:  # what lies above it need not be readable
+            if run == folder:  # its parent need not be readable
                 raise
     return None
 
@@ -313,7 +312,7 @@ def with_checksum(content: dict[str, Any]) -> bytes:
 
 
 def _read_json(uri: str) -> Any:
-    """The content of a control file without its checksum; None where there is none.
+    """The content of a control file without its checksum; None if it does not exist.
 
     Raises:
         UsageError: it is damaged. Files of older versions have no checksum.

@@ -1,8 +1,8 @@
-"""Objects in S3: keys as they are, and answers that are checked.
+"""Objects in S3: keys are used exactly as they are, and every answer is checked.
 
 Objects are listed and read through botocore, and written through s3fs. pyarrow's client is unsafe here: it
-takes `a//b` for `a/b`, and where fewer bytes come than it asked for, it returns what its memory held before.
-It is no faster either, since it asks for the size first.
+takes `a//b` for `a/b`, and if fewer bytes come than requested, it returns uninitialized memory. It is not
+faster either, since it requests the size first.
 """
 
 import functools
@@ -23,35 +23,35 @@ _DIRECTORY_BUCKET = "--x-s3"
 _CONNECTIONS = 64
 _ATTEMPTS = 3
 _DIGEST_BUCKETS: set[tuple[str | None, str]] = set()
-"""Endpoint and bucket where the ETag of an object was seen to be the MD5 digest of its content."""
+"""Endpoints and buckets in which an ETag was seen to be the MD5 digest of the content."""
 
 _OTHER_BUCKETS: set[tuple[str | None, str]] = set()
-"""Those where no digest was found among the objects that were looked at."""
+"""Those in which no ETag that was checked is a digest."""
 _WITNESSES = 3
-"""Other objects whose ETags are compared with their content where one does not fit."""
+"""Other objects whose ETags are compared with their content if one does not match."""
 _MOST_OF_WITNESS = 1 << 24
 
 
 class Place(NamedTuple):
-    """Where an object is; its key is never changed."""
+    """Bucket and key of an object; the key is never changed."""
 
     bucket: str
     key: str
 
     def __str__(self) -> str:
-        """As people write it."""
+        """The `s3://` URI."""
         return f"s3://{self.bucket}/{self.key}"
 
 
 class WrongAnswer(StorageError):
-    """The storage answered, but not with what was asked for."""
+    """The storage answered, but not what was requested."""
 
 
 class TooLarge(Exception):
-    """A file is longer than the caller takes; `size` is its length."""
+    """A file is longer than the caller accepts; `size` is its length."""
 
     def __init__(self, size: int) -> None:
-        """Name the length."""
+        """Keep the length."""
         super().__init__(f"{size} bytes")
         self.size = size
 
@@ -71,7 +71,7 @@ def list_keys(bucket: str, prefix: str, *, recursive: bool = True) -> Iterator[t
     """Keys that begin with `prefix` and the sizes of their objects, in ascending order, a page at a time.
 
     Raises:
-        StorageError: the storage failed, sends something else than a listing, or repeats what it has listed.
+        StorageError: the storage failed, sent something other than a listing, or repeated keys.
     """
     request = {"Bucket": bucket, "Prefix": prefix} | ({} if recursive else {"Delimiter": "/"})
     ordered = not bucket.endswith(_DIRECTORY_BUCKET)  # directory buckets list in no order
@@ -103,7 +103,7 @@ def list_keys(bucket: str, prefix: str, *, recursive: bool = True) -> Iterator[t
 
 
 def _page(place: Place, request: Mapping[str, str]) -> dict[str, Any]:
-    """A page of a listing, which says whether there is more; the client takes any other answer for empty."""
+    """A page of a listing, which says whether there are more; for the client any other answer is empty."""
     page = _call("list_objects_v2", place, **request)
     if "IsTruncated" not in page:
         raise WrongAnswer(
@@ -128,9 +128,9 @@ def _size(place: Place) -> int:
 def read(place: Place, *, listed: int | None = None, most: int | None = None) -> bytes:
     """The content of an object.
 
-    It is compared with its MD5 digest where the ETag is one, else with the length that was listed or that a
-    second request states. An ETag that does not fit is taken for no digest only where the same bytes come
-    twice and no other object that was looked at in the bucket has a digest.
+    It is checked against its MD5 digest if the ETag is one, else against the length that was listed or that a
+    second request states. An ETag that does not match is taken for something other than a digest only if the
+    same bytes come twice and none of the other objects that were checked in the bucket has a digest.
 
     Args:
         place: of the object.
@@ -138,7 +138,7 @@ def read(place: Place, *, listed: int | None = None, most: int | None = None) ->
         most: longer objects are not read.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: it does not exist.
         TooLarge: it has more than `most` bytes.
         StorageError: the storage or the credentials failed, or not all bytes came.
     """
@@ -154,16 +154,16 @@ def _read(place: Place, listed: int | None, most: int | None) -> bytes:
     elif digest == hashlib.md5(data, usedforsecurity=False).hexdigest():
         _DIGEST_BUCKETS.add(bucket)
     elif bucket in _DIGEST_BUCKETS or _get(place, most)[0] != data or _others_have_digests(place):
-        raise WrongAnswer(f"cannot read {place}: the bytes that came do not fit the object's ETag")
+        raise WrongAnswer(f"cannot read {place}: the content does not match the object's ETag")
     else:  # this storage has other ETags
         _check_length(place, data, listed)
     return data
 
 
 def _others_have_digests(place: Place) -> bool:
-    """Whether the ETag of some other object of the bucket is the MD5 digest of its content.
+    """Whether the ETag of another object of the bucket is the MD5 digest of its content.
 
-    Without others that can be listed and read, a damaged object looks like a storage with other ETags.
+    If no others can be listed and read, a damaged object looks like a storage with other ETags.
     """
     bucket = _access().client.meta.endpoint_url, place.bucket
     if bucket not in _OTHER_BUCKETS:
@@ -175,7 +175,7 @@ def _others_have_digests(place: Place) -> bool:
                 return False
             for item in sorted(others, key=lambda item: item["Size"])[:_WITNESSES]:
                 data, answer = _get(Place(place.bucket, item["Key"]), _MOST_OF_WITNESS)
-                if (digest := _digest(answer)) is None:  # encrypted: it tells nothing
+                if (digest := _digest(answer)) is None:  # encrypted, so not informative
                     return False
                 if digest == hashlib.md5(data, usedforsecurity=False).hexdigest():
                     _DIGEST_BUCKETS.add(bucket)
@@ -206,7 +206,7 @@ def _read_range(place: Place, start: int, stop: int, whole: int | None) -> bytes
 
 
 def _insist(read: Callable[[], T]) -> T:
-    """Read again after a wrong answer; the client itself repeats only requests that fail."""
+    """Repeat a read after a wrong answer; the client itself repeats only requests that fail."""
     for attempt in range(_ATTEMPTS - 1):
         try:
             return read()
@@ -221,9 +221,9 @@ def write(place: Place, data: bytes) -> None:
 
 
 def write_if_absent(place: Place, data: bytes) -> bool:
-    """Write an object unless there is one; False where the storage refuses.
+    """Write an object unless it exists; False if the storage refuses.
 
-    A request whose answer was lost is repeated, and then refused though the object is ours.
+    A request whose answer was lost is repeated and then refused, although this call wrote the object.
     """
     try:
         _change("put_object", place, Body=data, IfNoneMatch="*")
@@ -237,12 +237,12 @@ def write_if_absent(place: Place, data: bytes) -> bool:
 
 
 def delete(place: Place) -> None:
-    """Remove an object, if there is one; raises `StorageError`."""
+    """Delete an object, if it exists; raises `StorageError`."""
     _change("delete_object", place)
 
 
 def _change(operation: str, place: Place, **request: Any) -> None:
-    """A request of s3fs; its own paths are not used, since they read `?versionId=` in a key as a version."""
+    """A request through s3fs, but not by its paths, which take `?versionId=` in a key for a version."""
     try:
         _access().filesystem.call_s3(operation, Bucket=place.bucket, Key=place.key, **request)
     except Exception as error:
@@ -263,7 +263,7 @@ def _digest(answer: Mapping[str, Any]) -> str | None:
 
 
 def _get(place: Place, most: int | None, **request: str) -> tuple[bytes, Mapping[str, Any]]:
-    """The body of a GET and what came with it, named as botocore does."""
+    """The body of a GET and its headers, with botocore's names."""
     answer = _get_directly(place, request) or _call(
         "get_object", place, Bucket=place.bucket, Key=place.key, **request
     )
@@ -281,9 +281,9 @@ def _get(place: Place, most: int | None, **request: str) -> tuple[bytes, Mapping
 
 
 def _get_directly(place: Place, request: Mapping[str, str]) -> dict[str, Any] | None:
-    """The same by a signed URL, at half the processor time; None where the client had better ask.
+    """The same by a presigned URL, with half the CPU time; None if the client has to make the request.
 
-    The client repeats, follows a bucket to its region, and says what was wrong.
+    The client retries, follows a bucket to its region, and explains errors.
     """
     from botocore.awsrequest import AWSRequest
 
@@ -314,7 +314,7 @@ _HEADERS = {
 
 
 def _call(operation: str, place: Place, **request: str) -> dict[str, Any]:
-    """A request; FileNotFoundError where the storage says that there is no such thing."""
+    """A request; raises FileNotFoundError if the storage says that the object does not exist."""
     from botocore.exceptions import ClientError
 
     if request.get("Key") == "":
@@ -330,7 +330,7 @@ def _call(operation: str, place: Place, **request: str) -> dict[str, Any]:
 
 
 class Access(NamedTuple):
-    """A client, one that signs URLs, the session that reads these, and the file system that writes."""
+    """A client, one that presigns URLs, the session that reads these, and the file system that writes."""
 
     client: Any
     signer: Any
@@ -345,7 +345,7 @@ def _access() -> Access:
 
 @functools.lru_cache(maxsize=4)
 def _access_in(environment: tuple[tuple[str, str], ...]) -> Access:
-    """For an environment: endpoint, region and credentials as botocore finds them there."""
+    """Clients for an environment, in which botocore finds endpoint, region and credentials."""
     import botocore.session
     import s3fs
     from botocore.config import Config

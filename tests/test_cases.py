@@ -315,15 +315,15 @@ REFUSED = [
     *((NAMED.format(name), "table", rf"/{name}\.parquet: input\.uri_column 'uri' is \S+.* and not text")
         for name in ("binary", "large_binary", "list", "struct")),
     ("table-other-csv", "table", r"/stats\.csv: no input\.uri_column 'uri'; the columns are count, mean"),
-    ("table-other-forms", "table", "id 'a.png' stands twice; .* --input.duplicates keep_first"),
-    ("csv-pandas-index", "table", "id 'a.png' stands twice; .* --input.duplicates keep_first"),
-    ("jsonl-lone-surrogate", "table", "id 'a.png' stands twice; .* --input.duplicates keep_first"),
+    ("table-other-forms", "table", "duplicate id 'a.png'; .* --input.duplicates keep_first"),
+    ("csv-pandas-index", "table", "duplicate id 'a.png'; .* --input.duplicates keep_first"),
+    ("jsonl-lone-surrogate", "table", "duplicate id 'a.png'; .* --input.duplicates keep_first"),
     ("hf/disk", "parquet", r"no \.parquet file there; .* 1 \.arrow, 2 \.json; .*to_parquet\(FILE\)$"),
     ("hf/disk/data-00000-of-00001.arrow", "table", r"Arrow files are not read; .*to_parquet\(FILE\)$"),
-    ("hf/disk/state.json", "table", "no row of it can be read: line 1: no JSON"),
+    ("hf/disk/state.json", "table", "no row of it can be read: line 1: not JSON"),
     ("hf/pandas.parquet", "table", "no input.uri_column 'uri'; the columns are image, n, t, cat"),
     ("fs-uri-forms/sp%20ace", "files", "no such folder"),
-    ("tar-only-gz", "parquet", r"no \.parquet file there; of other files there are 1 \.gz"),
+    ("tar-only-gz", "parquet", r"no \.parquet file there; other files: 1 \.gz"),
 ]  # fmt: skip
 
 CAPTIONED: dict[str, tuple[str, str]] = {

@@ -408,7 +408,7 @@ class TestShortAnswers:
             s3_objects, "_digest", lambda answer: "0" * 32 if answer["ETag"] == wrong else right(answer)
         )
         monkeypatch.setattr(s3_objects, "_DIGEST_BUCKETS", set())
-        with pytest.raises(StorageError, match="do not fit the object's ETag"):
+        with pytest.raises(StorageError, match="does not match the object's ETag"):
             storage.read_bytes(bucket.uri("in/bad"))
         assert storage.read_bytes(bucket.uri("in/a")) == b"other"
 
@@ -420,5 +420,5 @@ class TestShortAnswers:
         monkeypatch.setattr(s3_objects, "_DIGEST_BUCKETS", set())
         assert storage.read_bytes(bucket.uri("a")) == b"content"
         s3_objects._DIGEST_BUCKETS.add((os.environ["AWS_ENDPOINT_URL"], bucket.name))
-        with pytest.raises(StorageError, match="do not fit the object's ETag"):
+        with pytest.raises(StorageError, match="does not match the object's ETag"):
             storage.read_bytes(bucket.uri("a"))

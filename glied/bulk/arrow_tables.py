@@ -1,4 +1,4 @@
-"""Small helpers around Arrow tables: schemas, one table as one value, seconds by stage as metadata."""
+"""Helpers for Arrow tables: schemas, serialization, seconds by stage as metadata."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ def texts(table: pa.Table, name: str) -> list[str]:
 
 
 def to_rows(table: pa.Table) -> list[dict[str, Any]]:
-    """The rows as Python values; what those cannot hold, such as a date in the year 10,000, as text."""
+    """The rows as Python values; values that Python cannot represent (a date in the year 10,000) as text."""
     try:
         return table.to_pylist()
     except (OverflowError, ValueError):
@@ -39,7 +39,7 @@ def _python(value: "pa.Scalar[Any]") -> Any:
 
 
 def to_ipc(table: pa.Table) -> bytes:
-    """A table as one value."""
+    """A table in Arrow's IPC stream format."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
@@ -80,7 +80,7 @@ def ranges(sizes: Sequence[int], *, most: int, size: int) -> Iterator[tuple[int,
 
 
 def merged(parts: list[pa.Table]) -> pa.Table:
-    """Tables of one schema below each other, their seconds added up."""
+    """Concatenated tables of one schema, with the sum of their seconds."""
     whole = pa.concat_tables(part.replace_schema_metadata(None) for part in parts)
     for part in parts:
         whole = with_seconds(whole, seconds_of(part))
@@ -88,7 +88,7 @@ def merged(parts: list[pa.Table]) -> pa.Table:
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with exactly the columns of a schema: null where it lacks one, without its metadata."""
+    """The table with exactly the columns of a schema, missing ones null; without its metadata."""
     columns = [
         table[field.name].cast(field.type)
         if field.name in table.column_names

@@ -13,12 +13,12 @@ T = TypeVar("T")
 
 
 def in_child(function: Callable[[], T], *, purpose: str, longest_s: float | None = None) -> T:
-    """What a function returns, or raises, when a new process calls it; all of it must be picklable.
+    """Call a function in a new process and return or raise what it does; everything must be picklable.
 
     Args:
-        function: to be called.
-        purpose: what the process does, for the error.
-        longest_s: seconds that it may take; None for any number.
+        function: what to call.
+        purpose: what the process does, for the error message.
+        longest_s: seconds that it may take; None for no limit.
 
     Raises:
         JobError: the process died, or took too long.
@@ -43,7 +43,7 @@ def in_child(function: Callable[[], T], *, purpose: str, longest_s: float | None
 
 
 def _call(function: Callable[[], object], sender: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches this process too; the other one ends it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches this process too; the parent ends it
     try:
         outcome: tuple[object, Exception | None] = function(), None
     except Exception as error:

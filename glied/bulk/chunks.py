@@ -9,7 +9,7 @@ from glied.bulk.items import Chunk, DescribedChunk, Stage, Stream
 
 
 def split(unit: int, start: int, table: pa.Table, *, images: int, size: int) -> list[Chunk]:
-    """Cut rows of a unit into chunks of at most `images` images and `size` bytes, at least one image each."""
+    """Split rows of a unit into chunks of at most `images` images and `size` bytes, at least one image."""
     sizes = [known or 0 for known in table["size"].to_pylist()]
     return [
         Chunk(unit, start + first, table.slice(first, last - first))
@@ -18,7 +18,7 @@ def split(unit: int, start: int, table: pa.Table, *, images: int, size: int) -> 
 
 
 def run_here(fetch: Stage, *stages: Stage) -> Stream:
-    """A stream in this process: what the bulk job does, without a cluster."""
+    """A stream that runs in this process: the bulk job without a cluster."""
 
     def stream(chunks: Sequence[Chunk], *, isolated: bool = False) -> Iterator[DescribedChunk]:
         for chunk in chunks:

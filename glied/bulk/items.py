@@ -38,7 +38,7 @@ class FetchStage(Protocol):
         """The same for several tables in pieces of about `size` bytes, each after its table's number."""
         ...
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Let go of what is kept."""
         ...
 

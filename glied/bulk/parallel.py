@@ -6,24 +6,24 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 Item = TypeVar("Item")
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 IN_FLIGHT = 16
 
 
 class InOrder(Protocol):
-    """Calls a function with items, several at a time, as `in_order` does."""
+    """Calls a function with items in parallel, as `in_order` does."""
 
-    def __call__(self, function: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[Answer]:
-        """Answers in the order of the items."""
+    def __call__(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Results in the order of the items."""
         ...
 
 
 def in_order(
-    function: Callable[[Item], Answer], items: Iterable[Item], in_flight: int = IN_FLIGHT
-) -> Iterator[Answer]:
-    """Answers in the order of the items, `in_flight` calls at once; items are taken as they are needed."""
-    waiting: deque[Future[Answer]] = deque()
+    function: Callable[[Item], Result], items: Iterable[Item], in_flight: int = IN_FLIGHT
+) -> Iterator[Result]:
+    """Results in the order of the items, `in_flight` calls at once; items are consumed as needed."""
+    waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(in_flight) as pool:
         for item in items:
             waiting.append(pool.submit(function, item))
@@ -33,6 +33,6 @@ def in_order(
             yield waiting.popleft().result()
 
 
-def call(function: Callable[[Item], Answer], item: Item) -> Answer:
-    """The function of a Ray task; defined here because a worker imports the module of its task."""
+def call(function: Callable[[Item], Result], item: Item) -> Result:
+    """Call a function; Ray tasks run this, since a worker imports the module of its task."""
     return function(item)

@@ -20,7 +20,7 @@ from glied.data import features
 
 SCHEMA_VERSION = 2
 OK, REJECTED, FAILED = "ok", "rejected", "failed"
-"""Status of a row: described, the image is at fault, we are."""
+"""Status of a row: done, faulty image, or system failure."""
 BOX = pa.list_(pa.float32())
 """[4], xyxy in upright pixels."""
 
@@ -33,18 +33,18 @@ PLANNED = arrow_tables.schema(
     fault_kind=pa.string(),
     fault=pa.string(),
 )
-"""An input: `id` is unique in a run, `uri` names it for people.
+"""An input: `id` is unique in a run, `uri` is shown to people.
 
-Its bytes are the whole of `uri`; or, where `file` is set, the `size` bytes of that file from `offset` on (a
-tar), or its row number `offset` (a Parquet file). `size` is null where it is not known. An input that could
-already not be planned has a `fault`. Columns that pass through to the output begin with `INPUT`.
+Its bytes are those of `uri`; or, if `file` is set, `size` bytes of that file from `offset` on (a tar), or its
+row number `offset` (a Parquet file). `size` is null if it is unknown. An input that could not be planned has
+a `fault`. The names of columns that pass through to the output begin with `INPUT`.
 """
 INPUT = "input:"
 
 FETCHED = arrow_tables.schema(
     id=pa.string(), uri=pa.string(), data=pa.large_binary(), kind=pa.string(), error=pa.string()
 )
-"""A fetched image: `data` is null exactly where `kind` and `error` say why."""
+"""A fetched image; if `data` is null, `kind` and `error` say why."""
 
 CAPTIONS = pa.schema(
     [
@@ -64,14 +64,14 @@ CAPTIONS = pa.schema(
         pa.field("model", pa.string(), nullable=False),
     ]
 )
-"""One row per image; `status` is ok, rejected (the image is at fault) or failed (ours).
+"""One row per image; `status` is ok, rejected (faulty image) or failed (system failure).
 
 Boxes are xyxy in upright pixels; log-probabilities are natural; clip_score is CLIP-S, null unless asked for;
-familiarity is that of `glied.captioner.familiarity`, null where the captioner has nothing to compute it from.
+familiarity is that of `glied.captioner.familiarity`, null if the captioner cannot compute it.
 """
 
 LATER = frozenset({"familiarity"})
-"""Columns that the rows of older runs lack; readers and resumed runs take them as null there."""
+"""Columns that rows of older runs do not have; readers and resumed runs treat them as null."""
 
 
 FEATURES = pa.schema(
@@ -84,7 +84,7 @@ FEATURES = pa.schema(
         pa.field("model", pa.string(), nullable=False),
     ]
 )
-"""The columns of the feature store and what became of the image; without regions unless `status` is ok."""
+"""The columns of the feature store and the status of the image; regions are null unless `status` is ok."""
 
 
 def encode(table: pa.Table) -> bytes:
@@ -98,13 +98,13 @@ def decode(data: bytes) -> pa.Table:
     """The rows of a unit's Parquet file.
 
     Raises:
-        pyarrow.ArrowInvalid: the bytes are no Parquet file.
+        pyarrow.ArrowInvalid: the bytes are not a Parquet file.
     """
     return pq.read_table(pa.BufferReader(data))
 
 
 def with_later_columns(table: pa.Table) -> pa.Table:
-    """Caption rows with the columns of `LATER`, null and in their place where the table lacks them."""
+    """Caption rows with the columns of `LATER`, null and in their position if it has none."""
     for position, field in enumerate(CAPTIONS):
         if field.name in LATER and field.name not in table.column_names:
             nulls = pa.nulls(table.num_rows, field.type)

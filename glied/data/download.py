@@ -1,7 +1,7 @@
-"""Files from the web: resumed where a transfer broke off, checked by digest, in place only when complete.
+"""Downloading files: interrupted transfers resume, digests are checked, and files appear only when complete.
 
-`<file>.part` holds what has come so far and `<file>.part.json` which version of the file that is (its ETag or
-date): the server is asked for the rest of that very version, and sends a changed file from its start.
+`<file>.part` holds the bytes received so far and `<file>.part.json` their version (ETag or date): the server
+is asked for the rest of that version, and sends a changed file from its beginning.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ RECORD = "downloads.json"
 _BLOCK = 1 << 20
 _TIMEOUT_S = (30, 60)  # to connect, and of silence
 _ATTEMPTS = 6
-"""Transfers in a row that bring nothing new before a download is given up."""
+"""A download fails after so many transfers in a row that delivered nothing."""
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{64}|md5:[0-9a-f]{32})?")
 
 
@@ -39,13 +39,13 @@ class AssetConfig:
     """A file that is published somewhere."""
 
     url: str
-    """Where it is, http(s); or a path of this machine, which is used where it lies."""
+    """Its http(s) URL; or a local path, which is used in place."""
     digest: str = ""
-    """sha256:... or md5:... of the file. Empty: the SHA-256 of the first download is recorded, and any later
-    download must have it."""
+    """sha256:... or md5:... of the file. If it is empty, the SHA-256 of the first download is recorded, and
+    later downloads must have it."""
 
     def __post_init__(self) -> None:
-        """Refuse what is neither a URL nor a path, and digests of another form."""
+        """Refuse URLs of other schemes and malformed digests."""
         if not self.url:
             raise UsageError("url is empty")
         if "://" in self.url and not self.remote:
@@ -66,13 +66,13 @@ class AssetConfig:
 
 @dataclass(frozen=True)
 class Asset:
-    """A file that is here and was checked.
+    """A local file that was checked.
 
     Attributes:
         path: where it is.
         sha256: hexadecimal.
         bytes: its size.
-        trusted: whether a digest was given, rather than recorded at the first download.
+        trusted: whether its digest was given, and not recorded at the first download.
     """
 
     path: Path
@@ -82,14 +82,14 @@ class Asset:
 
 
 class Downloads:
-    """The files of a folder and what is known of them, in `downloads.json`."""
+    """The downloaded files of a folder, with their digests in `downloads.json`."""
 
     def __init__(self, folder: Path, *, verify: bool = False, pause_s: float = 1.0) -> None:
-        """Files that are here already are hashed again if `verify`, else known by size and time.
+        """Reads `downloads.json`.
 
         Args:
             folder: where the files are put.
-            verify: hash what is there already.
+            verify: hash existing files again; otherwise size and time must match.
             pause_s: before the second attempt; doubled for each further one, up to a minute.
         """
         self.folder = folder
@@ -98,11 +98,11 @@ class Downloads:
         self._record = _read_record(folder / RECORD)
 
     def get(self, asset: AssetConfig) -> Asset:
-        """The file, downloaded unless it is here.
+        """The file, downloaded unless it exists.
 
         Raises:
             UsageError: a local file is missing.
-            JobError: it cannot be downloaded, or is not the file that its digest says.
+            JobError: it cannot be downloaded, or its digest does not match.
         """
         path = self._path(asset)
         if not asset.remote and not path.is_file():
@@ -121,7 +121,7 @@ class Downloads:
         return Asset(path, found["sha256"], path.stat().st_size, bool(asset.digest))
 
     def known(self, asset: AssetConfig) -> str | None:
-        """The SHA-256 of a file that is here or was once, None if it must be downloaded; raises as `get`."""
+        """The SHA-256 of a file that exists or existed, None if it must be downloaded; raises as `get`."""
         path = self._path(asset)
         if path.exists():
             return self.get(asset).sha256
@@ -156,7 +156,7 @@ class Downloads:
 
 
 def _check(asset: AssetConfig, path: Path, found: dict[str, str], known: dict[str, Any] | None) -> None:
-    """Compare with the digest that was given, else with that of the first download."""
+    """Compare with the given digest, else with that of the first download."""
     kind, _, expected = asset.digest.partition(":")
     if not kind and known is not None:
         kind, expected = "sha256", known["digests"]["sha256"]
@@ -167,7 +167,7 @@ def _check(asset: AssetConfig, path: Path, found: dict[str, str], known: dict[st
 
 
 class _Broken(Exception):
-    """A transfer broke off; what came stays."""
+    """A transfer was interrupted; the part stays."""
 
 
 class _Transfer:
@@ -184,10 +184,10 @@ class _Transfer:
             self.session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=polite))
 
     def complete(self, pause_s: float) -> None:
-        """Transfer what is missing, in as many attempts as bring something new.
+        """Transfer the missing bytes, in as many attempts as deliver something.
 
         Raises:
-            JobError: the server refuses, or several attempts in a row brought nothing.
+            JobError: the server refuses, or several attempts in a row delivered nothing.
         """
         self.part.parent.mkdir(parents=True, exist_ok=True)
         attempts = tenacity.Retrying(
@@ -213,7 +213,7 @@ class _Transfer:
             ) from error
 
     def _have(self) -> int:
-        """Bytes of the part that may be continued: of a version that the server can be asked for."""
+        """Bytes of the part, if its version is known, so that it can be continued."""
         if not self.part.exists() or not self._version():
             return 0
         return self.part.stat().st_size
@@ -225,11 +225,11 @@ class _Transfer:
         return ""
 
     def _transfer(self, have: int) -> None:
-        headers = {"Accept-Encoding": "identity"}  # else digests and ranges would be of something else
+        headers = {"Accept-Encoding": "identity"}  # digests and ranges are those of the plain file
         if have:
             headers |= {"Range": f"bytes={have}-", "If-Range": self._version()}
         with self.session.get(self.url, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
-            if response.status_code == 416:  # the part is as long as the file, or longer
+            if response.status_code == 416:  # the part is at least as long as the file
                 self._settle(response, have)
                 return
             if response.status_code not in (200, 206):
@@ -255,11 +255,11 @@ class _Transfer:
         tag = headers.get("ETag", "")
         version = tag if tag and not tag.startswith("W/") else headers.get("Last-Modified", "")
         if not start:
-            self.part.unlink(missing_ok=True)  # before its version is forgotten
+            self.part.unlink(missing_ok=True)  # before the record of its version is replaced
         _write_json(self.state, {"url": self.url, "version": version})
         log.info("%s: from byte %d of %s", self.url, start, total or "unknown")
         with self.part.open("ab" if start else "wb") as file, _bar(self.url, start, total) as bar:
-            while block := response.raw.read1(_BLOCK):  # what is here; iter_content loses half a block
+            while block := response.raw.read1(_BLOCK):  # not iter_content: it loses partial blocks
                 file.write(block)
                 bar.update(len(block))
             file.flush()
@@ -269,7 +269,7 @@ class _Transfer:
 
 
 def _range(response: requests.Response) -> tuple[int, int]:
-    """First byte that an answer brings and size of the whole file, 0 where that is unknown."""
+    """First byte of an answer and size of the whole file, 0 if that is unknown."""
     if response.status_code == 206:
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         if match is None:

@@ -99,8 +99,8 @@ def test_truncated_lines_count_only_if_the_image_is_not_complete_elsewhere(tsv, 
     file.write_bytes(line[: len(line) // 2] + b"\r\n" + file.read_bytes() + tsv_bytes(tsv[2:3]) + other[:-9])
     with caplog.at_level(logging.INFO):
         assert execute(configure(tmp_path)) == {"ok": 33, "rejected": 1}
-    assert "33 images, 1 there twice, 1 broken, but there whole as well" in caplog.text
     store = StoredRegions(str(tmp_path / "run"))
+    assert "33 images, 1 duplicates, 1 damaged duplicates" in caplog.text
     assert (len(store), "5" in store) == (33, False)
     np.testing.assert_array_equal(store[tsv[0].id].boxes, tsv[0].boxes)
 

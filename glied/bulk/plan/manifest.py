@@ -1,12 +1,12 @@
-"""The manifest: every input exactly once, listed in one go and divided into units.
+"""The manifest: a list of all inputs, each exactly once, divided into units.
 
-    <run>/manifest/<plan id>/part-000000.parquet   the columns of PLANNED, unit, and what the source adds
-    <run>/manifest/manifest.json                   names run and plan; put-if-absent, written last
+    <run>/manifest/<plan id>/part-000000.parquet   the columns of PLANNED, unit, and those of the source
+    <run>/manifest/manifest.json                   names run and plan; conditional write, written last
 
-A run that is started again reads the manifest and never lists its inputs a second time. A plan that was cut
-off, or lost a race, leaves parts that nothing refers to. A manifest belongs to the run that it names: a job
-that plans while another one overwrites its run does not plan for the new run. Inputs pass through as Arrow
-tables, a part at a time, so that memory does not grow with their number.
+A resumed run reads the manifest and never lists its inputs again. A plan that was interrupted, or lost a
+race, leaves parts that nothing refers to. A manifest belongs to the run that it names: a job that plans while
+another one overwrites its run does not plan for the new run. Inputs are processed as Arrow tables, one part
+at a time, so memory does not grow with their number.
 """
 
 import base64
@@ -28,7 +28,7 @@ from glied.bulk.row_schemas import PLANNED as PLANNED
 from glied.errors import JobError, StorageError, UsageError
 
 PART_ROWS = 131_072
-"""About how many rows a part holds; a part always holds whole units."""
+"""About how many rows a part has; a part always has whole units."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Manifest:
         images: number of inputs.
         units: number of units.
         unit_size: images per unit; the last unit may hold fewer.
-        skipped: number of files under the prefix that are no inputs.
+        skipped: number of files under the prefix that are not inputs.
         digest: SHA-256 over ids and URIs in order.
         columns: of the input, which pass through to the output.
         skipped_kinds: the skipped files by extension; manifests of earlier versions lack it.
@@ -103,7 +103,7 @@ class Manifest:
 
 
 def load(run_uri: str, run: str | None = None) -> Manifest | None:
-    """The manifest of a run, or None where no plan was finished.
+    """The manifest of a run, or None if no plan was finished.
 
     Args:
         run_uri: the run folder.
@@ -130,7 +130,7 @@ def load(run_uri: str, run: str | None = None) -> Manifest | None:
 
 
 def _check(manifest: Manifest) -> None:
-    """Raise `ValueError` where the numbers of a manifest contradict each other."""
+    """Raise `ValueError` if the numbers of a manifest contradict each other."""
     next_unit = 0
     for part in manifest.parts:
         units = -(-part.rows // manifest.unit_size)
@@ -138,7 +138,7 @@ def _check(manifest: Manifest) -> None:
             raise ValueError(f"the units of {part.name} are not those after the part before it")
         next_unit = part.last_unit + 1
     if next_unit != manifest.units or sum(part.rows for part in manifest.parts) != manifest.images:
-        raise ValueError("its parts hold another number of images than it says")
+        raise ValueError("the number of images in its parts is another one")
 
 
 def create(
@@ -151,17 +151,17 @@ def create(
     run: str | None = None,
     confirm: Callable[[], None] = lambda: None,
 ) -> Manifest:
-    """Write the inputs as a plan and return the plan that won, which may be another process's.
+    """Write the inputs as a plan and return the plan that won, which may be that of another process.
 
     Args:
         run_uri: the run folder.
         batches: tables of one schema, that of `PLANNED` and what the source adds.
         unit_size: images per unit.
         columns: of the input, which pass through to the output.
-        skipped: files that are no inputs, by extension; read after `batches` is exhausted, so that a
+        skipped: files that are not inputs, by extension; read after `batches` is exhausted, so that a
             listing may fill it on the way.
         run: id of the run that the plan is for.
-        confirm: called before the plan is made known; raises `JobError` where the folder holds another run.
+        confirm: called before the plan is published; raises `JobError` if the folder holds another run.
     """
     folder = storage.join(run_uri, "manifest")
     plan = uuid.uuid4().hex[:12]
@@ -195,9 +195,9 @@ def create(
 
 
 def _publish(run_uri: str, manifest: Manifest, run: str | None) -> Manifest:
-    """Make a plan that of its run, unless there is one; the plan of the run."""
+    """Make this the plan of its run, unless it has one; returns the plan of the run."""
     data = _to_json(manifest, run)
-    # What stands in manifest.json may be of a run that this one has overwritten; it is not in the way then.
+    # manifest.json may be that of a run that this one has overwritten; then another name is used.
     names = ["manifest.json", *([run_folder.manifest_name(run)] if run else [])]
     for name in names:
         if storage.put_if_absent(storage.join(manifest.folder, name), data):
@@ -220,7 +220,7 @@ def planned(**values: Any) -> pa.Table:
 
 
 def _rebatched(batches: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
-    """The same rows in tables of `rows` rows; the last may be shorter."""
+    """The same rows in tables of `rows` rows; the last one may be shorter."""
     waiting: list[pa.Table] = []
     count = 0
     for batch in batches:

@@ -63,7 +63,7 @@ class FetchChunks:
                 starts[number] += piece.num_rows
                 clock = time.perf_counter()
         finally:
-            self.fetch.forget()
+            self.fetch.clear_cache()
 
     def _pieces(self, tables: list[pa.Table]) -> Iterator[tuple[int, pa.Table]]:
         if any(table["size"].null_count for table in tables):

@@ -1,7 +1,7 @@
-"""Reading tars: which members they have and where, and the bytes of members.
+"""Reading tars: their members, where these are, and the bytes of members.
 
-A plain tar is read by byte ranges. A compressed one is a stream: to read a member means to decompress what
-comes before it, so that a stream is kept open for the next chunk of its members.
+A plain tar is read by byte ranges. A compressed one is a stream: everything before a member has to be
+decompressed, so the stream stays open for the next chunk of members.
 """
 
 import bz2
@@ -29,28 +29,28 @@ _MAGIC = {
     **{bytes([0x50 + kind]) + b"\x2a\x4d\x18": "zstd" for kind in range(16)},  # begins with a skippable frame
 }
 _BUFFER = 1 << 16
-"""Bytes read ahead between tar headers: small members come with them, large ones are skipped over."""
+"""Bytes read ahead between tar headers: includes small members, large ones are skipped."""
 _STREAM_BUFFER = 1 << 22
 """Bytes of a compressed tar that are read at once."""
 _MOST_HEADER = 1 << 24
-"""Longer extended headers are damage: tarfile would read them into memory."""
+"""Longer extended headers are treated as damage: tarfile would read them into memory."""
 
 
 class Place(NamedTuple):
-    """Where bytes are: in the file, or in what it decompresses to."""
+    """Position of bytes in the file or, if it is compressed, in the decompressed file."""
 
     offset: int
     size: int
 
 
 class Member(NamedTuple):
-    """An entry of a tar that is no folder.
+    """An entry of a tar that is not a folder.
 
     Attributes:
-        name: as it stands there; bytes that are no UTF-8 as %XX.
-        part: of several tars written one after the other into one file, the number of the one it is in.
+        name: as in the tar; bytes that are not UTF-8 as %XX.
+        part: number of the tar that it is in, if several tars were concatenated into the file.
         place: of its bytes.
-        problem: why it has no bytes that could be an image; pipes and devices have neither.
+        problem: why it has no bytes that could be an image. Pipes and devices have neither place nor problem.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Member(NamedTuple):
 
 
 class Broken(Exception):
-    """A tar cannot be read on from here; the members before are good."""
+    """The rest of a tar cannot be read; the members before are good."""
 
 
 def compression(uri: str) -> str | None:
@@ -71,16 +71,16 @@ def compression(uri: str) -> str | None:
         StorageError: the storage failed.
     """
     start = storage.read_range(uri, 0, min(tarfile.BLOCKSIZE, storage.file_size(uri)))
-    if start[257:].startswith(b"ustar"):  # whatever the name of its first member looks like
+    if start[257:].startswith(b"ustar"):  # checked first: a member's name may look like a magic number
         return None
     return next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)
 
 
 def members(uri: str, compressed: str | None) -> Iterator[Member]:
-    """The entries of a tar in order, and of tars written behind it into the same file.
+    """The entries of a tar in order, then those of tars concatenated to it.
 
     Raises:
-        Broken: it cannot be read on; what came is good.
+        Broken: the rest cannot be read; the entries before are good.
         FileNotFoundError: there is no such file.
         StorageError: the storage failed.
     """
@@ -91,7 +91,7 @@ def members(uri: str, compressed: str | None) -> Iterator[Member]:
             yield from _members(stream)
     except (GliedError, FileNotFoundError, Broken):
         raise
-    except Exception as error:  # tarfile's, zlib's, lzma's, and what they let through of damaged input
+    except Exception as error:  # those of tarfile, zlib, lzma, and others that damaged input triggers
         raise Broken(f"not readable as a tar: {_reason(error)}") from error
 
 
@@ -101,7 +101,7 @@ def _members(stream: "_Stream") -> Iterator[Member]:
         with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r:") as tar:
             yield from _entries(tar, stream, part)
             end = tar.offset
-        # tarfile ends at a damaged header as quietly as at the end marker.
+        # tarfile stops at a damaged header without an error, as at the end marker.
         stream.seek(end)
         zeros, ended = stream.skip_zeros()
         if zeros < tarfile.BLOCKSIZE:
@@ -115,7 +115,7 @@ def _members(stream: "_Stream") -> Iterator[Member]:
 def _entries(tar: tarfile.TarFile, stream: "_Stream", part: int) -> Iterator[Member]:
     there: dict[str, Place] = {}
     while (entry := tar.next()) is not None:
-        tar.members = []  # type: ignore[attr-defined]  # else tarfile keeps them all
+        tar.members = []  # type: ignore[attr-defined]  # else tarfile collects them all
         if entry.isdir():
             continue
         name, link = storage.escaped(entry.name), storage.escaped(entry.linkname)
@@ -138,7 +138,7 @@ def _entries(tar: tarfile.TarFile, stream: "_Stream", part: int) -> Iterator[Mem
 
 
 def _path(name: str) -> str:
-    """Names that lead to one file when a tar is unpacked are one."""
+    """The file that a name leads to when the tar is unpacked."""
     return "/".join(piece for piece in name.split("/") if piece not in ("", "."))
 
 
@@ -178,11 +178,11 @@ def _read_stream(uri: str, compressed: str, places: Sequence[Place]) -> list[byt
 
 _MOST_KEPT = 4
 _kept: dict[tuple[str, str], "_Stream"] = {}
-"""Compressed tars that this process has read a part of, and stands in the middle of."""
+"""Compressed tars that this process has read partly, at the position that it reached."""
 
 
 class _Stream(io.RawIOBase):
-    """The bytes of a tar, decompressed; going back in a compressed one begins anew."""
+    """The bytes of a tar, decompressed; seeking backward in a compressed one restarts it."""
 
     def __init__(self, uri: str, compressed: str | None, most: int | None = None) -> None:
         """Reads of more than `most` bytes are refused."""
@@ -200,11 +200,11 @@ class _Stream(io.RawIOBase):
         self._position = 0
 
     def tell(self) -> int:
-        """The place of the next byte."""
+        """The position of the next byte."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place; in a compressed tar no further than its end."""
+        """Go to a position; in a compressed tar not beyond its end."""
         back = self._position - offset
         if 0 < back <= len(self._last):  # tarfile has looked for a header
             self._pushed_back = self._last[-back:] + self._pushed_back
@@ -237,7 +237,7 @@ class _Stream(io.RawIOBase):
         return piece
 
     def skip_zeros(self) -> tuple[int, bool]:
-        """How many zero bytes come next, and whether the tar ends with them; stands behind them."""
+        """Skip zero bytes; returns how many there were, and whether the tar ends with them."""
         start, self._last = self._position, b""
         while data := self._take(_BUFFER):
             if rest := data.lstrip(b"\0"):
@@ -247,7 +247,7 @@ class _Stream(io.RawIOBase):
         return self._position - start, True
 
     def check(self, place: Place, name: str) -> None:
-        """Raise `Broken` where the tar ends before a member does; a compressed one is read so far."""
+        """Raise `Broken` if the tar ends before a member does; a compressed tar is read up to there."""
         whole = self.seek(sum(place)) == sum(place) if self.compressed else sum(place) <= self._size
         if not whole:
             raise Broken(f"cut off inside {name}")

@@ -1,4 +1,4 @@
-"""A feature store as the input of a run: images whose regions are there already."""
+"""A feature store as the input of a run: images whose regions were extracted before."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +14,7 @@ from glied.bulk.row_schemas import OK, REJECTED
 from glied.data import features, parquet
 
 NO_REGIONS = "no_regions"
-"""Kind of error of an image that the store has no regions of."""
+"""Kind of error of an image without regions in the store."""
 
 
 class StoreSource:
@@ -56,21 +56,21 @@ class ReadStore:
     """Reads the regions of planned images; a `FetchStage` that takes the place of a detector too.
 
     Attributes:
-        rows: reads the files, and keeps a row group for the next chunk.
+        rows: reads the files, and caches a row group for the next chunk.
     """
 
     rows: parquet.RowReader = field(default_factory=parquet.RowReader)
 
     def tasks_per_worker(self, tables: Iterable[pa.Table]) -> int:
-        """Few: a row group is kept."""
+        """Few, because a row group is cached."""
         return 4
 
     def pieces(self, tables: Sequence[pa.Table], size: int) -> Iterator[tuple[int, pa.Table]]:
         """A piece per table."""
         yield from enumerate(map(self, tables))
 
-    def forget(self) -> None:
-        """Let go of the row group."""
+    def clear_cache(self) -> None:
+        """Free the cached row group."""
         self.rows.clear()
 
     def __call__(self, table: pa.Table) -> pa.Table:

@@ -1,19 +1,18 @@
 """Fetching the bytes of a chunk of images.
 
-Files go through `storage` with threads, http(s) through `web_hosts` and `web_reader`. Beside the image, two
-parties may be at fault: the run's own storage, whose failures are of kind `STORAGE` and count for the alarm,
-and web hosts that a table names, whose failures have kinds of their own. Both are tried a bounded number of
-times.
+Files are read through `storage` with threads, http(s) through `web_hosts` and `web_reader`. Apart from the
+image, two things may fail: the run's own storage, whose failures have the kind `STORAGE` and count for its
+failure limits, and web hosts that a table names, whose failures have kinds of their own. Both are tried a
+bounded number of times.
 """
 
 import dataclasses
 import functools
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby, islice
@@ -23,10 +22,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from glied import storage
-from glied.bulk.plan.sources import archives, web_hosts
-from glied.bulk.plan.sources.archives import Place
+from glied.bulk.plan.sources import archives, tars, web_hosts
+from glied.bulk.plan.sources.backpressure import Gate, Slot
 from glied.bulk.plan.sources.image_cells import BAD_ROW, image_in
 from glied.bulk.plan.sources.input_columns import distinct, passed, passed_name
+from glied.bulk.plan.sources.retries import Unreadable, retried, within
 from glied.bulk.plan.sources.row_uris import RowUris
 from glied.bulk.plan.sources.web_hosts import HostError, PatientReader
 from glied.bulk.plan.sources.web_reader import WebReader
@@ -45,17 +45,9 @@ STORAGE = "storage"
 """Kind of error of a row whose bytes could not be read."""
 TOO_LARGE = "too_large"
 WAITING = 16
-"""Rows of a table that are under way for each file that is read at once; most of them wait for hosts."""
+"""Rows of a table in progress for each file that is read at once; most of them wait for hosts."""
 ROOM = 8
-"""No more files are read ahead while so many pieces of rows wait for one before them."""
-SIDECAR_BYTES = 1 << 20
-"""Longer .json and .txt members do not pass through."""
-_TAR_PADDING = 2048
-"""About what header and padding add to a member."""
-
-
-class Unreadable(Exception):
-    """The storage did not deliver in the allowed number of attempts."""
+"""Files are not read ahead while so many pieces of rows wait for an earlier one."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +63,9 @@ class Fetch:
         max_bytes: larger files are not read; their rows are the image's fault.
         pause: seconds before the second attempt, doubled for each further one.
         web: reads http(s).
-        uris: what the rows of tables may name; None where they need no second look.
+        uris: what the rows of tables may name; None if they need no second check.
         file_s: longest time for a file of a storage other than local disks and S3, all attempts together.
-        rows: reads the rows of form parquet, and keeps a row group for the next chunk.
+        rows: reads the rows of form parquet, and caches a row group for the next chunk.
     """
 
     form: str = "files"
@@ -115,17 +107,17 @@ class Fetch:
                 first += len(some)
 
     def tasks_per_worker(self, tables: Iterable[pa.Table]) -> int:
-        """Few for Parquet, of which a row group is kept; one for web links, whose hosts are waited for."""
+        """Few for Parquet, of which a row group is cached; one for web links, which wait for hosts."""
         if self.form == "table":
             return int(any(pc.any(pc.starts_with(table["uri"], "http")).as_py() for table in tables))
         return 4 if self.form == "parquet" else 0
 
-    def forget(self) -> None:
-        """Let go of that row group."""
+    def clear_cache(self) -> None:
+        """Free the cached row group."""
         self.rows.clear()
 
     def _by_file(self, rows: list[Row], read: Callable[[str, list[Row]], list[Row]]) -> list[Row]:
-        """Neighbors that lie in one file are read together."""
+        """Neighboring rows of one file are read together."""
         fetched: list[Row] = []
         for uri, group in groupby(rows, key=lambda row: row["file"]):
             some = list(group)
@@ -139,15 +131,15 @@ class Fetch:
             return list(pool.map(functools.partial(self._file, slot=nullcontext()), rows))
 
     def _ahead(self, rows: Sequence[Row], size: int) -> Iterator[Row]:
-        """The rows in order, read ahead by many threads, of which most wait for hosts.
+        """The rows in order, read ahead by many threads, most of which wait for hosts.
 
-        Memory stays bounded: what is larger than half of `size` is read when its turn has come.
+        Memory stays bounded: a file larger than half of `size` is read when its turn comes.
         """
         small = dataclasses.replace(self, max_bytes=min(size // 2, self.max_bytes))
-        gate = _Gate(self.threads, ROOM * size)
+        gate = Gate(self.threads, ROOM * size)
 
         def read(number: int, row: Row) -> Row:
-            fetched = small._file(row, _Slot(gate, number))
+            fetched = small._file(row, Slot(gate, number))
             gate.hold(len(fetched["data"] or b""))
             return fetched
 
@@ -159,7 +151,7 @@ class Fetch:
                 fetched = futures.popleft().result()
                 gate.hold(-len(fetched["data"] or b""))
                 if fetched["kind"] == TOO_LARGE and small.max_bytes < self.max_bytes:
-                    fetched = self._file(row, _Slot(gate, number))
+                    fetched = self._file(row, Slot(gate, number))
                 yield fetched
         finally:
             gate.turn(len(rows))
@@ -176,7 +168,7 @@ class Fetch:
         except (ImageError, HostError) as error:
             return _failed(row, error.kind, error.message)
         except FileNotFoundError:
-            # What was listed has a size: it has vanished.
+            # A file with a size was listed, so it has vanished.
             missing = "not_found" if row["size"] is None else STORAGE
             return _failed(row, missing, "there is no such file")
         except Unreadable as error:
@@ -189,19 +181,19 @@ class Fetch:
                 return self.web.read(uri, max_bytes=self.max_bytes, slot=slot)
             except (ImageError, HostError):
                 raise
-            except Exception as error:  # what a host sends may bring out any fault of the client
+            except Exception as error:  # what a host sends may trigger any bug of the client
                 reason = redacted(f"{type(error).__name__}: {error}")
-                log.warning("%s: no answer that can be read: %s", shown(uri), reason)
+                log.warning("%s: the answer cannot be read: %s", shown(uri), reason)
                 raise HostError(web_hosts.BAD_ANSWER, reason, host="") from error
         read = functools.partial(self.retried, functools.partial(self._read_file, uri, listed))
         with slot:
             return read() if scheme in ("file", "s3") else self._bounded(uri, read)
 
     def _bounded(self, uri: str, read: Callable[[], bytes]) -> bytes:
-        """The result of `read`, unless its storage is silent for too long, or failed several times just now.
+        """The result of `read`, unless the storage takes too long, or has just failed several times.
 
         Raises:
-            Unreadable: it is, or did.
+            Unreadable: it does, or has.
         """
         place = "/".join(uri.split("/")[:3])
         memory = self.web.memory
@@ -230,34 +222,16 @@ class Fetch:
         return _failed(row, TOO_LARGE, f"{size} bytes are more than the {self.max_bytes} allowed")
 
     def retried(self, read: Callable[[], T]) -> T:
-        """The result of `read`, tried again where the storage fails.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            Unreadable: it failed each time.
-        """
-        attempts = 0
-        while True:
-            attempts += 1
-            try:
-                return read()
-            except (FileNotFoundError, ImageError, pa.ArrowException):
-                raise
-            except Exception as error:  # the clients of storages have no common base
-                # To wait for a silent storage is what takes long.
-                silent = isinstance(error.__cause__ or error, TimeoutError)
-                if attempts >= (min(2, self.attempts) if silent else self.attempts):
-                    message = " ".join(str(error).split()) or type(error).__name__
-                    raise Unreadable(f"not readable in {attempts} attempts: {message}") from error
-            time.sleep(self.pause * 2 ** (attempts - 1))
+        """The result of `read`; see `retries.retried`."""
+        return retried(read, attempts=self.attempts, pause_s=self.pause)
 
     def _tar_rows(self, uri: str, rows: list[Row]) -> list[Row]:
-        """Images and sidecars; members close to each other take one request."""
+        """Images and sidecars; members close to each other are read by one request."""
         fetched = {
             row["id"]: self._oversized(row, row["size"]) for row in rows if row["size"] > self.max_bytes
         }
-        for some in _neighbors([row for row in rows if row["id"] not in fetched], self.max_bytes):
-            places = [place for row in some for place in _places(row).values()]
+        for some in tars.neighbors([row for row in rows if row["id"] not in fetched], self.max_bytes):
+            places = [place for row in some for place in tars.member_places(row).values()]
             read = functools.partial(archives.read, uri, some[0].get("compressed"), places)
             try:
                 found = dict(zip(places, self.retried(read), strict=True))
@@ -265,14 +239,14 @@ class Fetch:
                 fetched |= {row["id"]: _failed(row, STORAGE, str(error)) for row in some}
                 continue
             for row in some:
-                data = {name: found[place] for name, place in _places(row).items()}
+                data = {name: found[place] for name, place in tars.member_places(row).items()}
                 fetched[row["id"]] = _read(row, data.pop("")) | {
                     INPUT + passed_name(name): text.decode(errors="replace") for name, text in data.items()
                 }
         return [fetched[row["id"]] for row in rows]
 
     def _from_parquet(self, rows: list[Row], passing: pa.Table) -> tuple[list[Row], pa.Table]:
-        """The images of rows of Parquet files, and what passes through of them, as `passing` has it."""
+        """The images in rows of Parquet files, and the columns that pass through, as `passing` has them."""
         fetched: list[Row] = []
         columns: list[pa.Table] = []
         for uri, group in groupby(rows, key=lambda row: row["file"]):
@@ -308,7 +282,7 @@ class Fetch:
         return self._by_path(uri, fetched), pa.table(dict(values), schema=columns).take(places)
 
     def _by_path(self, uri: str, rows: list[Row]) -> list[Row]:
-        """The rows, after the images that cells of the file only name by their paths were read."""
+        """The rows, with the images read of which the cells hold only the paths."""
         folder = uri.rsplit("/", 1)[0]
         rules = self.uris or RowUris.of(uri)
         named = [
@@ -320,14 +294,14 @@ class Fetch:
         return [next(read) | {"uri": row["uri"]} if "path" in row else row for row in rows]
 
     def _delivers(self, uri: str) -> bool:
-        """Whether the storage gives the file's bytes, so that what was wrong is in them."""
+        """Whether the storage delivers the file, so that the fault is in its content."""
         try:
             return bool(self.retried(functools.partial(storage.read_range, uri, 0, 1)))
         except (OSError, Unreadable):
             return False
 
     def _cell(self, row: Row, cell: pa.Scalar) -> Row:
-        """The image in a cell; or the row with the "path" that the cell has instead."""
+        """The image in a cell; or the row with the "path" that the cell holds instead."""
         try:
             image = image_in(cell)
         except ImageError as error:
@@ -340,61 +314,8 @@ class Fetch:
 
 
 def is_failure(kind: str) -> bool:
-    """Whether a row of this kind of error has failed, and its image is not at fault."""
+    """Whether an error of this kind is a failure that may pass, and not the fault of the image."""
     return kind == STORAGE or web_hosts.is_host_failure(kind)
-
-
-class _Gate:
-    """Lets `threads` rows be read at once, and none ahead while `size` bytes wait for a row before them."""
-
-    def __init__(self, threads: int, size: int) -> None:
-        self._threads = threads
-        self._size = size
-        self._reading = 0
-        self._held = 0
-        self._turn = 0
-        self._changed = threading.Condition()
-
-    def enter(self, number: int) -> None:
-        """Begin to read a row, when it may be read."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._is_open(number))
-            self._reading += 1
-
-    def leave(self) -> None:
-        """The row has been read."""
-        with self._changed:
-            self._reading -= 1
-            self._changed.notify_all()
-
-    def hold(self, size: int) -> None:
-        """So many bytes more wait."""
-        with self._changed:
-            self._held += size
-            self._changed.notify_all()
-
-    def turn(self, number: int) -> None:
-        """All rows before this one are done."""
-        with self._changed:
-            self._turn = number
-            self._changed.notify_all()
-
-    def _is_open(self, number: int) -> bool:
-        return self._reading < self._threads and (self._held < self._size or number <= self._turn)
-
-
-@dataclass(frozen=True)
-class _Slot(AbstractContextManager[None]):
-    """A row's place among those that are read at once; may be taken several times."""
-
-    gate: _Gate
-    number: int
-
-    def __enter__(self) -> None:
-        self.gate.enter(self.number)
-
-    def __exit__(self, *_: object) -> None:
-        self.gate.leave()
 
 
 def _filled(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
@@ -412,28 +333,8 @@ def _filled(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
         yield some
 
 
-def within(seconds: float, read: Callable[[], T]) -> T:
-    """The result of `read`, which is left to itself when it takes longer.
-
-    Raises:
-        Unreadable: it did.
-    """
-    future: Future[T] = Future()
-
-    def settle() -> None:
-        try:
-            future.set_result(read())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=settle, name="read", daemon=True).start()
-    if not wait([future], timeout=seconds).done:
-        raise Unreadable(f"not read within {seconds:g} s")
-    return future.result()
-
-
 def _divided(table: pa.Table) -> tuple[list[Row], pa.Table]:
-    """Rows of the manifest, and what of them passes through."""
+    """Rows of the manifest, and their columns that pass through."""
     columns = [name for name in table.column_names if name.startswith(INPUT)]
     passing = table.select(columns).rename_columns([name.removeprefix(INPUT) for name in columns])
     return table.drop_columns(columns).to_pylist(), passing
@@ -441,7 +342,7 @@ def _divided(table: pa.Table) -> tuple[list[Row], pa.Table]:
 
 def _fetched(rows: list[Row], passing: pa.Table) -> pa.Table:
     result = pa.Table.from_pylist(rows, schema=FETCHED)
-    for name in passing.column_names:  # never as Python values, which hold less than Arrow's
+    for name in passing.column_names:  # not as Python values, which cannot hold all of Arrow's
         result = result.append_column(passing.schema.field(name), passing[name])
     return result
 
@@ -463,33 +364,8 @@ def _nulls(schema: pa.Schema, count: int) -> pa.Table:
 
 
 def _with_sidecars(passing: pa.Table, rows: list[Row]) -> pa.Table:
-    """The columns that pass through of tars, filled with what was read."""
+    """The columns that pass through from tars, filled with the sidecars that were read."""
     columns = [
         pa.array([row.get(INPUT + field.name) for row in rows], field.type) for field in passing.schema
     ]
     return pa.table(columns, schema=passing.schema)
-
-
-def _places(row: Row) -> dict[str, Place]:
-    """Places of an image, under "", and its sidecars; those longer than text should be are left out."""
-    sidecars = {one["name"]: Place(one["offset"], one["size"]) for one in row["sidecars"]}
-    small = {name: place for name, place in sidecars.items() if place.size <= SIDECAR_BYTES}
-    return {"": Place(row["offset"], row["size"])} | small
-
-
-def _neighbors(rows: list[Row], max_bytes: int) -> Iterator[list[Row]]:
-    """Runs of rows whose common extent is not much larger than what is wanted of it.
-
-    A compressed tar is read from one end to the other: its rows are one run.
-    """
-    run: list[Row] = []
-    for row in rows:
-        places = [place for one in [*run, row] for place in _places(one).values()]
-        extent = max(sum(place) for place in places) - min(place.offset for place in places)
-        wanted = sum(place.size + _TAR_PADDING for place in places)
-        if run and row.get("compressed") is None and extent > min(2 * wanted, max_bytes):
-            yield run
-            run = []
-        run.append(row)
-    if run:
-        yield run

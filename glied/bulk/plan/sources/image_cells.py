@@ -1,4 +1,4 @@
-"""The image in a cell of a table, under the types in which Parquet files hold images."""
+"""The image in a cell of a table, for the types that Parquet files have for images."""
 
 import base64
 from typing import Any
@@ -10,11 +10,11 @@ from glied.bulk.plan.sources.input_columns import is_binary, is_text
 from glied.errors import ImageError
 
 BAD_ROW = "bad_row"
-"""Kind of error of a row that names or holds no image."""
+"""Kind of error of a row without an image or the address of one."""
 
 
 def holds_images(kind: Any) -> bool:
-    """Whether cells of an Arrow type can hold an image, or say where it is.
+    """Whether cells of an Arrow type can hold an image or its path.
 
     An image is binary; text, in base64; a list of numbers, its bytes; a list with one image; a struct as
     Hugging Face writes it, with a field `bytes` or a `path`, or with one field of binary. Nulls hold none.
@@ -33,7 +33,7 @@ def holds_images(kind: Any) -> bool:
 
 
 def image_in(cell: Any) -> bytes | str | None:
-    """The encoded image in a cell, an Arrow scalar; or its path, where the cell has nothing else; or None.
+    """The encoded image in a cell, an Arrow scalar; or its path, if the cell has nothing else; or None.
 
     Raises:
         ImageError: there is something else in it.
@@ -70,7 +70,7 @@ def _base64(text: str | None) -> bytes:
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except ValueError as error:
-        raise ImageError(BAD_ROW, f"the text is no image in base64: {error}") from error
+        raise ImageError(BAD_ROW, f"the text is not an image in base64: {error}") from error
 
 
 def _in_list(values: pa.Array) -> bytes | str | None:
@@ -79,7 +79,7 @@ def _in_list(values: pa.Array) -> bytes | str | None:
         bits = numbers.astype(np.uint8)
         signed = pa.types.is_int8(values.type)  # as Java has bytes
         if values.null_count or not (signed or (bits == numbers).all()):
-            raise ImageError(BAD_ROW, "the row holds a list of numbers that are no bytes")
+            raise ImageError(BAD_ROW, "the row holds a list of numbers that are not bytes")
         return bits.tobytes()
     if len(values) > 1:
         raise ImageError(BAD_ROW, f"the row holds a list of {len(values)} images; one is allowed")

@@ -27,7 +27,7 @@ from glied.errors import ImageError, StorageError, UsageError
 
 
 class _Shard(NamedTuple):
-    """What the footer of a file says.
+    """The content of the footer of a file.
 
     Attributes:
         file: the file.
@@ -46,7 +46,7 @@ class ImageTableSource:
     """The rows of Parquet files that hold encoded images; file and row number, or a column, are the id."""
 
     def __init__(self, files: Files, index: InOrder = in_order) -> None:
-        """Shards are read by means of `index`."""
+        """Shards are read by calls of `index`."""
         self.files = files
         self.index = index
         self.skipped = files.skipped
@@ -98,7 +98,7 @@ def _check_columns(schema: pa.Schema, config: InputConfig, uri: str) -> None:
     kind = schema.field(name).type
     if not image_cells.holds_images(kind):
         raise UsageError(
-            f"{uri}: input.image_column {name!r} holds no images but {kind}; what is read is binary, base64, "
+            f"{uri}: input.image_column {name!r} is {kind}, not images; accepted are binary, base64, "
             f"lists of bytes, and structs with bytes or a path; the columns are {columns}"
         )
     if config.id_column is None:
@@ -151,7 +151,6 @@ def _check_text(shard: _Shard, config: InputConfig) -> None:
             image_cells.image_in(next(value for value in values if value.is_valid))
         except ImageError as error:
             raise UsageError(
-                f"{shard.file.uri}: input.image_column {name!r} is text, and its first value is no image in "
-                f"base64; of images that it names by path or link take --input.form table "
-                f"--input.uri_column {name}"
+                f"{shard.file.uri}: input.image_column {name!r} is text, and its first value is not an image "
+                f"in base64; for paths or links use --input.form table --input.uri_column {name}"
             ) from error

@@ -1,4 +1,4 @@
-"""Columns of the input: their names in the output, one schema for all files, text that is valid UTF-8."""
+"""Columns of the input: their names in the output, one schema for all files, and valid UTF-8."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -69,10 +69,10 @@ def is_binary(kind: pa.DataType) -> bool:
 
 
 def plain(kind: pa.DataType) -> pa.DataType:
-    """The type under which values pass through: that of the values, without the form in which they are kept.
+    """The type with which values pass through, independent of how they are encoded.
 
     Dictionaries (pandas' categories) become their values, views the types that every reader knows, and
-    extension types that not every process knows the types they are stored as.
+    extension types that not every process knows their storage types.
     """
     if pa.types.is_dictionary(kind):
         return plain(kind.value_type)
@@ -96,12 +96,13 @@ def plain(kind: pa.DataType) -> pa.DataType:
 
 
 def passing(schemas: Iterable[tuple[str, pa.Schema]], *used: str | None) -> pa.Schema:
-    """The columns that pass through of all files of an input, given with their URIs: all but the used ones.
+    """The columns of all files of an input that pass through: all but the used ones.
 
-    They have their names in the output, and types that hold those of every file.
+    They have their names in the output, and types that can hold the values of every file. The schemas come
+    with the URIs of their files.
 
     Raises:
-        UsageError: a column has types that nothing holds in common.
+        UsageError: a column has types without a common type.
     """
     known: dict[str, tuple[pa.DataType, str]] = {}
     for uri, schema in schemas:
@@ -126,15 +127,15 @@ def _wider(name: str, first: pa.DataType, there: str, second: pa.DataType, uri: 
         raise UsageError(
             f"{uri}: column {name} is {second}, and {first} in {there}; make it one type in all files{texts}"
         ) from error
-    # Of an integer and a short float Arrow takes the float, in which few integers have a place.
+    # For an integer and a short float Arrow chooses the float, which cannot hold all integers.
     whole = pa.types.is_integer(first) or pa.types.is_integer(second)
     return pa.float64() if pa.types.is_floating(kind) and whole else kind
 
 
 def fitted(column: pa.ChunkedArray, kind: pa.DataType) -> tuple[pa.ChunkedArray, dict[int, str]]:
-    """The column under a type that `passing` gave, and what is wrong with values that do not fit, by row.
+    """The column cast to a type of `passing`, and the faults of values that do not fit, by row.
 
-    Such values are null. Text that is not valid UTF-8 does fit: its bytes are `escaped`.
+    Such values become null. Text that is not valid UTF-8 does fit: its bytes are `escaped`.
     """
     try:
         return _cast(column, kind), {}
@@ -146,7 +147,7 @@ def fitted(column: pa.ChunkedArray, kind: pa.DataType) -> tuple[pa.ChunkedArray,
         column = _escaped_text(column)
     column = column.cast(plain(column.type))
     for row in range(len(column)):
-        value = column.take([row])  # not a slice, which has all values of a list or struct
+        value = column.take([row])  # a slice would keep all values of a list or struct
         try:
             parts.append(_cast(value, kind))
         except pa.ArrowException as error:
@@ -161,9 +162,9 @@ def nulls(count: int, kind: pa.DataType) -> pa.ChunkedArray:
 
 
 def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """Raises `pyarrow.ArrowException` where a value does not fit."""
+    """Raises `pyarrow.ArrowException` if a value does not fit."""
     cast = column.cast(kind)
-    cast.validate(full=True)  # the bytes of text are looked at nowhere else
+    cast.validate(full=True)  # nothing else checks that text is UTF-8
     return cast
 
 
@@ -173,7 +174,7 @@ def _escaped_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def text_values(column: pa.ChunkedArray) -> list[str | None]:
-    """The values of a column of text or bytes; of what is no UTF-8, as "surrogateescape" decodes it."""
+    """The values of a column of text or bytes; bytes that are not UTF-8 as "surrogateescape" decodes them."""
     try:
         return _cast(column, pa.large_string()).to_pylist()
     except pa.ArrowException:
@@ -187,24 +188,24 @@ def named_once(schema: pa.Schema, uri: str, *used: str | None) -> pa.Schema:
     """The columns of a file under `distinct` names.
 
     Raises:
-        UsageError: one of the used columns is there twice.
+        UsageError: one of the used columns is a duplicate.
     """
     for name in used:
         if name is not None and schema.names.count(name) > 1:
-            raise UsageError(f"{uri}: column {name} is there {schema.names.count(name)} times")
+            raise UsageError(f"{uri}: {schema.names.count(name)} columns are called {name}")
     names = distinct(schema.names)
     return pa.schema([field.with_name(name) for field, name in zip(schema, names, strict=True)])
 
 
 def passed(table: pa.Table, columns: pa.Schema) -> tuple[list[tuple[str, pa.ChunkedArray]], dict[int, str]]:
-    """The columns of a file as `passing` has them, null where it lacks one; and faults, by row."""
+    """The columns of a file as `passing` has them, null if they are missing; and faults, by row."""
     result = []
     faults: dict[int, str] = {}
     sources = {passed_name(name): name for name in table.column_names}
     for field in columns:
         source = sources.get(field.name)
         if source is None and passed_name(field.name) not in columns.names:
-            source = field.name  # plans of before 2026-12 left names like input_caption alone
+            source = field.name  # plans from before 2026-12 did not rename names like input_caption
         if source in table.column_names:
             column, misfits = fitted(table[source], field.type)
             faults = {row: f"column {source} {misfit}" for row, misfit in misfits.items()} | faults
@@ -215,10 +216,10 @@ def passed(table: pa.Table, columns: pa.Schema) -> tuple[list[tuple[str, pa.Chun
 
 
 def check_id_column(schema: pa.Schema, name: str, uri: str) -> None:
-    """Refuses ids that are neither text nor numbers nor the like.
+    """Refuse ids that are not scalar.
 
     Raises:
-        UsageError: they are lists, say.
+        UsageError: the ids are lists or structs.
     """
     kind = schema.field(name).type
     if pa.types.is_nested(plain(kind)):
@@ -226,7 +227,7 @@ def check_id_column(schema: pa.Schema, name: str, uri: str) -> None:
 
 
 def id_values(table: pa.Table, name: str) -> list[str | None]:
-    """The ids in a column, None where there is none; whole numbers are written without a point."""
+    """The ids in a column, None for missing ones; whole numbers are written without a point."""
     if name not in table.column_names:  # of a file without a readable row
         return [None] * table.num_rows
     column = table[name]
@@ -241,7 +242,7 @@ def id_values(table: pa.Table, name: str) -> list[str | None]:
 
 
 def number_id(value: float | None) -> str | None:
-    """A number as an id, whole ones without a point; NaN is none, since it is pandas' null."""
+    """A number as an id, whole ones without a point; None for NaN, which is pandas' null."""
     if value is None or value != value:
         return None
     return str(int(value)) if value.is_integer() else str(value)
@@ -260,5 +261,5 @@ def _shown(name: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What an exception says, in one line."""
+    """The first line of an exception's message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

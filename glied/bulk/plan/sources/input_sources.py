@@ -1,9 +1,9 @@
-"""What there is to caption or to import: files under a prefix, tars, Parquet with images, tables of URIs, a
-feature store, published features.
+"""The inputs of a run: files under a prefix, tars, Parquet with images, tables of URIs, a feature store, or
+published features.
 
-A source yields the inputs as tables of `manifest.PLANNED`, in bounded memory: images are neither opened nor
-asked for. Tars and Parquet files are shards that are indexed in parallel. A broken shard yields what of it is
-readable, and one input with a fault for the break.
+A source yields the inputs as tables of `manifest.PLANNED`, in bounded memory and without opening images. Tars
+and Parquet files are shards that are indexed in parallel. A broken shard yields its readable inputs, and one
+input with a fault.
 """
 
 import logging
@@ -36,7 +36,7 @@ class Source(Protocol):
 
     Attributes:
         columns: of the input, which pass through to the output; complete once the iteration has begun.
-        skipped: files that are no inputs, by extension; complete once the iteration has ended.
+        skipped: files that are not inputs, by extension; complete once the iteration has ended.
     """
 
     columns: pa.Schema
@@ -53,9 +53,9 @@ class Source(Protocol):
 
 
 def open_source(config: InputConfig | PublishedConfig, exclude: str, index: InOrder = in_order) -> Source:
-    """The source of a config; `exclude` is the run folder, should it lie under the prefix.
+    """The source of a config; `exclude` is the run folder, which may be under the prefix.
 
-    Shards are read by means of `index`.
+    Shards are read by calls of `index`.
 
     Raises:
         UsageError: a local input is missing or not of its form.
@@ -80,7 +80,7 @@ def inputs(source: Source, config: InputConfig | PublishedConfig) -> Iterator[pa
     """The inputs of a source, each id once, at most `limit` of them.
 
     Raises:
-        UsageError: an id stands twice and `duplicates` is error.
+        UsageError: an id is a duplicate and `duplicates` is error.
     """
     left = config.limit
     unique = Unique()
@@ -97,10 +97,10 @@ def inputs(source: Source, config: InputConfig | PublishedConfig) -> Iterator[pa
 
 
 def _planned(source: Source, uri: str) -> Iterator[pa.Table]:
-    """The tables of a source; what reading an input brings out and nobody foresaw is one line too.
+    """The tables of a source.
 
     Raises:
-        JobError: there was such an error.
+        JobError: reading an input raised an unexpected exception.
     """
     try:
         yield from source
@@ -122,14 +122,14 @@ def _distinct(table: pa.Table, unique: Unique, config: InputConfig) -> pa.Table:
         tabular = config.form not in ("files", "webdataset")
         other = "name the rows by another input.id_column, or " if tabular else ""
         raise UsageError(
-            f"input.uri {config.uri}: id {first!r} stands twice; {other}take the first of them with "
+            f"input.uri {config.uri}: duplicate id {first!r}; {other}keep the first of them with "
             "--input.duplicates keep_first"
         )
     return table.filter(pa.array(new))
 
 
 def _name_below(uri: str, folder: str) -> str | None:
-    """What the names of files in a run folder begin with in a listing of `uri`; None where it is elsewhere.
+    """The prefix of the names of a run folder's files in a listing of `uri`; None if it is elsewhere.
 
     Raises:
         UsageError: it is the folder of the inputs itself.

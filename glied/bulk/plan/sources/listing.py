@@ -1,4 +1,4 @@
-"""What every source needs: the files under the input's URI, and the shards among them."""
+"""Listing the files under the input's URI, and the shards among them."""
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -13,7 +13,7 @@ from glied.storage import absolute as absolute
 
 _HIDDEN = "(hidden)"
 BROKEN_SHARD = "broken_shard"
-"""Kind of error of the row that stands for what of a shard could not be read."""
+"""Kind of error of the row that represents the unreadable part of a shard."""
 _ARROW = ".arrow"
 _ARROW_CURE = (
     "; files of Hugging Face's save_to_disk become Parquet by "
@@ -22,14 +22,14 @@ _ARROW_CURE = (
 
 
 class BrokenShard(Exception):
-    """A file of the input cannot be read, or not to its end, and the storage is not to blame."""
+    """A file of the input, or the rest of it, cannot be read because of its content."""
 
 
 class Files:
     """The files under the input's URI, or the one that it names.
 
     Attributes:
-        skipped: files that are no inputs, by extension; hidden ones together.
+        skipped: files that are not inputs, by extension; hidden ones together.
     """
 
     def __init__(self, config: InputConfig, uri: str, exclude: str | None) -> None:
@@ -69,12 +69,12 @@ class Files:
             there = ", ".join(f"{count} {extension}" for extension, count in sorted(self.skipped.items()))
             raise UsageError(
                 f"input.uri {self.config.uri}: no {' or '.join(extensions)} file there"
-                + (f"; of other files there are {there}" if there else "")
+                + (f"; other files: {there}" if there else "")
                 + (_ARROW_CURE if _ARROW in self.skipped else "")
             )
 
     def skip(self, name: str) -> None:
-        """Count a file that is no input."""
+        """Count a file that is not an input."""
         self._count(extension_of(name))
 
     def _count(self, kind: str) -> None:
@@ -96,7 +96,7 @@ def is_hidden(name: str) -> bool:
 
 
 def with_break(table: pa.Table, shard: storage.FileInfo, fault: str | None) -> pa.Table:
-    """The table and, where a shard broke off, one input that says so."""
+    """The table, with one more input for the unreadable rest of a shard if it has a fault."""
     if fault is None:
         return table
     row = planned(
@@ -106,7 +106,7 @@ def with_break(table: pa.Table, shard: storage.FileInfo, fault: str | None) -> p
 
 
 def delivers(uri: str) -> bool:
-    """Whether the storage gives a file's first byte, so that what was wrong is in the file."""
+    """Whether the storage delivers a file's first byte, so that a failure to read it lies in its content."""
     try:
         return bool(storage.read_range(uri, 0, 1))
     except (OSError, StorageError):

@@ -1,6 +1,6 @@
-"""Published region features as the inputs of a run: what there is, and how an image's are read.
+"""Published region features as the inputs of a run: listing them, and reading those of an image.
 
-Planning reads a TSV once from end to end, an HDF5 file's index, a folder's listing; never an image's values.
+Planning reads a TSV once, the index of an HDF5 file, or the listing of a folder; never the values.
 """
 
 import functools
@@ -20,7 +20,8 @@ from glied import storage
 from glied.bulk import arrow_tables, row_schemas
 from glied.bulk.config import PublishedConfig
 from glied.bulk.plan.manifest import PLANNED, planned
-from glied.bulk.plan.sources.fetch import STORAGE, Fetch, Unreadable
+from glied.bulk.plan.sources.fetch import STORAGE, Fetch
+from glied.bulk.plan.sources.retries import Unreadable
 from glied.bulk.row_schemas import FAILED, OK, REJECTED
 from glied.data import coco, features, published_features
 from glied.errors import ImageError, StorageError, UsageError
@@ -33,12 +34,12 @@ _EXTENSIONS = {"tsv": r"\.tsv(\.\d+)?$", "npz": r"\.np[yz]$", "hdf5": r"\.(hdf5|
 _BLOCK = 4 << 20
 _BATCH_ROWS = 4096
 _EXTRA = [("boxes", pa.string()), ("width", pa.int32()), ("height", pa.int32())]
-"""What reading an image needs beside `PLANNED`: another file with its boxes, and its size where that is
+"""Columns that reading an image needs in addition to `PLANNED`: a file with its boxes, and its size if
 known."""
 
 
 class Wanted:
-    """Which images are taken and what the store calls them: by their captions file, if there is one."""
+    """Which images are taken, and their names in the store: by a captions file, if one is given."""
 
     def __init__(self, captions: str) -> None:
         """Without `captions`, a URI, every image is taken under the id it has.
@@ -59,7 +60,7 @@ class Wanted:
 
 
 def _named(image: coco.CaptionedImage) -> Row:
-    """What of an image goes into the plan; its captions need not stay in memory."""
+    """The part of an image's entry that the plan needs, without its captions, to save memory."""
     return {"id": image.file_name, "width": image.width, "height": image.height}
 
 
@@ -86,7 +87,7 @@ class PublishedSource:
             if row.get("fault") is not None:
                 broken.setdefault(row["id"], row)
             elif row["id"] in names:
-                self._leave("there twice")
+                self._leave("duplicates")
             else:
                 names.add(row["id"])
                 batch.append(row)
@@ -94,7 +95,7 @@ class PublishedSource:
                 yield _table(batch)
                 batch = []
         faulty = [row for name, row in broken.items() if name not in names]
-        self._leave("broken, but there whole as well", len(broken) - len(faulty))
+        self._leave("damaged duplicates", len(broken) - len(faulty))
         log.info("%s: %s", self.uri, self._summary(len(names)))
         if batch or faulty:
             yield _table(batch + faulty)
@@ -142,7 +143,7 @@ def _tsv_rows(uri: str) -> Iterator[tuple[str, Row]]:
         size = published_features.tsv_feature_size(line)
         expected = expected or size
         if not size or size != expected:
-            row |= {"fault_kind": "corrupt", "fault": "the line broke off, or is none of the form"}
+            row |= {"fault_kind": "corrupt", "fault": "the line is truncated, or not of this form"}
         yield image_id, row
 
 
@@ -169,7 +170,7 @@ def _hdf5_rows(uri: str) -> Iterator[tuple[str, Row]]:
 
 
 def open_hdf5(uri: str) -> published_features.Hdf5:
-    """A file, from wherever it is; raises as `published_features.Hdf5`."""
+    """Open a file in any storage; raises as `published_features.Hdf5`."""
     if storage.is_local(uri):
         return published_features.Hdf5(str(storage.local_path(uri)), uri)
     return published_features.Hdf5(io.BufferedReader(storage.RangeReader(uri), _BLOCK), uri)
@@ -204,11 +205,11 @@ class ReadPublished:
         rows: list[Row] = []
         for uri, group in groupby(table.to_pylist(), key=lambda row: row["file"]):
             some = list(group)
-            rows += self._hdf5(uri, some) if self.form == "hdf5" else map(self._alone, some)
+            rows += self._hdf5(uri, some) if self.form == "hdf5" else map(self._read_one, some)
         result = pa.Table.from_pylist(rows, schema=row_schemas.FEATURES)
         return arrow_tables.with_seconds(result, {"read": time.perf_counter() - start})
 
-    def _alone(self, row: Row) -> Row:
+    def _read_one(self, row: Row) -> Row:
         return self._outcome(row, functools.partial(self._read, row))
 
     def _read(self, row: Row) -> published_features.Published:

@@ -1,11 +1,11 @@
 """Which addresses the rows of a table may name.
 
-Anyone may have written a table. Its rows may name http(s) addresses, whose hosts `web` judges, and what the
-operator has opened to them: the place of the table itself, and `input.allow`. Everything else is refused, so
-that a table can read neither the files of a worker nor the operator's other buckets, nor reach into the
-network by way of a scheme that connects on its own.
+Anyone may have written a table. Its rows may name http(s) addresses, whose hosts `web_client` checks, and
+what the operator allows: the place of the table itself, and `input.allow`. Everything else is refused, so a
+table can read neither the files of a worker nor the operator's other buckets, nor reach into the network
+through a scheme that opens connections itself.
 
-A row is judged when it is planned and again when it is fetched, where local links are resolved as well.
+A row is checked when it is planned and again when it is fetched, when local links are resolved as well.
 """
 
 import os
@@ -19,9 +19,9 @@ from glied.errors import ImageError, UsageError
 from glied.redaction import shown
 
 BAD_URL = "bad_url"
-"""Kind of error of an address that cannot be one."""
+"""Kind of error of text that is not a valid address."""
 FORBIDDEN = "forbidden"
-"""Kind of error of an address that must not be read from."""
+"""Kind of error of an address that is not allowed."""
 MAX_LENGTH = 8192
 """Characters of the longest address."""
 MAX_NAME = 255
@@ -45,13 +45,13 @@ WRAPPERS = frozenset(
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 _WORD = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):")
 _WEB_ADDRESS = re.compile("https?://", re.IGNORECASE)
-"""Of these, a host in IPv6 may hold two colons, and so may a path."""
+"""Their hosts (IPv6) and paths may contain two colons."""
 _S3_KEY = re.compile(r"s3[an]?://(?!.*::\s*[A-Za-z][A-Za-z0-9+.\-]*:).*", re.IGNORECASE | re.DOTALL)
 """Keys may hold two colons: they are read as they are. What looks like a chain is refused all the same."""
 _DRIVE = re.compile(r"[A-Za-z]:([\\/]|$)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _WORDS = frozenset([*WEB, *LOCAL, "data", "mailto", "javascript", "about", "blob", "urn"])
-"""Schemes that are meant as such without the two slashes too, beside those that fsspec knows."""
+"""Words that are schemes even without the two slashes, in addition to those that fsspec knows."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class RowUris:
     """The addresses that rows may name.
 
     Attributes:
-        folders: local folders; what lies in or below them may be read.
-        prefixes: of schemes other than http(s), ending in "/"; "gs://" stands for all of a scheme.
+        folders: local folders; everything in or below them may be read.
+        prefixes: of schemes other than http(s), ending in "/"; "gs://" is all of a scheme.
     """
 
     folders: tuple[str, ...] = ()
@@ -83,7 +83,7 @@ class RowUris:
         return cls(tuple(dict.fromkeys(folders)), tuple(dict.fromkeys(prefixes)))
 
     def resolve(self, text: str, folder: str) -> str:
-        """The address that a row means: a relative path is meant from the table's folder.
+        """The address that a row names; a relative path is relative to the table's folder.
 
         Raises:
             ImageError: "bad_url" or "forbidden".
@@ -106,14 +106,14 @@ class RowUris:
         return uri
 
     def plan(self, text: str, folder: str) -> tuple[str, str | None, str | None]:
-        """The address that a row means, and kind and message of what is wrong with it."""
+        """The address that a row names, and kind and message of what is wrong with it."""
         try:
             return self.resolve(text, folder), None, None
         except ImageError as error:
             return text[:MAX_LENGTH], error.kind, error.message
 
     def checked(self, uri: str) -> str:
-        """What to read for a planned address: local links are resolved, and judged where they lead.
+        """The address to read for a planned one: local links are resolved, and their targets checked.
 
         Raises:
             ImageError: as `resolve`.
@@ -127,7 +127,7 @@ class RowUris:
         return storage.local_uri(path)
 
     def _check_path(self, path: str) -> None:
-        # Links are resolved only where the path itself says nothing: there may be millions of rows.
+        # Links are resolved only if the path itself is not allowed: there may be millions of rows.
         if not self._holds(os.path.normpath(path)) and not self._holds(os.path.realpath(path)):
             raise _forbidden(path)
 
@@ -157,7 +157,7 @@ def _forbidden(address: str) -> ImageError:
 
 
 def _check_text(text: str) -> None:
-    """Refuse what is no address of any scheme.
+    """Refuse text that is not an address of any scheme.
 
     Raises:
         ImageError: "bad_url" or, for chains, "forbidden".
@@ -165,7 +165,7 @@ def _check_text(text: str) -> None:
     if len(text) > MAX_LENGTH:
         raise ImageError(BAD_URL, f"longer than {MAX_LENGTH} characters")
     if _CONTROL.search(text):
-        raise ImageError(BAD_URL, "holds control characters or is no valid Unicode")
+        raise ImageError(BAD_URL, "holds control characters or is not valid Unicode")
     if text.startswith(("//", "\\\\")):
         raise ImageError(BAD_URL, "begins with two slashes: write a scheme, or a path with one")
     if _DRIVE.match(text):
@@ -178,7 +178,7 @@ def _scheme(text: str) -> str | None:
     """The scheme in lower case by its usual name, None for a path.
 
     Raises:
-        ImageError: there is one, but not as an address has it.
+        ImageError: the scheme is malformed or not allowed.
     """
     if match := _SCHEME.match(text):
         scheme = match[1].lower()
@@ -227,7 +227,7 @@ def _local_path(uri: str) -> str:
 
 
 def _own_place(uri: str) -> str:
-    """Where a table lies: the folder of a local one, else scheme and authority; "" for the web."""
+    """Where a table is: the folder of a local one, else scheme and authority; "" for the web."""
     if storage.is_local(uri):
         path = str(storage.local_path(uri).absolute())
         return path if os.path.isdir(path) else os.path.dirname(path)
@@ -237,7 +237,7 @@ def _own_place(uri: str) -> str:
 
 
 def _allowed_place(entry: str) -> str:
-    """What an entry of `input.allow` stands for, as `_own_place` gives it.
+    """The place that an entry of `input.allow` names, in the form of `_own_place`.
 
     Raises:
         UsageError: it names nothing that can be allowed.

@@ -1,4 +1,4 @@
-"""Tars as WebDataset writes them: images, and beside them the .json and .txt of their samples."""
+"""Tars as WebDataset writes them: images, with the .json and .txt of their samples."""
 
 import functools
 import json
@@ -19,22 +19,28 @@ from glied.bulk.plan.sources.listing import Files, extension_of, with_break
 from glied.errors import UsageError
 
 SIDECARS = ("json", "txt")
+SIDECAR_BYTES = 1 << 20
+"""Longer .json and .txt members do not pass through."""
+_PADDING = 2048
+"""About what header and padding add to a member."""
 UNSUPPORTED = "unsupported"
 """Kind of error of a member that has no bytes of its own."""
+Row = dict[str, Any]
+
 _EXTRA = arrow_tables.schema(
     sidecars=arrow_tables.list_of(name=pa.string(), offset=pa.int64(), size=pa.int64()),
     compressed=pa.string(),
 )
-"""What the plan of a tar has besides `PLANNED`; offsets are those in the decompressed tar."""
+"""What the plan of a tar has in addition to `PLANNED`; offsets are those in the decompressed tar."""
 _SKIPPED = b"skipped"
-"""Key of a table's metadata: how many members are no inputs, by extension."""
+"""Key of a table's metadata: how many members are not inputs, by extension."""
 
 
 class TarSource:
     """The images in tars, as WebDataset writes them; shard and member name are the id."""
 
     def __init__(self, files: Files, index: InOrder = in_order) -> None:
-        """Shards are read by means of `index`."""
+        """Shards are read by calls of `index`."""
         self.files = files
         self.index = index
         self.columns = pa.schema([(passed_name(name), pa.string()) for name in SIDECARS])
@@ -93,7 +99,7 @@ def _planned(shard: storage.FileInfo, images: list[Member]) -> pa.Table:
 
 
 def _distinct(names: list[str]) -> list[str]:
-    """The names, each once: the last of equal ones stays, as unpacking has it; the others end in #1, #2."""
+    """The names without duplicates: the last of equal ones stays, as in unpacking; others get #1, #2."""
     left = Counter(names)
     taken, numbers = set(names), Counter[str]()
     distinct = []
@@ -118,7 +124,32 @@ def _sidecars_of(image: Member, sidecars: dict[tuple[int, str], dict[str, Place]
 
 
 def _sample_key(name: str) -> tuple[str, str]:
-    """WebDataset's key of a member, all before the first dot of the base name, and its last extension."""
+    """WebDataset's key of a member (all before the first dot of the base name), and its last extension."""
     folder, slash, base = name.rpartition("/")
     stem, _, extensions = base.partition(".")
     return folder + slash + stem, extensions.rpartition(".")[2].lower()
+
+
+def member_places(row: Row) -> dict[str, Place]:
+    """Places of an image of the plan, under "", and of its sidecars that are not too long for text."""
+    sidecars = {one["name"]: Place(one["offset"], one["size"]) for one in row["sidecars"]}
+    small = {name: place for name, place in sidecars.items() if place.size <= SIDECAR_BYTES}
+    return {"": Place(row["offset"], row["size"])} | small
+
+
+def neighbors(rows: list[Row], max_bytes: int) -> Iterator[list[Row]]:
+    """Runs of rows that are worth reading by one request: their extent is little more than what they need.
+
+    A compressed tar is read from beginning to end: its rows are one run.
+    """
+    run: list[Row] = []
+    for row in rows:
+        places = [place for one in [*run, row] for place in member_places(one).values()]
+        extent = max(sum(place) for place in places) - min(place.offset for place in places)
+        wanted = sum(place.size + _PADDING for place in places)
+        if run and row.get("compressed") is None and extent > min(2 * wanted, max_bytes):
+            yield run
+            run = []
+        run.append(row)
+    if run:
+        yield run

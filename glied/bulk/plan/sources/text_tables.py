@@ -1,4 +1,4 @@
-"""Rows of CSV and JSON files. What is malformed costs its row: reading goes on at the next line."""
+"""Rows of CSV and JSON files. A malformed row has a fault, and reading continues at the next line."""
 
 import codecs
 import csv
@@ -22,10 +22,10 @@ from glied.errors import StorageError, UsageError
 _CSV, _JSON = (".csv", ".tsv"), (".jsonl", ".ndjson")
 FOLDER_ENDINGS = tuple(ending + packed for ending in (*_CSV, *_JSON) for packed in ("", ".gz"))
 ENDINGS = (*FOLDER_ENDINGS, ".json", ".json.gz")
-"""A .json file must be named: in a folder it tends to be about the tables."""
+"""A .json file must be named explicitly: in a folder it is usually metadata."""
 _DELIMITERS = ",;\t|"
 RECORD_CHARACTERS = 1 << 24
-"""A quote that is still open after so much text was never closed."""
+"""A quote that is still open after this much text counts as not closed."""
 _LIMIT = threading.Lock()
 _READ_AHEAD = 1 << 20
 _GZIP = b"\x1f\x8b"
@@ -71,7 +71,7 @@ class TextTable:
         self.columns = self._keys() if self._delimiter is None else self._header()
 
     def rows(self) -> Iterator[TextRow]:
-        """The rows in order; blank lines are none.
+        """The rows in order, without blank lines.
 
         Raises:
             BrokenShard: it is damaged from here on.
@@ -87,7 +87,7 @@ class TextTable:
                     yield self._json_row(line, number)
 
     def _find_delimiter(self, usual: str) -> str:
-        """The usual one, unless only another one makes the header hold what is wanted."""
+        """The usual delimiter, unless only another one gives the header the wanted column."""
         with self._lines() as lines:
             first = next((line for line in lines if line.strip()), "")
         for delimiter in (usual, *_DELIMITERS):
@@ -104,7 +104,7 @@ class TextTable:
             raise UsageError(f"{self.uri}: the header cannot be read: {header.fault}")
         names = _stripped(header.values)
         if names.count(self.wanted) > 1:
-            raise UsageError(f"{self.uri}: its header has {self.wanted} {names.count(self.wanted)} times")
+            raise UsageError(f"{self.uri}: {names.count(self.wanted)} columns are called {self.wanted}")
         return distinct([escaped(name) for name in names])
 
     def _is_array(self) -> bool:
@@ -116,7 +116,7 @@ class TextTable:
 
     def _keys(self) -> list[str]:
         names: dict[str, None] = {}
-        with suppress(BrokenShard):  # shows again where the rows are read
+        with suppress(BrokenShard):  # raised again when the rows are read
             for row in self.rows():
                 names |= dict.fromkeys(row.values)
         return list(names)
@@ -124,25 +124,25 @@ class TextTable:
     def _array_rows(self, lines: Iterable[str]) -> Iterator[TextRow]:
         value, fault = _parsed("".join(lines))
         if fault is not None:
-            raise BrokenShard(f"no JSON array: {fault}")
+            raise BrokenShard(f"not a JSON array: {fault}")
         for number, row in enumerate(value, 1):
             yield self._object_row(row, f"entry {number}")
 
     def _json_row(self, line: str, number: int) -> TextRow:
         value, fault = _parsed(line)
         place = f"line {number}"
-        return self._object_row(value, place) if fault is None else TextRow({}, f"{place}: no JSON: {fault}")
+        return self._object_row(value, place) if fault is None else TextRow({}, f"{place}: not JSON: {fault}")
 
     def _object_row(self, value: Any, place: str) -> TextRow:
         if not isinstance(value, dict):
-            return TextRow({}, f"{place}: no JSON object")
+            return TextRow({}, f"{place}: not a JSON object")
         fault = None
         uri = value.get(self.wanted)
         if not isinstance(uri, str | None) or isinstance(uri, json_values.Digits):
-            value, fault = value | {self.wanted: None}, f"{place}: column {self.wanted} is no text"
+            value, fault = value | {self.wanted: None}, f"{place}: column {self.wanted} is not text"
         key = value.get(self.id_column) if self.id_column is not None else None
         if isinstance(key, list | dict):
-            value, fault = value | {self.id_column: None}, f"{place}: column {self.id_column} is no id"
+            value, fault = value | {self.id_column: None}, f"{place}: column {self.id_column} is not an id"
         elif isinstance(key, float):
             value = value | {self.id_column: number_id(key)}
         return TextRow({escaped(name): _text(one) for name, one in value.items()}, fault)
@@ -168,7 +168,7 @@ class TextTable:
 
 
 class _Record(NamedTuple):
-    """Fields of a CSV file from line `line` on, or what is wrong there."""
+    """Fields of a CSV file that begin at line `line`, or what is wrong there."""
 
     line: int
     values: list[str]
@@ -189,9 +189,9 @@ def _csv_rows(lines: Iterable[str], delimiter: str, columns: list[str]) -> Itera
 def _records(lines: Iterable[str], delimiter: str) -> Iterator[_Record]:
     """Records of a CSV file.
 
-    Python's reader takes all that follows a quote, up to the next one or to the end of the file, for one
-    field. So a record that spans lines must be well-formed; else its first line is at fault, and reading goes
-    on at the next line.
+    Python's reader takes everything after a quote, up to the next one or to the end of the file, for one
+    field. So a record that spans lines must be well-formed; else its first line is malformed, and reading
+    continues at the next line.
     """
     source = _Lines(lines)
     for line in source:
@@ -206,7 +206,7 @@ def _records(lines: Iterable[str], delimiter: str) -> Iterator[_Record]:
 
 
 def _well_formed(source: "_Lines", line: str, delimiter: str) -> list[str] | None:
-    """The fields of a record from this line on; None, and no further line taken, where it is malformed."""
+    """The fields of a record from this line on; None, without taking further lines, if it is malformed."""
     # Spark and MySQL write a quote within quotes as \" and not as "".
     for escape in (None, "\\") if '\\"' in line else (None,):
         taken = [line]
@@ -220,7 +220,7 @@ def _well_formed(source: "_Lines", line: str, delimiter: str) -> list[str] | Non
 
 
 def _single(line: str, number: int, delimiter: str) -> _Record:
-    """A malformed line, which is readable if its quotes are in pairs, as in `a.png,"5" screen`."""
+    """A malformed line, which is readable if its quotes come in pairs, as in `a.png,"5" screen`."""
     reader = csv.reader([line, ""], delimiter=delimiter)
     try:
         with _long_fields():
@@ -234,7 +234,7 @@ def _single(line: str, number: int, delimiter: str) -> _Record:
 
 @contextmanager
 def _long_fields() -> Iterator[None]:
-    """Lift the reader's limit of 128 KiB a field, which is one for the whole process, for a while."""
+    """Raise the reader's limit of 128 KiB a field for a while; it holds for the whole process."""
     with _LIMIT:
         usual = csv.field_size_limit(RECORD_CHARACTERS)
         try:
@@ -244,7 +244,7 @@ def _long_fields() -> Iterator[None]:
 
 
 class _Lines:
-    """Numbered lines, of which some can be given back."""
+    """Numbered lines that can be pushed back."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self.lines = iter(lines)
@@ -280,7 +280,7 @@ def _stripped(names: list[str]) -> list[str]:
 
 
 def _parsed(text: str) -> tuple[Any, str | None]:
-    """A JSON value, or why it is none."""
+    """A JSON value, or why the text is not one."""
     try:
         return json_values.loads(text), None
     except json.JSONDecodeError as error:

@@ -1,4 +1,4 @@
-"""Which ids were seen before, at 16 bytes an id."""
+"""Finding duplicate ids, with 16 bytes of memory per id."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,17 +10,17 @@ Digests = NDArray[np.void]
 
 
 class Unique:
-    """A set of ids that only grows: sorted arrays of their 128-bit digests, merged as they become alike.
+    """A growing set of ids: sorted arrays of their 128-bit digests, merged when their sizes are similar.
 
-    A hundred million ids take 1.6 GB, where a Python set of them would take over 10.
+    A hundred million ids take 1.6 GB; a Python set of them would take over 10 GB.
     """
 
     def __init__(self) -> None:
-        """Nothing was seen."""
+        """Starts empty."""
         self._levels: list[NDArray[np.bytes_]] = []
 
     def add(self, ids: Sequence[str]) -> NDArray[np.bool_]:
-        """Adds ids; [len(ids)] bool, True where an id stands here for the first time."""
+        """Adds ids; [len(ids)] bool, True where an id occurs for the first time."""
         digests = np.array([_digest(one) for one in ids], dtype="S17")
         _, first = np.unique(digests, return_index=True)
         new = np.zeros(len(ids), dtype=bool)
@@ -38,7 +38,7 @@ class Unique:
 
 
 def _digest(one: str) -> bytes:
-    """16 bytes and a closing one, since numpy drops zeros at the end."""
+    """16 bytes and a terminator, since numpy drops trailing zeros."""
     return hashlib.blake2b(one.encode(errors="surrogateescape"), digest_size=16).digest() + b"."
 
 

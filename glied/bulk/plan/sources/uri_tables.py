@@ -41,7 +41,7 @@ class Batch(NamedTuple):
 
     Attributes:
         table: all columns of the file.
-        uris: of the images; what is not valid UTF-8 stands as Python's "surrogateescape" has it.
+        uris: of the images; bytes that are not UTF-8 as Python's "surrogateescape" decodes them.
         faults: what is wrong with a row, or None.
     """
 
@@ -118,15 +118,15 @@ class UriTableSource:
         if config.id_column is not None:
             names = id_values(batch.table, config.id_column)
         numbers = range(batch.first, batch.first + len(texts))
-        meant = [
+        places = [
             self.rules.plan(text, folder) if text else (f"{shard.uri}#{number}", None, None)
             for text, number in zip(texts, numbers, strict=True)
         ]
         result = planned(
             id=[name or f"{shard.name}#{number}" for name, number in zip(names, numbers, strict=True)],
-            uri=[uri for uri, _, _ in meant],
-            fault_kind=[BAD_ROW if bad else kind for bad, (_, kind, _) in zip(problems, meant, strict=True)],
-            fault=[bad or problem for bad, (_, _, problem) in zip(problems, meant, strict=True)],
+            uri=[uri for uri, _, _ in places],
+            fault_kind=[BAD_ROW if bad else kind for bad, (_, kind, _) in zip(problems, places, strict=True)],
+            fault=[bad or problem for bad, (_, _, problem) in zip(problems, places, strict=True)],
         )
         for name, column in columns:
             result = result.append_column(INPUT + name, column)
@@ -147,7 +147,7 @@ def open_table(uri: str, uri_column: str, id_column: str | None = None) -> Table
     if name.endswith(text_tables.ENDINGS):
         return TextFile(uri, name, uri_column, id_column)
     endings = ", ".join([_PARQUET, *text_tables.ENDINGS])
-    raise UsageError(f"{uri} has not the ending of a table that can be read: {endings}")
+    raise UsageError(f"{uri}: the name of a table must end with {endings}")
 
 
 class ParquetTable:
@@ -164,7 +164,7 @@ class ParquetTable:
             raise BrokenShard(first_line(error)) from error
 
     def batches(self) -> Iterator[Batch]:
-        """Its rows in order; what is wrong with one row group leaves the others."""
+        """Its rows in order; a damaged row group does not affect the others."""
         with parquet.open_file(self.uri) as file:
             sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
             lost, reason = 0, ""
@@ -220,7 +220,7 @@ class TextFile:
 
 
 def _take(rows: Iterator[TextRow]) -> tuple[list[TextRow], BrokenShard | None]:
-    """The next rows, and why no more can be read."""
+    """The next rows, and the error if the rest cannot be read."""
     some: list[TextRow] = []
     characters = 0
     try:
@@ -239,7 +239,7 @@ def _valid(text: str | None) -> str | None:
 
 
 def _problem(raw: str | None, uri_column: str) -> str | None:
-    """Why a row names no image, if it does not."""
+    """Why a row names no image, or None."""
     if raw is None or not raw.strip():
         return f"column {uri_column} is empty"
     return None if raw == escaped(raw) else f"column {uri_column} is not valid UTF-8"
@@ -263,7 +263,7 @@ def _schemas(tables: list[Table | BrokenShard], config: InputConfig) -> list[tup
 
 
 def _refuse_rows(table: Table) -> None:
-    """Raise what is wrong with the first row of a table without columns, if it has a row."""
+    """Raise the fault of the first row of a table without columns, if it has a row."""
     try:
         for batch in table.batches():
             raise UsageError(f"{table.uri}: no row of it can be read: {batch.faults[0]}")
@@ -279,7 +279,7 @@ def _check_columns(table: Table, config: InputConfig) -> None:
         if name is not None and name not in schema.names:
             raise UsageError(
                 f"{table.uri}: no input.{key} {name!r}; the columns are {named(schema)}; "
-                "if it is no table of images, name the others by input.uri or move it away"
+                "if it is not a table of images, name the others by input.uri or move it elsewhere"
             )
     kind = schema.field(config.uri_column).type
     if not (is_text(kind) or pa.types.is_null(kind)):

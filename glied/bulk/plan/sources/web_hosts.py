@@ -1,8 +1,8 @@
-"""Reading from web hosts that are not ours: asking again, waiting as told, remembering which are dead.
+"""Reading from the web hosts that a table names: retries, pauses that hosts request, and dead hosts.
 
-A host that fails costs its rows and never the run. Its failures have kinds of their own (`is_host_failure`),
-and the rows are `failed`: `output.mode retry_failed` asks again. A process remembers which hosts could not be
-reached, so that a dead host with a thousand images costs a few time-outs and not a thousand.
+A failing host affects its rows and never the run. Its failures have kinds of their own (`is_host_failure`),
+and the rows are `failed`: `output.mode retry_failed` repeats them. A process remembers which hosts could not
+be reached, so that a dead host with a thousand images costs a few timeouts and not a thousand.
 """
 
 import functools
@@ -18,48 +18,47 @@ from typing import Protocol
 from glied.errors import ImageError
 
 UNREACHABLE = "unreachable"
-"""The name is unknown, or nobody takes the connection."""
+"""The name is unknown, or the connection is refused."""
 TIMEOUT = "timeout"
-"""No connection, no answer or no end of it in time."""
+"""The connection, the answer or its end did not come in time."""
 TLS_FAILED = "tls_failed"
-"""The certificate is not valid, or there is no common protocol."""
+"""The certificate is not valid, or TLS failed otherwise."""
 CONNECTION_LOST = "connection_lost"
-"""The connection ended before the answer did: a reset, an empty answer, a body that is cut short."""
+"""The connection ended before the answer did: a reset, an empty answer, a truncated body."""
 BAD_ANSWER = "bad_answer"
-"""What came is no HTTP, or not compressed as it says."""
+"""The answer is not HTTP, or not compressed in the way that it says."""
 HTTP = "http_"
-"""Followed by a status that another time may be different: 408, 425, 429 and those from 500 on."""
+"""Followed by a status that may change: 408, 425, 429 and those from 500 on."""
 _KINDS = frozenset({UNREACHABLE, TIMEOUT, TLS_FAILED, CONNECTION_LOST, BAD_ANSWER})
 BUSY = frozenset({"http_429", "http_503"})
-"""A host that asks to be left alone for a while."""
+"""Kinds by which a host asks for a pause."""
 
 UNREACHED = 3
-"""A host that could not be reached so often, one time after the other, is given up for `GIVEN_UP_S`."""
+"""A host that could not be reached this often in a row is not contacted for `GIVEN_UP_S`."""
 UNANSWERED = 6
-"""Likewise where it was reached, but said nothing, or only that it is busy."""
+"""The same for a host that was reached, but did not answer, or was busy."""
 GIVEN_UP_S = 60.0
 HOSTS = 10_000
 """Hosts that a process remembers."""
 SPACING_S = 0.05
-"""Time between two requests to a host that was busy, doubled each time that it still is."""
+"""Seconds between two requests to a host that was busy, doubled each time it is busy again."""
 SLOWEST_S = 2.0
-"""Longest such time."""
+"""The longest such time."""
 
 
 def is_host_failure(kind: str) -> bool:
-    """Whether a kind of error is the failure of a web host, and neither ours nor the image's fault."""
+    """Whether a kind of error is the failure of a web host, and not of the run's storage or the image."""
     return kind in _KINDS or kind.startswith(HTTP)
 
 
 class HostError(Exception):
-    """A web host failed; another time it may not.
+    """A web host failed; a later attempt may succeed.
 
     Attributes:
-        kind: for the row, as `is_host_failure` knows it.
-        reached: whether the host took the connection.
-        host: name and port of the host that failed; after a redirect it is another one than the URL's.
-        reached: whether the host took the connection.
-        retry_after_s: how long the host asks to be left alone, 0 if it does not say.
+        kind: of the row's error; see `is_host_failure`.
+        host: name and port of the host that failed; after a redirect it may not be the one of the URL.
+        reached: whether the host accepted the connection.
+        retry_after_s: the pause that the host requests, 0 if it does not.
     """
 
     def __init__(
@@ -75,12 +74,12 @@ class HostError(Exception):
 
 
 class GivenUp(HostError):
-    """A host is not asked for the time being; kind and message are those of its last failure."""
+    """A host is not contacted for a while; kind and message are those of its last failure."""
 
 
 @dataclass
 class _Host:
-    """What is remembered of a host; times are monotonic."""
+    """What is known of a host; times are monotonic."""
 
     failure: HostError | None = None
     counted_at: float = 0.0
@@ -95,20 +94,20 @@ class Memory:
     """What a process knows of the hosts that a run names; safe to share between threads."""
 
     def __init__(self) -> None:
-        """Nothing yet."""
+        """Starts empty."""
         self._hosts: dict[str, _Host] = {}
         self._lock = threading.Lock()
 
     def check(self, host: str) -> None:
-        """Raise GivenUp where a host is not to be asked."""
+        """Raise GivenUp if a host is not to be contacted."""
         with self._lock:
             known = self._hosts.get(host)
             if known and known.failure and time.monotonic() < known.given_up_until:
                 last = known.failure
-                raise GivenUp(last.kind, f"{last.message} (several times; not asked again)", host=host)
+                raise GivenUp(last.kind, f"{last.message} (several times; not contacted again)", host=host)
 
     def wait_s(self, host: str, longest_s: float) -> float:
-        """Seconds until the host may be asked next, at most `longest_s`; that moment is taken."""
+        """Reserve the next request to the host; returns the seconds to wait for it, at most `longest_s`."""
         now = time.monotonic()
         with self._lock:
             known = self._hosts.get(host)
@@ -131,8 +130,8 @@ class Memory:
 
         Args:
             failure: names the host.
-            began: when the request did; of several at once only one counts.
-            longest_s: for at most so long the host is left alone if it asks for that.
+            began: when the request began; of simultaneous failures only one counts.
+            longest_s: the longest pause that is granted if the host requests one.
         """
         now = time.monotonic()
         with self._lock:
@@ -156,28 +155,28 @@ class Memory:
 
 @functools.lru_cache(maxsize=4)
 def _memory(run: str) -> Memory:
-    """That of a run in this process, however often its reader is sent here."""
+    """The memory of a run in this process, shared by all copies of its reader."""
     return Memory()
 
 
 class Reader(Protocol):
-    """Asks a web host once; `WebReader`."""
+    """Makes one request to a web host; see `WebReader`."""
 
     def read(self, url: str, max_bytes: int | None = None) -> bytes:
-        """The body behind a URL; raises ImageError, or HostError where it may succeed later."""
+        """The body behind a URL; raises ImageError, or HostError if a later attempt may succeed."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class PatientReader:
-    """Reads from web hosts, several times if need be; safe to share between threads and to pickle.
+    """Reads from web hosts with retries; safe to share between threads and to pickle.
 
     Attributes:
-        reader: asks once.
-        attempts: how often an image is asked for; after a time-out once more at most.
+        reader: makes one request.
+        attempts: how often an image is requested at most; after a timeout only once more.
         pause_s: seconds before the second attempt, doubled for each further one.
-        retry_after_s: longest pause that a host may ask for (Retry-After).
-        run: readers of one run share in a process what they know of the hosts.
+        retry_after_s: longest pause that a host may request (Retry-After).
+        run: id; readers of one run share their memory of hosts in a process.
     """
 
     reader: Reader
@@ -187,18 +186,18 @@ class PatientReader:
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def read(self, url: str, *, max_bytes: int, slot: AbstractContextManager[object]) -> bytes:
-        """The body behind a URL; `slot` is held while a host is asked, and not while it is waited for.
+        """The body behind a URL; `slot` is held during requests, but not during pauses.
 
         Raises:
             ImageError: another attempt is pointless.
-            HostError: the host failed each time, or is given up for the time being.
+            HostError: the host failed each time, or is not contacted for a while.
         """
         host = _host(url)
         memory = self.memory
         attempt = 0
         while True:
             attempt += 1
-            # A host may be busy and ask for the longest pause: its turn comes somewhat later.
+            # A busy host may request the longest pause, and its requests are spaced in addition.
             self._wait(memory.wait_s(host, self.retry_after_s + SLOWEST_S))
             try:
                 with slot:
@@ -220,7 +219,7 @@ class PatientReader:
 
     @property
     def memory(self) -> Memory:
-        """What this process knows of the hosts of the run."""
+        """The memory of the run's hosts in this process."""
         return _memory(self.run)
 
     def _wait(self, seconds: float) -> None:
@@ -229,7 +228,7 @@ class PatientReader:
 
 
 def _host(url: str) -> str:
-    """Name and port of a URL's host; the URL itself if it is no valid one."""
+    """Name and port of a URL's host; the URL itself if it is not valid."""
     try:
         return urllib.parse.urlsplit(url).netloc.lower()
     except ValueError:

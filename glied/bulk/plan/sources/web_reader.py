@@ -10,44 +10,31 @@ Requests run in one event loop per process, in a thread of its own; the threads 
 """
 
 import asyncio
-import atexit
 import contextlib
 import email.utils
 import os
 import re
 import socket
 import ssl
-import threading
 import time
 import urllib.parse
 import zlib
-from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import aiohttp
 import yarl
-from aiohttp import ClientHandlerType
-from aiohttp.abc import ResolveResult
 from urllib3.util import Url, parse_url
 
 from glied.bulk.plan.sources import content_codings, web_hosts
-from glied.bulk.plan.sources.web_addresses import is_allowed
+from glied.bulk.plan.sources.web_client import Client, NotAnswered, client_of
 from glied.bulk.plan.sources.web_hosts import HostError
 from glied.errors import ImageError, UsageError
 from glied.redaction import shown
 
-T = TypeVar("T")
-
 RETRIED = frozenset({408, 425, 429})
 """Statuses below 500 that may change when the host is asked again."""
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-LOOKUPS = 64
-"""Names that a process resolves at once."""
-IDLE_S = 15.0
-"""Seconds that an idle connection is kept."""
-LONGEST_HEADER = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +62,7 @@ class WebReader:
     """How the requests introduce themselves; hosts ask for a way to reach the operator."""
 
     def __post_init__(self) -> None:
-        """Refuse bounds that leave nothing and a user agent that is no header."""
+        """Refuse limits that allow nothing and a user agent that is not a valid header."""
         for name in ("max_bytes", "connect_timeout_s", "read_timeout_s", "total_timeout_s"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name}: {getattr(self, name)} is not above 0")
@@ -97,10 +84,10 @@ class WebReader:
         """
         target = _parse(url)
         limit = self.max_bytes if max_bytes is None else max_bytes
-        client = _client(os.getpid())
+        client = client_of(os.getpid())
         return _content(client.run(self._follow_redirects(client, target, limit)), limit)
 
-    async def _follow_redirects(self, client: "_Client", url: Url, max_bytes: int) -> "_Answer":
+    async def _follow_redirects(self, client: Client, url: Url, max_bytes: int) -> "_Answer":
         session = client.session(self.allow_private)
         deadline = time.monotonic() + self.total_timeout_s
         for _ in range(self.max_redirects + 1):
@@ -108,7 +95,7 @@ class WebReader:
                 result = await self._visit(session, url, max_bytes, deadline - time.monotonic())
             except (UnicodeError, aiohttp.InvalidURL) as error:
                 raise ImageError("bad_url", f"{_shown(url)}: the host name is not valid") from error
-            except _NotAnswered as failure:
+            except NotAnswered as failure:
                 raise self._failure(url, failure.error) from failure.error
             except (aiohttp.ClientError, asyncio.TimeoutError) as error:
                 raise self._failure(url, error) from error
@@ -217,115 +204,8 @@ def _in_words(error: BaseException | None) -> str:
     return os.strerror(error.errno)
 
 
-class _Client:
-    """The event loop of a process, in a thread of its own, and its connections."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.loop.set_default_executor(ThreadPoolExecutor(LOOKUPS, "lookup"))
-        self._sessions: dict[bool, aiohttp.ClientSession] = {}
-        threading.Thread(target=self.loop.run_forever, name="web", daemon=True).start()
-        atexit.register(self.close)
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for what the loop does."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
-
-    def session(self, allow_private: bool) -> aiohttp.ClientSession:
-        """The one for a policy, whose connections no other policy uses; called in the loop."""
-        if allow_private not in self._sessions:
-            self._sessions[allow_private] = _session(allow_private)
-        return self._sessions[allow_private]
-
-    def close(self) -> None:
-        """Close all connections and end the thread."""
-
-        async def close() -> None:
-            for session in self._sessions.values():
-                await session.close()
-
-        with contextlib.suppress(Exception):
-            asyncio.run_coroutine_threadsafe(close(), self.loop).result(1.0)
-        self.loop.call_soon_threadsafe(self.loop.stop)
-
-
-_STARTING = threading.Lock()
-_clients: dict[int, _Client] = {}
-
-
-def _client(pid: int) -> _Client:
-    """That of the process; a forked one must not use its parent's."""
-    with _STARTING:
-        if pid not in _clients:
-            _clients[pid] = _Client()
-        return _clients[pid]
-
-
-def _session(allow_private: bool) -> aiohttp.ClientSession:
-    connector = aiohttp.TCPConnector(
-        resolver=_CheckingResolver(allow_private),
-        socket_factory=lambda candidate: _open_socket(allow_private, candidate),
-        use_dns_cache=False,
-        ssl=ssl.create_default_context(),
-        limit=0,  # who reads decides how many requests there are at once
-        keepalive_timeout=IDLE_S,
-    )
-    return aiohttp.ClientSession(
-        connector=connector,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        middlewares=[_send_once],
-        auto_decompress=False,  # aiohttp takes a truncated gzip body for a whole one
-        max_line_size=LONGEST_HEADER,
-        max_field_size=LONGEST_HEADER,
-    )
-
-
-class _NotAnswered(Exception):
-    """A request failed before its answer began."""
-
-    def __init__(self, error: aiohttp.ClientConnectionError) -> None:
-        super().__init__()
-        self.error = error
-
-
-async def _send_once(request: aiohttp.ClientRequest, send: ClientHandlerType) -> aiohttp.ClientResponse:
-    """Send a request and keep aiohttp from repeating it: `PatientReader` counts the attempts."""
-    try:
-        return await send(request)
-    except aiohttp.ClientConnectionError as error:
-        raise _NotAnswered(error) from error
-
-
-class _CheckingResolver(aiohttp.ThreadedResolver):
-    """Refuses a host if any of its addresses is not allowed: a name that mixes them is no accident."""
-
-    def __init__(self, allow_private: bool) -> None:
-        super().__init__()
-        self.allow_private = allow_private
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        results = await super().resolve(host, port, family)
-        for result in results:
-            _check_address(result["host"], self.allow_private, host)
-        return results
-
-
-def _open_socket(allow_private: bool, candidate: tuple[Any, ...]) -> socket.socket:
-    """A socket for one address of a host, as `socket.getaddrinfo` gives it."""
-    family, kind, protocol, _, address = candidate
-    _check_address(address[0], allow_private, address[0])
-    return socket.socket(family, kind, protocol)
-
-
-def _check_address(address: str, allow_private: bool, host: str) -> None:
-    if not is_allowed(address, allow_private):
-        raise ImageError("forbidden", f"{host} is at {address}, which must not be read from")
-
-
 def _parse(url: str) -> Url:
-    """A URL in normal form: characters that must be quoted are, what is quoted stays.
+    """A URL in normal form: quoted where necessary, without quoting again.
 
     Raises:
         ImageError: "bad_url".
@@ -386,13 +266,13 @@ def _check_status(url: Url, response: aiohttp.ClientResponse) -> None:
 
 
 def _is_whole(content_range: str) -> bool:
-    """Whether a range is all of the file, or does not say what part it is."""
+    """Whether a range is all of the file, or unspecified."""
     match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", content_range.strip())
     return match is None or (int(match[1]) == 0 and int(match[2]) + 1 == int(match[3]))
 
 
 def _retry_after_s(value: str) -> float:
-    """The seconds that a Retry-After header asks for; 0 if it is none."""
+    """The seconds that a Retry-After header requests; 0 if it is not valid."""
     value = value.strip()
     if re.fullmatch(r"\d{1,9}", value):
         return float(value)
@@ -403,10 +283,10 @@ def _retry_after_s(value: str) -> float:
 
 
 def _host(url: Url) -> str:
-    """Name and port, as `HostError` has them."""
+    """Name and port, as in `HostError`."""
     return str(url.netloc).lower()
 
 
 def _shown(url: Url) -> str:
-    """What a message may say of a URL."""
+    """The part of a URL that messages may show."""
     return shown(url.url)

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from glied.bulk.plan.manifest import INPUT, planned
-from glied.bulk.plan.sources.fetch import ROOM, Fetch, Unreadable, within
+from glied.bulk.plan.sources.fetch import ROOM, Fetch
+from glied.bulk.plan.sources.retries import Unreadable, within
 from glied.bulk.plan.sources.web_hosts import PatientReader
 from glied.bulk.plan.sources.web_reader import WebReader
 

@@ -189,7 +189,7 @@ class TestImageTables:
 
     def test_mistakes_are_named(self, tmp_path):
         write_images(tmp_path / "0.parquet", 0, 2)
-        with pytest.raises(UsageError, match=r"'label' holds no images.*columns are image, label, caption"):
+        with pytest.raises(UsageError, match=r"'label' is .*, not images.*columns are image, label, caption"):
             plan(tmp_path, form="parquet", image_column="label")
         with pytest.raises(UsageError, match=r"no \.tar or .* file there"):
             plan(tmp_path, form="webdataset")
@@ -239,7 +239,7 @@ class TestUriTables:
 
     def test_duplicate_ids(self, images):
         (images / "t.csv").write_text("uri\n0.jpg\n1.jpg\n0.jpg\n")
-        with pytest.raises(UsageError, match=r"id '0\.jpg' stands twice"):
+        with pytest.raises(UsageError, match=r"duplicate id '0\.jpg'"):
             plan(images / "t.csv", form="table")
         table, _ = plan(images / "t.csv", form="table", duplicates="keep_first")
         assert table["id"].to_pylist() == ["0.jpg", "1.jpg"]

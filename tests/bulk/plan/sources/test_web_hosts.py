@@ -86,7 +86,7 @@ def test_an_unreachable_host_is_skipped_for_a_while(monkeypatch):
         assert caught.value.kind == "unreachable"
     assert len(reader.reader.asked) == web_hosts.UNREACHED
     assert isinstance(caught.value, GivenUp)
-    assert str(caught.value).count("not asked again") == 1
+    assert str(caught.value).count("not contacted again") == 1
     later = time.monotonic() + web_hosts.GIVEN_UP_S + 1
     monkeypatch.setattr(web_hosts.time, "monotonic", lambda: later)
     reader.reader.answers = [b"data"]

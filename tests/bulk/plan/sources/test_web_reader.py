@@ -22,7 +22,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from glied.bulk.plan.sources import web_reader
+from glied.bulk.plan.sources import web_addresses, web_client
 from glied.bulk.plan.sources.web_hosts import HostError, is_host_failure
 from glied.bulk.plan.sources.web_reader import WebReader
 from glied.errors import ImageError, UsageError
@@ -431,8 +431,8 @@ def test_redirects(server):
 
 def test_a_redirect_into_the_network_is_refused(server, resolver, monkeypatch):
     """The first hop is allowed; only the check of its address is replaced."""
-    allowed = web_reader.is_allowed
-    monkeypatch.setattr(web_reader, "is_allowed", lambda *args: args[0] == "127.0.0.1" or allowed(*args))
+    allowed = web_addresses.is_allowed
+    monkeypatch.setattr(web_client, "is_allowed", lambda *args: args[0] == "127.0.0.1" or allowed(*args))
     lookups = resolver()
     for target in ("http://10.0.0.1/", "http://169.254.169.254/latest/", server.url("/image", "2130706434")):
         server.redirects["/moved"] = target
@@ -500,7 +500,7 @@ def test_an_address_is_connected_to_as_written(literal, address, scheme, port, w
         connected.append((ipaddress.ip_address(candidate[-1][0]), candidate[-1][1]))
         raise ConnectionRefusedError("nobody there")
 
-    monkeypatch.setattr(web_reader, "_open_socket", connect)
+    monkeypatch.setattr(web_client, "_open_socket", connect)
     url = f"{scheme}://{literal}{f':{port}' if with_port else ''}/x"
     assert failure_of(url).startswith(f"unreachable: {url}")
     assert connected == [(ipaddress.ip_address(address), port)]
@@ -520,7 +520,7 @@ def test_metadata_services_are_forbidden_in_any_notation(server, scheme, host, p
 
 def test_an_address_is_checked_again_where_the_socket_is_opened(server, monkeypatch):
     """Should a version of aiohttp resolve names without the resolver that it was given."""
-    monkeypatch.setattr(web_reader._CheckingResolver, "resolve", aiohttp.ThreadedResolver.resolve)
+    monkeypatch.setattr(web_client._CheckingResolver, "resolve", aiohttp.ThreadedResolver.resolve)
     assert kind_of(server.url("/image", "localhost"), WebReader()) == "forbidden"
     assert server.connections == 0
 
@@ -595,8 +595,8 @@ def test_localhost_with_its_dot_is_refused(server):
     ],
 )
 def test_addresses(address, public, private):
-    assert web_reader.is_allowed(address, allow_private=False) is public
-    assert web_reader.is_allowed(address, allow_private=True) is private
+    assert web_addresses.is_allowed(address, allow_private=False) is public
+    assert web_addresses.is_allowed(address, allow_private=True) is private
 
 
 @pytest.mark.parametrize(
@@ -611,7 +611,7 @@ def test_bad_urls(url, monkeypatch):
     def connect(*args):
         raise AssertionError("nothing may be connected to")
 
-    monkeypatch.setattr(web_reader, "_open_socket", connect)
+    monkeypatch.setattr(web_client, "_open_socket", connect)
     assert kind_of(url) == "bad_url"
 
 
@@ -709,10 +709,10 @@ def tls_server(tmp_path) -> Iterator[tuple[Server, Path, list[str]]]:
     context.sni_callback = lambda sock, name, context: names.append(name)
     server = Server(("127.0.0.1", 0))
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    web_reader._clients.clear()
+    web_client._clients.clear()
     with serving(server):
         yield server, certificate, names
-    web_reader._clients.clear()
+    web_client._clients.clear()
 
 
 def test_untrusted_certificates_are_refused(tls_server, resolver):
