@@ -39,7 +39,7 @@ def test_coco_results_and_jsonl_match_by_id_or_name(tmp_path: Path) -> None:
         ('[{"caption": "a"}]', "needs image_id"),
         ('[{"image_id": 1}]', "needs image_id"),
         ('[{"image_id": true, "caption": "a"}]', "needs image_id"),
-        ('[{"image_id": 1, "caption": ["a", "b"]}]', "1 has 2 captions, one is scored"),
+        ('[{"image_id": 1, "caption": ["a", "b"]}]', "1 has 2 captions, but only one can be scored"),
         ('[{"image_id": 1, "caption": NaN}]', "needs image_id"),
         ("[3]", "needs image_id"),
         ('{"images": []}', "no list 'annotations'"),
@@ -71,7 +71,7 @@ def test_a_name_that_two_images_share_is_nobodys_but_its_own_image_keeps_it() ->
     aliases = {"a.jpg": ["a"], "a.png": ["a"], "b": ["b"], "b.jpg": ["b"]}
     captions = {"a.jpg": "1", "a.png": "2", "b": "3", "b.jpg": "4"}
     assert match_captions(captions, aliases, uri="c", source="r") == captions
-    with pytest.raises(UsageError, match=r"does not know 1 captioned images: a$"):
+    with pytest.raises(UsageError, match=r"lacks 1 captioned images: a$"):
         match_captions({"a": "1"}, aliases, uri="c", source="r")
 
 
@@ -79,10 +79,10 @@ def test_a_name_that_two_images_share_is_nobodys_but_its_own_image_keeps_it() ->
     ("captions", "message"),
     [
         ({"x.jpg": "a", "7": "b", "y.jpg": "c", "z.jpg": "d"}, "c: 1 images are named twice: x.jpg, 7"),
-        ({"x.jpg": "a", "q.jpg": "b"}, "c: r does not know 1 captioned images: q.jpg"),
+        ({"x.jpg": "a", "q.jpg": "b"}, "c: r lacks 1 captioned images: q.jpg"),
         ({"x.jpg": "a"}, "c: 2 of the 3 images of r have no caption: y.jpg, z.jpg. --partial true scores"),
         ({}, "c: 3 of the 3 images of r have no caption: x.jpg, y.jpg, z.jpg"),
-        (dict.fromkeys("abcdefgh", ""), "does not know 8 captioned images: a, b, c, d, e, ..."),
+        (dict.fromkeys("abcdefgh", ""), "lacks 8 captioned images: a, b, c, d, e, ..."),
     ],
 )
 def test_missing_doubled_and_unknown_images_are_refused_by_name(
