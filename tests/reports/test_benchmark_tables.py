@@ -80,7 +80,9 @@ def test_any_rows_are_a_table(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_table_is_refused_with_the_form(tmp_path: Path, content: Any) -> None:
-    with pytest.raises(UsageError, match=r'table\.json does not contain a table: .* the general form is {"title"'):
+    with pytest.raises(
+        UsageError, match=r'table\.json does not contain a table: .* general form is {"title"'
+    ):
         read_table(written(tmp_path, content))
 
 
