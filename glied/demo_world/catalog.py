@@ -304,7 +304,6 @@ GROUP_KINDS = frozenset(
 )
 
 _ANIMALS = ("dog", "cat", "horse", "cow", "sheep", "elephant", "bird", "duck")
-_SMALL_ANIMALS = ("dog", "cat", "bird")
 _ROAD = ("car", "bus", "truck")
 _MOVABLE = ("ball", "box", "backpack", "umbrella", "book", "vase", "cup")
 _FURNITURE = ("chair", "table", "sofa", "bench", "lamp")

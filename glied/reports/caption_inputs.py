@@ -104,17 +104,6 @@ def find_references(uri: str, names: Sequence[str]) -> dict[str, list[str]]:
     return {name: references[known[name]] for name in names if name in known}
 
 
-def read_references(uri: str, names: Sequence[str]) -> dict[str, list[str]]:
-    """Load the references of all named images, as `find_references`.
-
-    Raises:
-        UsageError: also if the file lacks one of the images.
-    """
-    found = find_references(uri, names)
-    check_found(uri, names, found)
-    return found
-
-
 def check_found(uri: str, names: Sequence[str], found: Mapping[str, Sequence[str]]) -> None:
     """Check that references were found for all named images.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from glied.errors import UsageError
-from glied.reports.caption_inputs import match_captions, read_captions, read_references
+from glied.reports.caption_inputs import check_found, find_references, match_captions, read_captions
 
 ALIASES = {"x.jpg": ["x.jpg", "7"], "y.jpg": ["y.jpg", "9"], "z.jpg": ["z.jpg", "11"]}
 
@@ -24,9 +24,9 @@ def test_coco_results_and_jsonl_match_by_id_or_name(tmp_path: Path) -> None:
     lines.write_text('{"id": "deep/er/x.jpg", "caption": "a"}\n{"id": "y.jpg", "caption": null}\n\n')
     assert read_captions(str(coco)) == {"9": "b", "7": "a"}
     assert read_captions(str(lines)) == {"deep/er/x.jpg": "a", "y.jpg": ""}
-    assert read_references(references(tmp_path), ["9"]) == {"9": ["text 2"]}
-    assert read_references(references(tmp_path), ["in/x.jpg"]) == {"in/x.jpg": ["text 0", "text 1"]}
-    assert read_references(references(tmp_path), ["x.jpg"]) == {"x.jpg": ["text 0", "text 1"]}
+    assert find_references(references(tmp_path), ["9"]) == {"9": ["text 2"]}
+    assert find_references(references(tmp_path), ["in/x.jpg"]) == {"in/x.jpg": ["text 0", "text 1"]}
+    assert find_references(references(tmp_path), ["x.jpg"]) == {"x.jpg": ["text 0", "text 1"]}
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_unfit_files_are_refused(tmp_path: Path, text: str, message: str) -> Non
 
 def test_unknown_images_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"1 captioned images: z\.jpg"):
-        read_references(references(tmp_path), ["x.jpg", "z.jpg"])
+        check_found("refs", ["x.jpg", "z.jpg"], find_references(references(tmp_path), ["x.jpg", "z.jpg"]))
     with pytest.raises(UsageError, match="no manifest"):
         read_captions(str(tmp_path))
 
