@@ -215,6 +215,10 @@ def _runnable(config: CaptionDatasetConfig) -> CaptionDatasetConfig:
     device = config.regions.device if torch.cuda.is_available() else "cpu"
     return dataclasses.replace(
         config,
-        regions=dataclasses.replace(config.regions, device=device, compile=False),
+        regions=dataclasses.replace(
+            config.regions,
+            device=device,
+            compute=dataclasses.replace(config.regions.compute, compile=False),
+        ),
         captioner=dataclasses.replace(config.captioner, cuda_graphs=False),
     )
