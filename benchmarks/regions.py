@@ -54,16 +54,21 @@ from glied.config import parse, run, split_arguments
 from glied.errors import UsageError
 from glied.vision import images
 from glied.vision.extractors import bottom_up
-from glied.vision.extractors.config import RegionsConfig
+from glied.vision.extractors.config import ComputeConfig, DetectionConfig, RegionsConfig
 from glied.vision.extractors.image_padding import LARGEST_BATCH, canvas
 from glied.vision.extractors.region_extractor import load_extractor
 from glied.vision.gpu_decoder import GpuDecoder
 
 EXTRACTORS = {
     "demo": RegionsConfig(checkpoint="glied/weights/demo/regions"),
-    "resnet50_fpn_v2": RegionsConfig(model="fasterrcnn_resnet50_fpn_v2", min_regions=10),
+    "resnet50_fpn_v2": RegionsConfig(
+        model="fasterrcnn_resnet50_fpn_v2", detector=DetectionConfig(min_regions=10)
+    ),
     "bottom_up": RegionsConfig(
-        kind="detectron2", model="bottom-up-attention", min_regions=10, max_regions=100, overlap=0.3
+        kind="detectron2",
+        model="bottom-up-attention",
+        max_regions=100,
+        detector=DetectionConfig(min_regions=10, overlap=0.3),
     ),
     "clip_rn50": RegionsConfig(
         kind="clip_grid", clip=ClipConfig(model="RN50", allow_random=True), short_side=448
@@ -75,7 +80,7 @@ FEW_PROPOSALS = 64
 RESOLUTIONS = {"resnet50_fpn_v2": (800, 1333, 32), "bottom_up": (600, 1000, 1)}
 """Short side, long side, and the number that canvas sides must be a multiple of."""
 STEPS = {"demo": 64, "resnet50_fpn_v2": 128, "bottom_up": 128}
-"""`canvas_step` of the third method."""
+"""`detector.canvas_step` of the third method."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,16 +155,24 @@ def measure(config: Config, name: str) -> Iterator[dict[str, Any]]:
     pictures = [images.read(data).pixels for data in encoded]
     for dtype in config.dtypes:
         torch.manual_seed(0)
-        chosen = replace(EXTRACTORS[name], device=config.device, compile=config.compile, dtype=dtype)
+        compute = ComputeConfig(dtype=dtype, compile=config.compile)
+        chosen = replace(EXTRACTORS[name], device=config.device, compute=compute)
         if not config.full and name in SHORT_SIDES:
             side = SHORT_SIDES[name]
-            chosen = replace(chosen, short_side=side, long_side=side * 5 // 3)
+            detector = replace(chosen.detector, long_side=side * 5 // 3)
+            chosen = replace(chosen, short_side=side, detector=detector)
         plain = load(chosen, full=config.full)
         methods = {"one by one": (plain, 1), "together": (plain, config.batch)}
         if name in STEPS:
-            with_canvases = load(replace(chosen, canvas_step=STEPS[name]), full=config.full)
+            detector = replace(chosen.detector, canvas_step=STEPS[name])
+            with_canvases = load(replace(chosen, detector=detector), full=config.full)
             methods["canvases"] = (with_canvases, config.batch)
         yield from time_methods(config, name, dtype, methods, encoded, pictures)
+
+
+def _canvas_step(extractor: Any) -> int:
+    config: RegionsConfig | None = getattr(extractor, "config", None)
+    return config.detector.canvas_step if config else 0
 
 
 def load(chosen: RegionsConfig, *, full: bool) -> Any:
@@ -235,7 +248,7 @@ def shares(spent: Mapping[str, float], whole: float, decoding: float) -> dict[st
 
 def batching(extractor: Any, batch: int, pictures: Sequence[NDArray[np.uint8]]) -> dict[str, float]:
     """Return the number of batches of the images, and the proportion of padding in their canvases."""
-    divisor, step = _divisor(extractor), getattr(getattr(extractor, "config", None), "canvas_step", 0)
+    divisor, step = _divisor(extractor), _canvas_step(extractor)
     if divisor == 0:
         return {"batches": -(-len(pictures) // batch), "padding": 0.0}
     sizes = [_resized(extractor, picture) for picture in pictures]

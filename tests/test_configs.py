@@ -47,4 +47,6 @@ def test_photographs_are_captioned_with_the_regions_of_the_training() -> None:
     """All but the precision, which moves features by a little, and is chosen for the processors of users."""
     files = [ROOT / "configs" / kind / "photographs.yaml" for kind in ("caption", "extract")]
     caption, extract = (yaml.safe_load(file.read_text())["regions"] for file in files)
-    assert caption | {"dtype": None} == extract | {"dtype": None}
+    for regions in (caption, extract):
+        del regions["compute"]["dtype"]
+    assert caption == extract

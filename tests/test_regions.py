@@ -6,7 +6,7 @@ import torch
 
 from glied.errors import UsageError
 from glied.regions import RegionBatch, Regions
-from glied.vision.extractors.config import RegionsConfig
+from tests.vision.extractors.regions_config import regions_config
 
 
 def regions(count: int, *, seed: int = 0) -> Regions:
@@ -63,4 +63,4 @@ def test_to_moves_every_tensor():
 )
 def test_config_refuses(change, message):
     with pytest.raises(UsageError, match=message):
-        RegionsConfig(**{"checkpoint": "somewhere", **change})
+        regions_config(**{"checkpoint": "somewhere", **change})

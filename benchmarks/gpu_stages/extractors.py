@@ -11,7 +11,7 @@ import torch
 from benchmarks.gpu_stages.setting import Setting
 from benchmarks.regions import EXTRACTORS, load
 from glied.vision.extractors import image_padding, timm_cells
-from glied.vision.extractors.config import RegionsConfig
+from glied.vision.extractors.config import ComputeConfig, RegionsConfig
 from glied.vision.extractors.region_extractor import RegionExtractor, load_extractor
 
 DETECTOR, LITE, RESNET = "detector", "tf_efficientnet_lite2", "resnet50"
@@ -25,7 +25,7 @@ class Extractor:
         model: `DETECTOR` for torchvision's Faster R-CNN R50-FPN v2, or a timm backbone.
         side: side of the square (cells) or short side (detector) in pixels; 0 for the default 800.
         dtype: data type of the network.
-        canvas_step: `regions.canvas_step` of the detector.
+        canvas_step: `regions.detector.canvas_step` of the detector.
         together: maximum number of images in one pass of the network; 0 for the extractor's default.
     """
 
@@ -39,14 +39,16 @@ class Extractor:
         """Build the extractor on the device of a setting; small in a dry run."""
         torch.manual_seed(0)
         side = setting.pick(96, self.side)
+        compute = ComputeConfig(dtype=self.dtype)
         if self.model != DETECTOR:
             return load_extractor(
                 RegionsConfig(
-                    kind="timm", model=self.model, short_side=side, device=setting.device, dtype=self.dtype
+                    kind="timm", model=self.model, short_side=side, device=setting.device, compute=compute
                 )
             )
-        named = replace(EXTRACTORS["resnet50_fpn_v2"], device=setting.device, dtype=self.dtype)
-        sized = replace(named, short_side=side, long_side=side * 5 // 3, canvas_step=self.canvas_step)
+        named = replace(EXTRACTORS["resnet50_fpn_v2"], device=setting.device, compute=compute)
+        detector = replace(named.detector, long_side=side * 5 // 3, canvas_step=self.canvas_step)
+        sized = replace(named, short_side=side, detector=detector)
         return load(sized, full=not setting.dry)
 
     @contextmanager

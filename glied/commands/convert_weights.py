@@ -1,4 +1,4 @@
-"""Turn published weights of a detectron2 detector or a timm backbone into a checkpoint: safetensors and JSON.
+"""Convert published weights of a detectron2 detector or a timm backbone to a checkpoint.
 
     .venv/bin/python jobs/convert_weights.py --weights bua-caffe-frcn-r101-k10-100.pth \\
         --model bottom-up-attention \\
@@ -6,9 +6,10 @@
     .venv/bin/python jobs/convert_weights.py --kind timm --weights efficientnet-lite2-9656183e.pth \\
         --model tf_efficientnet_lite2 --out weights/lite2
 
-Reads .pth, .safetensors and, of detectors, .pkl (numpy arrays); nothing but arrays is ever unpickled.
-detectron2 need not be installed. docs/regions.md says where published weights are. Exit code 2: the file is
-missing, or not what was said.
+Reads .pth, .safetensors and, for detectors, .pkl (numpy arrays); only arrays are unpickled. detectron2 need
+not be installed. docs/regions.md lists sources of published weights.
+
+Exit code 2: the file is missing, or does not fit the options.
 """
 
 from dataclasses import dataclass
@@ -19,25 +20,25 @@ from glied.config import parse
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What to convert."""
+    """The weights to convert."""
 
     weights: str
     """Local file with the weights."""
     model: str
-    """Kind detectron2: bottom-up-attention, or the model zoo's config of the weights, such as
+    """Kind detectron2: bottom-up-attention, or the config of the weights in the model zoo, such as
     COCO-Detection/faster_rcnn_R_101_C4_3x.yaml. Kind timm: name of a timm model."""
     out: str
     """Folder (path or URI) of the checkpoint: regions.checkpoint of jobs with this regions.kind."""
     kind: Literal["detectron2", "timm"] = "detectron2"
-    """What the weights are of: a detector, or a backbone whose cells are regions."""
+    """Type of the weights: a detectron2 detector or a timm backbone."""
     classes: str = ""
-    """Of detectors: file with the names of the classes, one a line; empty for the 80 of COCO."""
+    """For detectors: file with the class names, one per line; empty for COCO's 80 classes."""
     attributes: str = ""
-    """Of detectors: file with the names of the attributes, one a line; empty where the model has none."""
+    """For detectors: file with the attribute names, one per line; empty if the model has none."""
 
 
 def main() -> int:
-    """Convert, report."""
+    """Convert the weights and print a summary."""
     config = parse(Config, description=__doc__)
     if config.kind == "timm":
         from glied.vision.extractors.timm_weights import convert_backbone  # torch is slow to import

@@ -9,10 +9,11 @@
 .venv/bin/python jobs/evaluate.py --captions run --references val.json --clip.checkpoint runs/clip/best \\
     --images val
 
-METEOR and SPICE need Java, SPICE also its parser models; what is missing is left out with a line. A captions
-file that misses images, names one twice or names unknown ones is refused. The results file carries the
-recipe; a table in Markdown goes beside it. Exit code 0: scored. 1: the results could not be written. 2: bad
-usage.
+METEOR and SPICE need Java, SPICE also its parser models; unavailable metrics are omitted with a note.
+Captions files with missing, duplicate or unknown images are rejected. The results file includes the recipe,
+and a table in Markdown is written beside it.
+
+Exit code 0: scored. 1: the results could not be written. 2: bad usage.
 """
 
 import json
@@ -27,7 +28,7 @@ LISTS = ("--compare", "--metrics")
 
 
 def main() -> int:
-    """Evaluate, print, write."""
+    """Score the captions, print and write the results."""
     bare, options = split_arguments(lists_as_json(sys.argv[1:], LISTS), EvaluateConfig)
     config = parse(EvaluateConfig, [*bare, *options], description=__doc__)
     evaluation = evaluate(config, sys.argv)

@@ -1,4 +1,4 @@
-"""Make one self-contained HTML page of captioned runs: captions, scores, and what each word looked at.
+"""Make one self-contained HTML page of captioned runs: captions, scores, and the attention of each word.
 
 .venv/bin/python jobs/gallery.py --run demo/captions --references demo/scenes/captions.json \\
     --out demo/gallery.html
@@ -17,7 +17,7 @@ LISTS = ("--run", "--names")
 
 
 def main() -> int:
-    """Make the page and say what is on it."""
+    """Make the page and print a summary."""
     config = parse(GalleryConfig, lists_as_json(sys.argv[1:], LISTS), description=__doc__)
     report = make_gallery(config)
     for note in report.notes:

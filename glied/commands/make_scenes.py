@@ -16,22 +16,22 @@ from glied.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What to render and where to."""
+    """The scenes to render, and the output folder."""
 
     out: str
-    """Folder that receives images/, captions.json, annotations.jsonl, descriptions.jsonl, finecapeval.csv and
+    """Output folder for images/, captions.json, annotations.jsonl, descriptions.jsonl, finecapeval.csv and
     classes.json."""
     split: Literal["train", "val", "test"]
-    """Splits never share a scene."""
+    """Split to render; splits never share a scene."""
     count: int = 500
-    """Number of scenes; the first scenes are the same whatever the count."""
+    """Number of scenes; the first scenes do not depend on it."""
     seed: int = 0
-    """Another seed gives another world of the same kind."""
+    """Seed of the scenes."""
     workers: int = 0
-    """Processes that draw; 0 means one per processor. The files do not depend on it."""
+    """Rendering processes; 0 uses one per processor. The files do not depend on it."""
 
     def __post_init__(self) -> None:
-        """Refuse counts that make no sense."""
+        """Reject invalid counts."""
         if self.count < 1:
             raise UsageError(f"--count {self.count}: must be at least 1")
         if self.workers < 0:

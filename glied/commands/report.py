@@ -1,11 +1,11 @@
-"""Make one self-contained HTML page of training runs: curves, captions over time, speed, tables of results.
+"""Make one self-contained HTML page of training runs: curves, sample captions, speed, tables of results.
 
 .venv/bin/python jobs/report.py runs/base runs/glied --out report.html
 .venv/bin/python jobs/report.py runs/cider runs/clip_s --out report.html --pictures docs/images --axis epoch
 .venv/bin/python jobs/report.py runs/glied --tables benchmarks/results/table2.json claims.json \\
     --out report.html
 
-Runs may still be going on, and may lie on any storage. --pictures also writes each figure as SVG and PNG.
+Runs may still be in progress, and on any storage. --pictures also writes each figure as SVG and PNG.
 """
 
 import json
@@ -18,7 +18,7 @@ LISTS = ("--runs", "--tables")
 
 
 def main() -> int:
-    """Make the page and say what is on it."""
+    """Make the page and print a summary."""
     bare, options = split_arguments(lists_as_json(sys.argv[1:], LISTS), ReportConfig)
     if bare:
         options.append(f"--runs+={json.dumps(bare)}")

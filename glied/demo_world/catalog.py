@@ -1,4 +1,4 @@
-"""What the demo world is made of: which objects stand where, in which colors, and how they relate.
+"""Contents of the demo world: objects, places, colors, and possible relations.
 
 Everything here is plain data. Heights are fractions of the image's shorter side for an object of ordinary
 size in the foreground; the drawing package owns shapes and aspects.
@@ -193,7 +193,7 @@ POPULATION: dict[str, dict[str, float]] = {
     },
 }
 
-# Where a background object of a kind goes when it does not stand on the ground: (place, kind) -> zone.
+# Zone of background objects that are not on the ground: (place, kind) -> zone.
 AIR_KINDS = frozenset({"kite"})
 WATER_KINDS = frozenset({"boat", "duck"})
 WALL_KINDS = frozenset({"clock"})
@@ -246,7 +246,7 @@ COLOR_WEIGHTS: dict[str, dict[str, float]] = {
     "clock": {"white": 3, "red": 2, "blue": 2, "black": 1.5, "yellow": 1.5, "brown": 1.5, "green": 1},
 }
 
-# Share of a kind that carries a pattern, and which ones it may carry.
+# Share of objects of a kind with a pattern, and the possible patterns.
 PATTERN_WEIGHTS: dict[str, dict[str, float]] = {
     "dog": {"spotted": 0.15},
     "cat": {"striped": 0.2},
@@ -304,7 +304,6 @@ GROUP_KINDS = frozenset(
 )
 
 _ANIMALS = ("dog", "cat", "horse", "cow", "sheep", "elephant", "bird", "duck")
-_SMALL_ANIMALS = ("dog", "cat", "bird")
 _ROAD = ("car", "bus", "truck")
 _MOVABLE = ("ball", "box", "backpack", "umbrella", "book", "vase", "cup")
 _FURNITURE = ("chair", "table", "sofa", "bench", "lamp")
@@ -368,7 +367,7 @@ RELATIONS: dict[str, tuple[float, tuple[str, ...], tuple[str, ...]]] = {
     "riding": (1.8, ("man", "woman"), ("horse", "bicycle", "elephant")),
 }
 
-# "on" and "under" depend on what would be credible: object -> what may be on / under it.
+# "on" and "under" are limited to plausible pairs: object -> what may be on / under it.
 ON_TOP: dict[str, tuple[str, ...]] = {
     "bench": ("cat", "dog", "bird", "book", "backpack", "box", "man", "woman", "ball"),
     "sofa": ("cat", "dog", "book", "backpack", "box", "ball"),
@@ -385,7 +384,7 @@ BENEATH: dict[str, tuple[str, ...]] = {
     "tree": ("man", "woman", "dog", "cat", "bench", "chair", "box", "backpack", "ball"),
     "umbrella": ("dog", "cat", "ball", "box", "backpack", "chair"),
 }
-# How far below its top edge an object's carrying surface lies, as a fraction of its height.
+# Distance of an object's carrying surface from its top edge, as a fraction of its height.
 SURFACE: dict[str, float] = {
     "bench": 0.48,
     "sofa": 0.52,
@@ -397,14 +396,14 @@ SURFACE: dict[str, float] = {
     "elephant": 0.12,
     "horse": 0.30,
 }
-# Kinds whose drawings have holes: what stands behind stays visible to its full extent.
+# Kinds whose drawings have holes, so that objects behind them stay visible.
 SEE_THROUGH = frozenset(
     {"bicycle", "chair", "table", "bench", "umbrella", "kite", "lamp", "tree", "bird", "surfboard"}
 )
 
 
 def may_relate(subject: str, relation: str, partner: str) -> bool:
-    """Whether `subject relation partner` is a credible, drawable statement of two different kinds."""
+    """Whether `subject relation partner` is a plausible, drawable relation of two different kinds."""
     _, subjects, partners = RELATIONS[relation]
     if subject not in subjects or partner not in partners or subject == partner:
         return False

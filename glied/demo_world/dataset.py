@@ -1,7 +1,7 @@
-"""A split of the demo world on disk: images, COCO captions, region annotations, FineCapEval phrases.
+"""Writing a split of the demo world: images, COCO captions, region annotations, FineCapEval phrases.
 
-Every scene depends on (split, seed, index) alone, so the files do not depend on the number of processes, and
-the first 200 scenes of a split of 500 are the split of 200.
+Each scene depends only on (split, seed, index), so the files do not depend on the number of processes, and
+the first 200 scenes of a split of 500 equal a split of 200.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CRITERIA = ("background", "object", "relation")
 
 
 def write_split(out: Path, split: str, count: int, seed: int, workers: int) -> None:
-    """Render `count` scenes of a split and write what describes them.
+    """Render `count` scenes of a split, and write their captions and annotations.
 
     Raises:
         UsageError: the folder cannot be written.
@@ -53,7 +53,7 @@ def write_split(out: Path, split: str, count: int, seed: int, workers: int) -> N
 
 
 def _map(task: partial[dict], count: int, workers: int) -> Iterator[dict]:
-    """Rows in the order of their indices; one worker means this process."""
+    """Yield rows in index order; a single worker runs in this process."""
     if workers == 1:
         yield from map(task, range(count))
         return
@@ -62,7 +62,7 @@ def _map(task: partial[dict], count: int, workers: int) -> Iterator[dict]:
 
 
 def write_scene(index: int, *, split: str, seed: int, images: Path) -> dict:
-    """Draw one scene to `images` and return its line of annotations.jsonl."""
+    """Render one scene to `images`; return its line of annotations.jsonl."""
     scene = sample_scene(split, index, seed)
     buffer = io.BytesIO()
     Image.fromarray(draw(scene)).save(buffer, "JPEG", quality=JPEG_QUALITY)
@@ -71,7 +71,7 @@ def write_scene(index: int, *, split: str, seed: int, images: Path) -> dict:
 
 
 def annotation(scene: Scene, language: Language) -> dict:
-    """A scene as one JSON object; boxes are visible extents, xyxy in pixels; stuff follows the objects."""
+    """Describe a scene as a JSON object; boxes are visible extents, xyxy in pixels; stuff follows objects."""
     objects = [
         _object(o.kind, o.box, o.attributes, salient=o.salient, stuff=False) for o in scene.objects
     ] + [_object(name, box, [], salient=False, stuff=True) for name, box in scene.stuff]
@@ -101,7 +101,7 @@ def _object(
 
 
 def coco(rows: list[dict]) -> dict:
-    """The references in the layout of COCO's captions files."""
+    """Return the references in the format of COCO's captions files."""
     images = [{key: row[key] for key in ("id", "file_name", "width", "height")} for row in rows]
     texts = [(row["id"], caption) for row in rows for caption in row["captions"]]
     annotations = [{"id": i, "image_id": image, "caption": text} for i, (image, text) in enumerate(texts)]
@@ -109,13 +109,13 @@ def coco(rows: list[dict]) -> dict:
 
 
 def described(row: dict) -> dict:
-    """A scene as CLIP learns it: its image, the full description before the references, and its clauses."""
+    """Return a scene as training data for CLIP: image, full description, references, and clauses."""
     texts = [row["description"], *row["captions"]]
     return {"image": f"images/{row['file_name']}", "text": texts, "clauses": row["clauses"]}
 
 
 def finecapeval(rows: list[dict]) -> str:
-    """The full descriptions and their phrases as a FineCapEval CSV file."""
+    """Return the full descriptions and their phrases as a FineCapEval CSV file."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("image", "caption", *CRITERIA))
@@ -126,13 +126,13 @@ def finecapeval(rows: list[dict]) -> str:
 
 
 def classes() -> dict:
-    """Names of classes, attributes by group, and stuff."""
+    """Return the names of classes, attributes by group, and stuff."""
     attributes = {"color": list(COLORS), "size": list(SIZES), "pattern": list(PATTERNS)}
     return {"classes": list(CLASSES), "attributes": attributes, "stuff": list(STUFF)}
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace the file in one step, so that an interrupted run leaves no half of it."""
+    """Write the file atomically, so that an interrupted run leaves no partial file."""
     partial_path = path.with_name(path.name + ".part")
     partial_path.write_text(text, encoding="utf-8")
     os.replace(partial_path, path)

@@ -17,7 +17,7 @@ from glied.demo_world.world import Scene
 
 REFERENCES = 5
 
-# How much the five speakers differ; tuned on the leave-one-out CIDEr of 500 test scenes
+# How much the five annotators differ; tuned on the leave-one-out CIDEr of 500 test scenes
 # (benchmarks/results/scenes.md).
 COLOR_SHARE = 0.6
 SIZE_SHARE = 0.5
@@ -135,7 +135,7 @@ RELATION_WORDS: dict[str, tuple[str, ...]] = {
     "holding": ("holding", "with", "and"),
     "riding": ("riding", "on", "on top of"),
 }
-# Relations that read well from the partner's side: "a table with a cup on it".
+# Relations that can also be described from the partner's side: "a table with a cup on it".
 INVERSE = {
     "next to": "next to",
     "left of": "right of",
@@ -179,11 +179,11 @@ _ANIMALS = frozenset({"dog", "cat", "horse", "cow", "sheep", "elephant", "bird",
 
 @dataclass(frozen=True)
 class Language:
-    """Everything said about one scene.
+    """The texts that describe a scene.
 
     Attributes:
         references: five sentences without punctuation.
-        description: one sentence that names all objects, their look and relations, the place and the light.
+        description: one sentence with all objects, their look and relations, the place and the light.
         clauses: the parts of the description, each true by itself.
         phrases: "background", "object" and "relation" phrases, as in FineCapEval.
     """
@@ -195,7 +195,7 @@ class Language:
 
 
 def describe(scene: Scene) -> Language:
-    """References, description and phrases of a scene, from (split, index, seed) alone."""
+    """Generate references, description and phrases of a scene, which depend only on (split, index, seed)."""
     speakers = (
         Speaker(stream(scene.split, scene.seed, "speaker", scene.index, number), scene)
         for number in range(REFERENCES)
@@ -205,7 +205,7 @@ def describe(scene: Scene) -> Language:
 
 
 def plural(noun: str) -> str:
-    """The plural of a noun of this world."""
+    """Return the plural of a noun of the demo world."""
     if noun in IRREGULAR:
         return IRREGULAR[noun]
     if noun.endswith("y") and noun[-2] not in "aeiou":
@@ -216,7 +216,7 @@ def plural(noun: str) -> str:
 def noun_phrase(
     item: Item, noun: str | None = None, *, color: bool = True, size: bool = True, pattern: bool = True
 ) -> str:
-    """The noun phrase of an item with all it is to mention: "two small striped red balls"."""
+    """Build the noun phrase of an item with the given attributes: "two small striped red balls"."""
     noun = noun or item.kind
     adjectives = [item.size] if size and item.size else []
     look = [item.pattern] if pattern and item.pattern != "plain" else []
@@ -245,7 +245,7 @@ def join(parts: Sequence[str]) -> str:
 
 
 def verb_for(item: Item, relation: str | None) -> str:
-    """The participle that goes with the item in this relation; "" where none sounds right."""
+    """Return the participle that goes with the item in this relation, or ""."""
     kind = item.kind
     if relation in {"holding", "riding"}:
         return ""
@@ -263,34 +263,34 @@ def verb_for(item: Item, relation: str | None) -> str:
 
 
 class Speaker:
-    """One of the five who describe a scene: a random stream that chooses words and what to mention."""
+    """One of the five annotators of a scene, who randomly chooses words and what to mention."""
 
     def __init__(self, rng: random.Random, scene: Scene) -> None:
-        """Speak about `scene` with the choices of `rng`."""
+        """Describe `scene` with the random choices of `rng`."""
         self.rng, self.scene, self.plan = rng, scene, scene.plan
         self.opened = self.chance(OPENING_SHARE)
 
     def chance(self, share: float) -> bool:
-        """True with probability `share`."""
+        """Return True with probability `share`."""
         return self.rng.random() < share
 
     def choose(self, words: Sequence[str], bias: float | None = None) -> str:
-        """The usual word (the first) with probability `bias`, else any of them."""
+        """Choose the usual word (the first) with probability `bias`, else any of them."""
         share = USUAL_WORD_SHARE if bias is None else bias
         return words[0] if self.chance(share) else self.rng.choice(words)
 
     def verb(self, item: Item, relation: str | None) -> str:
-        """What the item does, in one of the ways to say it, or ""."""
+        """Return a random verb phrase for what the item does, or ""."""
         verb = verb_for(item, relation) if self.chance(VERB_SHARE) else ""
         if not verb:
             return ""
         be = "are" if item.count > 1 else "is"
-        # "there is a kite is flying" is not English: after an opening the verb stays a participle.
+        # After an opening such as "there is a kite", the verb must be a participle.
         auxiliaries = ("", f"that {be} ") if self.opened else ("", f"{be} ", f"that {be} ")
         return self.choose(auxiliaries, 0.6) + self.choose(VERBS.get(verb, (verb,)))
 
     def phrase(self, item: Item) -> str:
-        """The item as this speaker names it."""
+        """Return the annotator's noun phrase for an item."""
         nouns = NOUNS.get(item.kind, (item.kind,))
         noun = self.rng.choice(nouns[1:]) if len(nouns) > 1 and self.chance(SYNONYM_SHARE) else nouns[0]
         color_share = COLOR_SHARE * {"tree": 0.4, "man": 0.6, "woman": 0.6, "elephant": 0.5}.get(
@@ -309,7 +309,7 @@ class Speaker:
         return " ".join(words)
 
     def reference(self) -> str:
-        """One reference caption."""
+        """Generate a reference caption."""
         parts = [self.opening(), self.main()]
         if self.chance(PLACE_SHARE):
             parts.append(self.choose(PLACE_WORDS[self.plan.place]))
@@ -317,7 +317,7 @@ class Speaker:
         return " ".join([part for part in parts if part] + clauses)
 
     def opening(self) -> str:
-        """How a minority of captions begins."""
+        """Return an opening phrase, which a minority of captions has, or ""."""
         if not self.opened:
             return ""
         opening = self.rng.choice(OPENINGS)
@@ -325,7 +325,7 @@ class Speaker:
         return "there are" if several else opening
 
     def main(self) -> str:
-        """The subject, and mostly what it does with its partner."""
+        """Describe the subject, and usually its relation to the partner."""
         plan = self.plan
         if plan.partner is None or plan.relation is None:
             return self.alone(plan.subject)
@@ -336,7 +336,7 @@ class Speaker:
         return self.related(plan.subject, plan.relation, plan.partner)
 
     def related(self, subject: Item, relation: str, partner: Item) -> str:
-        """The main relation, from either side."""
+        """Describe the main relation from either side."""
         if relation in INVERSE and self.chance(SWAP_SHARE):
             subject, relation, partner = partner, INVERSE[relation], subject
         words = self.choose(RELATION_WORDS[relation])
@@ -347,13 +347,13 @@ class Speaker:
         return " ".join(part for part in parts if part)
 
     def alone(self, item: Item) -> str:
-        """One item with what it does or where it is."""
+        """Describe an item, and what it does or where it is."""
         if item.zone in ZONE_WORDS and self.chance(0.7):
             return f"{self.phrase(item)} {self.choose(ZONE_WORDS[item.zone])}"
         return f"{self.phrase(item)} {self.verb(item, None)}".rstrip()
 
     def background(self) -> str:
-        """Sometimes the light or what is behind."""
+        """Sometimes mention the light or the background."""
         if not self.chance(CLAUSE_SHARE):
             return ""
         stuff = sorted({name for name, _ in self.scene.stuff} & STUFF_CLAUSES.keys())
@@ -362,7 +362,7 @@ class Speaker:
         return self.choose(light_words(self.scene))
 
     def small_object(self) -> str:
-        """Sometimes one of the background objects and where it is."""
+        """Sometimes mention a background object and its position."""
         if not self.plan.extras or not self.chance(CLAUSE_SHARE):
             return ""
         number = self.rng.randrange(len(self.plan.extras))
@@ -370,7 +370,7 @@ class Speaker:
         return f"with {self.phrase(self.plan.extras[number])} {where}"
 
     def extra_relation(self) -> str:
-        """Sometimes a background object's side of the subject."""
+        """Sometimes mention on which side of the subject a background object is."""
         sides = side_relations(self.scene)
         if not sides or not self.chance(CLAUSE_SHARE):
             return ""
@@ -381,7 +381,7 @@ class Speaker:
 
 
 def light_words(scene: Scene) -> tuple[str, ...]:
-    """How the light may be said, indoors or outdoors."""
+    """Return the phrases for the light, indoors or outdoors."""
     return (INDOOR_LIGHT_WORDS if scene.plan.place in INDOOR else LIGHT_WORDS)[scene.plan.light]
 
 
@@ -391,7 +391,7 @@ def _members(scene: Scene, number: int) -> list:
 
 
 def zone(scene: Scene, number: int) -> str:
-    """Where background item `number` is: a key of `ZONE_WORDS`."""
+    """Return the zone of background item `number`, a key of `ZONE_WORDS`."""
     item = scene.plan.extras[number]
     if item.zone != "ground":
         return item.zone
@@ -407,7 +407,7 @@ def zone(scene: Scene, number: int) -> str:
 
 
 def side_relations(scene: Scene) -> list[tuple[int, str]]:
-    """(background item, "left of" or "right of") for single items entirely beside a single subject."""
+    """Yield (background item, "left of" or "right of") for single items entirely beside a single subject."""
     if scene.plan.subject.count > 1:
         return []
     subject = scene.objects[0].box
@@ -422,14 +422,14 @@ def side_relations(scene: Scene) -> list[tuple[int, str]]:
 
 
 def description(scene: Scene) -> str:
-    """The full description; equal objects are merged, every zone is named once."""
+    """Build the full description, with equal objects merged and each zone named once."""
     main, *around = clauses(scene)
     settings, groups = around[:2], [clause.removeprefix("with ") for clause in around[2:]]
     return " ".join([main, *settings, *(["with " + join(groups)] if groups else [])])
 
 
 def clauses(scene: Scene) -> list[str]:
-    """The description in parts that hold in any selection: what, where, in which light, with what."""
+    """Build the description in parts of which any selection is true: objects, place, light, background."""
     plan = scene.plan
     verb = verb_for(plan.subject, plan.relation)
     words = [noun_phrase(plan.subject)]
@@ -452,7 +452,7 @@ def _extras_by_zone(scene: Scene) -> dict[str, list[str]]:
 
 
 def phrases(scene: Scene) -> dict[str, list[str]]:
-    """Background, object and relation phrases."""
+    """Build the background, object and relation phrases."""
     plan = scene.plan
     lights = INDOOR_LIGHT_PHRASES if plan.place in INDOOR else LIGHT_PHRASES
     relations = []
@@ -477,5 +477,5 @@ def _bare(item: Item) -> str:
 
 
 def unique(values: Iterable[str]) -> list[str]:
-    """The values without repeats, in order."""
+    """Remove duplicates, keeping the order."""
     return list(dict.fromkeys(values))

@@ -1,6 +1,6 @@
-"""Where the objects of a plan stand: boxes in pixels, back to front.
+"""Placement of the objects of a plan: boxes in pixels, from back to front.
 
-Objects on the ground follow a simple perspective: the nearer the foot is to the lower edge, the taller the
+Objects on the ground follow a simple perspective: the closer the foot is to the lower edge, the taller the
 object. All boxes are (x1, y1, x2, y2) floats; y grows downward.
 """
 
@@ -27,8 +27,8 @@ class Placed:
     Attributes:
         item: index of its item in `plan.items`.
         box: full extent, px.
-        layer: drawing order; higher is nearer to the viewer.
-        scale: height relative to an ordinary foreground object of the kind, which the size word follows.
+        layer: drawing order; higher is closer to the viewer.
+        scale: height relative to a normal foreground object of the kind; determines the size word.
     """
 
     item: int
@@ -39,7 +39,7 @@ class Placed:
 
     @property
     def size(self) -> str | None:
-        """The size word that is true of the drawn object, if any."""
+        """The size word that describes the drawn object, or None."""
         if self.kind in PEOPLE:
             return None
         if self.scale < SMALL_BELOW:
@@ -48,10 +48,13 @@ class Placed:
 
 
 def place_objects(rng: random.Random, plan: Plan, layout: Layout, shrink: float = 1.0) -> list[Placed]:
-    """Positions for the main objects, then for every background object that finds room.
+    """Place the main objects, then all background objects that fit.
 
     Args:
-        shrink: factor on all heights, below 1 where the main objects are too large for the image.
+        rng: random generator.
+        plan: the objects to place.
+        layout: the layout of the place.
+        shrink: factor on all heights, below 1 if the main objects are too large for the image.
 
     Raises:
         LookupError: the main objects did not fit; the caller draws other random numbers.
@@ -73,7 +76,7 @@ def place_objects(rng: random.Random, plan: Plan, layout: Layout, shrink: float 
 
 
 class _Stage:
-    """The image area and the random choices within it."""
+    """The image area, and the random choices of positions in it."""
 
     def __init__(self, rng: random.Random, plan: Plan, layout: Layout, shrink: float) -> None:
         self.rng, self.plan, self.layout, self.shrink = rng, plan, layout, shrink
@@ -83,41 +86,41 @@ class _Stage:
         self.ground = self.height - layout.horizon
 
     def inside(self, placed: Placed) -> bool:
-        """Whether the object lies within the image, but for a narrow margin."""
+        """Whether the object is inside the image, up to a narrow margin."""
         x1, y1, x2, y2 = placed.box
         return x1 >= -2 and y1 >= -2 and x2 <= self.width + 2 and y2 <= self.height + 1
 
     def scale(self, item: Item) -> float:
-        """Height relative to the kind's ordinary one."""
+        """Return the height relative to the normal height of the kind."""
         ranges = {"small": (0.44, 0.56), "large": (1.22, 1.5), None: (0.72, 1.05)}
         return self.shrink * self.rng.uniform(*ranges[item.size])
 
     def extent(self, kind: str, scale: float) -> tuple[float, float, float]:
-        """Width, height and the scale that remains after fitting the object into the image."""
+        """Return width, height, and the scale after fitting the object into the image."""
         height, aspect = HEIGHTS[kind] * self.side * scale, KINDS[kind].aspect
         fit = min(1.0, 0.66 * self.width / (height * aspect), 0.86 * self.height / height)
         return height * aspect * fit, height * fit, scale * fit
 
     def foot(self, scale: float) -> float:
-        """The y of an object's lower edge on the ground: tall ones stand near."""
+        """Return the y of an object's lower edge on the ground; taller objects are closer."""
         depth = min(1.0, max(0.12, (scale - 0.35) / 0.75 + self.rng.uniform(-0.12, 0.12)))
         return self.layout.horizon + (0.12 + 0.84 * depth) * self.ground
 
     def stand(self, index: int, item: Item, x: float, foot: float, scale: float, lift: float = 0) -> Placed:
-        """The object with its lower edge's center at (x, foot)."""
+        """Place the object with the center of its lower edge at (x, foot)."""
         width, height, scale = self.extent(item.kind, scale)
         box = (x - width / 2, foot - height, x + width / 2, foot)
         return Placed(index, item.kind, box, foot + lift, scale)
 
     def main(self) -> list[Placed]:
-        """One attempt at the subject and the partner, or at the group that is the subject."""
+        """Try to place the subject and the partner, or the group that is the subject."""
         plan = self.plan
         if plan.partner is None or plan.relation is None:
             return self.group(0, plan.subject)
         return getattr(self, "_" + plan.relation.replace(" ", "_"))(plan.subject, plan.partner)
 
     def group(self, index: int, item: Item) -> list[Placed]:
-        """`count` equal objects in a loose row, in the item's zone."""
+        """Place `count` equal objects in a loose row in the item's zone."""
         scale = self.scale(item) * (0.85 if item.count == 3 and item.size is None else 1.0)
         width, _, scale = self.extent(item.kind, scale)
         if item.count * width > 0.94 * self.width:
@@ -135,7 +138,7 @@ class _Stage:
         return row
 
     def zone_position(self, item: Item, scale: float) -> tuple[float, float] | None:
-        """(x, foot) for an object in its zone; None where the place has no such zone."""
+        """Return (x, foot) for an object in its zone, or None if the place has no such zone."""
         width, height, scale = self.extent(item.kind, scale)
         x = self.rng.uniform(width / 2 + 1, max(width / 2 + 2, self.width - width / 2 - 1))
         horizon = self.layout.horizon
@@ -165,14 +168,14 @@ class _Stage:
         return x, box[1] + 0.04 * (box[3] - box[1])
 
     def extra_scale(self, item: Item) -> float:
-        """Height of a background object relative to the kind's ordinary one."""
+        """Return the height of a background object relative to the normal height of its kind."""
         low, high = (0.48, 0.57) if item.size == "small" else (0.66, 0.92)
         if item.kind in PEOPLE:
             low, high = 0.45, 0.8
         return self.rng.uniform(low, high)
 
     def add_extra(self, placed: list[Placed], index: int, item: Item, scale: float) -> list[Placed]:
-        """`placed` with one more object, or unchanged when none of the attempts leaves everything visible."""
+        """Add an object to `placed`, unless it would hide others in all attempts."""
         for _ in range(14):
             position = self.zone_position(item, scale)
             if position is None:
@@ -186,7 +189,7 @@ class _Stage:
     # One method per relation; each returns the subject, then the partner.
 
     def _pair(self, a: Item, b: Item) -> tuple[float, float, float]:
-        """Scales of both and a foot on the ground that suits the nearer one."""
+        """Return the scales of both objects, and a foot on the ground for the closer one."""
         scale_a, scale_b = self.scale(a), self.scale(b)
         return scale_a, scale_b, max(self.foot(scale_a), self.foot(scale_b))
 
@@ -217,7 +220,7 @@ class _Stage:
         return self._side_by_side(a, b, (0.16, 0.5), False)
 
     def _partner(self, b: Item) -> Placed:
-        """The partner alone, somewhere in the middle; boats on the water where there is any."""
+        """Place the partner alone near the middle; boats on the water if there is any."""
         scale = self.scale(b)
         if b.zone == "water" and (spot := self.zone_position(b, scale)):
             return self.stand(1, b, *spot, scale)
@@ -263,7 +266,7 @@ class _Stage:
         return [_with_layer(below, cover.layer + 0.5), cover]
 
     def _under_umbrella(self, a: Item, cover: Placed) -> list[Placed]:
-        """The umbrella stands upright beside its handle; the subject sits under its edge."""
+        """Place an upright umbrella beside its handle, with the subject under its edge."""
         x1, _, x2, y2 = cover.box
         width, height, scale = self.extent(a.kind, self.scale(a))
         fit = min(1.0, 0.55 * (y2 - cover.box[1]) / height, 0.45 * (x2 - x1) / width)
@@ -323,10 +326,10 @@ def _visible_enough(placed: list[Placed]) -> bool:
 
 
 def visible_boxes(placed: list[Placed]) -> list[tuple[Box, float]]:
-    """Per object the box of its visible part and the visible share of its area, in the order given.
+    """Return the visible box of each object and the visible share of its area, in the given order.
 
-    Nearer objects cover farther ones with 84 % of their box, because drawings do not fill their corners.
-    Behind drawings with holes (a bicycle) the box keeps its full extent.
+    Closer objects cover farther ones with 84 % of their box, because drawings do not fill its corners. Behind
+    drawings with holes (a bicycle), a box keeps its full extent.
     """
     return [_visible(one, [other for other in placed if other.layer > one.layer]) for one in placed]
 
@@ -368,5 +371,5 @@ def area(box: Box) -> float:
 
 
 def intersection(a: Box, b: Box) -> float:
-    """Area that two boxes share."""
+    """Area of the intersection of two boxes."""
     return area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))

@@ -1,8 +1,8 @@
-"""What a scene is about, before anything has a position: place, light, objects and the main relation.
+"""Plans of scenes: place, light, objects and main relation, before any object has a position.
 
-A scene's plan depends on (split, seed, index) alone. Blocks of four consecutive indices are, with probability
-`FAMILY_SHARE`, a family: the members share place, light, image size, colors and background, and differ from
-the first in one object, one attribute or one relation.
+A plan depends only on (split, seed, index). With probability `FAMILY_SHARE`, a block of four consecutive
+indices is a family, whose members share place, light, image size, colors and background, and differ from the
+first in one object, one attribute or one relation.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ WATER_PLACES = {"boat": frozenset({"beach"}), "duck": frozenset({"park"})}
 
 @dataclass(frozen=True)
 class Item:
-    """One or more equal objects: what a single noun phrase names.
+    """One or more equal objects, which a single noun phrase names.
 
     Attributes:
-        size: "small", "large" or None; drives how tall the object is drawn.
-        zone: "ground", "air", "water", "wall" or "tabletop": where it goes unless a relation places it.
+        size: "small", "large" or None; determines the drawn height.
+        zone: "ground", "air", "water", "wall" or "tabletop": the location, unless a relation determines it.
     """
 
     kind: str
@@ -55,7 +55,7 @@ class Item:
 
     @property
     def look(self) -> tuple[str, str]:
-        """What two items must not share, else one phrase would name both."""
+        """Kind and color, which must be unique, so that a phrase names only one item."""
         return self.kind, self.color
 
 
@@ -80,18 +80,18 @@ class Plan:
 
 
 def stream(*key: object) -> random.Random:
-    """A random stream that depends on the key's text alone, on any machine and in any process."""
+    """Create a random generator that depends only on the text of `key`, on any machine and in any process."""
     digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
     return random.Random(int.from_bytes(digest[:16], "big"))
 
 
 def pick(rng: random.Random, weights: Mapping) -> object:
-    """One key of `weights`, with probability in proportion to its value."""
+    """Draw a key of `weights` with a probability proportional to its value."""
     return rng.choices(list(weights), list(weights.values()))[0]
 
 
 def sample_plan(split: str, index: int, seed: int) -> Plan:
-    """The plan of one scene."""
+    """Sample the plan of a scene."""
     block, member = divmod(index, FAMILY_SIZE)
     family_rng = stream(split, seed, "family", block)
     if family_rng.random() >= FAMILY_SHARE:
@@ -140,7 +140,7 @@ def _pairs(place: str, relation: str) -> list[tuple[str, str]]:
 
 
 def _sample_single(rng: random.Random, place: str) -> Item:
-    """The subject of a scene without a main relation: one object, or a group of two or three."""
+    """Sample the subject of a scene without a main relation: one object, or a group of two or three."""
     kinds = {kind: weight for kind, weight in POPULATION[place].items() if kind not in TABLETOP_KINDS}
     if rng.random() < 0.45:
         kinds = {kind: weight for kind, weight in kinds.items() if kind in GROUP_KINDS}
@@ -152,7 +152,7 @@ def _sample_single(rng: random.Random, place: str) -> Item:
 
 
 def zone_of(rng: random.Random, kind: str, place: str) -> str:
-    """Where an object of this kind goes when nothing else places it."""
+    """Return the zone of an object of this kind if no relation determines its position."""
     if kind in AIR_KINDS or (kind == "bird" and place not in INDOOR and rng.random() < 0.7):
         return "air"
     if kind in WATER_KINDS and place in WATER_PLACES[kind]:
@@ -165,7 +165,7 @@ def zone_of(rng: random.Random, kind: str, place: str) -> str:
 
 
 def sample_item(rng: random.Random, kind: str, unlike: Item | None = None) -> Item:
-    """Colors, pattern and size of one object; people of one scene differ in the color of their clothes."""
+    """Sample color, pattern and size of an object; people in a scene differ in the color of their clothes."""
     colors = dict(COLOR_WEIGHTS[kind])
     if unlike is not None and (unlike.kind == kind or {unlike.kind, kind} <= PEOPLE):
         colors.pop(unlike.color, None)
@@ -174,13 +174,13 @@ def sample_item(rng: random.Random, kind: str, unlike: Item | None = None) -> It
 
 
 def sample_pattern(rng: random.Random, kind: str) -> str:
-    """A pattern, mostly plain."""
+    """Sample a pattern, mostly plain."""
     patterns = PATTERN_WEIGHTS.get(kind, {})
     return str(pick(rng, {"plain": 1 - sum(patterns.values()), **patterns}))
 
 
 def sample_size(rng: random.Random, kind: str) -> str | None:
-    """A size worth a word, or None; people never carry one."""
+    """Sample a notable size, or None; always None for people."""
     if kind in PEOPLE:
         return None
     draw = rng.random()
@@ -190,7 +190,7 @@ def sample_size(rng: random.Random, kind: str) -> str | None:
 
 
 def _sample_extras(rng: random.Random, plan: Plan) -> tuple[Item, ...]:
-    """Background objects: few in most scenes, up to six objects in all; no look occurs twice."""
+    """Sample background objects: few in most scenes, six objects in total at most, each with its own look."""
     room = 6 - sum(item.count for item in plan.items)
     wanted = min(room, rng.choices((0, 1, 2, 3, 4), (20, 30, 26, 15, 9))[0])
     weights = {kind: weight for kind, weight in POPULATION[plan.place].items() if _may_be_extra(kind, plan)}
@@ -213,7 +213,7 @@ def _sample_extras(rng: random.Random, plan: Plan) -> tuple[Item, ...]:
 
 
 def _may_be_extra(kind: str, plan: Plan) -> bool:
-    """Things that stand on a table or a wall need one; everything else may stand around."""
+    """Whether the place has what an object needs: a table or a wall; other objects fit anywhere."""
     return kind not in TABLETOP_KINDS or plan.place == "kitchen" or kind == "lamp"
 
 
@@ -229,7 +229,7 @@ def clash(one: Item, other: Item) -> bool:
 
 
 def _change_object(rng: random.Random, base: Plan) -> Plan:
-    """Replace the kind of the partner or the subject, keeping its color where that is natural."""
+    """Replace the kind of the partner or the subject, keeping its color if that is natural."""
     population = POPULATION[base.place]
     if base.partner is None or base.relation is None:
         kinds = [k for k in population if _fits_zone(k, base.subject) and k in GROUP_KINDS]
@@ -290,7 +290,7 @@ def _change_attribute(rng: random.Random, base: Plan) -> Plan:
 
 
 def _change_relation(rng: random.Random, base: Plan) -> Plan:
-    """Replace the main relation by another that the two objects can have; without one, change the count."""
+    """Replace the main relation by another valid one; without a relation, change the count."""
     if base.partner is None:
         if base.subject.kind in GROUP_KINDS:
             return replace(base, subject=replace(base.subject, count=1 if base.subject.count > 1 else 2))

@@ -1,8 +1,9 @@
-"""What a caption says of a scene that is not so: objects, colors and relations, in the demo world's language.
+"""Precision of captions of the demo world: whether the objects, colors and relations they mention are true.
 
-Recall asks whether a caption names what is there, and rewards a caption that names everything. Precision asks
-whether what it names is there. Captions are read with the words of `glied.demo_world.language`, as those were
-written: noun phrases, colors before them (people: of what they wear), and the words between two of them.
+Recall measures whether a caption mentions what is in the scene, and favors captions that mention everything.
+Precision measures whether what it mentions is in the scene. Captions are parsed with the vocabulary of
+`glied.demo_world.language`: noun phrases, colors before them (for people, of their clothes), and the words
+between two noun phrases.
 """
 
 import itertools
@@ -45,11 +46,11 @@ _PRONOUNS = frozenset((*PRONOUNS.values(), "it"))
 _WORN = frozenset((*GARMENTS.values(), *map(plural, GARMENTS.values())))
 _INVERSE = {**INVERSE, "on": "under", "above": "under", "under": "above"}
 _VAGUE = ("with", "and")
-"""Words of "holding" that say no relation by themselves."""
+"""Words for "holding" that do not state a relation by themselves."""
 
 
 def _by_words(meanings: Mapping[str, Sequence[str]]) -> dict[tuple[str, ...], frozenset[str]]:
-    """What each phrase may mean, from the phrases of each meaning."""
+    """Index the possible meanings of each phrase, given the phrases of each meaning."""
     found: dict[tuple[str, ...], set[str]] = {}
     for meaning, phrases in meanings.items():
         for phrase in phrases:
@@ -72,10 +73,10 @@ class Mention:
     """A noun phrase of a caption.
 
     Attributes:
-        kinds: what it may be, "vehicle" being several.
-        colors: said of it.
-        start: place of its first word, determiner included.
-        end: place after its last word.
+        kinds: possible classes; "vehicle", for example, has several.
+        colors: colors in the phrase.
+        start: index of its first word, including the determiner.
+        end: index after its last word.
     """
 
     kinds: frozenset[str]
@@ -85,8 +86,8 @@ class Mention:
 
 
 @dataclass(frozen=True)
-class Said:
-    """That one thing stands in a relation to another; what it may be, `relations`, depends on the word."""
+class StatedRelation:
+    """A stated relation between two mentions; `relations` are the possible meanings of its words."""
 
     subject: Mention
     relations: frozenset[str]
@@ -94,8 +95,8 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Thing:
-    """An object or a stretch of stuff of a scene."""
+class SceneElement:
+    """An object or a stuff area of a scene."""
 
     kind: str
     color: str | None
@@ -103,17 +104,17 @@ class Thing:
 
 
 def precision(captions: Mapping[str, str], scenes: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Share x 100 of what captions name that is so, by criterion, and how much they name, "named ...", each.
+    """Compute the share x 100 of true statements by criterion, and the statements per caption, "named ...".
 
-    A criterion of which nothing is named has no share.
+    A criterion without statements has no share.
 
     Args:
-        captions: by image.
-        scenes: by image, as the lines of annotations.jsonl.
+        captions: caption by image.
+        scenes: scene by image, as in the lines of annotations.jsonl.
     """
     named, right = dict.fromkeys(CRITERIA, 0), dict.fromkeys(CRITERIA, 0)
     for image, caption in captions.items():
-        for criterion, so in judged(caption, scenes[image]):
+        for criterion, so in statements(caption, scenes[image]):
             named[criterion] += 1
             right[criterion] += so
     shares = {
@@ -122,27 +123,27 @@ def precision(captions: Mapping[str, str], scenes: Mapping[str, Mapping[str, Any
     return shares | {f"named {criterion}": named[criterion] / len(captions) for criterion in CRITERIA}
 
 
-def judged(caption: str, scene: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
-    """Everything that a caption says of a scene: the criterion, and whether it is so."""
-    things = [
-        Thing(one["class"], next((a for a in one["attributes"] if a in COLORS), None), one["box"])
+def statements(caption: str, scene: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
+    """Yield the statements of a caption about a scene: criterion, and whether the statement is true."""
+    elements = [
+        SceneElement(one["class"], next((a for a in one["attributes"] if a in COLORS), None), one["box"])
         for one in scene["objects"]
     ]
     words = tokenize(caption)
     found = mentions(words)
     for mention in found:
-        those = [thing for thing in things if thing.kind in mention.kinds]
-        yield "objects", bool(those)
+        matching = [thing for thing in elements if thing.kind in mention.kinds]
+        yield "objects", bool(matching)
         for color in mention.colors:
-            yield "colors", any(thing.color == color for thing in those)
-    told = {(i, relation, j) for i, relation, j in scene["relations"]}
-    told |= {(j, _INVERSE[relation], i) for i, relation, j in told if relation in _INVERSE}
-    for said in relations(words, found):
-        yield "relations", _holds(said, things, told)
+            yield "colors", any(thing.color == color for thing in matching)
+    annotated = {(i, relation, j) for i, relation, j in scene["relations"]}
+    annotated |= {(j, _INVERSE[relation], i) for i, relation, j in annotated if relation in _INVERSE}
+    for stated in relations(words, found):
+        yield "relations", _is_true(stated, elements, annotated)
 
 
 def mentions(words: Sequence[str]) -> list[Mention]:
-    """The noun phrases of a caption, in order."""
+    """Find the noun phrases of a caption, in order."""
     found: list[Mention] = []
     place = 0
     while place < len(words):
@@ -163,13 +164,13 @@ def _mention(words: Sequence[str], noun: int, end: int, earliest: int) -> Mentio
     if start > earliest and words[start - 1] in _DETERMINERS:
         start -= 1
     if kinds & PEOPLE:
-        adjectives, end = _worn(words, end)
+        adjectives, end = _clothing_colors(words, end)
     colors = (_MEANINGS.get(word, word) for word in adjectives)
     return Mention(kinds, tuple(color for color in colors if color in COLORS), start, end)
 
 
-def _worn(words: Sequence[str], end: int) -> tuple[Sequence[str], int]:
-    """The adjectives of "in a red shirt" behind a person, if that follows, and where it ends."""
+def _clothing_colors(words: Sequence[str], end: int) -> tuple[Sequence[str], int]:
+    """Parse clothing after a person ("in a red shirt"): its adjectives, and the end index."""
     if words[end : end + 1] != ["in"]:
         return (), end
     first = end + 1 + (words[end + 1 : end + 2] == ["a"])
@@ -179,43 +180,45 @@ def _worn(words: Sequence[str], end: int) -> tuple[Sequence[str], int]:
     return (words[first:last], last + 1) if words[last : last + 1] and words[last] in _WORN else ((), end)
 
 
-def relations(words: Sequence[str], found: Sequence[Mention]) -> Iterator[Said]:
-    """What a caption says of one object and the next: "a dog on a sofa", "a sofa with a dog on it".
+def relations(words: Sequence[str], found: Sequence[Mention]) -> Iterator[StatedRelation]:
+    """Yield the relations stated between consecutive objects: "a dog on a sofa", "a sofa with a dog on it".
 
-    Walls, ponds and the like are no partners: where they begin and end is no question of boxes.
+    Stuff such as walls and ponds is ignored, because boxes do not describe its extent.
     """
     for first, second in itertools.pairwise(found):
         if not first.kinds | second.kinds <= _OBJECTS:
             continue
         between = _meaning(words[first.end : second.start])
         if between:
-            yield Said(first, between, second)
+            yield StatedRelation(first, between, second)
         elif words[first.end : second.start] == ["with"]:
             rest = words[second.end :]
             pronoun = next((place for place, word in enumerate(rest) if word in _PRONOUNS), None)
             after = _meaning(rest[:pronoun]) if pronoun is not None else None
             if after:
-                yield Said(second, after, first)
+                yield StatedRelation(second, after, first)
 
 
 def _meaning(words: Sequence[str]) -> frozenset[str] | None:
-    """What the words between two noun phrases may mean, verbs aside."""
+    """Return the possible meanings of the words between two noun phrases, ignoring verbs."""
     return _RELATIONS.get(tuple(word for word in words if word not in _VERBS))
 
 
-def _holds(said: Said, things: Sequence[Thing], told: set[tuple[int, str, int]]) -> bool:
+def _is_true(
+    stated: StatedRelation, elements: Sequence[SceneElement], annotated: set[tuple[int, str, int]]
+) -> bool:
     return any(
-        (i, relation, j) in told or _looks(relation, one.box, other.box)
-        for i, one in enumerate(things)
-        if one.kind in said.subject.kinds
-        for j, other in enumerate(things)
-        if other.kind in said.partner.kinds and i != j
-        for relation in said.relations
+        (i, relation, j) in annotated or _boxes_satisfy(relation, one.box, other.box)
+        for i, one in enumerate(elements)
+        if one.kind in stated.subject.kinds
+        for j, other in enumerate(elements)
+        if other.kind in stated.partner.kinds and i != j
+        for relation in stated.relations
     )
 
 
-def _looks(relation: str, one: Box, other: Box) -> bool:
-    """Whether the boxes [x1, y1, x2, y2] look like it; generous, as a speaker is."""
+def _boxes_satisfy(relation: str, one: Box, other: Box) -> bool:
+    """Whether the boxes [x1, y1, x2, y2] satisfy a relation, with tolerance as in everyday language."""
     width, middle = one[2] - one[0], (one[0] + one[2]) / 2
     over = one[0] < other[2] and other[0] < one[2]
     if relation == "left of":

@@ -1,4 +1,8 @@
-"""Scenes of the demo world: a plan with positions, ready to be drawn and described."""
+"""Scenes of the demo world: plans with positions, ready to be drawn and described.
+
+The data types of this layer: `Item` and `Plan` (plan), `Placed` (placement), `SceneObject` and `Scene`
+(world), `Language` (language), and `Layout` and `Sprite` (drawing).
+"""
 
 from __future__ import annotations
 
@@ -22,8 +26,8 @@ class SceneObject:
     Attributes:
         item: index of its item in the plan: objects of one item look alike.
         box: visible extent within the image (x1, y1, x2, y2), px.
-        full_box: extent if nothing hid it, px.
-        visible: share of the full extent's area that can be seen, 0-1.
+        full_box: full extent without occlusion, px.
+        visible: visible share of the full extent's area, 0-1.
         size: "small", "large" or None, as drawn.
         salient: whether it belongs to the subject or its partner.
     """
@@ -40,7 +44,7 @@ class SceneObject:
 
     @property
     def attributes(self) -> list[str]:
-        """Color, then size and pattern where they are worth a word."""
+        """Color, then size and pattern if they are notable."""
         size = [self.size] if self.size else []
         return [self.color, *size, *([] if self.pattern == "plain" else [self.pattern])]
 
@@ -53,7 +57,7 @@ class Scene:
         plan: what the scene is about; counts and sizes are those that were drawn.
         objects: subject first, then partner, then background; `order` is back to front.
         relations: (subject index, relation, object index) between objects.
-        stuff: (class, box) of sky, sand and the like.
+        stuff: (class, box) of sky, sand etc.
     """
 
     split: str
@@ -73,7 +77,7 @@ class Scene:
 
 
 def sample_scene(split: str, index: int, seed: int = 0) -> Scene:
-    """The scene of one index; the number of scenes or processes around it changes nothing.
+    """Sample the scene of an index, independent of all other scenes.
 
     Raises:
         ValueError: the split is unknown or the index negative.
@@ -100,7 +104,7 @@ def sample_scene(split: str, index: int, seed: int = 0) -> Scene:
 
 
 def _place(plan: Plan, ground: Layout, split: str, index: int, seed: int) -> tuple[Plan, list[Placed]]:
-    """The plan with positions, drawn ever smaller until it fits; side by side where nothing else does."""
+    """Place the objects of a plan, ever smaller until they fit, finally with the relation "next to"."""
     for attempt in range(60):
         if attempt == 30 and plan.partner is not None:
             plan = replace(plan, relation="next to")
@@ -113,7 +117,7 @@ def _place(plan: Plan, ground: Layout, split: str, index: int, seed: int) -> tup
 
 
 def _as_drawn(plan: Plan, placed: list[Placed]) -> Plan:
-    """The plan with the counts and sizes that were drawn; items without an object are left out."""
+    """Return the plan with the counts and sizes that were drawn, without items that have no object."""
     drawn: list[Item] = []
     for index, item in enumerate(plan.items):
         members = [p for p in placed if p.item == index]

@@ -1,4 +1,4 @@
-"""Tables that benchmarks have measured, read from the JSON they write."""
+"""Tables of benchmark results, read from the JSON files that benchmarks write."""
 
 import json
 from collections.abc import Mapping
@@ -28,13 +28,13 @@ TABLE2_NAMES = {
 
 @dataclass(frozen=True)
 class Table:
-    """A table with a row for each thing that was measured.
+    """A table of results.
 
     Attributes:
-        title: of the table.
-        note: what it was measured on; may be empty.
+        title: title of the table.
+        note: machine and conditions of the measurement; may be empty.
         rows: values by column; the first column names the row.
-        panel: the same things over time, where that is known.
+        panel: the same results over time, if known.
     """
 
     title: str
@@ -44,7 +44,7 @@ class Table:
 
     @property
     def columns(self) -> list[str]:
-        """Names of the columns that have a value, in the order in which rows have them."""
+        """Names of the columns that have a value, in order of appearance."""
         names = dict.fromkeys(name for row in self.rows for name in row)
         return [name for name in names if any(row.get(name) is not None for row in self.rows)]
 
@@ -54,7 +54,7 @@ class Table:
         return [str(row.get(self.columns[0], "")) for row in self.rows]
 
     def numeric(self) -> dict[str, list[float | None]]:
-        """The columns of numbers; None where a row has none."""
+        """Return the numeric columns; missing values are None."""
         columns = {name: [row.get(name) for row in self.rows] for name in self.columns[1:]}
         return {
             name: [None if value is None else float(value) for value in values]
@@ -64,10 +64,10 @@ class Table:
 
 
 def read_table(uri: str) -> Table:
-    """The table in a JSON file: that of benchmarks/table2.py, or any in the general form.
+    """Read the table in a JSON file of benchmarks/table2.py or in the general form.
 
     Raises:
-        UsageError: there is no such file, or it holds no table.
+        UsageError: there is no such file, or it does not contain a table.
     """
     try:
         content = json.loads(storage.read_bytes(uri))
@@ -78,7 +78,7 @@ def read_table(uri: str) -> Table:
     try:
         table = _table2(content) if "models" in content else _general(content)
     except (KeyError, TypeError, AttributeError):
-        raise UsageError(f"{uri} holds no table: {FORMS}") from None
+        raise UsageError(f"{uri} does not contain a table: {FORMS}") from None
     if not table.rows or not table.columns:
         raise UsageError(f"{uri}: its table has no rows")
     return table
@@ -90,7 +90,7 @@ def _general(content: Mapping[str, Any]) -> Table:
 
 
 def _table2(content: Mapping[str, Any]) -> Table:
-    """What benchmarks/table2.py measured; the paper's own figures stand in its table2.md."""
+    """Build the table of benchmarks/table2.py results; its table2.md has the paper's own figures."""
     speed = content.get("speed", {}).get("demo", {})
     rows: list[Row] = []
     lines = {}
@@ -109,7 +109,7 @@ def _table2(content: Mapping[str, Any]) -> Table:
         lines[shown] = [(point["minutes"], point["cider"]) for point in one["curve"]]
     note = f"{content['machine']}, {content['threads']} thread(s), {content['date']}; minutes are CPU time."
     if content["short"]:
-        note = f"The short form: it says nothing about the models. {note}"
+        note = f"The short form, whose figures say nothing about the models. {note}"
     panel = Panel("CIDEr, val", "CPU minutes of training", lines)
     return Table("Six captioners (Table 2) on the demo world", note, rows, panel if lines else None)
 

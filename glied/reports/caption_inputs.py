@@ -1,4 +1,4 @@
-"""Captions from the files people have them in, and the references that go with them."""
+"""Reading of captions to be scored, and matching them with references."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,17 +11,17 @@ from glied.data.image_names import ImageNames
 from glied.errors import UsageError
 
 NAMED = 5
-"""So many ids stand in a message; their number always does."""
+"""Maximum number of ids that a message lists; it always states their total."""
 
 
 def read_captions(uri: str) -> dict[str, str]:
-    """Caption by image, from a run folder or a file: COCO results JSON, JSON lines, a table.
+    """Read the caption of each image from a run folder or a file: COCO results JSON, JSON lines, a table.
 
-    Images are named by id (of a run) or as in the file. Those without a caption (rejected or failed, null in
-    JSON) get an empty one, so that a run cannot gain by leaving out what is hard.
+    Keys are the ids of the run or the names in the file. Images without a caption (rejected or failed, null
+    in JSON) get an empty one, so that a run cannot improve its score by skipping difficult images.
 
     Raises:
-        UsageError: the file is of no such form, or names an image twice.
+        UsageError: the file has another format, or contains an image twice.
     """
     pairs = _of_file(uri) if is_file(uri) else [(row["id"], row["caption"] or "") for row in read_rows(uri)]
     counts = Counter(name for name, _ in pairs)
@@ -34,7 +34,7 @@ def read_captions(uri: str) -> dict[str, str]:
 
 
 def is_file(uri: str) -> bool:
-    """Whether captions are in a file, and not in a run folder."""
+    """Whether captions are in a file rather than a run folder."""
     return uri.lower().endswith(caption_files.SUFFIXES) or storage.exists(uri)
 
 
@@ -46,22 +46,22 @@ def match_captions(
     source: str,
     partial: bool = False,
 ) -> dict[str, str]:
-    """The caption of every image of a set, in the order of the set.
+    """Match captions to a set of images; return them in the order of the set.
 
     Args:
         captions: caption by any name of its image.
-        aliases: by image, the names it goes by.
-        uri: where the captions are from, for messages.
-        source: where the set is from, for messages.
-        partial: leave out images without a caption instead of refusing.
+        aliases: the names of each image.
+        uri: source of the captions, for messages.
+        source: source of the set, for messages.
+        partial: skip images without a caption instead of raising.
 
     Raises:
-        UsageError: an image has no caption, or two under different names, or a captioned image is unknown.
+        UsageError: an image has no caption or several under different names, or a captioned image is unknown.
     """
     names = _resolved(captions, aliases, source)
     unknown = [name for name in captions if name not in names]
     if unknown:
-        raise UsageError(f"{uri}: {source} does not know {len(unknown)} captioned images: {some(unknown)}")
+        raise UsageError(f"{uri}: {source} lacks {len(unknown)} captioned images: {some(unknown)}")
     counts = Counter(names.values())
     twice = [name for name in captions if counts[names[name]] > 1]
     if twice:
@@ -74,12 +74,12 @@ def match_captions(
             f"{uri}: {len(missing)} of the {len(aliases)} images of {source} have no caption: {some(missing)}"
             + (". --partial true scores the others" if counts else "")
         )
-    found = {names[name]: caption for name, caption in captions.items()}
-    return {name: found[name] for name in aliases if name in found}
+    by_image = {names[name]: caption for name, caption in captions.items()}
+    return {name: by_image[name] for name in aliases if name in by_image}
 
 
 def coco_aliases(uri: str) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """The images of a captions file by file name: their references, and the names they go by.
+    """Load a captions file; return the references and the aliases of each image by file name.
 
     Raises:
         UsageError: as `load_images`.
@@ -90,36 +90,25 @@ def coco_aliases(uri: str) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
 
 
 def find_references(uri: str, names: Sequence[str]) -> dict[str, list[str]]:
-    """References of those of the named images that a captions file knows.
+    """Load the references of those named images that a captions file contains.
 
     Args:
-        uri: of the captions file.
-        names: ids of a run, file names or COCO ids as text.
+        uri: URI of the captions file.
+        names: ids of a run, file names, or COCO ids as text.
 
     Raises:
-        UsageError: the file is missing or of another form.
+        UsageError: the file is missing or has another format.
     """
     references, aliases = coco_aliases(uri)
     known = _resolved(names, aliases, uri)
     return {name: references[known[name]] for name in names if name in known}
 
 
-def read_references(uri: str, names: Sequence[str]) -> dict[str, list[str]]:
-    """References of all the named images, as `find_references`.
-
-    Raises:
-        UsageError: also where the file does not know one of the images.
-    """
-    found = find_references(uri, names)
-    check_found(uri, names, found)
-    return found
-
-
 def check_found(uri: str, names: Sequence[str], found: Mapping[str, Sequence[str]]) -> None:
-    """Refuse a captions file that does not know all of the named images.
+    """Check that references were found for all named images.
 
     Raises:
-        UsageError: it lacks some.
+        UsageError: some are missing.
     """
     unknown = [name for name in names if name not in found]
     if unknown:
@@ -127,29 +116,32 @@ def check_found(uri: str, names: Sequence[str], found: Mapping[str, Sequence[str
 
 
 def base_name(image_id: str) -> str:
-    """The file name in a run's id, which is the path below the run's input."""
+    """Return the file name in a run's id, which is the path below the run's input."""
     return image_id.rsplit("/", 1)[-1]
 
 
 def some(names: Sequence[str]) -> str:
-    """The first few names of a list that may be long."""
+    """Join the first few names of a list for a message."""
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 
 def _resolved(names: Iterable[str], aliases: Mapping[str, Iterable[str]], source: str) -> dict[str, str]:
-    """The image that each name means, by one of its aliases or by a path that ends in one.
+    """Map each name to its image, by an alias or by a path that ends in one.
 
     Raises:
-        UsageError: a name may mean several images.
+        UsageError: a name matches several images.
     """
     known = _by_alias(aliases)
     joined = ImageNames(known, source)
-    found = ((name, name if name in known else joined.find(name)) for name in names)
-    return {name: known[alias] for name, alias in found if alias is not None}
+    matches = ((name, name if name in known else joined.find(name)) for name in names)
+    return {name: known[alias] for name, alias in matches if alias is not None}
 
 
 def _by_alias(aliases: Mapping[str, Iterable[str]]) -> dict[str, str]:
-    """Image by each of its names; its own is always its own, what two images share otherwise is nobody's."""
+    """Index images by alias.
+
+    An image's own name takes precedence, other aliases of two images are dropped.
+    """
     names: dict[str, str | None] = {}
     for image, others in aliases.items():
         for other in set(others):
@@ -158,10 +150,10 @@ def _by_alias(aliases: Mapping[str, Iterable[str]]) -> dict[str, str]:
 
 
 def _of_file(uri: str) -> list[tuple[str, str]]:
-    """Images and captions of a file.
+    """Read images and captions of a file.
 
     Raises:
-        UsageError: it is of no known form, or has several captions of an image.
+        UsageError: the format is unknown, or an image has several captions.
     """
     content = caption_files.read(uri)
     if isinstance(content, dict):
@@ -170,5 +162,5 @@ def _of_file(uri: str) -> list[tuple[str, str]]:
         found = [(one.image, [text or "" for text in one.captions], one.where) for one in content]
     for name, captions, where in found:
         if len(captions) != 1:
-            raise UsageError(f"{where}: {name} has {len(captions)} captions, one is scored")
+            raise UsageError(f"{where}: {name} has {len(captions)} captions, but only one can be scored")
     return [(name, captions[0]) for name, captions, _ in found]

@@ -1,4 +1,4 @@
-"""One evaluation from files to figures: read and match, score, compare, note the recipe."""
+"""Evaluation of captions: reads and matches files, scores, compares, and records the recipe."""
 
 import dataclasses
 import hashlib
@@ -28,58 +28,58 @@ if TYPE_CHECKING:
     from glied.metrics.clip_metrics import ClipFigures, ClipMetrics
 
 FINE = "FineCapEval "
-"""Before the names of its figures where others stand beside them."""
+"""Prefix of its metric names where they appear beside others."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """What to score, against what."""
+    """The captions to score, and what to score them against."""
 
     captions: str | None = None
-    """Run folder of jobs/caption_dataset.py, COCO results JSON, or JSON lines or a table (.csv, .tsv) with
-    image_id or another name of the image, and caption."""
+    """Captions file: COCO's JSON, JSON lines or a table (.csv, .tsv) with image_id or another name of the
+    image and caption; or a run folder of jobs/caption_dataset.py."""
     compare: list[str] = field(default_factory=list)
-    """Captions files to compare: two, or with `captions` the one that is compared with it."""
+    """Two captions files to compare, or one to compare with `captions`."""
     references: str | None = None
-    """Captions file: COCO's JSON, JSON lines or a table; its file names or image ids match those of the
-    captions, either may leave out folders (docs/inputs.md)."""
+    """Captions file: COCO's JSON, JSON lines or a table. Its file names or image ids must match those of the
+    captions; either may omit folders (docs/inputs.md)."""
     finecapeval: str | None = None
-    """FineCapEval CSV of the same images, or in place of references."""
+    """FineCapEval CSV of the same images, in addition to or instead of references."""
     training_captions: str | None = None
-    """Captions file that the captioner learned from; captions that stand there are not novel."""
+    """Captions file that the captioner was trained on; captions that occur in it are not novel."""
     out: str | None = None
-    """Where to write the figures with their recipe, as JSON; a Markdown table goes beside it."""
+    """JSON file for the figures and their recipe; a Markdown table is written beside it."""
     metrics: list[Metric] = field(default_factory=lambda: list(get_args(Metric)))
     """Text metrics to compute; METEOR and SPICE need Java, SPICE also its parser models."""
     clip: ClipConfig | None = None
-    """CLIP for CLIP-S, RefCLIP-S, retrieval and, where it has a head for it, p(grammatical); wants images."""
+    """CLIP for CLIP-S, RefCLIP-S, retrieval and, if it has a grammar head, p(grammatical); needs images."""
     images: str | None = None
-    """Folder (path or URI) below which the references' images are named."""
+    """Folder (path or URI) of the images of the references."""
     partial: bool = False
-    """Score the images that have a caption, instead of refusing a file that leaves some out."""
+    """Score the images that have a caption, instead of rejecting a file that lacks some."""
     split: str | None = None
-    """Name of the split, for the recipe only."""
+    """Name of the split, recorded in the recipe."""
     java_timeout_s: float = 1800
-    """Seconds for each of METEOR and SPICE, after which it is killed and left out."""
+    """Time limit in seconds for each of METEOR and SPICE; a metric that exceeds it is omitted."""
     resamples: int = 10_000
     """Bootstrap resamples of a comparison."""
     seed: int = 0
     """Seed of the bootstrap."""
 
     def __post_init__(self) -> None:
-        """Refuse what leaves nothing to do."""
+        """Reject missing, conflicting and invalid settings."""
         if len(self.uris) not in (1, 2) or len(self.compare) > 2:
             raise UsageError(
                 "name one captions file (--captions A) or two (--compare A B, or --captions A --compare B); "
                 f"got {len(self.uris)}"
             )
         if not (self.references or self.finecapeval):
-            raise UsageError("references is missing: name a captions file to score against, or a finecapeval")
+            raise UsageError("references is missing: name a captions file to score against, or finecapeval")
         if not self.metrics or len(set(self.metrics)) < len(self.metrics):
             raise UsageError(f"metrics: {self.metrics} is empty or names one twice")
         if (self.clip is None) != (self.images is None):
             raise UsageError(
-                "clip and images go together: a CLIP (--clip.checkpoint) looks at --images FOLDER"
+                "clip and images must be set together: a CLIP (--clip.checkpoint) needs --images FOLDER"
             )
         if self.java_timeout_s <= 0:
             raise UsageError(f"java_timeout_s: {self.java_timeout_s} is not above 0")
@@ -88,19 +88,19 @@ class EvaluateConfig:
 
     @property
     def uris(self) -> list[str]:
-        """The captions files, one or two."""
+        """The one or two captions files."""
         return [uri for uri in (self.captions, *self.compare) if uri]
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What captions are scored against.
+    """The references to score captions against.
 
     Attributes:
-        references: references by image, if there are any.
-        aliases: the names that the references' images go by.
-        annotations: FineCapEval's rows; either they or references are there.
-        training: the training captions.
+        references: references by image, or None.
+        aliases: the names of each image of the references.
+        annotations: FineCapEval's rows, or None; at least one of both is set.
+        training: the training captions, or None.
     """
 
     references: dict[str, list[str]] | None
@@ -111,7 +111,7 @@ class Targets:
 
 @dataclass(frozen=True)
 class Matched:
-    """The captions of one file by image, as the references and as FineCapEval name the images."""
+    """The captions of one file, by image name in the references and in FineCapEval."""
 
     uri: str
     by_reference: dict[str, str] | None
@@ -119,13 +119,13 @@ class Matched:
 
     @property
     def captions(self) -> dict[str, str]:
-        """The captions by either name."""
+        """The captions by image, named as in the references if there are any."""
         return self.by_reference or self.by_annotation or {}
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured of one captions file.
+    """The figures of one captions file.
 
     Attributes:
         uri: the file or run folder.
@@ -134,9 +134,9 @@ class Figures:
         diversity: figures that need no references.
         overall: text metrics against FineCapEval's descriptions.
         recall: FineCapEval's word recall.
-        published: the same as the published script counts it.
-        run: what made the captions, where the run folder says it.
-        clip: what a CLIP thinks of the captions.
+        published: word recall as the published script computes it.
+        run: weights, decoding and input of the run, for run folders.
+        clip: CLIP metrics.
     """
 
     uri: str
@@ -150,14 +150,14 @@ class Figures:
     clip: "ClipFigures | None" = None
 
     def notes(self) -> list[str]:
-        """A line on each thing that was left out or is doubtful."""
+        """Return one line for each omitted metric and for empty captions."""
         lines = [note for scores in (self.scores, self.overall) if scores for note in scores.notes]
         if empty := int(self.diversity["empty"]):
             lines.append(f"{self.uri}: {empty} of {len(self.captions)} captions are empty and score 0")
         return lines
 
     def to_json(self) -> dict[str, Any]:
-        """All figures x 100, and what identifies the captions."""
+        """Return all figures x 100, and what identifies the captions, as JSON values."""
         figures: dict[str, Any] = {"metrics": self.scores.values} if self.scores else {}
         figures["diversity"] = self.diversity
         if self.clip is not None:
@@ -179,7 +179,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The figures of one captions file or two, the differences, and the recipe."""
+    """The figures of one or two captions files, their differences, and the recipe."""
 
     systems: list[Figures]
     differences: dict[str, Difference]
@@ -187,11 +187,11 @@ class Evaluation:
     doubts: list[str] = field(default_factory=list)
 
     def notes(self) -> list[str]:
-        """The lines of all systems, each once, and doubts about what measured them."""
+        """Return the distinct notes of all systems, and warnings about the metrics."""
         return [*dict.fromkeys(note for figures in self.systems for note in figures.notes()), *self.doubts]
 
     def to_json(self) -> dict[str, Any]:
-        """As written to the results file."""
+        """Return the content of the results file."""
         if len(self.systems) == 1:
             content = self.systems[0].to_json()
         else:
@@ -202,14 +202,14 @@ class Evaluation:
 
 
 def evaluate(config: EvaluateConfig, command: Sequence[str] = ()) -> Evaluation:
-    """Read everything, refuse what does not fit together, then score.
+    """Read and check all inputs, then score.
 
     Args:
-        config: what to do.
-        command: how the program was called, for the recipe.
+        config: the evaluation to run.
+        command: command line of the program, for the recipe.
 
     Raises:
-        UsageError: a file is missing or of another form, or captions are missing, doubled or unknown.
+        UsageError: a file is missing or malformed, or captions are missing, duplicate or unknown.
     """
     targets = _targets(config)
     matched = [_matched(uri, config, targets) for uri in config.uris]
@@ -222,7 +222,7 @@ def evaluate(config: EvaluateConfig, command: Sequence[str] = ()) -> Evaluation:
 
 
 def recall_means(recall: finecapeval.Recall) -> dict[str, float]:
-    """Mean x 100 over the images, by criterion; criteria without images are left out."""
+    """Compute the mean x 100 over images by criterion; omits criteria without images."""
     return {
         criterion: 100 * sum(values.values()) / len(values) for criterion, values in recall.items() if values
     }
@@ -239,7 +239,7 @@ def _targets(config: EvaluateConfig) -> Targets:
 
 
 def _matched(uri: str, config: EvaluateConfig, targets: Targets) -> Matched:
-    """The captions of a file under the names that the references and FineCapEval have for the images."""
+    """Match the captions of a file to the images of the references and of FineCapEval."""
     captions, by_reference, by_annotation = read_captions(uri), None, None
     match = partial(match_captions, uri=uri, partial=config.partial)
     if config.references:
@@ -251,7 +251,7 @@ def _matched(uri: str, config: EvaluateConfig, targets: Targets) -> Matched:
 
 
 def _aliases(annotations: Sequence[Annotation]) -> dict[str, list[str]]:
-    """Names of FineCapEval's images; its script takes what stands before the first period."""
+    """Return the aliases of FineCapEval's images; its script uses the part before the first period."""
     return {row.image: [base_name(row.image), row.image.split(".")[0]] for row in annotations}
 
 
@@ -295,7 +295,7 @@ def _score(captions: dict[str, str], references: dict[str, list[str]], config: E
 
 
 def _differences(first: Figures, second: Figures, config: EvaluateConfig) -> dict[str, Difference]:
-    """Differences of means over images and of corpus BLEU; document frequencies stay as they are."""
+    """Compare means over images and corpus BLEU; document frequencies stay fixed in the bootstrap."""
     compare = partial(paired_bootstrap, resamples=config.resamples, seed=config.seed)
     found: dict[str, Difference] = {}
     for prefix, one, two in (("", first.scores, second.scores), (FINE, first.overall, second.overall)):
@@ -318,7 +318,7 @@ def _differences(first: Figures, second: Figures, config: EvaluateConfig) -> dic
 
 
 def _values(recall: finecapeval.Recall | None, criterion: str) -> Array:
-    """A criterion's recalls x 100; which images have one depends on the references alone."""
+    """Return a criterion's recalls x 100; which images have one depends only on the references."""
     return 100 * np.array(list((recall or {})[criterion].values()))
 
 
@@ -356,12 +356,12 @@ def _file_digest(uri: str | None) -> str | None:
 
 
 def _digest(captions: dict[str, str]) -> str:
-    """SHA-256 of the captions by image, whatever the form and order of the file they came from."""
+    """Return the SHA-256 of the captions by image, independent of the format and order of their file."""
     return hashlib.sha256(json.dumps(captions, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def _run_record(uri: str) -> dict[str, Any] | None:
-    """What a run folder's run.json says of weights, decoding and input; None for other files."""
+    """Return weights, decoding and input from a run folder's run.json; None for other files."""
     if is_file(uri):
         return None
     try:

@@ -1,4 +1,4 @@
-"""An evaluation as a person reads it: lines for the terminal, tables in Markdown."""
+"""Formatting of an evaluation as lines for the terminal and as tables in Markdown."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ SHARES_NOTE += "(script) is the published script's count."
 
 
 def lines(evaluation: Evaluation) -> list[str]:
-    """What a terminal shows: the figures of each file, the differences, and what was left out."""
+    """Format the figures of each file, the differences, and the notes for the terminal."""
     shown: list[str] = []
     for figures in evaluation.systems:
         name = f"{figures.uri}: " if len(evaluation.systems) == 2 else ""
@@ -30,7 +30,7 @@ def lines(evaluation: Evaluation) -> list[str]:
 
 
 def markdown(evaluation: Evaluation) -> str:
-    """Tables of all figures, a column per file, with the differences, the notes and the recipe."""
+    """Format all figures as tables, one column per file, with differences, notes and recipe."""
     systems = evaluation.systems
     parts = ["# Captions scored", *_captions(evaluation)]
     for title, column in (

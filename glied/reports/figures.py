@@ -1,6 +1,6 @@
-"""Curves and bars as pictures: SVG that follows its reader's light or dark theme, and PNG on light paper.
+"""Plots of curves and bars: SVG that follows the reader's light or dark theme, and PNG on a light background.
 
-Titles are text, never formulas, and no picture depends on the time: equal figures are equal files.
+Titles are plain text, never formulas. Plots do not depend on the time: equal figures give equal files.
 """
 
 import io
@@ -21,15 +21,18 @@ from matplotlib.ticker import MaxNLocator
 PAPER, INK = "#fffefb", "#1d1f24"
 DARK_PAPER, DARK_INK = "#1e2024", "#eceae4"
 COLORS = ("#d9730d", "#1389a3", "#8a63d2", "#c8426a", "#4f9138", "#8d7355")
-"""Of lines; each is 3 : 1 or more against both papers, what WCAG 2.1 asks of graphics."""
+"""Line colors.
+
+Each has a contrast of at least 3 : 1 on both backgrounds, as WCAG 2.1 requires for graphics.
+"""
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
-"""Of lines, so that they are told apart without colors."""
+"""Line styles, so that lines can be distinguished without colors."""
 COLUMNS = 3
-"""Panels in a row."""
+"""Panels per row."""
 FEW = 24
-"""Points of a line, at most, that are marked each."""
+"""Lines with at most this many points have markers."""
 _STYLE: dict[Any, Any] = {
-    "text.parse_math": False,  # a $ in a name is one
+    "text.parse_math": False,  # names may contain $
     "font.family": "DejaVu Sans",  # comes with matplotlib
     "font.size": 8.5,
     "axes.titlesize": 9.5,
@@ -56,12 +59,12 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Panel:
-    """A diagram of lines.
+    """A line plot.
 
     Attributes:
-        title: what is measured.
-        axis: what it is measured over.
-        lines: points by the name of their line.
+        title: the measured quantity.
+        axis: label of the x axis.
+        lines: points by name of the line.
     """
 
     title: str
@@ -71,11 +74,11 @@ class Panel:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as files.
+    """A rendered figure.
 
     Attributes:
-        svg: on light paper, or on dark where the reader prefers that.
-        png: on light paper, 160 dots an inch.
+        svg: SVG with a light background, or a dark one if the reader prefers that.
+        png: PNG with a light background, 160 dpi.
     """
 
     svg: bytes
@@ -83,12 +86,12 @@ class Picture:
 
 
 def curves(title: str, panels: Sequence[Panel], names: Sequence[str] | None = None) -> Picture:
-    """The panels of a figure, with one legend; a name has the same line in all of them.
+    """Draw panels with one legend; lines of the same name look the same in all panels.
 
     Args:
-        title: of the picture.
-        panels: three in a row.
-        names: of all lines that there are, for figures whose lines are to look alike; default these panels'.
+        title: title of the picture.
+        panels: the panels, three per row.
+        names: all line names, to style lines consistently across figures; by default those of these panels.
     """
     drawn = list(dict.fromkeys(name for panel in panels for name in panel.lines))
     looks = {name: look for name, look in _looks(names or drawn).items() if name in drawn}
@@ -107,12 +110,12 @@ def curves(title: str, panels: Sequence[Panel], names: Sequence[str] | None = No
 
 
 def bars(title: str, labels: Sequence[str], columns: Mapping[str, Sequence[float | None]]) -> Picture:
-    """A row of bars, with their values, for each column; None has no bar.
+    """Draw a group of labeled bars for each column; None has no bar.
 
     Args:
-        title: of the picture.
-        labels: of the rows, from top to bottom.
-        columns: values of the rows by the name of the column.
+        title: title of the picture.
+        labels: labels of the rows, from top to bottom.
+        columns: values of the rows by name of the column.
     """
     width = 0.09 * max(map(len, labels)) + 1.9 * len(columns)
     with _style():
@@ -126,7 +129,7 @@ def bars(title: str, labels: Sequence[str], columns: Mapping[str, Sequence[float
 
 
 def number(value: float) -> str:
-    """Four digits, thousands with a comma: 1,500, 0.0312, 110.7."""
+    """Format a number with four digits and thousands separators: 1,500, 0.0312, 110.7."""
     if not math.isfinite(value) or (abs(value) < 1e-3 and value):
         return f"{value:.3g}"
     return f"{value:,.0f}" if value == int(value) or abs(value) >= 1e4 else f"{value:.4g}"
@@ -135,7 +138,7 @@ def number(value: float) -> str:
 @contextmanager
 def _style() -> Iterator[None]:
     with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # a matplotlibrc of the user's does not count
+        matplotlib.rcdefaults()  # ignore the user's matplotlibrc
         matplotlib.rcParams.update(_STYLE)
         yield
 
@@ -171,14 +174,14 @@ def _draw_bars(axes: Axes, name: str, values: Sequence[float | None]) -> None:
 def _files(figure: Figure, title: str) -> Picture:
     drawn, pixels = io.StringIO(), io.BytesIO()
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # it is laid out, once for both files
+    figure.set_layout_engine("none")  # keep the computed layout for both files
     figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
     figure.savefig(pixels, format="png", facecolor=PAPER, metadata={"Software": None})
     return Picture(_themed(drawn.getvalue(), title).encode(), pixels.getvalue())
 
 
 def _themed(svg: str, title: str) -> str:
-    """Draws in the reader's ink on the reader's paper, without the parts of a standalone document."""
+    """Add light and dark colors to an SVG, and remove the parts of a standalone document."""
     style = f"svg{{color:{INK}}}@media(prefers-color-scheme:dark)"
     style += f"{{svg{{color:{DARK_INK}}}.paper{{fill:{DARK_PAPER}}}}}"
     head = f"<title>{escape(title)}</title><style>{style}</style>"

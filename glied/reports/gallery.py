@@ -1,4 +1,4 @@
-"""A gallery of captioned runs: one self-contained HTML page to look through their captions."""
+"""Gallery of captioned runs: one self-contained HTML page for browsing their captions."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,38 +27,37 @@ Row = dict[str, Any]
 
 UNREADABLE = "The image can no longer be read."
 NOT_SEEN = "The run captioned stored features; --images shows its images."
-"""What stands in the place of an image that the page lacks."""
+"""Placeholder text for images that the page lacks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GalleryConfig:
-    """What to show."""
+    """The runs to show, and how."""
 
     run: tuple[str, ...] | str
     """Run folder of jobs/caption_dataset.py, or several: --run A B shows the images of A first."""
     out: str
     """The HTML file to write."""
     references: str | None = None
-    """Captions file in the COCO form, for scores and for reading beside. Of several runs, those whose images
-    it knows have references."""
+    """Captions file, for scores and for display. It may cover only some of several runs."""
     names: tuple[str, ...] = ()
-    """Headings of several runs, --names Photographs Scenes; by default the names of their folders."""
+    """Headings of several runs, e.g. --names Photographs Scenes; by default the names of their folders."""
     title: str = "Captions"
     """Heading of the page."""
     limit: int = 2000
-    """Most images of a run, its first; each takes 13 kB (scenes) to 20 kB (photographs)."""
+    """Maximum number of images per run; each adds 13 kB (scenes) to 20 kB (photographs)."""
     explain: int = 200
-    """Most images of a run whose words show what they looked at; each costs about 50 ms on a core. 0 for
-    none."""
+    """Maximum number of images per run with explanations of their words; each takes about 50 ms on one core.
+    0 for none."""
     images: str | None = None
-    """Folder or prefix below which the run's ids name its images, where they are no longer where the run read
-    them, or where the run captioned published features."""
+    """Folder or prefix of the images, which are named by the ids of the run. Needed if the images have moved,
+    or if the run captioned published features."""
     explain_order: Literal["first", "worst", "best"] = "first"
-    """Which ones: the first of the run, or those that score worst or best (CIDEr; without references the
-    caption's log-probability)."""
+    """Which images to explain: the first of the run, or those with the worst or best score (CIDEr; without
+    references the log-probability)."""
 
     def __post_init__(self) -> None:
-        """Refuse numbers that make no page, and names that are not those of the runs."""
+        """Reject invalid numbers, and names that do not match the runs."""
         if self.limit < 1:
             raise UsageError(f"limit is {self.limit}: it must be at least 1")
         if self.explain < 0:
@@ -74,21 +73,21 @@ class GalleryConfig:
         return (self.run,) if isinstance(self.run, str) else self.run
 
     def name(self, place: int) -> str:
-        """Heading of the run at a place among the runs."""
+        """Return the heading of a run by its index."""
         return self.names[place] if self.names else base_name(self.runs[place].rstrip("/"))
 
 
 @dataclass
 class Report:
-    """What is on a page.
+    """Summary of a gallery page.
 
     Attributes:
-        images: entries of the page.
-        total: images of the runs.
-        pictures: images that could be read.
-        explained: images whose words show what they looked at.
-        size: bytes of the page.
-        notes: a line on each thing that the page lacks.
+        images: number of images on the page.
+        total: number of images in the runs.
+        pictures: number of images that could be read.
+        explained: number of images with explanations.
+        size: size of the page in bytes.
+        notes: one line for each item that the page lacks.
     """
 
     images: int = 0
@@ -103,7 +102,7 @@ def make_gallery(config: GalleryConfig) -> Report:
     """Write the page of one or several runs.
 
     Raises:
-        UsageError: a run is none or is not finished, or the references do not know its images.
+        UsageError: a folder is not a finished run, or the references lack its images.
     """
     report = Report()
     rows = [list(islice(read_rows(run), config.limit)) for run in config.runs]
@@ -129,7 +128,7 @@ def _entries(
     references: Mapping[str, Sequence[str]],
     report: Report,
 ) -> Iterator[Row]:
-    """What the page knows of the images of a run."""
+    """Yield the page's entries for the images of a run."""
     scores = _cider(rows, references)
     seen = _seen(config, config.runs[place], rows, scores, report)
     for row, (picture, explained) in zip(rows, seen, strict=True):
@@ -144,7 +143,7 @@ def _entries(
 
 
 def _shown(config: GalleryConfig, place: int, rows: Sequence[Row]) -> gallery_page.Run:
-    """What the page says of a run."""
+    """Describe a run for the page."""
     run = config.runs[place]
     plan = manifest.load(run)
     assert plan is not None, "its rows were read"
@@ -159,7 +158,7 @@ def _shown(config: GalleryConfig, place: int, rows: Sequence[Row]) -> gallery_pa
 def _seen(
     config: GalleryConfig, run: str, rows: Sequence[Row], scores: Mapping[str, float], report: Report
 ) -> Iterator[tuple[str | None, Any]]:
-    """Picture and explanation of each row of a run; None where there is none."""
+    """Yield picture and explanation of each row of a run; None for missing ones."""
     explainer = _explainer(config, run, report)
     chosen = _chosen(config, rows, scores) if explainer else set()
     ok = read = 0
@@ -186,18 +185,18 @@ def _seen(
 
 
 def _explainer(config: GalleryConfig, run: str, report: Report) -> Explainer | None:
-    """The models of a run, unless they are not wanted or no longer there."""
+    """Load the models of a run, or return None if they are not needed or no longer available."""
     if not config.explain:
         return None
     try:
         return Explainer.load(run)
     except GliedError as error:
-        report.notes.append(f"words cannot show what they looked at: {error}")
+        report.notes.append(f"captions cannot be explained: {error}")
         return None
 
 
 def _chosen(config: GalleryConfig, rows: Sequence[Row], scores: Mapping[str, float]) -> set[str]:
-    """Ids of the images to explain."""
+    """Select the ids of the images to explain."""
     captioned = [row for row in rows if row["caption"]]
     if config.explain_order != "first":
         scored = scores or {row["id"]: gallery_page.log_probability(row) or -math.inf for row in captioned}
@@ -206,10 +205,10 @@ def _chosen(config: GalleryConfig, rows: Sequence[Row], scores: Mapping[str, flo
 
 
 def _references(uri: str | None, rows: Sequence[Sequence[Row]]) -> list[dict[str, list[str]]]:
-    """References of the captioned images of each run by id; of several runs, those that the file knows.
+    """Load the references of the captioned images of each run by id; the file may cover only some runs.
 
     Raises:
-        UsageError: the file lacks images of a run that it knows, or knows none of the runs.
+        UsageError: the file covers a run only in part, or none of the runs.
     """
     if uri is None:
         return [{} for _ in rows]
@@ -222,6 +221,6 @@ def _references(uri: str | None, rows: Sequence[Sequence[Row]]) -> list[dict[str
 
 
 def _cider(rows: Sequence[Row], references: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """CIDEr x 100 of each captioned row that has references."""
+    """Compute CIDEr x 100 of each captioned row that has references."""
     captions = {row["id"]: row["caption"] or "" for row in rows if references.get(row["id"])}
     return cider_by_image(captions, references) if captions else {}

@@ -1,4 +1,4 @@
-"""The images of a run seen once more: pictures of them, and what the words of their captions looked at."""
+"""Images of a run for the gallery: thumbnails, and explanations of their captions."""
 
 import base64
 import dataclasses
@@ -37,14 +37,14 @@ THUMBNAIL_SIDE = 480
 THUMBNAIL_QUALITY = 78
 IMAGE_FORMS = ("files", "webdataset", "parquet", "table")
 AT_ONCE = 16
-"""Images whose bytes and pixels are in memory together."""
+"""Number of images in memory at a time."""
 
 
 def _record(run_uri: str) -> dict[str, Any]:
-    """The run.json of a run.
+    """Read the run.json of a run.
 
     Raises:
-        UsageError: the folder holds no run.
+        UsageError: the folder is not a run.
     """
     record = run_folder.read_record(run_uri)
     if record is None or not {"input", "config"} <= record.keys():
@@ -59,24 +59,24 @@ def read_pictures(
     *,
     images: str | None = None,
 ) -> Iterator[Picture | None]:
-    """A run's first images once more, through the code that captioned them.
+    """Read a run's first images again, with the code that read them for captioning.
 
     Args:
         run_uri: the run folder.
         rows: the first rows of `glied.bulk.run.committed_rows.read_rows`.
-        resolution: as in `glied.vision.images.read`; by default what thumbnails need.
-        images: folder or prefix below which the ids name the images; by default they are where the run read
-            them, or where the run read them that made its feature store.
+        resolution: as in `glied.vision.images.read`; by default enough for thumbnails.
+        images: folder or prefix of the images, named by id; by default the location from which the run, or
+            the run that made its feature store, read them.
 
     Yields:
-        Per row its picture; None where the row is not ok or the image cannot be read any more.
+        The picture of each row; None if the row is not ok or the image can no longer be read.
 
     Raises:
-        UsageError: the folder holds no run.
+        UsageError: the folder is not a run.
     """
     source, planned = _images(run_uri, rows, images)
     fetch = fetch_stage(source, ResourcesConfig())
-    if isinstance(fetch, Fetch):  # only rows that the run has read are read again
+    if isinstance(fetch, Fetch):  # the run has already checked these rows' URIs
         fetch = dataclasses.replace(fetch, uris=None)
     size = resolution or (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
     with DecoderPool(1, resolution=size, missing_rows=source.max_missing_rows) as decoder:
@@ -95,12 +95,12 @@ def read_pictures(
 
 
 def sees_images(run_uri: str, images: str | None = None) -> bool:
-    """Whether it is known where a run's images are; a feature store may be all that is left of them."""
+    """Whether the location of a run's images is known; it is not for features imported from elsewhere."""
     return _images(run_uri, (), images)[0].form != "features"
 
 
 def _images(run_uri: str, rows: Sequence[Row], images: str | None) -> tuple[InputConfig, dict[str, pa.Table]]:
-    """How the images of a run are read, and one planned row of each by its id."""
+    """Return how the images of a run are read, and the planned row of each image by id."""
     plan = _plan(run_uri)
     source = build(InputConfig, _record(run_uri)["input"])
     if images is not None:
@@ -130,7 +130,7 @@ def _by_id(table: pa.Table) -> dict[str, pa.Table]:
 
 
 def _search(plan: Manifest, wanted: set[str]) -> dict[str, pa.Table]:
-    """The planned rows of some ids, which may stand anywhere."""
+    """Find the planned rows of some ids anywhere in a plan."""
     found: dict[str, pa.Table] = {}
     for unit in plan.read_units(range(plan.units)):
         if len(found) == len(wanted):
@@ -140,14 +140,14 @@ def _search(plan: Manifest, wanted: set[str]) -> dict[str, pa.Table]:
 
 
 def _first(plan: Manifest, count: int) -> pa.Table:
-    """The first inputs of a plan."""
+    """Return the first inputs of a plan."""
     units = range(min(plan.units, -(-count // plan.unit_size)))
     tables = [unit.table for unit in plan.read_units(units)]
     return pa.concat_tables(tables).slice(0, count) if tables else manifest.planned(id=[], uri=[])
 
 
 def thumbnail(picture: Picture) -> str:
-    """The image as base64 WebP, at most `THUMBNAIL_SIDE` pixels a side."""
+    """Encode an image as base64 WebP of at most `THUMBNAIL_SIDE` pixels per side."""
     image = Image.fromarray(picture.pixels)
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     sink = io.BytesIO()
@@ -156,7 +156,7 @@ def thumbnail(picture: Picture) -> str:
 
 
 def read_regions(run_uri: str, rows: Sequence[Row]) -> Iterator[Regions | None]:
-    """The stored regions of the first rows of a run over a feature store; None where there are none."""
+    """Yield the stored regions of the first rows of a run over a feature store; None for missing ones."""
     planned, read = _by_id(_first(_plan(run_uri), len(rows))), ReadStore()
     for row in rows:
         there = row["status"] == OK and row["id"] in planned
@@ -166,7 +166,7 @@ def read_regions(run_uri: str, rows: Sequence[Row]) -> Iterator[Regions | None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch on one thread meanwhile: explaining is many small operations, which only wait on more."""
+    """Run torch on one thread; explaining consists of many small operations, which more threads slow down."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -176,19 +176,19 @@ def one_thread() -> Iterator[None]:
 
 
 class Explainer:
-    """The models of a run, loaded again to say what each word of its captions looked at."""
+    """Explains the captions of a run with its models, loaded again."""
 
     def __init__(self, extractor: RegionExtractor | None, captioner: Captioner) -> None:
-        """Both on one device; without an extractor, of a run over a feature store."""
+        """Both models must be on one device; `extractor` is None for runs over a feature store."""
         self.extractor = extractor
         self.captioner = captioner
 
     @classmethod
     def load(cls, run_uri: str) -> "Explainer":
-        """Load what run.json names; on the CPU where the run's device is not here.
+        """Load the models that run.json names, on the CPU if the run's device is not available.
 
         Raises:
-            UsageError: a checkpoint is missing or is not the one that captioned the run.
+            UsageError: a checkpoint is missing or is not the one of the run.
         """
         record = _record(run_uri)
         factory = caption_factory(_runnable(build(CaptionDatasetConfig, record["config"])))
@@ -196,11 +196,11 @@ class Explainer:
         mine = {"regions": regions_fingerprint(factory, extractor), "captioner": captioner.digest}
         for name, value in json.loads(json.dumps(mine)).items():
             if record["fingerprint"].get(name) != value:
-                raise UsageError(f"{name}: the weights or settings are no longer those of the run")
+                raise UsageError(f"{name}: the weights or settings differ from those of the run")
         return cls(extractor, captioner)
 
     def __call__(self, row: Row, picture: Picture, stored: Regions | None) -> tuple[Regions, Explanation]:
-        """The explanation of a caption over the regions of its image: `stored`, or found once more."""
+        """Explain a caption over the regions of its image, either `stored` or extracted again."""
         regions = stored
         if regions is None:
             assert self.extractor is not None, "a run over a feature store has stored regions"
@@ -215,6 +215,10 @@ def _runnable(config: CaptionDatasetConfig) -> CaptionDatasetConfig:
     device = config.regions.device if torch.cuda.is_available() else "cpu"
     return dataclasses.replace(
         config,
-        regions=dataclasses.replace(config.regions, device=device, compile=False),
+        regions=dataclasses.replace(
+            config.regions,
+            device=device,
+            compute=dataclasses.replace(config.regions.compute, compile=False),
+        ),
         captioner=dataclasses.replace(config.captioner, cuda_graphs=False),
     )

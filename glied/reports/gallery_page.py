@@ -1,7 +1,7 @@
-"""The gallery as one HTML file: what it says of each image as JSON, and the template around it.
+"""Rendering of the gallery as one HTML file: entries as JSON, embedded in a template.
 
-The page builds its text from that JSON without markup, and its content security policy lets nothing run but
-the script of the template, so that no caption, id or error can become code.
+The page builds its text from that JSON without interpreting markup, and its content security policy allows
+only the script of the template, so captions, ids and errors cannot inject code.
 """
 
 import dataclasses
@@ -22,9 +22,9 @@ SCORES = {
     "clip": "CLIP-S",
     "familiarity": "familiarity",
 }
-"""What a page can be sorted and filtered by, and how it is called; better is higher."""
+"""Scores by which a page can be sorted and filtered, with their labels; higher is better."""
 MOST_WEIGHTS = 6
-"""Regions and attributes kept of each word's attention, the strongest first."""
+"""Number of regions and attributes to keep of each word's attention, strongest first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +32,10 @@ class Run:
     """A run on the page.
 
     Attributes:
-        name: heading of its images, where the page has several runs.
-        total: images of the run, of which the entries may be the first.
-        model: names the weights.
-        missing: what stands in the place of a good image that has no picture.
+        name: heading of its images on pages with several runs.
+        total: number of images in the run; the page may show only the first ones.
+        model: name of the weights.
+        missing: placeholder text for images without a picture.
     """
 
     name: str = ""
@@ -53,15 +53,15 @@ def entry(
     picture: str | None = None,
     explained: tuple[Regions, Explanation] | None = None,
 ) -> dict[str, Any]:
-    """What the page knows of an image.
+    """Build the page's entry of an image.
 
     Args:
-        row: of a bulk run, with the columns of `glied.bulk.row_schemas.CAPTIONS`.
-        run: position of the run among those of the page.
-        references: to read beside the caption.
-        cider: x 100.
-        picture: base64 WebP; without, the page shows a placeholder.
-        explained: the caption's explanation and the regions that it is over, which then replace the row's.
+        row: row of a bulk run, with the columns of `glied.bulk.row_schemas.CAPTIONS`.
+        run: index of the run on the page.
+        references: references to display.
+        cider: CIDEr x 100.
+        picture: base64 WebP; without it the page shows a placeholder.
+        explained: explanation of the caption, and its regions, which replace those of the row.
     """
     scores = {
         "cider": cider,
@@ -85,17 +85,17 @@ def entry(
 
 
 def log_probability(row: Mapping[str, Any]) -> float | None:
-    """Of a row's caption; None where it has none."""
+    """Return the log-probability of a row's caption, or None."""
     return row["captions"][0]["log_probability"] if row["captions"] else None
 
 
 def render(entries: Sequence[Mapping[str, Any]], *, title: str, runs: Sequence[Run]) -> str:
-    """The page.
+    """Render the page.
 
     Args:
-        entries: of `entry`, in the order of the page: those of the first run, then those of the next.
-        title: its heading.
-        runs: those of the entries.
+        entries: results of `entry`, run by run in the order of the page.
+        title: heading of the page.
+        runs: the runs of the entries.
     """
     used = {
         name: label for name, label in SCORES.items() if any(e["scores"][name] is not None for e in entries)
@@ -105,9 +105,9 @@ def render(entries: Sequence[Mapping[str, Any]], *, title: str, runs: Sequence[R
 
 
 def _boxes(regions: Regions) -> list[list[Any]]:
-    """[x, y, width, height, label, score] of each region, in upright pixels."""
-    found = zip(regions.boxes.tolist(), regions.labels, regions.scores.tolist(), strict=True)
-    return [_box(box, label, score) for box, label, score in found]
+    """Return [x, y, width, height, label, score] of each region, in upright pixels."""
+    columns = zip(regions.boxes.tolist(), regions.labels, regions.scores.tolist(), strict=True)
+    return [_box(box, label, score) for box, label, score in columns]
 
 
 def _row_boxes(regions: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
@@ -120,11 +120,11 @@ def _box(box: Sequence[float], label: str, score: float) -> list[Any]:
 
 
 def _attention(row: Mapping[str, Any], found: Explanation) -> dict[str, Any]:
-    """The strongest weights of an explanation, heads averaged, by the positions in the row's attributes.
+    """Return the strongest weights of an explanation, averaged over heads, by position in the row's columns.
 
-    A list of weights is [position, percent, position, percent, ...], the strongest first. "global" and
-    "local" hold one list for each word, "groupings" one for each region, "collocations" one for each of its
-    "pivots": the word before, or where the model has no pivot an attribute.
+    A list of weights is [position, percent, position, percent, ...], strongest first. "global" and "local"
+    have one list per word, "groupings" one per region, and "collocations" one per element of "pivots", which
+    are the previous words, or the attributes if the model has no pivot.
     """
     places = {one["word"]: place for place, one in reversed(list(enumerate(row["attributes"] or [])))}
     attributes = [places[word] for word in found.attributes]
@@ -149,7 +149,10 @@ def _attention(row: Mapping[str, Any], found: Explanation) -> dict[str, Any]:
 
 
 def _strongest(weights: Weights | None, names: Sequence[int] | None = None) -> list[list[int]] | None:
-    """[M, H, S] to M lists of at most `MOST_WEIGHTS` pairs of position and percent; None stays None."""
+    """Convert [M, H, S] to M lists of at most `MOST_WEIGHTS` pairs of position and percent.
+
+    None stays None.
+    """
     if weights is None or not weights.size:
         return None
     percents = np.rint(100 * weights.mean(axis=1)).astype(int)
@@ -166,5 +169,5 @@ def _strongest(weights: Weights | None, names: Sequence[int] | None = None) -> l
 
 
 def _rounded(value: float | None) -> float | None:
-    """Three digits are enough to look at; what is not finite is not JSON."""
+    """Round to three decimals for display; None for values that are not finite, which JSON lacks."""
     return None if value is None or not math.isfinite(value) else round(value, 3)

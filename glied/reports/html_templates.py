@@ -1,6 +1,6 @@
-"""Self-contained HTML pages from the templates of this folder, which no text from outside can turn into code.
+"""Self-contained HTML pages rendered from templates, safe against injected code.
 
-What a template shows is escaped, and its content security policy allows its own style and script only, by
+Template values are escaped, and the content security policy allows only the page's own style and script, by
 their digests.
 """
 
@@ -14,15 +14,15 @@ from markupsafe import Markup
 
 TEMPLATES = Path(__file__).parent / "templates"
 BASE = "base.css"
-"""Colors, type and reset of every page."""
+"""Colors, fonts and reset of every page."""
 
 
 def render_template(name: str, **values: Any) -> str:
-    """The page of `templates/<name>.html` with its style and, where it has one, its script inside.
+    """Render `templates/<name>.html` with its style and, if it has one, its script inlined.
 
     Args:
-        name: of the template; its files have it before their suffix.
-        values: what it shows.
+        name: name of the template, without suffix.
+        values: values of the template.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -37,13 +37,13 @@ def render_template(name: str, **values: Any) -> str:
 
 
 def data_uri(kind: str, data: bytes) -> str:
-    """`data` of a media type such as image/png, as an address that needs no network."""
+    """Encode `data` of a media type such as image/png as a data URI."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _inline(kind: str, *names: str) -> dict[str, str]:
-    """The text of the files that are there, and the hash by which a content security policy allows it."""
+    """Return the text of the existing files, and its hash for the content security policy."""
     paths = [TEMPLATES / name for name in names]
     text = "".join(path.read_text(encoding="utf-8") for path in paths if path.is_file())
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    return {kind: Markup(text), f"{kind}_digest": f"sha256-{digest}"}  # of our own, so not escaped
+    return {kind: Markup(text), f"{kind}_digest": f"sha256-{digest}"}  # trusted, so not escaped

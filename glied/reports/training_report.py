@@ -1,7 +1,7 @@
-"""Learning curves, sample captions and tables of training runs: one self-contained HTML page, and pictures.
+"""Report of training runs: learning curves, sample captions and tables as one self-contained HTML page.
 
-The scalars come from each run's metrics.jsonl: it has what TensorBoard has, without the steps that a resumed
-run took twice.
+The scalars come from each run's metrics.jsonl, which has the same values as TensorBoard, without the steps
+that a resumed run repeated.
 """
 
 import itertools
@@ -21,7 +21,7 @@ from glied.training import history
 from glied.training.history import TRAIN, VALIDATION, History
 
 GROUPS = ("Training", "Rewards", "Validation", "Throughput")
-"""Figures of scalars, in the order of the page."""
+"""Groups of scalars, one figure each, in the order of the page."""
 NAMES = {
     "images_per_s": "images/s",
     "data_share": "share of the time spent waiting for data",
@@ -31,9 +31,9 @@ NAMES = {
     "map_words": "words in mean AP",
     "ap50": "AP50",
 }
-"""Of scalars whose names in the log do not read well."""
+"""Display names of scalars."""
 TABLE_ROWS, SAMPLE_ROWS = 20, 8
-"""Most steps in a figure's tables, and of sample captions."""
+"""Maximum number of steps in the tables of a figure, and of sample captions."""
 
 Axis = Literal["step", "epoch"]
 Item = TypeVar("Item")
@@ -41,23 +41,23 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
-    """What to show."""
+    """The runs and tables to show."""
 
     runs: list[str] = field(default_factory=list)
-    """Run folders of training jobs, shown side by side; may stand without --runs."""
+    """Run folders of training jobs, shown side by side; the option name --runs may be omitted."""
     out: str
     """The HTML file to write."""
     tables: list[str] = field(default_factory=list)
-    """JSON files of benchmarks, such as benchmarks/results/table2.json; each is shown as table and bars."""
+    """JSON files of benchmarks, such as benchmarks/results/table2.json; each is shown as a table and bars."""
     pictures: str | None = None
-    """Folder for each figure as SVG and PNG."""
+    """Folder for the figures as SVG and PNG."""
     axis: Axis = "step"
-    """What curves are drawn over; epochs compare runs whose batches differ."""
+    """Unit of the x axis; epochs make runs with different batch sizes comparable."""
     title: str = "Training"
     """Heading of the page."""
 
     def __post_init__(self) -> None:
-        """Refuse what leaves nothing to show, or shows it twice."""
+        """Reject empty and duplicate inputs."""
         if not self.runs and not self.tables:
             raise UsageError("name one or more run folders, or --tables")
         uris = [uri.rstrip("/") for uri in (*self.runs, *self.tables)]
@@ -68,13 +68,13 @@ class ReportConfig:
 
 @dataclass(frozen=True)
 class Report:
-    """What was made.
+    """Summary of a training report.
 
     Attributes:
-        size: bytes of the page.
+        size: size of the page in bytes.
         figures: titles of its figures.
-        pictures: the files written beside it.
-        notes: a line on each thing that the page lacks.
+        pictures: picture files that were written.
+        notes: one line for each item that the page lacks.
     """
 
     size: int
@@ -85,7 +85,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture on the page, what it says in words, and its numbers."""
+    """A picture on the page, with a description and its numbers as tables."""
 
     title: str
     picture: Picture
@@ -94,20 +94,20 @@ class Figure:
 
     @property
     def image(self) -> str:
-        """Its address on the page."""
+        """The picture as a data URI."""
         return data_uri("image/svg+xml", self.picture.svg)
 
     @property
     def name(self) -> str:
-        """Of its files, without their suffix."""
+        """Name of the picture files, without suffix."""
         return "-".join(re.findall(r"[a-z0-9]+", self.title.lower())) or "figure"
 
 
 def make_report(config: ReportConfig) -> Report:
-    """Write the page, and the pictures where they are wanted.
+    """Write the page, and the pictures if requested.
 
     Raises:
-        UsageError: a run or a table is none, or a run has logged nothing yet.
+        UsageError: a folder is not a run, a file is not a table, or a run has not logged anything yet.
     """
     runs = labeled([history.read_history(uri) for uri in config.runs])
     tables = [read_table(uri) for uri in config.tables]
@@ -130,7 +130,7 @@ def make_report(config: ReportConfig) -> Report:
 
 
 def labeled(runs: Sequence[History]) -> dict[str, History]:
-    """The runs by the last parts of their folders, as many as tell them apart."""
+    """Label the runs with the shortest endings of their folders that are distinct."""
     parts = [[part for part in run.uri.split("/") if part] for run in runs]
     for count in range(1, max(map(len, parts), default=0) + 1):
         labels = ["/".join(one[-count:]) for one in parts]
@@ -143,17 +143,17 @@ def labeled(runs: Sequence[History]) -> dict[str, History]:
 
 
 def grouped(runs: Mapping[str, History], axis: Axis) -> dict[str, list[Panel]]:
-    """The panels of each figure: one for each scalar, with a line for each run that has it."""
-    found: dict[str, dict[str, dict[str, figures.Points]]] = {title: {} for title in GROUPS}
+    """Build the panels of each figure: one per scalar, with one line per run."""
+    groups: dict[str, dict[str, dict[str, figures.Points]]] = {title: {} for title in GROUPS}
     for label, run in runs.items():
         for kind in (TRAIN, VALIDATION):
             for name, points in run.scalars(kind).items():
                 if name != "epoch":
-                    lines = found[_group(kind, name)].setdefault(name, {})
+                    lines = groups[_group(kind, name)].setdefault(name, {})
                     lines[label] = _over(points, run, axis)
     return {
         title: [Panel(NAMES.get(name, name.replace("_", " ")), axis, lines) for name, lines in panels.items()]
-        for title, panels in found.items()
+        for title, panels in groups.items()
         if panels
     }
 
@@ -173,14 +173,14 @@ def _over(points: history.Points, run: History, axis: Axis) -> figures.Points:
 
 
 def curve_figure(title: str, panels: Sequence[Panel], names: Sequence[str] | None = None) -> Figure:
-    """A figure of curves, with the numbers of each panel; `names` as in `figures.curves`."""
+    """Draw a figure of curves with the numbers of each panel; `names` as in `figures.curves`."""
     description = ". ".join(f"{panel.title}: {_course(panel)}" for panel in panels)
     picture = figures.curves(title, panels, names)
     return Figure(title, picture, description, [_numbers(panel) for panel in panels])
 
 
 def _course(panel: Panel) -> str:
-    """From where to where each line goes, in words."""
+    """Describe the first and last value of each line."""
     return ", ".join(
         f"{name} from {number(points[0][1])} to {number(points[-1][1])}"
         for name, points in panel.lines.items()
@@ -188,7 +188,7 @@ def _course(panel: Panel) -> str:
 
 
 def _numbers(panel: Panel) -> Table:
-    """Some points of a panel's lines as a table."""
+    """Return some points of a panel's lines as a table."""
     places = thinned(sorted({x for points in panel.lines.values() for x, _ in points}), TABLE_ROWS)
     lines = {name: dict(points) for name, points in panel.lines.items()}
     rows: list[Row] = [{panel.axis: x, **{name: line.get(x) for name, line in lines.items()}} for x in places]
@@ -196,7 +196,7 @@ def _numbers(panel: Panel) -> Table:
 
 
 def thinned(items: Sequence[Item], count: int) -> list[Item]:
-    """At most `count` of the items, first and last included, as evenly as they come."""
+    """Select at most `count` items, evenly spaced, including the first and last."""
     if len(items) <= count:
         return list(items)
     return [items[round(index * (len(items) - 1) / (count - 1))] for index in range(count)]
@@ -206,7 +206,7 @@ def thinned(items: Sequence[Item], count: int) -> list[Item]:
 
 
 def overview(runs: Mapping[str, History]) -> Table:
-    """A row for each run; a column of remarks where there are any."""
+    """Build the table of runs, with a column of remarks if there are any."""
     rows = [_facts(label, run) for label, run in runs.items()]
     remarks = [history.progress_note(run.kind, run.lines) for run in runs.values()]
     if any(remarks):
@@ -232,7 +232,7 @@ def _facts(label: str, run: History) -> Row:
 
 
 def differences(runs: Mapping[str, History]) -> Table | None:
-    """The options in which the runs differ, if there is more than one."""
+    """Build the table of options in which the runs differ; None if there are none."""
     configs = {label: history.flat(run.config) for label, run in runs.items()}
     keys = dict.fromkeys(itertools.chain.from_iterable(configs.values()))
     rows: list[Row] = [
@@ -240,7 +240,7 @@ def differences(runs: Mapping[str, History]) -> Table | None:
         for key in keys
         if key != "trainer.output" and len({repr(config.get(key)) for config in configs.values()}) > 1
     ]
-    return Table("What differs", "", rows) if rows else None
+    return Table("Different options", "", rows) if rows else None
 
 
 def _option(value: Any) -> str | None:
@@ -248,35 +248,35 @@ def _option(value: Any) -> str | None:
 
 
 def sample_tables(runs: Mapping[str, History]) -> list[Table]:
-    """For each image, by its reference: what each run said of it, step by step."""
-    said: dict[str, dict[int, dict[str, str]]] = {}
+    """Build a table per image, titled by its reference, with the captions of each run by step."""
+    captions: dict[str, dict[int, dict[str, str]]] = {}
     for label, run in runs.items():
         for step, samples in run.samples().items():
             for one in samples:
-                said.setdefault(one.reference, {}).setdefault(step, {})[label] = one.caption
+                captions.setdefault(one.reference, {}).setdefault(step, {})[label] = one.caption
     return [
         Table(
             reference,
             "",
             [{"step": step, **by_step[step]} for step in thinned(sorted(by_step), SAMPLE_ROWS)],
         )
-        for reference, by_step in said.items()
+        for reference, by_step in captions.items()
     ]
 
 
 def table_figures(table: Table) -> list[Figure]:
-    """The numbers of a table as bars, and its things over time where that is known."""
-    found, columns = [], table.numeric()
+    """Draw the numbers of a table as bars, and over time if known."""
+    drawn, columns = [], table.numeric()
     if columns:
         picture = figures.bars(table.title, table.labels, columns)
-        found.append(Figure(table.title, picture, "The numbers of the table as bars", []))
+        drawn.append(Figure(table.title, picture, "The numbers of the table as bars", []))
     if table.panel is not None:
-        found.append(curve_figure(f"{table.title}, over time", [table.panel]))
-    return found
+        drawn.append(curve_figure(f"{table.title}, over time", [table.panel]))
+    return drawn
 
 
 def text(value: Any) -> str:
-    """A cell as a person reads it."""
+    """Format a cell for display."""
     if value is None:
         return ""
     return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
@@ -297,7 +297,7 @@ def _write(folder: str | None, drawn: Iterable[Figure]) -> list[str]:
 
 
 def _named(drawn: Iterable[Figure]) -> Iterator[tuple[str, Figure]]:
-    """Each figure with a name of its own."""
+    """Yield each figure with a unique name."""
     taken: set[str] = set()
     for one in drawn:
         later = (f"{one.name}-{count}" for count in itertools.count(2))

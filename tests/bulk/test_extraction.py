@@ -40,7 +40,7 @@ def test_captions_of_stored_regions_equal_those_of_the_images(models, photos, tm
         f"--captioner.checkpoint={models / 'captioner'}",
     ]
     detector = [
-        "--regions.min_regions=4",
+        "--regions.detector.min_regions=4",
         "--regions.max_regions=36",
         f"--regions.checkpoint={models / 'regions'}",
     ]

@@ -2,7 +2,7 @@ import pytest
 
 from glied.demo_world.dataset import annotation
 from glied.demo_world.language import describe
-from glied.demo_world.scene_precision import judged, mentions, precision, relations
+from glied.demo_world.scene_precision import mentions, precision, relations, statements
 from glied.demo_world.world import sample_scene
 from glied.text.tokenizer import tokenize
 
@@ -18,7 +18,7 @@ SCENE = {
 
 
 def found(caption: str) -> list[tuple[str, bool]]:
-    return list(judged(caption, SCENE))
+    return list(statements(caption, SCENE))
 
 
 def test_objects_and_their_colors():
@@ -43,7 +43,7 @@ def test_relations_from_either_side_and_by_position():
 def test_long_nouns_win_over_short_ones():
     words = tokenize("a wall clock next to a flower vase on the wall")
     assert [sorted(mention.kinds) for mention in mentions(words)] == [["clock"], ["vase"], ["wall"]]
-    assert [said.relations for said in relations(words, mentions(words))] == [
+    assert [stated.relations for stated in relations(words, mentions(words))] == [
         {"next to", "left of", "right of"}
     ]
 
@@ -66,8 +66,8 @@ def world():
 
 def test_true_captions_are_right_and_those_of_other_scenes_are_not(world):
     lines = {str(number): line for number, (line, _) in enumerate(world)}
-    for texts in (lambda told: told.references[0], lambda told: told.description):
-        captions = {str(number): texts(told) for number, (_, told) in enumerate(world)}
+    for texts in (lambda annotated: annotated.references[0], lambda annotated: annotated.description):
+        captions = {str(number): texts(annotated) for number, (_, annotated) in enumerate(world)}
         right = precision(captions, lines)
         assert right["objects"] > 99
         assert right["colors"] > 98

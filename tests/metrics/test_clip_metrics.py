@@ -154,7 +154,7 @@ def test_mismatched_inputs_are_one_clear_error(folder):
     with pytest.raises(UsageError, match=r"images: .*1\.png cannot be read"):
         evaluate(config(folder))
     for lone in ({"images": None}, {"clip": None}):
-        with pytest.raises(UsageError, match="clip and images go together"):
+        with pytest.raises(UsageError, match="clip and images must be set together"):
             config(folder, **lone)
     with pytest.raises(UsageError, match="no checkpoint in"):
         evaluate(config(folder, clip=ClipConfig(checkpoint=str(folder / "none"))))

@@ -34,7 +34,7 @@ def make_run(folder: Path, models: Path) -> Path:
     (source / "text.png").write_text("no image")
     options = ["--config=configs/caption/demo.yaml", *model_options(models), "--output.unit_size=3"]
     options += [f"--input.uri={source}", f"--output.uri={folder / 'run'}"]
-    options += ["--regions.min_regions=16", "--regions.max_regions=16"]  # more than a word lights
+    options += ["--regions.detector.min_regions=16", "--regions.max_regions=16"]  # more than a word lights
     config = parse(CaptionDatasetConfig, options)
     bulk_run.execute(caption_job(config), run_here(Fetch(pause=0.0), caption_factory(config).build()))
     captions = {row["id"]: row["caption"] for row in read_rows(str(folder / "run"))}

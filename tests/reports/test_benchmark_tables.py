@@ -51,7 +51,7 @@ def test_table_2(tmp_path: Path) -> None:
 def test_what_was_not_measured_is_left_out_and_the_short_form_says_so(tmp_path: Path) -> None:
     table = read_table(written(tmp_path, table2(short=True)))
     assert "images/s" not in table.columns
-    assert table.note.startswith("The short form: it says nothing about the models.")
+    assert table.note.startswith("The short form, whose figures say nothing about the models.")
 
 
 def test_any_rows_are_a_table(tmp_path: Path) -> None:
@@ -80,7 +80,9 @@ def test_any_rows_are_a_table(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_table_is_refused_with_the_form(tmp_path: Path, content: Any) -> None:
-    with pytest.raises(UsageError, match=r'table\.json holds no table: .* the general form is {"title"'):
+    with pytest.raises(
+        UsageError, match=r'table\.json does not contain a table: .* general form is {"title"'
+    ):
         read_table(written(tmp_path, content))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from glied.errors import UsageError
-from glied.reports.caption_inputs import match_captions, read_captions, read_references
+from glied.reports.caption_inputs import check_found, find_references, match_captions, read_captions
 
 ALIASES = {"x.jpg": ["x.jpg", "7"], "y.jpg": ["y.jpg", "9"], "z.jpg": ["z.jpg", "11"]}
 
@@ -24,9 +24,9 @@ def test_coco_results_and_jsonl_match_by_id_or_name(tmp_path: Path) -> None:
     lines.write_text('{"id": "deep/er/x.jpg", "caption": "a"}\n{"id": "y.jpg", "caption": null}\n\n')
     assert read_captions(str(coco)) == {"9": "b", "7": "a"}
     assert read_captions(str(lines)) == {"deep/er/x.jpg": "a", "y.jpg": ""}
-    assert read_references(references(tmp_path), ["9"]) == {"9": ["text 2"]}
-    assert read_references(references(tmp_path), ["in/x.jpg"]) == {"in/x.jpg": ["text 0", "text 1"]}
-    assert read_references(references(tmp_path), ["x.jpg"]) == {"x.jpg": ["text 0", "text 1"]}
+    assert find_references(references(tmp_path), ["9"]) == {"9": ["text 2"]}
+    assert find_references(references(tmp_path), ["in/x.jpg"]) == {"in/x.jpg": ["text 0", "text 1"]}
+    assert find_references(references(tmp_path), ["x.jpg"]) == {"x.jpg": ["text 0", "text 1"]}
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_coco_results_and_jsonl_match_by_id_or_name(tmp_path: Path) -> None:
         ('[{"caption": "a"}]', "needs image_id"),
         ('[{"image_id": 1}]', "needs image_id"),
         ('[{"image_id": true, "caption": "a"}]', "needs image_id"),
-        ('[{"image_id": 1, "caption": ["a", "b"]}]', "1 has 2 captions, one is scored"),
+        ('[{"image_id": 1, "caption": ["a", "b"]}]', "1 has 2 captions, but only one can be scored"),
         ('[{"image_id": 1, "caption": NaN}]', "needs image_id"),
         ("[3]", "needs image_id"),
         ('{"images": []}', "no list 'annotations'"),
@@ -55,7 +55,7 @@ def test_unfit_files_are_refused(tmp_path: Path, text: str, message: str) -> Non
 
 def test_unknown_images_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"1 captioned images: z\.jpg"):
-        read_references(references(tmp_path), ["x.jpg", "z.jpg"])
+        check_found("refs", ["x.jpg", "z.jpg"], find_references(references(tmp_path), ["x.jpg", "z.jpg"]))
     with pytest.raises(UsageError, match="no manifest"):
         read_captions(str(tmp_path))
 
@@ -71,7 +71,7 @@ def test_a_name_that_two_images_share_is_nobodys_but_its_own_image_keeps_it() ->
     aliases = {"a.jpg": ["a"], "a.png": ["a"], "b": ["b"], "b.jpg": ["b"]}
     captions = {"a.jpg": "1", "a.png": "2", "b": "3", "b.jpg": "4"}
     assert match_captions(captions, aliases, uri="c", source="r") == captions
-    with pytest.raises(UsageError, match=r"does not know 1 captioned images: a$"):
+    with pytest.raises(UsageError, match=r"lacks 1 captioned images: a$"):
         match_captions({"a": "1"}, aliases, uri="c", source="r")
 
 
@@ -79,10 +79,10 @@ def test_a_name_that_two_images_share_is_nobodys_but_its_own_image_keeps_it() ->
     ("captions", "message"),
     [
         ({"x.jpg": "a", "7": "b", "y.jpg": "c", "z.jpg": "d"}, "c: 1 images are named twice: x.jpg, 7"),
-        ({"x.jpg": "a", "q.jpg": "b"}, "c: r does not know 1 captioned images: q.jpg"),
+        ({"x.jpg": "a", "q.jpg": "b"}, "c: r lacks 1 captioned images: q.jpg"),
         ({"x.jpg": "a"}, "c: 2 of the 3 images of r have no caption: y.jpg, z.jpg. --partial true scores"),
         ({}, "c: 3 of the 3 images of r have no caption: x.jpg, y.jpg, z.jpg"),
-        (dict.fromkeys("abcdefgh", ""), "does not know 8 captioned images: a, b, c, d, e, ..."),
+        (dict.fromkeys("abcdefgh", ""), "lacks 8 captioned images: a, b, c, d, e, ..."),
     ],
 )
 def test_missing_doubled_and_unknown_images_are_refused_by_name(

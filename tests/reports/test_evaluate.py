@@ -133,7 +133,7 @@ def test_finecapeval_alone_names_images_as_its_script_does(files: Path) -> None:
     ("change", "message"),
     [
         (lambda items: items[1:], "1 of the 10 images of .* have no caption: 0.jpg"),
-        (lambda items: [*items, {"image_id": 99, "caption": "x"}], "does not know 1 captioned images: 99"),
+        (lambda items: [*items, {"image_id": 99, "caption": "x"}], "lacks 1 captioned images: 99"),
         (lambda items: [*items, items[0]], "1 images are named twice: 0, 0"),
         (lambda items: [*items, {"image_id": "3.jpg", "caption": "x"}], "named twice: 3, 3.jpg"),
     ],

@@ -176,7 +176,7 @@ def test_words_are_not_explained_by_other_weights(captioned: Path, tmp_path: Pat
     report, entries, _ = made(tmp_path, tmp_path / "g.html")
     assert (report.pictures, report.explained) == (6, 0)
     assert len(report.notes) == 1
-    assert report.notes[0].startswith("words cannot show what they looked at: ")
+    assert report.notes[0].startswith("captions cannot be explained: ")
     assert entries["0.png"]["attention"] is None
 
 

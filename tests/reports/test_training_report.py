@@ -71,7 +71,8 @@ def test_runs_stand_side_by_side(tmp_path: Path) -> None:
         "minutes of training steps": "0.3",
     }  # fmt: skip
     assert glied[2:6] == ["at step 25 of 40", "25", "81", "CIDEr 40"]
-    assert page.tables["What differs"] == [["option", "base", "glied"], ["task.model.scale", "1.0", "2.0"]]
+    expected = [["option", "base", "glied"], ["task.model.scale", "1.0", "2.0"]]
+    assert page.tables["Different options"] == expected
     assert page.tables["CIDEr"] == [
         ["step", "base", "glied"],
         ["10", "10", "20"],

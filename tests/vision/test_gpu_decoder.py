@@ -11,7 +11,7 @@ from glied.bulk.stages.factories import ExtractFactory
 from glied.bulk.stages.model_loading import extract_stage
 from glied.errors import ImageError, UsageError
 from glied.vision.decoder_pool import DecoderPool
-from glied.vision.extractors.config import RegionsConfig
+from glied.vision.extractors.config import ComputeConfig, RegionsConfig
 from glied.vision.gpu_decoder import GpuDecoder, is_plain_jpeg
 from glied.vision.images import Picture, decode
 from tests.vision.test_odd_images import many_scans
@@ -122,6 +122,6 @@ def test_on_a_gpu(pool):
 
 
 def test_a_gpu_decoder_needs_the_models_on_a_gpu():
-    config = RegionsConfig(model="fasterrcnn_mobilenet_v3_large_320_fpn", jpeg="gpu")
-    with pytest.raises(UsageError, match=r"regions\.jpeg gpu needs a GPU"):
+    config = RegionsConfig(model="fasterrcnn_mobilenet_v3_large_320_fpn", compute=ComputeConfig(jpeg="gpu"))
+    with pytest.raises(UsageError, match=r"regions\.compute\.jpeg gpu needs a GPU"):
         extract_stage(ExtractFactory(config, batch_size=2, decoders=1))

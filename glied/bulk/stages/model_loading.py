@@ -144,10 +144,10 @@ def _decoder(spec: CaptionSpec | ExtractSpec, resolution: tuple[int, int]) -> De
         UsageError: a GPU is to decode, but the models are not on one.
     """
     device = spec.regions.device
-    if spec.regions.jpeg == "gpu" and not device.startswith("cuda"):
-        raise UsageError(f"regions.jpeg gpu needs a GPU in regions.device, which is {device}")
+    if spec.regions.compute.jpeg == "gpu" and not device.startswith("cuda"):
+        raise UsageError(f"regions.compute.jpeg gpu needs a GPU in regions.device, which is {device}")
     pool = DecoderPool(spec.decoders, resolution=resolution, missing_rows=spec.missing_rows)
-    if spec.regions.jpeg == "cpu":
+    if spec.regions.compute.jpeg == "cpu":
         return pool
     from glied.vision.gpu_decoder import GpuDecoder  # torchvision is slow to import
 

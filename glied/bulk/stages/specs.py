@@ -119,7 +119,7 @@ def extractor_name(config: RegionsConfig, fingerprint: Fingerprint) -> str:
 
 def with_decoder(fingerprint: Fingerprint, config: RegionsConfig) -> dict[str, Any]:
     """An extractor's fingerprint, with what decodes its images where that is not the usual."""
-    return dict(fingerprint) | ({"jpeg": config.jpeg} if config.jpeg != "cpu" else {})
+    return dict(fingerprint) | ({"jpeg": config.compute.jpeg} if config.compute.jpeg != "cpu" else {})
 
 
 def preprocessing(missing_rows: float) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Draws the demo world: kinds of things, places and lights, deterministically from seeds.
+"""Rendering of the demo world: objects, places and lights, deterministic given the seeds.
 
-Only Pillow and NumPy are used: Skia and Cairo would need system libraries that a bare machine lacks.
+It uses only Pillow and NumPy, because Skia and Cairo need system libraries.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ class KindSpec:
     patterns: bool = True
     """Whether patterns other than plain can be seen on it."""
     shadow: float = 0.42
-    """Opacity of its shadow on the ground; 0 for what hangs or floats."""
+    """Opacity of its shadow on the ground; 0 for objects that hang or float."""
 
 
 KINDS: dict[str, KindSpec] = {
@@ -81,9 +81,9 @@ KINDS: dict[str, KindSpec] = {
 def render(
     place: str, light: str, width: int, height: int, seed: int, sprites: Sequence[Sprite]
 ) -> np.ndarray:
-    """Draws a scene, `sprites` from back to front: [height, width, 3] uint8.
+    """Draw a scene with `sprites` from back to front: [height, width, 3] uint8.
 
-    The same arguments give the same pixels; `seed` is the background's, each sprite has its own.
+    The same arguments give the same pixels. `seed` is that of the background; each sprite has its own.
 
     Raises:
         ValueError: unknown place, light, kind, color or pattern.

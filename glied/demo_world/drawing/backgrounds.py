@@ -1,4 +1,4 @@
-"""Paints the places as `places.layout` plans them, and grades the finished scene by its light."""
+"""Painting of places as laid out by `places.layout`, and color grading of the finished scene by light."""
 
 import random
 from collections.abc import Callable
@@ -82,7 +82,7 @@ class Brush:
             self.draw.line([(x, y), end], fill=self.rng.choice(colors), width=SCALE // 2 + 1)
 
     def count(self, box: Box, density: float) -> int:
-        """How many details lie in a box at `density` per 1000 pixels of the final image."""
+        """Return the number of details in a box at `density` per 1000 pixels of the final image."""
         x1, y1, x2, y2 = box
         return int((x2 - x1) * (y2 - y1) / SCALE**2 * density / 1000)
 

@@ -1,4 +1,4 @@
-"""The pen that every kind is drawn with: shaded, patterned, outlined shapes in the unit square of a box.
+"""Drawing primitives for all kinds: shaded, patterned, outlined shapes in the unit square of a box.
 
 Pillow draws without antialiasing, so a sprite is drawn on a tile 2 or 3 times as large as its box and reduced
 when it is pasted. Coordinates: (0, 0) is the upper left of the box, (1, 1) the lower right; light falls from
@@ -114,7 +114,7 @@ class Pen:
         """Width of an outline in tile pixels."""
 
     def place(self, points: Sequence[Point]) -> list[Point]:
-        """Unit coordinates to tile pixels."""
+        """Convert unit coordinates to tile pixels."""
         x1, y1 = (self.sprite.box[0] - self.left) * self.factor, (self.sprite.box[1] - self.top) * self.factor
         w, h = self.width * self.factor, self.height * self.factor
         if self.sprite.flip:
@@ -124,7 +124,7 @@ class Pen:
     def body(
         self, points: Sequence[Point], *, smooth: bool = False, horizontal: bool = False, tone: float = 1.0
     ) -> None:
-        """A part in the sprite's color and pattern."""
+        """Draw a part in the sprite's color and pattern."""
         color = clamp((self.color[0] * tone, self.color[1] * tone, self.color[2] * tone))
         self.shape(points, color, smooth=smooth, pattern=self.sprite.pattern, horizontal=horizontal)
 
@@ -139,7 +139,7 @@ class Pen:
         outline: bool = True,
         strength: float = 1.0,
     ) -> None:
-        """A shaded, outlined part; the pattern is clipped to it."""
+        """Draw a shaded, outlined part with a clipped pattern."""
         placed = self.place(spline(points) if smooth else points)
         xs, ys = [x for x, _ in placed], [y for _, y in placed]
         left, top = max(0, math.floor(min(xs))), max(0, math.floor(min(ys)))
@@ -161,18 +161,18 @@ class Pen:
             self._outline(placed, outline_of(color))
 
     def flat(self, points: Sequence[Point], color: RGB, *, smooth: bool = False) -> None:
-        """A small detail in one color, without an outline."""
+        """Draw a small detail in one color, without an outline."""
         placed = self.place(spline(points) if smooth else points)
         self.draw.polygon(placed, fill=color)
         self.cover.polygon(placed, fill=255)
 
     def tint(self, points: Sequence[Point], color: RGB, opacity: float, *, smooth: bool = False) -> None:
-        """Glazes what is already drawn; reaches nothing outside it."""
+        """Blend a color over the parts drawn so far, without drawing outside of them."""
         placed = self.place(spline(points) if smooth else points)
         ImageDraw.Draw(self.tile, "RGBA").polygon(placed, fill=(*color, round(255 * opacity)))
 
     def line(self, points: Sequence[Point], color: RGB, width: float, *, smooth: bool = False) -> None:
-        """A stroke; `width` in shares of the shorter side of the box, at least 0.8 pixels."""
+        """Draw a stroke; `width` is relative to the shorter side of the box, at least 0.8 pixels."""
         placed = self.place(spline(points, closed=False) if smooth else points)
         pixels = max(0.8, width * min(self.width, self.height)) * self.factor
         for target, fill in ((self.draw, color), (self.cover, 255)):
@@ -183,27 +183,27 @@ class Pen:
                     target.ellipse((x - r, y - r, x + r, y + r), fill=fill)
 
     def limb(self, points: Sequence[Point], color: RGB, width: float, *, smooth: bool = True) -> None:
-        """A stroke with an outline: a leg, a tail, a pole."""
+        """Draw a stroke with an outline: a leg, a tail, a pole."""
         extra = 2 * self.hair / self.factor / min(self.width, self.height)
         self.line(points, outline_of(color), width + extra, smooth=smooth)
         self.line(points, color, width, smooth=smooth)
 
     def circle(self, cx: float, cy: float, r: float) -> list[Point]:
-        """A circle in pixels whatever the box; `r` in shares of its height."""
+        """Return a circle in pixel space, whatever the box; `r` is relative to its height."""
         return ellipse(cx, cy, r * self.ratio, r)
 
     def dot(self, cx: float, cy: float, r: float, color: RGB) -> None:
-        """A flat disc of at least 0.6 pixels; `r` in shares of the height."""
+        """Draw a flat disc of at least 0.6 pixels; `r` is relative to the height."""
         self.flat(self.circle(cx, cy, max(r, 0.6 / self.height)), color)
 
     def wheel(self, cx: float, cy: float, r: float) -> None:
-        """A tire with a hub."""
+        """Draw a tire with a hub."""
         self.shape(self.circle(cx, cy, r), (46, 46, 50))
         self.shape(self.circle(cx, cy, r * 0.52), (190, 194, 200), outline=False)
         self.dot(cx, cy, r * 0.16, (80, 82, 88))
 
     def ripples(self) -> None:
-        """Two light waves where the sprite touches the water."""
+        """Draw two light waves where the sprite touches the water."""
         for x1, x2, y in ((0.04, 0.94, 0.955), (0.20, 0.80, 0.99)):
             step = (x2 - x1) / 4
             wave = [(x1 + i * step, y - 0.02 * (i % 2)) for i in range(5)]
@@ -251,7 +251,7 @@ class Pen:
                     draw.ellipse((x - r, y - r, x + r, y + r), fill=color)
 
     def paste_onto(self, scene: Image.Image) -> None:
-        """Reduces the tile and puts it into the scene."""
+        """Downscale the tile and paste it into the scene."""
         scene.paste(self.tile.reduce(self.factor), (self.left, self.top), self.alpha.reduce(self.factor))
 
 

@@ -1,6 +1,6 @@
-"""Places: where sky, sand, walls and the like lie.
+"""Layouts of places: the boxes of sky, sand, walls etc.
 
-`layout` decides every box from the seed; `backgrounds` paints what it says, so boxes and pixels agree.
+`layout` determines all boxes from the seed, and `backgrounds` paints them, so boxes and pixels agree.
 """
 
 import random
@@ -16,19 +16,19 @@ LIGHTS = ("day", "sunset", "night", "overcast")
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things are in a place."""
+    """The layout of a place."""
 
     horizon: float
-    """y in pixels from which down there is ground to stand on."""
+    """y in pixels of the upper edge of the ground."""
     stuff: tuple[tuple[str, Box], ...]
     """Class names and boxes (x1, y1, x2, y2 in pixels), from back to front."""
 
     def first(self, name: str) -> Box | None:
-        """Box of the first stuff of a class."""
+        """Return the box of the first stuff of a class, or None."""
         return next((box for stuff, box in self.stuff if stuff == name), None)
 
     def on_water(self, x: float, y: float) -> bool:
-        """Whether a point in pixels lies in the sea or well inside the oval of a pond."""
+        """Whether a point in pixels is in the sea or well inside the oval of a pond."""
         for name, (x1, y1, x2, y2) in self.stuff:
             u, v = 2 * (x - x1) / (x2 - x1) - 1, 2 * (y - y1) / (y2 - y1) - 1
             if (name == "sea" and abs(u) <= 1 and abs(v) <= 1) or (name == "pond" and u * u + v * v < 0.95):
@@ -37,10 +37,9 @@ class Layout:
 
 
 def layout(place: str, width: int, height: int, seed: int, light: str = "day") -> Layout:
-    """Plans a place: the ground's upper edge and the boxes of all stuff.
+    """Determine the layout of a place: the ground's upper edge and the boxes of all stuff.
 
-    `light` changes only what hangs in the sky: the sun of the day is the moon of the night, and an overcast
-    sky has neither.
+    `light` only affects the sky: the sun by day, the moon at night, neither under an overcast sky.
 
     Raises:
         ValueError: unknown place or light.
@@ -64,7 +63,7 @@ SHAPES = {
 
 
 def _in_proportion(name: str, box: Box, width: int) -> Box:
-    """Gives what has a shape of its own its right width, around the same middle and inside the image."""
+    """Correct the width of stuff with a fixed shape, keeping its center, inside the image."""
     if name not in SHAPES:
         return box
     x1, y1, x2, y2 = box
@@ -77,7 +76,7 @@ Plan = tuple[float, list[tuple[str, Box]]]
 
 
 def _sky(rng: random.Random, light: str, bottom: float) -> list[tuple[str, Box]]:
-    """The sky down to `bottom`, with sun or moon and clouds."""
+    """Lay out the sky down to `bottom`, with sun or moon and clouds."""
     stuff: list[tuple[str, Box]] = [("sky", (0, 0, 1, bottom))]
     r, x, y = rng.uniform(0.055, 0.075), rng.uniform(0.12, 0.88), rng.uniform(0.11, 0.18)
     shown = rng.random() < 0.6

@@ -50,13 +50,15 @@ class ClipGrid:
             **self.fingerprint,
             "kind": "clip_grid",
             "preprocess": preprocess,
-            "dtype": config.dtype,
+            "dtype": config.compute.dtype,
         }
         self.pixels = Pixels(preprocess)
         self.batch_size = scorer.batch_size
         self.device = scorer.device
         self.resolution = (side, MAX_SIDE)  # the short side is resized to it
-        self.trunk = Cast(_Trunk(visual), getattr(torch, config.dtype), compiled=config.compile)
+        self.trunk = Cast(
+            _Trunk(visual), getattr(torch, config.compute.dtype), compiled=config.compute.compile
+        )
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Regions]:

@@ -85,9 +85,9 @@ class Network:
         self.settings = settings
         self.sides = (
             config.short_side or int(settings.INPUT.MIN_SIZE_TEST),
-            config.long_side or int(settings.INPUT.MAX_SIZE_TEST),
+            config.detector.long_side or int(settings.INPUT.MAX_SIZE_TEST),
         )
-        self._cast(getattr(torch, config.dtype), compiled=config.compile)
+        self._cast(getattr(torch, config.compute.dtype), compiled=config.compute.compile)
 
     def _cast(self, dtype: torch.dtype, *, compiled: bool) -> None:
         """Cast the networks; boxes, anchors and class scores stay in float32."""
@@ -268,7 +268,7 @@ class DetectronRegions:
         resized = [self.network.resize(image) for image in images]
         found: dict[int, Regions] = {}
         pixels = [image.pixels for image in resized]
-        for group in same_canvas(pixels, divisor=self.network.divisor, step=self.config.canvas_step):
+        for group in same_canvas(pixels, divisor=self.network.divisor, step=self.config.detector.canvas_step):
             sizes = [images[index].shape[:2] for index in group]
             regions = self._extract([resized[index] for index in group], sizes)
             found.update(zip(group, regions, strict=True))
@@ -278,7 +278,7 @@ class DetectronRegions:
         """Extract the regions of images with equal canvases; `sizes` are (height, width) before resizing."""
         network, config = self.network, self.config
         pixels = [image.pixels for image in images]
-        maps = network.maps(padded(pixels, divisor=network.divisor, step=config.canvas_step))
+        maps = network.maps(padded(pixels, divisor=network.divisor, step=config.detector.canvas_step))
         proposals = network.propose(maps, images)
         boxes = [
             own if len(own) else _whole(image.pixels) for own, image in zip(proposals, images, strict=True)
@@ -288,14 +288,17 @@ class DetectronRegions:
         confidence = bottom_up.class_confidence(
             pad_sequence(boxes, batch_first=True),
             pad_sequence([own.softmax(dim=1)[:, :-1] for own in logits], batch_first=True),
-            config.overlap,
+            config.detector.overlap,
             pixels=network.pixels,
         )
         regions = []
         for place, (image, size) in enumerate(zip(images, sizes, strict=True)):
             scores = confidence[place, : len(boxes[place])] * float(len(proposals[place]) > 0)
             kept = bottom_up.choose(
-                scores, threshold=config.threshold, minimum=config.min_regions, maximum=config.max_regions
+                scores,
+                threshold=config.threshold,
+                minimum=config.detector.min_regions,
+                maximum=config.max_regions,
             )
             columns = (boxes[place][kept], features[place][kept], scores[kept], logits[place][kept])
             regions.append(self._regions(*columns, image.stretch, size))

@@ -30,10 +30,10 @@ def timm_fingerprint(
         "model": model,
         "weights": weights,
         "size": side(config, settings),
-        "resize": config.resize,
-        "levels": list(config.levels),
-        "cells": config.cells,
-        "dtype": config.dtype,
+        "resize": config.timm.resize,
+        "levels": list(config.timm.levels),
+        "cells": config.timm.cells,
+        "dtype": config.compute.dtype,
         **{key: settings[key] for key in ("mean", "std", "interpolation")},
     }
 

@@ -19,9 +19,7 @@ class Cast(nn.Module):
         """Convert `module`, its 4-d weights to channels-last, and compile it for any size if `compiled`."""
         super().__init__()
         if not _computes(dtype, module):
-            log.warning(
-                "this processor lacks bfloat16 instructions: regions.dtype float32 is much faster here"
-            )
+            log.warning("this processor lacks bfloat16: regions.compute.dtype float32 is much faster here")
         self.module = module.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.dtype = dtype
         called = cast(nn.Module, torch.compile(self.module, dynamic=True)) if compiled else self.module

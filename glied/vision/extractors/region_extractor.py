@@ -55,7 +55,7 @@ def load_extractor(config: RegionsConfig) -> RegionExtractor:
         return ClipGrid(scorer, config) if config.kind == "clip_grid" else ClipImages(scorer)
     import_torchvision()
     if config.kind == "timm":
-        if not config.compile:
+        if not config.compute.compile:
             import_timm()
         from glied.vision.extractors.timm_cells import load_timm
 

@@ -64,17 +64,19 @@ class TimmCells:
         """
         self.device = torch.device(config.device)
         self.side = side(config, settings)
-        self.resize_mode, self.cells = config.resize, config.cells
+        self.resize_mode, self.cells = config.timm.resize, config.timm.cells
         self._mean, self._std = (
             torch.tensor(settings[key]).view(1, 3, 1, 1).to(self.device) for key in ("mean", "std")
         )
         self._interpolation = Image.Resampling[str(settings["interpolation"]).upper()]
-        trunk = _Trunk(model.eval(), config.levels)
+        trunk = _Trunk(model.eval(), config.timm.levels)
         self._stride = trunk.stride
         self.fingerprint: Mapping[str, Any] = timm_fingerprint(
             config, model=name, weights=digest, settings=settings
         )
-        self.trunk = Cast(trunk.to(self.device), getattr(torch, config.dtype), compiled=config.compile)
+        self.trunk = Cast(
+            trunk.to(self.device), getattr(torch, config.compute.dtype), compiled=config.compute.compile
+        )
         self.resolution = (self.side, MAX_SIDE)
         self.feature_size = sum(one.shape[1] for one in self._try())
 
@@ -190,7 +192,9 @@ class _Trunk(nn.Module):
         reductions = [one["reduction"] for one in (known if isinstance(known, list) else known.get_dicts())]
         for index in self.indices:
             if not -len(reductions) <= index < len(reductions):
-                raise UsageError(f"regions.levels {index}: the model has levels 0 to {len(reductions) - 1}")
+                raise UsageError(
+                    f"regions.timm.levels {index}: the model has levels 0 to {len(reductions) - 1}"
+                )
         self.stride = int(reductions[-1])
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -316,7 +320,7 @@ def _size_options(config: RegionsConfig) -> dict[str, Any]:
     if cfg is None or not cfg.fixed_input_size:
         return {}
     options: dict[str, Any] = {"img_size": config.short_side} if config.short_side else {}
-    return options | ({"dynamic_img_size": True} if config.resize == "fit" else {})
+    return options | ({"dynamic_img_size": True} if config.timm.resize == "fit" else {})
 
 
 def settings_of(model: Any) -> dict[str, Any]:

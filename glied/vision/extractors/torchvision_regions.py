@@ -46,10 +46,10 @@ class TorchvisionRegions:
         """`classes` are the names of labels 1, 2, ...; `digest` identifies the weights."""
         self.device = torch.device(config.device)
         self.model = model.eval().to(self.device)
-        self._cast(getattr(torch, config.dtype), compiled=config.compile)
+        self._cast(getattr(torch, config.compute.dtype), compiled=config.compute.compile)
         transform = model.transform
         transform.min_size = (config.short_side,) if config.short_side else transform.min_size
-        transform.max_size = config.long_side or transform.max_size
+        transform.max_size = config.detector.long_side or transform.max_size
         self.classes = ["background", *classes]
         self.config = config
         self.feature_size = int(model.roi_heads.box_predictor.cls_score.in_features)
@@ -76,7 +76,7 @@ class TorchvisionRegions:
         """Extract the regions of upright RGB images [H, W, 3], in the same order."""
         resized = [self._resize(image) for image in images]
         found: dict[int, Regions] = {}
-        for group in same_canvas(resized, divisor=self._divisor, step=self.config.canvas_step):
+        for group in same_canvas(resized, divisor=self._divisor, step=self.config.detector.canvas_step):
             sizes = [images[index].shape[:2] for index in group]
             regions = self._extract([resized[index] for index in group], sizes)
             found.update(zip(group, regions, strict=True))
@@ -92,7 +92,9 @@ class TorchvisionRegions:
         """Extract the regions of images with equal canvases; `sizes` are (height, width) before resizing."""
         heads = self.model.roi_heads
         shapes = [(image.shape[1], image.shape[2]) for image in resized]
-        batch = ImageList(padded(resized, divisor=self._divisor, step=self.config.canvas_step), shapes)
+        batch = ImageList(
+            padded(resized, divisor=self._divisor, step=self.config.detector.canvas_step), shapes
+        )
         maps = self.model.backbone(batch.tensors)
         proposals, _ = self.model.rpn(batch, maps)
         logits, deltas = heads.box_predictor(heads.box_head(heads.box_roi_pool(maps, proposals, shapes)))
@@ -120,8 +122,8 @@ class TorchvisionRegions:
         boxes = box_ops.clip_boxes_to_image(decoded[torch.arange(len(labels)), labels], shape)
         solid = box_ops.remove_small_boxes(boxes, min_size=1)
         boxes, scores, labels = boxes[solid], scores[solid], labels[solid]
-        kept = nms(boxes, scores, self.config.overlap)[: self.config.max_regions]
-        count = max(int((scores[kept] >= self.config.threshold).sum()), self.config.min_regions)
+        kept = nms(boxes, scores, self.config.detector.overlap)[: self.config.max_regions]
+        count = max(int((scores[kept] >= self.config.threshold).sum()), self.config.detector.min_regions)
         kept = kept[:count]
         if len(kept) == 0:
             return whole, scores.new_zeros(1), labels.new_zeros(1)

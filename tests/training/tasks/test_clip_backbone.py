@@ -109,7 +109,7 @@ def test_the_exported_model_encodes_pixels_like_the_stored_features(backbone, pa
 
 def test_pixels_equal_those_of_region_extraction(backbone, pairs, tmp_path):
     task = make_task(backbone, pairs, tmp_path / "cache")
-    regions = RegionsConfig(kind="timm", checkpoint=backbone, short_side=SIDE, resize="squash")
+    regions = RegionsConfig(kind="timm", checkpoint=backbone, short_side=SIDE)
     extractor = load_extractor(regions)
     images = [np.asarray(Image.open(pair.image)) for pair in pairs.all]
     whole = np.stack([found.features[0] for found in extractor(images)])

@@ -23,10 +23,10 @@ from glied.config import parse
 from glied.data import features
 from glied.errors import UsageError
 from glied.vision.extractors.clip_grid import ClipGrid, grid_boxes
-from glied.vision.extractors.config import RegionsConfig
 from glied.vision.extractors.region_extractor import load_extractor
 from tests.clip.test_clip import TINY
 from tests.stores import StoredRegions
+from tests.vision.extractors.regions_config import regions_config
 from tests.vision.extractors.test_torchvision_regions import assert_same, photo
 
 
@@ -42,7 +42,7 @@ def squashed(image: np.ndarray, side: int) -> torch.Tensor:
 def test_rn50_at_448_pixels_is_the_papers_input():
     torch.manual_seed(0)
     clip = ClipConfig(model="RN50", allow_random=True)
-    extractor = load_extractor(RegionsConfig(kind="clip_grid", clip=clip, short_side=448))
+    extractor = load_extractor(regions_config(kind="clip_grid", clip=clip, short_side=448))
     assert isinstance(extractor, ClipGrid)
     assert extractor.resolution[0] == 448
     image = photo(90, 60)
@@ -65,7 +65,7 @@ def test_patch_tokens_of_a_vit_at_twice_its_size():
     visual = scorer.model.visual
     before = visual.positional_embedding.detach().clone()
     extractor = ClipGrid(
-        scorer, RegionsConfig(kind="clip_grid", clip=ClipConfig(checkpoint="x"), short_side=448)
+        scorer, regions_config(kind="clip_grid", clip=ClipConfig(checkpoint="x"), short_side=448)
     )
     image = photo(50, 80)
     found = extractor([image])[0]
@@ -132,7 +132,7 @@ def losses_of_words(folder: Path) -> list[float]:
 def test_images_of_any_shape_in_batches(checkpoint):
     def extractor(**change):
         clip = ClipConfig(checkpoint=checkpoint, batch_size=2)
-        return load_extractor(RegionsConfig(kind="clip_grid", clip=clip, **change))
+        return load_extractor(regions_config(kind="clip_grid", clip=clip, **change))
 
     images = [photo(30, 40), photo(300, 2, seed=1), photo(1, 1, seed=2)]
     plain = extractor(short_side=64)

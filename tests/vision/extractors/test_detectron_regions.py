@@ -19,11 +19,11 @@ from glied.bulk.run import bulk_run
 from glied.config import parse
 from glied.errors import UsageError
 from glied.vision.extractors import detectron_regions
-from glied.vision.extractors.config import RegionsConfig
 from glied.vision.extractors.detectron_regions import CaffeStem, DetectronRegions, Resized, coco_classes
 from glied.vision.extractors.region_extractor import load_extractor
 from glied.vision.extractors.small_detector import AttributeHead
 from tests.stores import StoredRegions
+from tests.vision.extractors.regions_config import regions_config
 from tests.vision.extractors.test_torchvision_regions import assert_same, photo
 
 needs_detectron2 = pytest.mark.skipif(
@@ -88,7 +88,7 @@ def adapter(boxes, *, head: AttributeHead | None = None, **change) -> DetectronR
         attributes=["plain", "striped"],
         attribute_head=head,
         digest="0",
-        config=RegionsConfig(**settings),
+        config=regions_config(**settings),
     )
 
 
@@ -148,13 +148,13 @@ def test_without_detectron2_the_message_names_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "detectron2", None)
     monkeypatch.setitem(sys.modules, "detectron2.modeling", None)
     with pytest.raises(UsageError, match=r"pip install --no-build-isolation -e '\.\[detectron2\]'") as caught:
-        load_extractor(RegionsConfig(kind="detectron2", model=BOTTOM_UP))
+        load_extractor(regions_config(kind="detectron2", model=BOTTOM_UP))
     assert "\n" not in str(caught.value)
 
 
 def test_weights_have_to_be_converted_first():
     with pytest.raises(UsageError, match=r"jobs/convert_weights\.py"):
-        RegionsConfig(kind="detectron2", model=BOTTOM_UP, weights="published.pkl")
+        regions_config(kind="detectron2", model=BOTTOM_UP, weights="published.pkl")
 
 
 def test_coco_has_80_classes():
@@ -193,13 +193,13 @@ def tamed(extractor: DetectronRegions) -> DetectronRegions:
 @pytest.fixture(scope="module")
 def bottom_up_attention() -> DetectronRegions:
     torch.manual_seed(0)
-    return tamed(detectron_regions.load_detectron(RegionsConfig(model=BOTTOM_UP, **SETTINGS)))
+    return tamed(detectron_regions.load_detectron(regions_config(model=BOTTOM_UP, **SETTINGS)))
 
 
 @pytest.fixture(scope="module")
 def plain_c4() -> DetectronRegions:
     torch.manual_seed(0)
-    return tamed(detectron_regions.load_detectron(RegionsConfig(model=C4, **SETTINGS)))
+    return tamed(detectron_regions.load_detectron(regions_config(model=C4, **SETTINGS)))
 
 
 @needs_detectron2
@@ -276,7 +276,7 @@ def test_an_image_does_not_depend_on_its_batch(name, request):
 @needs_detectron2
 def test_a_feature_pyramid_of_the_model_zoo():
     torch.manual_seed(0)
-    config = RegionsConfig(model="COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml", **SETTINGS)
+    config = regions_config(model="COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml", **SETTINGS)
     extractor = tamed(detectron_regions.load_detectron(config))
     images = [photo(120, 90), photo(90, 120, seed=1), photo(118, 90, seed=2)]
     assert extractor.network.divisor == 32
@@ -328,12 +328,12 @@ def test_a_converted_checkpoint(bottom_up_attention, tmp_path):
     stored = store["a.png"]
     assert stored.labels[0].startswith("thing ")
     assert stored.features.shape[1] == 2048
-    half = load_extractor(RegionsConfig(checkpoint=str(tmp_path / "weights"), dtype="bfloat16", **SETTINGS))
+    half = load_extractor(regions_config(checkpoint=str(tmp_path / "weights"), dtype="bfloat16", **SETTINGS))
     assert np.isfinite(half([photo(120, 90)])[0].features).all()
     del tensors["roi_heads.box_predictor.cls_score.bias"]
     checkpoint.save(str(tmp_path / "broken"), tensors, about)
     with pytest.raises(UsageError, match="do not fit"):
-        load_extractor(RegionsConfig(checkpoint=str(tmp_path / "broken"), **SETTINGS))
+        load_extractor(regions_config(checkpoint=str(tmp_path / "broken"), **SETTINGS))
 
 
 @needs_detectron2
@@ -347,7 +347,7 @@ def test_a_converted_checkpoint(bottom_up_attention, tmp_path):
 )
 def test_models_that_cannot_be_used(model, message):
     with pytest.raises(UsageError, match=message):
-        load_extractor(RegionsConfig(kind="detectron2", model=model))
+        load_extractor(regions_config(kind="detectron2", model=model))
 
 
 @needs_detectron2

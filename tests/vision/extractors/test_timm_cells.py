@@ -13,16 +13,16 @@ from glied.bulk.run import bulk_run
 from glied.config import parse
 from glied.data import features
 from glied.errors import UsageError
-from glied.vision.extractors.config import RegionsConfig
 from glied.vision.extractors.region_extractor import load_extractor
 from glied.vision.extractors.timm_cells import TimmCells, save_backbone
 from tests.stores import StoredRegions
+from tests.vision.extractors.regions_config import regions_config
 from tests.vision.extractors.test_torchvision_regions import assert_same, photo
 
 
 def extractor(model: str = "resnet18", side: int = 96, **change) -> TimmCells:
     torch.manual_seed(0)
-    found = load_extractor(RegionsConfig(kind="timm", model=model, short_side=side, **change))
+    found = load_extractor(regions_config(kind="timm", model=model, short_side=side, **change))
     assert isinstance(found, TimmCells)
     return found
 
@@ -182,7 +182,7 @@ def test_weights_from_files_and_checkpoints(tmp_path):
     torch.save(model.state_dict(), tmp_path / "weights.pth")
     settings = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bilinear", "input_size": [3, 96, 96]}
     save_backbone(model, str(tmp_path / "own"), name="resnet18", settings=settings, source={})
-    own = load_extractor(RegionsConfig(kind="timm", checkpoint=str(tmp_path / "own")))
+    own = load_extractor(regions_config(kind="timm", checkpoint=str(tmp_path / "own")))
     image = photo(96, 96)
     pixels = (torch.from_numpy(image).permute(2, 0, 1).float() / 255 - 0.5) / 0.25
     with torch.no_grad():
@@ -206,6 +206,6 @@ def test_weights_from_files_and_checkpoints(tmp_path):
             extractor(**change)
     for broken in ({"levels": ()}, {"cells": -1}):
         with pytest.raises(UsageError, match="must be at least 0"):
-            RegionsConfig(kind="timm", model="resnet18", **broken)
+            regions_config(kind="timm", model="resnet18", **broken)
     with pytest.raises(UsageError, match="belong to kind timm"):
-        RegionsConfig(model="fasterrcnn_resnet50_fpn", cells=3)
+        regions_config(model="fasterrcnn_resnet50_fpn", cells=3)

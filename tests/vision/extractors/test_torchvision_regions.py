@@ -18,11 +18,11 @@ from glied.bulk.run import bulk_run
 from glied.config import parse
 from glied.errors import StorageError, UsageError
 from glied.regions import Regions
-from glied.vision.extractors.config import RegionsConfig
 from glied.vision.extractors.region_extractor import load_extractor
 from glied.vision.extractors.small_detector import Detector, save_detector
 from glied.vision.extractors.torchvision_regions import TorchvisionRegions
 from tests.stores import StoredRegions
+from tests.vision.extractors.regions_config import regions_config
 from tests.vision.scenes import TINY
 
 
@@ -53,7 +53,7 @@ def assert_same(one: Regions, other: Regions) -> None:
 
 
 def test_regions_of_the_demo_detector(checkpoint):
-    extractor = load_extractor(RegionsConfig(checkpoint=checkpoint, min_regions=3, max_regions=8))
+    extractor = load_extractor(regions_config(checkpoint=checkpoint, min_regions=3, max_regions=8))
     found = extractor([photo(120, 80), photo(70, 90, seed=1)])
     assert [(image.width, image.height) for image in found] == [(120, 80), (70, 90)]
     for image in found:
@@ -71,7 +71,7 @@ def test_regions_of_the_demo_detector(checkpoint):
 
 
 def test_an_image_does_not_depend_on_its_batch(checkpoint):
-    extractor = load_extractor(RegionsConfig(checkpoint=checkpoint))
+    extractor = load_extractor(regions_config(checkpoint=checkpoint))
     sizes = [(120, 80), (80, 120), (96, 64), (400, 90), (118, 80), (64, 64)]
     images = [photo(*size, seed=seed) for seed, size in enumerate(sizes)]
     together = extractor(images)
@@ -82,7 +82,7 @@ def test_an_image_does_not_depend_on_its_batch(checkpoint):
 
 
 def test_coarser_canvases_hold_more_images_and_each_stays_as_it_is(checkpoint, monkeypatch):
-    extractor = load_extractor(RegionsConfig(checkpoint=checkpoint, canvas_step=64))
+    extractor = load_extractor(regions_config(checkpoint=checkpoint, canvas_step=64))
     images = [photo(*size, seed=seed) for seed, size in enumerate([(96, 64), (88, 64), (80, 64), (64, 90)])]
     batches = []
     forward = extractor.model.backbone.forward
@@ -96,18 +96,18 @@ def test_coarser_canvases_hold_more_images_and_each_stays_as_it_is(checkpoint, m
 
 
 def test_resolution_by_config(checkpoint):
-    extractor = load_extractor(RegionsConfig(checkpoint=checkpoint, short_side=32, long_side=40))
+    extractor = load_extractor(regions_config(checkpoint=checkpoint, short_side=32, long_side=40))
     assert extractor.resolution == (32, 40)
     assert extractor._resize(photo(100, 50)).shape == (3, 20, 40)
     assert extractor._resize(photo(50, 60)).shape == (3, 38, 32)
-    assert load_extractor(RegionsConfig(checkpoint=checkpoint)).resolution == (64, 96)
+    assert load_extractor(regions_config(checkpoint=checkpoint)).resolution == (64, 96)
 
 
 def test_a_compiled_backbone_finds_the_same(checkpoint, monkeypatch):
     """Captured by torch.compile for sizes that vary; what its own backend makes of it is not tested here."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
-    plain = load_extractor(RegionsConfig(checkpoint=checkpoint))
-    compiled = load_extractor(RegionsConfig(checkpoint=checkpoint, compile=True))
+    plain = load_extractor(regions_config(checkpoint=checkpoint))
+    compiled = load_extractor(regions_config(checkpoint=checkpoint, compile=True))
     assert compiled.fingerprint == plain.fingerprint
     for image in (photo(96, 64), photo(70, 90, seed=1)):
         assert_same(compiled([image])[0], plain([image])[0])
@@ -115,32 +115,32 @@ def test_a_compiled_backbone_finds_the_same(checkpoint, monkeypatch):
 
 def test_fixed_number(checkpoint):
     extractor = load_extractor(
-        RegionsConfig(checkpoint=checkpoint, min_regions=5, max_regions=5, threshold=1.0)
+        regions_config(checkpoint=checkpoint, min_regions=5, max_regions=5, threshold=1.0)
     )
     assert [len(image.scores) for image in extractor([photo(100, 70), photo(70, 100)])] == [5, 5]
 
 
 def test_threshold_is_lowered_only_as_far_as_needed(checkpoint):
-    every = load_extractor(RegionsConfig(checkpoint=checkpoint, threshold=0.0))([photo(100, 70)])[0]
+    every = load_extractor(regions_config(checkpoint=checkpoint, threshold=0.0))([photo(100, 70)])[0]
     threshold = float(every.scores[2])
-    some = load_extractor(RegionsConfig(checkpoint=checkpoint, min_regions=1, threshold=threshold))(
+    some = load_extractor(regions_config(checkpoint=checkpoint, min_regions=1, threshold=threshold))(
         [photo(100, 70)]
     )[0]
     assert len(some.scores) == 3
-    few = load_extractor(RegionsConfig(checkpoint=checkpoint, min_regions=4, threshold=threshold))(
+    few = load_extractor(regions_config(checkpoint=checkpoint, min_regions=4, threshold=threshold))(
         [photo(100, 70)]
     )[0]
     assert len(few.scores) == 4
 
 
 def test_duplicates_are_suppressed_across_classes(checkpoint):
-    config = RegionsConfig(checkpoint=checkpoint, threshold=0.0, overlap=0.3)
+    config = regions_config(checkpoint=checkpoint, threshold=0.0, overlap=0.3)
     boxes = torch.from_numpy(load_extractor(config)([photo(96, 64)])[0].boxes)
     assert box_iou(boxes, boxes).fill_diagonal_(0).max() <= 0.31
 
 
 def test_whole_image_where_nothing_is_found(checkpoint):
-    extractor = load_extractor(RegionsConfig(checkpoint=checkpoint))
+    extractor = load_extractor(regions_config(checkpoint=checkpoint))
     assert isinstance(extractor, TorchvisionRegions)
     extractor.model.rpn.score_thresh = 1.0  # no proposal passes
     found = extractor([photo(100, 70)])[0]
@@ -152,19 +152,19 @@ def test_whole_image_where_nothing_is_found(checkpoint):
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (500, 2)])
 def test_extreme_sizes(checkpoint, size):
-    found = load_extractor(RegionsConfig(checkpoint=checkpoint))([photo(*size)])[0]
+    found = load_extractor(regions_config(checkpoint=checkpoint))([photo(*size)])[0]
     assert len(found.scores) >= 1
     assert np.isfinite(found.features).all()
 
 
 def test_no_images(checkpoint):
-    assert load_extractor(RegionsConfig(checkpoint=checkpoint))([]) == []
+    assert load_extractor(regions_config(checkpoint=checkpoint))([]) == []
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_is_close(checkpoint, dtype):
-    plain = load_extractor(RegionsConfig(checkpoint=checkpoint))([photo(96, 64)])[0]
-    found = load_extractor(RegionsConfig(checkpoint=checkpoint, dtype=dtype))([photo(96, 64)])[0]
+    plain = load_extractor(regions_config(checkpoint=checkpoint))([photo(96, 64)])[0]
+    found = load_extractor(regions_config(checkpoint=checkpoint, dtype=dtype))([photo(96, 64)])[0]
     difference = box_iou(torch.from_numpy(plain.boxes), torch.from_numpy(found.boxes)).amax(1)
     assert difference[0] > 0.9  # the best region is found again
     assert found.features.dtype == np.float32
@@ -173,7 +173,7 @@ def test_half_precision_is_close(checkpoint, dtype):
 
 def test_fingerprint_names_what_decides(checkpoint):
     def fingerprint(**change):
-        return load_extractor(RegionsConfig(checkpoint=checkpoint, **change)).fingerprint
+        return load_extractor(regions_config(checkpoint=checkpoint, **change)).fingerprint
 
     assert fingerprint() == fingerprint()
     for change in ({"threshold": 0.5}, {"max_regions": 9}, {"overlap": 0.5}, {"dtype": "bfloat16"}):
@@ -182,7 +182,7 @@ def test_fingerprint_names_what_decides(checkpoint):
 
 def test_resnet50_by_name(monkeypatch):
     torch.manual_seed(0)
-    config = RegionsConfig(model="fasterrcnn_resnet50_fpn_v2", min_regions=2, max_regions=4)
+    config = regions_config(model="fasterrcnn_resnet50_fpn_v2", min_regions=2, max_regions=4)
     extractor = load_extractor(config)
     assert isinstance(extractor, TorchvisionRegions)
     monkeypatch.setattr(extractor.model.transform, "min_size", (64,))
@@ -217,7 +217,7 @@ def test_weights_from_a_file(tmp_path):
     (tmp_path / "broken.safetensors").write_bytes(b"not weights")
 
     def fingerprint(file: str):
-        return load_extractor(RegionsConfig(model=name, weights=str(tmp_path / file))).fingerprint
+        return load_extractor(regions_config(model=name, weights=str(tmp_path / file))).fingerprint
 
     digest = checkpoints.weights_digest(model)
     assert fingerprint("weights.pth")["weights"] == fingerprint("weights.safetensors")["weights"] == digest
@@ -230,7 +230,7 @@ def test_weights_from_a_file(tmp_path):
 def test_weights_that_cannot_be_fetched_say_what_to_do(monkeypatch):
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail_to_fetch)
     with pytest.raises(StorageError, match=r"name a local copy of fasterrcnn_mobilenet\S+\.pth in weights"):
-        load_extractor(RegionsConfig(model="fasterrcnn_mobilenet_v3_large_320_fpn", weights="COCO_V1"))
+        load_extractor(regions_config(model="fasterrcnn_mobilenet_v3_large_320_fpn", weights="COCO_V1"))
 
 
 def fail_to_fetch(*arguments, **options):
@@ -248,4 +248,4 @@ def fail_to_fetch(*arguments, **options):
 )
 def test_what_does_not_exist_is_one_clear_error(change, message):
     with pytest.raises(UsageError, match=message):
-        load_extractor(RegionsConfig(**change))
+        load_extractor(regions_config(**change))
