@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-# Before torch or Ray are imported: tests share a small machine.
+# Before torch and Ray are imported, because tests run on small machines.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
@@ -78,7 +78,7 @@ def ray_session() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def models(tmp_path_factory) -> Path:
     """Checkpoints of tiny random models."""
-    from tests.bulk.models import save_models  # after the environment is set
+    from tests.bulk.models import save_models  # imported after the environment is set
 
     return save_models(tmp_path_factory.mktemp("models"))
 
@@ -93,7 +93,7 @@ def photos(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[tuple[Any, dict[str, str]]]:
-    """An S3 server with the buckets photos and captions: a client, and what leads a job there."""
+    """An S3 server with the buckets photos and captions: a client, and the environment for jobs."""
     import s3fs
 
     from tests import s3_server

@@ -1,4 +1,4 @@
-"""Image files as the wild has them: odd but good ones, broken ones, bombs, and things that are no images."""
+"""A corpus of image files: odd but good ones, broken ones, bombs, and files that are not images."""
 
 import gzip
 import io
@@ -15,7 +15,7 @@ from PIL import Image, ImageCms, features
 
 SIZE = WIDTH, HEIGHT = 48, 32
 CORNERS = {"red": (220, 30, 30), "green": (40, 200, 60), "blue": (30, 40, 190), "white": (255, 255, 255)}
-"""Colors of the picture's quarters in reading order, which every good file shows, or their gray."""
+"""Colors of the image's quarters in reading order, which every good file has in color or gray."""
 
 ORIENTATION = 0x0112
 TRANSPOSES = {
@@ -27,16 +27,16 @@ TRANSPOSES = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
-"""How an upright image is to be stored for its EXIF orientation to turn it back."""
+"""How to store an upright image for each EXIF orientation."""
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """What decoding a file gives.
+    """The expected result of decoding a file.
 
     Attributes:
-        status: "ok", "rejected", or "any" where the content leaves both open.
-        kind: of the `ImageError` if rejected; None leaves it open.
+        status: "ok", "rejected", or "any" if both are acceptable.
+        kind: kind of the `ImageError` if rejected; None for any.
         size: width and height of the upright image if ok.
     """
 
@@ -50,12 +50,12 @@ ANY = Expectation("any")
 
 
 def write_corpus(folder: Path) -> dict[str, Expectation]:
-    """Write every file into `folder`; the same bytes each time.
+    """Write every file into `folder`, with the same bytes each time.
 
-    Bombs, which must be refused by their headers, are those whose names start with "bomb".
+    Files whose names start with "bomb" must be refused by their headers.
 
     Returns:
-        What to expect of each file, by its name.
+        The expected result of each file by its name.
     """
     folder.mkdir(parents=True, exist_ok=True)
     groups: tuple[Callable[[], Files], ...] = (
@@ -84,14 +84,14 @@ def write_corpus(folder: Path) -> dict[str, Expectation]:
 
 
 def picture(mode: str = "RGB") -> Image.Image:
-    """Four colored quarters under a little noise, in a mode of Pillow."""
+    """Make an image of four colored quarters with a little noise, in a mode of Pillow."""
     pixels = np.zeros((HEIGHT, WIDTH, 3), np.int16)
     for index, color in enumerate(CORNERS.values()):
         top, left = index // 2 * HEIGHT // 2, index % 2 * WIDTH // 2
         pixels[top : top + HEIGHT // 2, left : left + WIDTH // 2] = color
     pixels += np.random.default_rng(0).integers(-8, 9, pixels.shape, dtype=np.int16)
     image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-    if mode.endswith("A"):  # what is white is transparent black here
+    if mode.endswith("A"):  # the white quarter is transparent black here
         image.paste((0, 0, 0), (WIDTH // 2, HEIGHT // 2, WIDTH, HEIGHT))
         image.putalpha(Image.new("L", SIZE, 255))
         image.paste((0, 0, 0, 0), (WIDTH // 2, HEIGHT // 2, WIDTH, HEIGHT))
@@ -99,7 +99,7 @@ def picture(mode: str = "RGB") -> Image.Image:
 
 
 def encode(image: Image.Image, kind: str, **options) -> bytes:
-    """The bytes of a file."""
+    """Encode an image."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -162,9 +162,9 @@ def _jpegs() -> Files:
 
 
 def _ycck() -> bytes:
-    """Adobe's YCCK, which Pillow does not write: luma and chroma saved as if they were C, M and Y."""
-    black = np.full((HEIGHT, WIDTH, 1), 255, np.uint8)  # no ink, as Adobe stores it inverted
-    # R = 255 - C there, and C is inverted once more, so that the colors go in as their negative.
+    """Return a JPEG in Adobe's YCCK, which Pillow cannot write: luma and chroma saved as C, M and Y."""
+    black = np.full((HEIGHT, WIDTH, 1), 255, np.uint8)  # no ink, because Adobe stores it inverted
+    # R = 255 - C, and C is inverted once more, so the negative colors are stored.
     negative = 255 - np.asarray(picture()).astype(np.int16)
     luma_chroma = np.asarray(Image.fromarray(negative.astype(np.uint8)).convert("YCbCr"))
     stored = np.concatenate([luma_chroma, black], axis=2)
@@ -174,7 +174,7 @@ def _ycck() -> bytes:
 
 
 def _without_segment(data: bytes, marker: int) -> bytes:
-    """A JPEG less its first segment of a kind."""
+    """Remove the first segment of a kind from a JPEG."""
     start = data.index(bytes([0xFF, marker]))
     length = int.from_bytes(data[start + 2 : start + 4], "big")
     return data[:start] + data[start + 2 + length :]
@@ -222,7 +222,7 @@ def _png(
     interlaced: bool = False,
     pixels: bytes | None = None,
 ) -> bytes:
-    """A PNG by hand; with neither rows nor pixels it has a few zeros for pixels, whatever its size."""
+    """Write a PNG; without rows and pixels it has a few zeros as pixels, independent of its size."""
     if rows is not None:
         pixels = b"".join(b"\0" + row.tobytes() for row in rows)
     header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlaced)
@@ -231,7 +231,7 @@ def _png(
 
 
 def _png_with(chunks: bytes, *, at: bytes = b"IDAT") -> bytes:
-    """A good PNG with chunks put before its first one of a kind."""
+    """Return a good PNG with chunks inserted before its first one of a kind."""
     data = encode(picture(), "PNG")
     place = data.index(at) - 4
     return data[:place] + chunks + data[place:]
@@ -281,7 +281,7 @@ def _tiffs() -> Files:
     )
     lab = ImageCms.applyTransform(picture(), to_lab)
     assert lab is not None
-    lab.info.clear()  # its profile holds the time of its making
+    lab.info.clear()  # its profile contains the time of creation
     return {
         "pages.tif": _ok(encode(picture(), "TIFF", **pages)),
         "pages-deflate.tif": _ok(encode(picture(), "TIFF", compression="tiff_adobe_deflate", **pages)),
@@ -306,7 +306,7 @@ def _tiffs() -> Files:
 
 
 def _tiff_tags(size: tuple[int, int] = SIZE) -> dict[int, int]:
-    """Of an uncompressed 8-bit gray image."""
+    """Return the tags of an uncompressed 8-bit gray image."""
     width, height = size
     bits, compression, black_is_zero, rows, count = 258, 259, 262, 278, 279
     return {
@@ -323,7 +323,7 @@ def _tiff_tags(size: tuple[int, int] = SIZE) -> dict[int, int]:
 def _tiff(
     tags: dict[int, int], *, pixels_tag: int = 273, order: Literal["<", ">"] = "<", next_offset: int = 0
 ) -> bytes:
-    """A TIFF by hand with one strip, or tile; every tag is one 32-bit number."""
+    """Write a TIFF with one strip or tile; every tag is one 32-bit number."""
     offset = 8 + 2 + 12 * len(tags | {pixels_tag: 0}) + 4
     entries = sorted(({pixels_tag: offset} | tags).items())
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IH", 8, len(entries))
@@ -363,7 +363,7 @@ def _other_formats() -> Files:
 
 
 def _top_down() -> bytes:
-    """A BMP of negative height."""
+    """Return a BMP with a negative height."""
     data = encode(picture().transpose(Image.Transpose.FLIP_TOP_BOTTOM), "BMP")
     return _patched(data, 22, struct.pack("<i", -HEIGHT))
 
@@ -375,7 +375,7 @@ def _plain_ppm() -> bytes:
 
 def _metadata() -> Files:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    profile = _patched(profile, 24, bytes(12))  # the time of its making
+    profile = _patched(profile, 24, bytes(12))  # the time of creation
     garbage = b"no profile at all " * 20
     text = _chunk(b"tEXt", b"Comment\0" + b"\xff\xfe not Latin " * 100)
     return {
@@ -400,13 +400,13 @@ def _metadata() -> Files:
 
 
 def _looping_exif() -> bytes:
-    """Both the directory of EXIF and the one of the thumbnail are the first directory again."""
+    """Return EXIF whose EXIF and thumbnail directories point back to the first directory."""
     entries = struct.pack("<HHII", ORIENTATION, 3, 1, 1) + struct.pack("<HHII", 0x8769, 4, 1, 8)
     return b"II*\0" + struct.pack("<IH", 8, 2) + entries + struct.pack("<I", 8)
 
 
 def _thumbnail_exif() -> bytes:
-    """A thumbnail of 60 kB that is larger than the image and upside down."""
+    """Return EXIF with a thumbnail of 60 kB that is larger than the image and upside down."""
     thumbnail = encode(_noise(4, (160, 120)), "JPEG", quality=98)
     thumbnail += bytes(60_000 - len(thumbnail))
     first = struct.pack("<HHHIII", 1, ORIENTATION, 3, 1, 1, 26)
@@ -450,7 +450,7 @@ def _names() -> Files:
     return files
 
 
-# No images
+# Files that are not images
 
 
 def _no_images() -> Files:
@@ -484,7 +484,7 @@ def _no_images() -> Files:
     photoshop = b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 9, 9, 8, 3) + bytes(100)
     return files | {
         "empty.jpg": _bad("empty", b""),
-        "photo.heic": _bad(None, heic),  # with pillow-heif it is corrupt, else unsupported
+        "photo.heic": _bad(None, heic),  # corrupt with pillow-heif, otherwise unsupported
         "photoshop.jpg": _bad("unsupported", photoshop),
     }
 
@@ -493,7 +493,7 @@ def _no_images() -> Files:
 
 
 def _truncated() -> Files:
-    """Files cut within the header, within the pixels, and of their last bytes."""
+    """Return files truncated within the header, within the pixels, and by their last bytes."""
     noise = _noise(6, (64, 48))
     progressive = encode(noise, "JPEG", progressive=True)
     others = _other_formats()
@@ -514,7 +514,7 @@ def _truncated() -> Files:
         files[f"cut-last-byte.{extension}"] = data[:-1], ANY
     lzw = encode(noise, "TIFF", compression="tiff_lzw")
     files["cut-progressive.jpg"] = _bad("truncated", progressive[: len(progressive) // 2])
-    files["cut-lzw.tif"] = _bad("corrupt", lzw[: len(lzw) // 2])  # its directory stands at the end
+    files["cut-lzw.tif"] = _bad("corrupt", lzw[: len(lzw) // 2])  # its directory is at the end
     for name in ("rgb.jp2", "square.ico", "rgb.ppm", "pc-paintbrush.bmp", "rgb.avif"):
         if name in others:
             data = others[name][0]
@@ -563,7 +563,7 @@ def _broken_others() -> Files:
         "zero-height.jpg": _bad("corrupt", _resized_jpeg(WIDTH, 0)),
         "pixels-missing.gif": _bad("corrupt", gif[:13] + gif[-1:]),
         "pixels-flipped.gif": (_flipped(gif, len(gif) // 2, 20), ANY),
-        "riff-size-large.webp": _ok(_patched(webp, 4, struct.pack("<I", 1 << 20))),  # its picture is whole
+        "riff-size-large.webp": _ok(_patched(webp, 4, struct.pack("<I", 1 << 20))),  # its image is complete
         "riff-size-small.webp": _bad("corrupt", _patched(webp, 4, struct.pack("<I", 40))),
         "riff-size-zero.webp": _bad("corrupt", _patched(webp, 4, bytes(4))),
         "loop-of-pages.tif": _ok(_tiff(tiff, next_offset=8)),
@@ -595,7 +595,7 @@ def _broken_others() -> Files:
 
 
 def _resized_jpeg(width: int, height: int) -> bytes:
-    """A JPEG whose header states another size than its pixels have."""
+    """Return a JPEG whose header has a different size than its pixels."""
     data = encode(picture(), "JPEG")
     return _patched(data, data.index(b"\xff\xc0") + 5, struct.pack(">HH", height, width))
 
@@ -642,7 +642,7 @@ def _bombs() -> Files:
 
 
 def _many_scans(count: int, size: tuple[int, int]) -> bytes:
-    """A progressive JPEG whose first scan comes so often, with a few bits each time."""
+    """Return a progressive JPEG that repeats its first scan `count` times, with a few bits each time."""
     data = encode(picture(), "JPEG", progressive=True)
     frame, scan = data.index(b"\xff\xc2"), data.index(b"\xff\xda")
     (length,) = struct.unpack_from(">H", data, scan + 2)
@@ -651,36 +651,36 @@ def _many_scans(count: int, size: tuple[int, int]) -> bytes:
 
 
 def _many_layers() -> bytes:
-    """A JPEG 2000 file of 15,625 tiles that says it has 65,535 layers of quality."""
+    """Return a JPEG 2000 file of 15,625 tiles that claims 65,535 quality layers."""
     data = encode(Image.new("L", (1000, 1000)), "JPEG2000", no_jp2=True, tile_size=(8, 8))
     return _patched(data, data.index(b"\xff\x52") + 6, b"\xff\xff")
 
 
 def _many_texts() -> bytes:
-    """Two hundred texts, none of which is large by itself."""
+    """Return PNG chunks with two hundred texts, none of which is large."""
     text = zlib.compress(bytes(1_000_000), 9)
     return b"".join(_chunk(b"zTXt", b"Comment %d\0\0" % index + text) for index in range(200))
 
 
 def _tiled(width: int, height: int) -> bytes:
-    """A TIFF of one compressed tile that is larger than the image."""
+    """Return a TIFF of one compressed tile that is larger than the image."""
     return _tiff(_tiff_tags() | {259: 5, 322: width, 323: height, 325: 1000}, pixels_tag=324)
 
 
 def _large_frame() -> bytes:
-    """A GIF with a small screen and a large frame on it."""
+    """Return a GIF with a small screen and a large frame."""
     data = encode(picture(), "GIF")
     return _patched(data, data.index(struct.pack("<BHHHH", ord(","), 0, 0, *SIZE)) + 5, b"\xff\xff\xff\xff")
 
 
 def _large_canvas(width: int, height: int) -> bytes:
-    """An animated WebP with a small frame on a large canvas."""
+    """Return an animated WebP with a small frame on a large canvas."""
     data = encode(picture(), "WEBP", save_all=True, append_images=[_noise(9)])
     return _patched(data, data.index(b"VP8X") + 12, _uint24(width - 1) + _uint24(height - 1))
 
 
 def _bitmap(width: int, height: int) -> bytes:
-    """The header of a DIB of 24 bits."""
+    """Return the header of a 24-bit DIB."""
     return struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0) + bytes(100)
 
 
@@ -689,12 +689,12 @@ def _uint24(value: int) -> bytes:
 
 
 def _icon(content: bytes) -> bytes:
-    """An ICO of one picture, which its directory says is of 16 x 16 pixels."""
+    """Return an ICO of one image that its directory lists as 16 x 16 pixels."""
     return b"\0\0\1\0\1\0" + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(content), 22) + content
 
 
 def _resized_jp2(width: int, height: int, *, box: bool = True) -> bytes:
-    """A JPEG 2000 that states another size, in its box or only in the stream of pixels."""
+    """Return a JPEG 2000 with a wrong size in its box or only in its codestream."""
     data = encode(picture(), "JPEG2000")
     if box:
         return _patched(data, data.index(b"ihdr") + 4, struct.pack(">II", height, width))

@@ -1,10 +1,10 @@
-"""A proxy before an S3 server that breaks a share of the requests, as networks and busy servers do.
+"""A proxy for an S3 server that breaks some of the requests, as networks and busy servers do.
 
     with fault_proxy.start("http://127.0.0.1:5000", share=0.1, seed=3) as proxy:
-        ...  # clients go to proxy.endpoint; proxy.counts() says what they met
+        ...  # clients use proxy.endpoint; proxy.counts() has the faults
 
-It runs in a process of its own. Which request breaks, and how, follows from the seed, the request's method
-and address, and how often that was asked for; the order in which requests arrive plays no part.
+It runs in its own process. Which request breaks, and how, depends on the seed, the request's method and
+address, and the number of earlier requests for it, but not on the order in which requests arrive.
 """
 
 import asyncio
@@ -22,27 +22,27 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 FAULTS = (
-    "slow_down",  # 503, the request does not reach the server
-    "slow_down_after",  # 503, but the server has done it
-    "reset",  # the connection is reset, the request does not reach the server
-    "reset_after",  # the connection is reset, but the server has done it
-    "slow",  # the answer comes in pieces with pauses
-    "truncated",  # the answer ends half way
-    "hang",  # no answer for some time, then the connection closes
+    "slow_down",  # 503; the request does not reach the server
+    "slow_down_after",  # 503, although the server has executed the request
+    "reset",  # the connection is reset; the request does not reach the server
+    "reset_after",  # the connection is reset, although the server has executed the request
+    "slow",  # the answer arrives in pieces with pauses
+    "truncated",  # the answer is truncated
+    "hang",  # no answer for some time, then the connection is closed
 )
 LIES = (
-    "short",  # a GET of an object: the answer has fewer bytes than the object, and says so consistently
-    "same_page",  # a listing goes on: the page that came last comes once more
+    "short",  # GET of an object: the answer has fewer bytes than the object, with a matching length
+    "same_page",  # continued listing: the last page is repeated
 )
-"""Faults that no client can see; only what asks for them meets them."""
+"""Faults that no client can detect; they occur only if requested."""
 _OF_WRITES = ("slow_down_after", "reset_after")
-"""Faults that differ from their like only where the server's state changes."""
+"""Faults that differ from similar ones only for requests that change the server's state."""
 _SIGNATURE = re.compile(rb"[?&](?:X-Amz-|x-id=)[^&]*")
-"""What signing adds to an address, which differs from call to call."""
+"""Query parameters that signing adds, which differ from call to call."""
 _PIECES = 5
 _LIMIT = 1 << 20
 _OF_CONNECTIONS = (b"connection", b"keep-alive", b"expect")
-"""Headers that concern one connection and not the request."""
+"""Headers that apply to one connection."""
 
 SLOW_DOWN = (
     b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>SlowDown</Code>'
@@ -52,7 +52,7 @@ SLOW_DOWN = (
 
 @dataclass(frozen=True)
 class Settings:
-    """What `start` was asked for, sent to the process."""
+    """Arguments of `start`, which are sent to the process."""
 
     host: str
     port: int
@@ -64,18 +64,18 @@ class Settings:
 
 @dataclass(frozen=True)
 class Proxy:
-    """A running proxy, seen from the process that started it."""
+    """Access to a running proxy from the process that started it."""
 
     endpoint: str
     _share: Any
     _counts: Any
 
     def set_share(self, share: float) -> None:
-        """Break this share of the requests from now on."""
+        """Set the proportion of requests to break from now on."""
         self._share.value = share
 
     def counts(self) -> dict[str, int]:
-        """How many requests came, under "requests", and how many met each fault; of lies only those told."""
+        """Return the number of requests, under "requests", and the number of each fault."""
         counts = dict(zip(("requests", *FAULTS, *LIES), self._counts, strict=True))
         return {name: count for name, count in counts.items() if count or name not in LIES}
 
@@ -90,14 +90,14 @@ def start(
     hang_seconds: float = 1.0,
     slow_seconds: float = 0.3,
 ) -> Iterator[Proxy]:
-    """Run a proxy before the HTTP server at `target`.
+    """Run a proxy for the HTTP server at `target`.
 
     Args:
         target: the server's endpoint, such as "http://127.0.0.1:5000".
-        share: of the requests that meet a fault, in 0..1.
-        seed: another one breaks other requests.
-        faults: those to choose from, of `FAULTS` and `LIES`.
-        hang_seconds: how long "hang" keeps the client waiting.
+        share: proportion of requests with a fault, in 0..1.
+        seed: determines which requests break.
+        faults: faults to choose from, of `FAULTS` and `LIES`.
+        hang_seconds: how long the client waits for a "hang".
         slow_seconds: how long a "slow" answer takes.
     """
     if unknown := set(faults) - {*FAULTS, *LIES}:
@@ -106,7 +106,9 @@ def start(
     assert address.hostname
     assert address.port
     settings = Settings(address.hostname, address.port, seed, tuple(faults), hang_seconds, slow_seconds)
-    context = multiprocessing.get_context("spawn")  # a fork would inherit locks of this process's threads
+    context = multiprocessing.get_context(
+        "spawn"
+    )  # a forked process would inherit locks of this process's threads
     receiver, sender = context.Pipe(duplex=False)
     proxy_share, counts = context.Value("d", share), context.Array("L", 1 + len(FAULTS) + len(LIES))
     process = context.Process(target=_run, args=(settings, sender, proxy_share, counts), daemon=True)
@@ -125,23 +127,23 @@ def _run(settings: Settings, sender: Connection, share: Any, counts: Any) -> Non
 
 
 class _Broken(Exception):
-    """The connection is to end here."""
+    """The connection must be closed."""
 
 
 @dataclass
 class _Message:
-    """A request or an answer.
+    """A request or an answer of HTTP.
 
     Attributes:
-        lines: the first one and the headers.
-        body: as it travels, chunk sizes included.
+        lines: first line and headers.
+        body: body as transferred, chunk sizes included.
     """
 
     lines: list[bytes]
     body: bytes = b""
 
     def header(self, name: bytes) -> bytes:
-        """A header's value in lower case, empty if it is missing."""
+        """Return a header's value in lower case, or an empty string."""
         for line in self.lines[1:]:
             key, _, value = line.partition(b":")
             if key.strip().lower() == name:
@@ -149,7 +151,7 @@ class _Message:
         return b""
 
     def head(self, *extra: bytes) -> bytes:
-        """The head for another connection."""
+        """Return the head for another connection."""
         kept = [line for line in self.lines[1:] if line.partition(b":")[0].lower() not in _OF_CONNECTIONS]
         return b"\r\n".join([self.lines[0], *kept, *extra, b"", b""])
 
@@ -163,7 +165,7 @@ class _Server:
     page: _Message | None = None
 
     async def serve(self, sender: Connection) -> None:
-        """Until the parent kills this process or is gone itself."""
+        """Serve until the parent kills this process or exits."""
         server = await asyncio.start_server(self.connection, "127.0.0.1", 0, limit=_LIMIT, backlog=512)
         sender.send(server.sockets[0].getsockname()[1])
         parent, over = multiprocessing.parent_process(), asyncio.Event()
@@ -172,14 +174,14 @@ class _Server:
         await over.wait()
 
     async def connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Requests of one client, one after the other."""
+        """Handle the requests of one client."""
         with suppress(_Broken, ConnectionError, asyncio.IncompleteReadError):
             while await self.request(reader, writer):
                 pass
         writer.close()
 
     async def request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Answer one request, and say whether the client may send another."""
+        """Answer one request; return whether the client may send another."""
         request = _Message(await _read_lines(reader))
         method, path, _ = request.lines[0].split(b" ")
         fault = self.draw(method, path)
@@ -206,7 +208,7 @@ class _Server:
         return request.header(b"connection") != b"close" and _states_length(answer, method)
 
     def draw(self, method: bytes, path: bytes) -> str:
-        """The fault that a request is to meet, empty for none; it is counted."""
+        """Draw and count the fault of a request; empty for none."""
         self.counts[0] += 1
         path = _SIGNATURE.sub(b"", path)
         self.asked[method, path] += 1
@@ -225,7 +227,7 @@ class _Server:
         return fault
 
     async def forward(self, request: _Message, method: bytes) -> _Message:
-        """The server's answer, over a connection of its own."""
+        """Return the server's answer, over a new connection."""
         settings = self.settings
         reader, writer = await asyncio.open_connection(settings.host, settings.port, limit=_LIMIT)
         try:
@@ -241,11 +243,11 @@ class _Server:
             writer.close()
 
     async def send(self, writer: asyncio.StreamWriter, answer: _Message, fault: str) -> None:
-        """Write an answer, whole or not."""
+        """Write an answer, possibly truncated."""
         head = answer.head()
         data = head + answer.body
         if fault == "truncated":
-            # An answer without a body breaks off within its head.
+            # An answer without a body is truncated within its head.
             writer.write(data[: len(head) + len(answer.body) // 2 if answer.body else len(head) // 2])
             await writer.drain()
             raise _Broken
@@ -259,7 +261,7 @@ class _Server:
 
 
 def _shorten(answer: _Message) -> None:
-    """Half of the body, with a length that fits it; Content-Range stays that of the whole."""
+    """Return half of the body with a matching length; Content-Range stays unchanged."""
     answer.body = answer.body[: len(answer.body) // 2]
     answer.lines = [
         b"Content-Length: %d" % len(answer.body) if line.lower().startswith(b"content-length:") else line
@@ -268,7 +270,7 @@ def _shorten(answer: _Message) -> None:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """Close with a RST packet: no time to linger."""
+    """Close with a RST packet, by a linger time of zero."""
     connection = writer.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
@@ -314,6 +316,6 @@ def _is_bodiless(answer: _Message, method: bytes) -> bool:
 
 
 def _states_length(answer: _Message, method: bytes) -> bool:
-    """Whether the client knows where the answer ends while the connection stays open."""
+    """Return whether the client can recognize the end of the answer on an open connection."""
     stated = answer.header(b"content-length") or answer.header(b"transfer-encoding") == b"chunked"
     return bool(stated) or _is_bodiless(answer, method)

@@ -1,4 +1,4 @@
-"""A web server over a folder that breaks transfers off, as the internet does."""
+"""A web server for a folder that can break transfers off."""
 
 import hashlib
 import re
@@ -15,10 +15,10 @@ class FileServer:
     """A running server.
 
     Attributes:
-        url: of the folder.
-        breaks: after so many bytes each of the next answers ends, though its header promises more.
-        versioned: whether answers say which version of a file they are (ETag).
-        ranges: whether parts of files can be asked for.
+        url: URL of the folder.
+        breaks: numbers of bytes after which the next answers end, although their headers announce more.
+        versioned: whether answers contain the version of the file (ETag).
+        ranges: whether parts of files can be requested.
         requests: path and Range header of every request so far.
     """
 
@@ -57,7 +57,7 @@ def serve(folder: Path) -> Iterator[FileServer]:
 
 
 def answer(handler: BaseHTTPRequestHandler, server: FileServer) -> None:
-    """A file, or the part of it that the Range header asks for if If-Range still fits."""
+    """Send a file, or the part that the Range header requests if If-Range matches."""
     wanted = handler.headers.get("Range")
     server.requests.append((handler.path, wanted))
     path = server.folder / handler.path.lstrip("/")

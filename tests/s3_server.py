@@ -1,4 +1,4 @@
-"""An S3 server over HTTP: moto's, in its own environment, since its botocore breaks aiobotocore's pin."""
+"""moto's S3 server over HTTP, in its own environment because its botocore conflicts with aiobotocore."""
 
 import fcntl
 import socket
@@ -15,12 +15,12 @@ REQUIREMENT = "moto[server]"
 
 
 def install() -> Path:
-    """The program of the server; installed once and kept."""
+    """Install the server once, and return its program."""
     program = ENVIRONMENT / "bin" / "moto_server"
     if program.exists():
         return program
     with (Path(tempfile.gettempdir()) / "glied-moto.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the processes of pytest-xdist ask at the same time
+        fcntl.flock(lock, fcntl.LOCK_EX)  # processes of pytest-xdist may install it at the same time
         if not program.exists():
             _install()
     return program
@@ -33,7 +33,7 @@ def _install() -> None:
 
 
 def start() -> tuple[subprocess.Popen, str]:
-    """A running server and its endpoint on a free loopback port."""
+    """Start a server on a free loopback port, and return its process and endpoint."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -48,7 +48,7 @@ def start() -> tuple[subprocess.Popen, str]:
             urllib.request.urlopen(f"{endpoint}/moto-api/", timeout=5).close()
             return server, endpoint
         except OSError:
-            assert server.poll() is None, "moto_server ended"
+            assert server.poll() is None, "moto_server exited"
             time.sleep(0.1)
     server.kill()
     raise TimeoutError("moto_server does not answer")

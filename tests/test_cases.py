@@ -1,7 +1,7 @@
-"""Inputs that once showed a fault, kept beside the checkout: what becomes of every image of each folder.
+"""Inputs that once caused a fault, kept beside the checkout: the result of every image of each folder.
 
-The archive is no part of the project, and where it is missing this module is skipped. Tests that make such
-inputs themselves are those of tests/bulk/plan/sources/, tests/vision/test_odd_images.py and
+The archive is not part of the project; this module is skipped if it is missing. Tests that create such
+inputs themselves are in tests/bulk/plan/sources/, tests/vision/test_odd_images.py and
 tests/data/test_caption_files.py.
 """
 
@@ -60,7 +60,7 @@ TWELVE = [f"{number}.png" for number in range(12)]
 
 
 class Pixels:
-    """Stands for the models: an image's pixels are its description."""
+    """Replaces the models: the description of an image is its pixels."""
 
     model = "pixels"
     schema = pa.schema(
@@ -77,14 +77,14 @@ class Pixels:
 
 
 class Result(NamedTuple):
-    """Rows as a run writes them, the columns that passed through, and files left out by kind."""
+    """The written rows, the columns of the input, and the numbers of skipped files by kind."""
 
     rows: list[dict[str, Any]]
     columns: pa.Schema
     skipped: dict[str, int]
 
     def outcomes(self) -> dict[str, str]:
-        """Status and kind of error by id; every error is one readable line."""
+        """Return status and error kind by id, and check that every error is one readable line."""
         for row in self.rows:
             assert (row["error"] is None) == (row["error_kind"] is None) == (row["status"] == OK)
             assert row["error"] is None or (row["error"].isprintable() and len(row["error"]) < 500)
@@ -93,7 +93,7 @@ class Result(NamedTuple):
         return found
 
     def pixels(self) -> dict[str, np.ndarray]:
-        """[H, W, 3] by id."""
+        """Return the pixels [H, W, 3] by id."""
         return {
             row["id"]: np.frombuffer(row["pixels"], np.uint8).reshape(row["height"], row["width"], 3)
             for row in self.rows
@@ -108,13 +108,13 @@ Run = Callable[..., Result]
 def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cases")
     with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(folder, filter="fully_trusted")  # links and pipes are what it is for
+        archive.extractall(folder, filter="fully_trusted")  # its links and pipes are needed
     return folder
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """Planning, fetching and decoding of an input, in units of three images as a job does them."""
+    """Plan, fetch and decode an input in units of three images, like a job."""
     with DecoderPool(1) as decoder:
         stage = DescribeStage(DecodeImages(decoder), Pixels())
 
@@ -149,14 +149,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
 @dataclass(frozen=True)
 class Case:
-    """What becomes of a folder, or of a file in it.
+    """The expected result of a folder, or of a file in it.
 
     Attributes:
-        path: below the archive's root.
+        path: path below the archive's root.
         form: `input.form`.
-        rows: status and kind of error by id.
-        skipped: files left out, by kind.
-        options: others of `input`.
+        rows: status and error kind by id.
+        skipped: numbers of skipped files by kind.
+        options: other options of `input`.
     """
 
     path: str
@@ -285,7 +285,7 @@ READ = [
     files("tiff-pixels",
         ok("_ref.png", "png-gray16-trns.png", "tif-minwhite16.tif")
         | dict.fromkeys(["tif-uint16-rgb-planar.tif", "tif-uint32-gray.tif"], UNSUPPORTED)),
-    table("upper", {"a.png": NOT_FOUND}),  # the archive has no such image
+    table("upper", {"a.png": NOT_FOUND}),  # the archive lacks this image
 ]  # fmt: skip
 OTHER_PIXELS = ["png-gray16-trns.png", "tif-minwhite16.tif"]
 
@@ -327,7 +327,7 @@ REFUSED = [
 ]  # fmt: skip
 
 CAPTIONED: dict[str, tuple[str, str]] = {
-    # names and captions of the six images, # being their number
+    # names and captions of the six images, with # as their number
     "abs-name": ("/data/#.jpg", "a dog number #"),
     "all-punct": ("#.jpg", "!!! ..."),
     "bom": ("#.jpg", "a dog number #"),
@@ -364,7 +364,7 @@ CAPTIONS: dict[str, dict[str, list[str]]] = {
 UNPREPARED = {
     "jsonl": "all 2 images and leave none for training",
     "list-of-pairs": "all 1 images and leave none for training",
-    "surrogate-name": r"0 of 6 photographs are below",  # no file can have such a name
+    "surrogate-name": r"0 of 6 photographs are below",  # no file can have this name
 }
 NO_CAPTIONS = {
     "deep": "nested too deeply",
@@ -386,7 +386,7 @@ NO_CAPTIONS = {
 BY_THEMSELVES = ["fs-special", "ray-types", "s3-profile", "ssrf-chain", "uris", "web-answers"]
 
 
-def test_every_folder_has_its_answer(cases: Path) -> None:
+def test_every_folder_has_a_case(cases: Path) -> None:
     told = {case.path.split("/")[0] for case in READ} | {case[0].split("/")[0] for case in REFUSED}
     told |= {f"{name}-{form}" for name, _ in UNIFIED for form in ("parquet", "table")}
     told |= {f"coco-{name}" for name in [*CAPTIONS, *NO_CAPTIONS]} | set(BY_THEMSELVES)
@@ -404,13 +404,13 @@ def test_rows_and_counts(cases: Path, run: Run, case: Case) -> None:
 
 
 def reference(cases: Path) -> np.ndarray:
-    """The pixels that all images show."""
+    """Return the pixels of all images."""
     with Image.open(cases / "tiff-pixels" / "_ref.png") as image:
         return np.asarray(image.convert("RGB"))
 
 
 def test_pixels_of_sixteen_bits(cases: Path, run: Run) -> None:
-    """White is zero in one file; the other one is transparent where its gray is 4660."""
+    """In one file white is zero; in the other, gray 4660 is transparent."""
     found = run(cases / "tiff-pixels", "files").pixels()
     with Image.open(cases / "tiff-pixels" / "_ref.png") as image:
         gray = np.asarray(image.convert("L"))
@@ -422,7 +422,7 @@ def test_pixels_of_sixteen_bits(cases: Path, run: Run) -> None:
     assert np.abs(found["png-gray16-trns.png"] - expected[..., None]).max() <= 1
 
 
-def test_names_of_formats_that_are_not_decoded(cases: Path, run: Run) -> None:
+def test_names_of_unsupported_formats(cases: Path, run: Run) -> None:
     errors = {row["id"]: row["error"] for row in run(cases / "named-but-unsupported", "files").rows}
     for name, format_name in {
         "heic-named.jpg": "HEIC", "jpg-12bit.jpg": "12-bit JPEG", "jxl-named.jpg": "JPEG XL",
@@ -475,7 +475,7 @@ def test_one_schema_of_files_that_differ(
 
 
 def test_columns_of_every_type(cases: Path, run: Run) -> None:
-    """All pass through with their values, in files of their own and all in one."""
+    """All types pass through with their values, in separate files and in one file."""
     paths = sorted((cases / "ray-types").glob("*.parquet"))
     assert len(paths) == 62
     for path in paths:
@@ -515,7 +515,7 @@ def test_texts_beside_tar_members(cases: Path, run: Run) -> None:
 
 @pytest.mark.parametrize("name", CAPTIONS)
 def test_captions(cases: Path, tmp_path: Path, name: str) -> None:
-    """As training and evaluation read them."""
+    """Captions as read by training and evaluation."""
     uri, expected = str(cases / f"coco-{name}" / "captions.json"), CAPTIONS[name]
     assert coco.load_captions(uri) == expected
     for image in expected:
@@ -533,7 +533,7 @@ def test_captions(cases: Path, tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NO_CAPTIONS)
-def test_captions_that_cannot_be_used(cases: Path, tmp_path: Path, name: str) -> None:
+def test_invalid_captions(cases: Path, tmp_path: Path, name: str) -> None:
     uri = str(cases / f"coco-{name}" / "captions.json")
     config = EvaluateConfig(captions=uri, references=uri, metrics=["BLEU"])
     (tmp_path / "photos").mkdir()
@@ -564,7 +564,7 @@ def test_addresses(cases: Path, run: Run) -> None:
 
 @contextmanager
 def listening(answer: Callable[[str], bytes] | None = None) -> Iterator[tuple[int, list[str]]]:
-    """A server on a free port of this machine: the port, and the head of every request so far."""
+    """Start a server on a free port; return the port, and the head of every request so far."""
     heads: list[str] = []
 
     class Handler(socketserver.StreamRequestHandler):
@@ -577,11 +577,11 @@ def listening(answer: Callable[[str], bytes] | None = None) -> Iterator[tuple[in
             if lines and answer is not None:
                 self.wfile.write(answer(lines[0].split(b" ")[1].decode()))
 
-    class Server(socketserver.TCPServer):  # one connection after the other, so that heads are in their order
+    class Server(socketserver.TCPServer):  # one connection at a time, so that the heads are in order
         request_queue_size = 64
 
         def handle_error(self, *_: object) -> None:
-            pass  # a client that hangs up
+            pass  # a client that closes the connection
 
     with Server(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
@@ -594,7 +594,7 @@ def listening(answer: Callable[[str], bytes] | None = None) -> Iterator[tuple[in
 
 
 def copied(folder: Path, to: Path, change: Callable[[str], str]) -> Path:
-    """The tables of a folder with other addresses."""
+    """Copy the tables of a folder with other addresses."""
     to.mkdir()
     for path in folder.iterdir():
         (to / path.name).write_text(change(path.read_text()))
@@ -631,14 +631,14 @@ def test_private_hosts_that_are_allowed_are_reached_by_plain_addresses_only(
 
 
 def reply(status: int, body: bytes = b"", *headers: str, length: int | None = 0) -> bytes:
-    """An HTTP answer; `length` is added to the length that it states, None states none."""
+    """Return an HTTP answer; `length` is added to its Content-Length, None omits it."""
     stated = [] if length is None else [f"Content-Length: {len(body) + length}"]
     head = [f"HTTP/1.1 {status} Answer", "Connection: close", *stated, *headers]
     return "\r\n".join([*head, "", ""]).encode() + body
 
 
 def host_answers(image: bytes) -> dict[str, tuple[str, bytes]]:
-    """What becomes of each path of the case, and what the host answers."""
+    """Return the expected result of each path of the case, and the host's answers."""
     page, packed = b"<html><body>Not here</body></html>", gzip.compress(image)
     half = image[: len(image) // 2]
     return {
@@ -682,7 +682,7 @@ def host_answers(image: bytes) -> dict[str, tuple[str, bytes]]:
 
 
 def test_answers_of_hosts(cases: Path, run: Run, tmp_path: Path) -> None:
-    """Forbidden as they stand; where private hosts are allowed, each answer has its kind."""
+    """The addresses are forbidden; if private hosts are allowed, each answer has its error kind."""
     answers = host_answers((cases / "fs-loop" / "a.png").read_bytes())
     with listening(lambda path: answers[path.strip("/").partition("?")[0]][1]) as (port, heads):
         folder = copied(cases / "web-answers", tmp_path / "in", lambda text: text.replace("8766", str(port)))
@@ -695,7 +695,7 @@ def test_answers_of_hosts(cases: Path, run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("profile", ["store", "regiononly"])
-def test_profiles_hold_for_listing_and_for_reading(
+def test_profiles_are_used_for_listing_and_reading(
     cases: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str
 ) -> None:
     image = (cases / "fs-loop" / "a.png").read_bytes()

@@ -1,4 +1,4 @@
-"""Every file under configs/ loads through the job it is for, and its header names its command."""
+"""Every file under configs/ is parsed by its job, and its header contains its command."""
 
 import importlib
 import re
@@ -33,7 +33,7 @@ def test_all_files_are_covered() -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
-def test_config_loads_and_its_header_says_how(file: Path) -> None:
+def test_config_loads_and_its_header_has_the_command(file: Path) -> None:
     module, name = CONFIGS[file.parent.name]
     config_class = getattr(importlib.import_module(module), name)
     assert isinstance(parse(config_class, ["--config", str(file)]), config_class)
@@ -44,7 +44,7 @@ def test_config_loads_and_its_header_says_how(file: Path) -> None:
 
 
 def test_photographs_are_captioned_with_the_regions_of_the_training() -> None:
-    """All but the precision, which moves features by a little, and is chosen for the processors of users."""
+    """All settings but the data type, which changes features little and depends on the user's processor."""
     files = [ROOT / "configs" / kind / "photographs.yaml" for kind in ("caption", "extract")]
     caption, extract = (yaml.safe_load(file.read_text())["regions"] for file in files)
     for regions in (caption, extract):

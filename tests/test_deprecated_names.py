@@ -1,4 +1,4 @@
-"""Names of modules that version 0.1 documented: they work and say what they are called now."""
+"""Names of modules that version 0.1 documented still work, with a warning that names the new module."""
 
 import importlib
 
@@ -11,7 +11,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("old", NAMES)
-def test_an_old_name_leads_to_the_new_one(old: str) -> None:
+def test_an_old_name_imports_the_new_module(old: str) -> None:
     new, names = NAMES[old]
     with pytest.warns(DeprecationWarning, match=rf"{old} is now {new}$"):
         module = importlib.reload(importlib.import_module(old))

@@ -1,4 +1,4 @@
-"""The contracts of `[tool.importlinter]`: they hold, and `make lint` notices what breaks them."""
+"""The contracts of `[tool.importlinter]` hold, and `make lint` detects violations."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
-    """The command of `make lint`, on a folder with the packages and pyproject.toml."""
+    """Run the command of `make lint` in a folder with the packages and pyproject.toml."""
     command = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"]
     environment = os.environ | {"PYTHONPATH": str(folder)}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -20,7 +20,7 @@ def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python files of the packages that the contracts are about."""
+    """Copy the Python files of the packages that have contracts."""
     folder = tmp_path_factory.mktemp("layers")
     for package in ("glied", "jobs", "benchmarks", "cluster"):
         for file in (ROOT / package).rglob("*.py"):
@@ -61,7 +61,7 @@ PLANTED = {
 
 
 def test_planted_imports_fail(copied: Path) -> None:
-    """Upward, in a function too; a circle; Ray outside of its rooms; the jobs."""
+    """Imports of a higher layer (also in functions), cycles, Ray outside of its modules, and jobs."""
     for file, (line, _) in PLANTED.items():
         (copied / file).write_text(f"{(copied / file).read_text()}\n{line}\n")
     done = lint_imports(copied)

@@ -1,4 +1,4 @@
-"""What the package declares, and what its wheel holds and does where the repository is not."""
+"""The declared dependencies, and the wheel: its content, and its use outside of the repository."""
 
 import ast
 import os
@@ -26,12 +26,12 @@ OWN = {"glied", "jobs", "cluster"}
 
 
 def normalized(name: str) -> str:
-    """A distribution's name without version, extras and spelling."""
+    """Return a distribution's normalized name without version and extras."""
     return re.split(r"[\[<>=~! ;@]", name.strip())[0].lower().replace("_", "-")
 
 
 def imported(file: Path) -> set[str]:
-    """Top-level names of what a file imports, in functions too."""
+    """Return the top-level modules that a file imports, also in functions."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -41,8 +41,8 @@ def imported(file: Path) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
-def test_what_is_imported_is_declared() -> None:
-    """As a dependency, or in the extra of an optional one; dev tools are never imported."""
+def test_imported_packages_are_declared() -> None:
+    """As a dependency or in an extra; dev tools are never imported."""
     files = [file for folder in sorted(OWN) for file in (ROOT / folder).rglob("*.py")]
     names = {name for file in files for name in imported(file)} - set(sys.stdlib_module_names) - OWN
     extras = PROJECT["optional-dependencies"]
@@ -58,7 +58,7 @@ def test_what_is_imported_is_declared() -> None:
     assert missing == []
 
 
-def test_the_version_stands_everywhere() -> None:
+def test_the_version_is_the_same_everywhere() -> None:
     assert PROJECT["version"] == glied.__version__
 
 
@@ -76,7 +76,7 @@ def test_only_tests_install_dev_tools(target: str, tools: bool) -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """The wheel, built from a copy: a build leaves files in its folder."""
+    """The wheel, built from a copy because a build leaves files in its folder."""
     folder = tmp_path_factory.mktemp("wheel")
     parts = ["glied", "configs", "pyproject.toml", "setup.py", "README.md", "LICENSE"]
     subprocess.run(["cp", "-r", *parts, folder], cwd=ROOT, check=True)
@@ -89,19 +89,19 @@ def wheel(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory) -> Path:
-    """Programs of a new environment with the wheel in it; its dependencies are those of this one."""
+    """Programs of a new environment with the wheel and the dependencies of this environment."""
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "install", "--quiet"]
     subprocess.run([*pip, "--no-deps", "--no-index", wheel], check=True)
     (packages,) = folder.glob("lib/python*/site-packages")
-    # A path alone: this environment's own .pth files, which lead to the repository, have no effect there.
+    # Only a path: this environment's .pth files, which lead to the repository, have no effect there.
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return folder / "bin"
 
 
 def run(installed: Path, folder: Path, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A program of the environment, elsewhere than in the repository and without a path to it."""
+    """Run a program of the environment outside of the repository, without a path to it."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     command = [str(installed / program), *arguments]

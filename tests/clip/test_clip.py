@@ -49,7 +49,7 @@ def images() -> list[np.ndarray]:
 
 @pytest.fixture
 def rows() -> dict[str, torch.Tensor]:
-    """Unit vectors with known cosines: 1, 0.6, -1, 0 between image and text."""
+    """Return unit vectors with cosines of 1, 0.6, -1 and 0 between image and text."""
     right, up = torch.tensor([1.0, 0]), torch.tensor([0, 1.0])
     slanted = torch.tensor([0.6, 0.8])
     return {
@@ -61,7 +61,7 @@ def rows() -> dict[str, torch.Tensor]:
 
 
 def straightforward(model: Any, images: list, texts: list[str], preprocess: dict) -> torch.Tensor:
-    """CLIP-S one by one with open_clip's own transform, tokenizer and encoders."""
+    """Compute CLIP-S one by one with open_clip's transform, tokenizer and encoders."""
     transform = image_transform_v2(PreprocessCfg(**preprocess), is_train=False)
     scores = []
     for image, text in zip(images, texts, strict=True):
@@ -73,7 +73,7 @@ def straightforward(model: Any, images: list, texts: list[str], preprocess: dict
 
 
 def best_cosine(model: Any, text: str, references: list[str]) -> float:
-    """Cosine of a text with the nearest of its references, with open_clip's own tokenizer and encoder."""
+    """Return the cosine of a text and its nearest reference, with open_clip's tokenizer and encoder."""
     with torch.inference_mode():
         tokens = open_clip.tokenize(["A photo depicts " + one for one in (text, *references)])
         own, *others = (vector / vector.norm() for vector in model.encode_text(tokens))
@@ -81,7 +81,7 @@ def best_cosine(model: Any, text: str, references: list[str]) -> float:
 
 
 def random_file(folder: Path, name: str) -> Path:
-    """A file with random weights of the tiny config, as a training of open_clip leaves it."""
+    """Save random weights of the tiny config in the format of open_clip's training."""
     path = folder / name
     model = build_clip(TINY)
     if path.suffix == ".safetensors":
@@ -93,13 +93,13 @@ def random_file(folder: Path, name: str) -> Path:
 
 @pytest.fixture
 def tiny_architecture(monkeypatch) -> str:
-    """The tiny config under a name of its own in open_clip's registry, for this test only."""
+    """Register the tiny config in open_clip under a new name, for this test only."""
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "glied-tiny", TINY)
     return "glied-tiny"
 
 
 @pytest.mark.parametrize("mode", ["squash", "shortest", "longest"])
-def test_scores_equal_open_clips_own(images, mode):
+def test_scores_equal_open_clip(images, mode):
     torch.manual_seed(1)
     model = build_clip(TINY, preprocess={"resize_mode": mode})
     scorer = ClipScorer(model, TINY)
@@ -127,7 +127,7 @@ def test_batch_size_and_order_do_not_matter(tiny, scorer, images, batch_size):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
-def test_caller_s_precision_changes_nothing_and_comes_back(scorer, images):
+def test_the_callers_precision_changes_nothing_and_is_restored(scorer, images):
     expected = scorer.encode_images(images), scorer.encode_texts(CAPTIONS)
     torch.set_float32_matmul_precision("medium")
     try:
@@ -141,7 +141,7 @@ def test_caller_s_precision_changes_nothing_and_comes_back(scorer, images):
     assert all(map(torch.equal, found, expected))
 
 
-def test_scores_can_stand_in_a_loss(scorer, images):
+def test_scores_are_differentiable(scorer, images):
     scores = clip_score(scorer.encode_images(images), scorer.encode_texts(CAPTIONS))
     log_probability = torch.full((5,), -1.0, requires_grad=True)
     (scores * log_probability).sum().backward()
@@ -169,7 +169,7 @@ def test_prompt(tiny, scorer):
     assert not torch.allclose(plain.encode_texts(CAPTIONS), scorer.encode_texts(CAPTIONS))
     written = scorer.encode_texts(["A photo depicts " + text for text in CAPTIONS], prompt=False)
     torch.testing.assert_close(written, scorer.encode_texts(CAPTIONS))
-    unspaced = ClipScorer(tiny, TINY, prompt="A photo depicts")  # command lines lose blanks
+    unspaced = ClipScorer(tiny, TINY, prompt="A photo depicts")  # command lines lose trailing spaces
     assert torch.equal(unspaced.encode_texts(CAPTIONS), scorer.encode_texts(CAPTIONS))
 
 
@@ -183,7 +183,7 @@ def test_long_captions_keep_the_end_token(scorer):
     torch.testing.assert_close(found[0], found[1])
 
 
-def test_random_reductions_of_a_config_are_not_for_scoring():
+def test_configs_with_random_token_reduction_are_refused():
     config = {**TINY, "text_cfg": {**TINY["text_cfg"], "tokenizer_kwargs": {"reduction_mask": "shuffle"}}}
     scorer = ClipScorer(build_clip(config), config)
     words = " ".join(f"dog {number}" for number in range(100))
@@ -195,7 +195,7 @@ def test_clip_score_by_hand(rows):
 
 
 def test_ref_clip_score_reward_by_hand(rows):
-    # Nearest references: 1 (right), 0.6 (up would be nearer, but is padding), 0 (up), 1.
+    # Nearest references: 1 (right), 0.6 (up is nearer, but padding), 0 (up), 1.
     found = ref_clip_score_reward(**rows)
     torch.testing.assert_close(found, torch.tensor([2.5, 1.5, 0, 0]))
     rows["text"][1] = torch.tensor([0.8, 0.6])
@@ -271,7 +271,7 @@ def test_unknown_words_are_refused_by_name(tmp_path, tiny):
     assert loaded.encode_texts(["red dog over the sea", ""]).isfinite().all()
 
 
-def test_token_ids_take_texts_at_full_length():
+def test_token_ids_are_padded_to_the_full_length():
     ids = token_ids(["dog " * 100 + "zebra"], TINY)
     assert ids == sorted(open_clip.tokenize(["A photo depicts dog zebra"]).unique().tolist())
 
@@ -285,7 +285,7 @@ def test_custom_text_tower(tmp_path, images):
     torch.testing.assert_close(found, expected)
 
 
-def test_fingerprint_names_what_decides(tiny, scorer):
+def test_fingerprint_has_all_relevant_settings(tiny, scorer):
     assert scorer.fingerprint == ClipScorer(tiny, TINY, batch_size=2).fingerprint
     assert scorer.fingerprint != ClipScorer(tiny, TINY, prompt="").fingerprint
     other = build_clip(TINY, preprocess={"resize_mode": "squash"})
@@ -329,7 +329,7 @@ def test_published_weights_bring_preprocessing_and_activation(tmp_path, monkeypa
 
 
 def test_openai_tag_has_its_activation():
-    # What makes the reference implementations' ViT-B/32; open_clip's plain name has another one.
+    # The activation of the reference ViT-B/32; open_clip's plain name has a different one.
     assert open_clip.get_pretrained_cfg("ViT-B-32", "openai")["quick_gelu"]
     assert not open_clip.get_model_config("ViT-B-32").get("quick_gelu")
 
@@ -364,7 +364,7 @@ def test_a_real_architecture_and_no_global_state(images):
     assert (expected > 0).any()
     torch.testing.assert_close(clip_score(vectors, texts), expected, rtol=1e-5, atol=1e-6)
 
-    references = [CAPTIONS[3:], CAPTIONS[1:2], CAPTIONS[:3]]  # of each image
+    references = [CAPTIONS[3:], CAPTIONS[1:2], CAPTIONS[:3]]  # seconds per image
     padded, mask = pad_references([scorer.encode_texts(own) for own in references])
     cosines = [best_cosine(scorer.model, *pair) for pair in zip(CAPTIONS[:3], references, strict=True)]
     for score, weight in ((ref_clip_score_reward, 2.5), (ref_clip_score_metric, 1.0)):

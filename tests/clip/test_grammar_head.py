@@ -22,7 +22,7 @@ FIT = {f"accuracy_{kind}": 90.0 for kind in CORRUPTIONS}
 
 
 def saved(folder: Path, figures: dict[str, float], config: dict = TINY) -> ClipConfig:
-    """A CLIP with a head, both random."""
+    """Save a random CLIP with a random grammar head."""
     torch.manual_seed(0)
     used = token_ids(CAPTIONS, config) if config is TINY else None
     save_clip(str(folder), build_clip(config), config, used_tokens=used)
@@ -55,7 +55,7 @@ def test_no_captions(tmp_path):
     assert load_grammar(saved(tmp_path, FIT))([]).shape == (0,)
 
 
-def test_the_folder_is_a_clip_too_and_nothing_is_pickled(tmp_path):
+def test_the_folder_is_also_a_clip_and_has_no_pickles(tmp_path):
     config = saved(tmp_path, FIT)
     assert has_grammar(config)
     assert load_clip(config).unknown_words(["a giraffe"]) == ["giraffe"]
@@ -66,7 +66,7 @@ def test_the_folder_is_a_clip_too_and_nothing_is_pickled(tmp_path):
     assert scorer.figures == FIT
 
 
-def test_an_unfit_head_is_refused_as_a_reward(tmp_path):
+def test_a_head_with_low_accuracy_is_refused_as_a_reward(tmp_path):
     config = saved(tmp_path, FIT | {"accuracy_remove": 89.9, "accuracy_loop": float("nan")})
     with pytest.raises(UsageError, match=r"90 % are needed: remove 89.9 %, loop nan %; train"):
         load_grammar(config, require_fit=True)
@@ -83,7 +83,7 @@ def test_a_head_of_another_clip_is_refused(tmp_path):
         load_grammar(config)
 
 
-def test_where_there_is_no_head(tmp_path):
+def test_a_clip_without_a_head(tmp_path):
     save_clip(str(tmp_path), build_clip(TINY), TINY)
     config = ClipConfig(checkpoint=str(tmp_path))
     assert not has_grammar(config)

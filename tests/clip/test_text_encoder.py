@@ -30,7 +30,7 @@ def build(form: str) -> tuple[torch.nn.Module, dict]:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("count", [1, 70])
 @torch.no_grad()
-def test_equals_open_clips_own(form: str, count: int) -> None:
+def test_equals_open_clip(form: str, count: int) -> None:
     model, text_config = build(form)
     tokens = clip_tokenizer(text_config)(TEXTS[-count:])
     read = read_texts(model, tokens)
@@ -40,7 +40,7 @@ def test_equals_open_clips_own(form: str, count: int) -> None:
 
 
 @torch.no_grad()
-def test_nothing_is_computed_behind_the_end() -> None:
+def test_nothing_is_computed_after_the_end_token() -> None:
     model, text_config = build("older")
     tokens = clip_tokenizer(text_config)(["a dog", "a dog on the beach"])
     words = read_texts(model, tokens).words
@@ -56,7 +56,7 @@ def test_gradients_flow_to_every_token() -> None:
     assert model.token_embedding.weight.grad[used].any(dim=1).all()
 
 
-def test_another_kind_of_text_encoder_is_refused() -> None:
+def test_other_text_encoders_are_refused() -> None:
     other = torch.nn.Linear(2, 2)
     assert not has_text_tower(other)
     with pytest.raises(UsageError, match="own text tower"):

@@ -1,4 +1,4 @@
-"""`ray job submit` as a user does it: a head and workers as processes, a token, inputs and outputs in S3."""
+"""`ray job submit` to a local cluster: head and workers as processes, a token, inputs and outputs in S3."""
 
 import json
 import os
@@ -23,14 +23,14 @@ ROOT = Path(__file__).resolve().parents[2]
 RAY = Path(sys.executable).with_name("ray")
 CONFIG = "--config=configs/caption/demo.yaml"
 WAIT_S = 400
-"""Longest time for a job, on a machine that does much else."""
+"""Maximum time for a job on a busy machine."""
 SOON = {"RAY_health_check_period_ms": "200"}
-"""Five of them without an answer, and the head holds a node for lost."""
+"""After five health checks without an answer, the head treats a node as lost."""
 
 
 @pytest.fixture(scope="module")
 def cluster(s3) -> Iterator[LocalCluster]:
-    """Two workers, of which one is enough for a job."""
+    """A cluster with two workers; one is enough for a job."""
     _, variables = s3
     with LocalCluster(Config(workers=2, cpus=3), os.environ | variables | SOON) as running:
         yield running
@@ -38,7 +38,7 @@ def cluster(s3) -> Iterator[LocalCluster]:
 
 @pytest.fixture(scope="module")
 def options(s3, models, photos) -> list[str]:
-    """What both runs have in common; images and models are in S3."""
+    """Return the options that both runs share; images and models are in S3."""
     filesystem, _ = s3
     filesystem.put(str(photos), "photos/submitted", recursive=True)
     filesystem.put(str(models), "photos/models", recursive=True)
@@ -63,7 +63,7 @@ def read_rows(filesystem, run: str) -> list[dict]:
 
 
 def find(processes: list[psutil.Process], *words: str) -> psutil.Process | None:
-    """A process in whose title all words stand."""
+    """Return a process whose title contains all words."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             if all(word in " ".join(process.cmdline()) for word in words):
@@ -72,7 +72,7 @@ def find(processes: list[psutil.Process], *words: str) -> psutil.Process | None:
 
 
 def wait_for(condition: Callable[[], Found | None], job: subprocess.Popen, log: Path) -> Found:
-    """What is not None at last; the job must run until then."""
+    """Wait until a function returns a value; the job must not end before that."""
     deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline:
         found = condition()
@@ -89,7 +89,7 @@ def test_a_submitted_job_captions_from_s3_to_s3(cluster, s3, options, tmp_path):
     log = tmp_path / "log"
     job = submit(cluster, log, *options, "--output.unit_size=16", "--output.uri=s3://captions/submitted")
     assert job.wait(timeout=WAIT_S) == 0, log.read_text()[-3000:]
-    assert "60 of 60 images done (58 ok, 2 rejected)" in log.read_text(), "the log streams"
+    assert "60 of 60 images done (58 ok, 2 rejected)" in log.read_text(), "the log is streamed"
     rows = read_rows(filesystem, "captions/submitted")
     assert len(rows) == len({row["id"] for row in rows}) == 60
     assert {row["id"]: row["error_kind"] for row in rows if row["status"] != "ok"} == BAD
@@ -101,7 +101,7 @@ def test_a_submitted_job_captions_from_s3_to_s3(cluster, s3, options, tmp_path):
     assert "test_job_submit.py" not in sizes
 
 
-def test_it_listens_on_the_loopback_interface_only(cluster):
+def test_the_cluster_listens_on_the_loopback_interface_only(cluster):
     sockets = [one for process in cluster.processes() for one in process.net_connections("inet")]
     addresses = [one.laddr.ip for one in sockets if one.status == psutil.CONN_LISTEN]
     assert len(addresses) > 10
@@ -109,7 +109,7 @@ def test_it_listens_on_the_loopback_interface_only(cluster):
 
 
 @pytest.mark.timeout(900)
-def test_mistakes_come_back(cluster, tmp_path):
+def test_errors_are_reported_to_the_submitter(cluster, tmp_path):
     log = tmp_path / "log"
     assert submit(cluster, log, CONFIG, "--captions.beam=3").wait(timeout=WAIT_S) == 1
     assert "error: " in log.read_text()
@@ -121,7 +121,7 @@ def test_mistakes_come_back(cluster, tmp_path):
 
 
 @pytest.mark.timeout(900)
-def test_training_goes_on_after_a_worker_was_killed(cluster, s3, tmp_path):
+def test_training_resumes_after_a_worker_is_killed(cluster, s3, tmp_path):
     filesystem, _ = s3
     write_world(tmp_path)
     filesystem.put(str(tmp_path), "photos/world", recursive=True)
@@ -137,21 +137,21 @@ def test_training_goes_on_after_a_worker_was_killed(cluster, s3, tmp_path):
     job = submit(cluster, log, *options, job="train_scst")
 
     def worker_after_some_steps() -> psutil.Process | None:
-        # One is uploaded, one reported, one waits for Ray Train to look: by then it knows the second.
+        # One checkpoint is uploaded, one reported, one is waiting: by then Ray Train has the second.
         if "step 6/" not in log.read_text():
             return None
         return find(cluster.processes(), "ray::RayTrainWorker")
 
     wait_for(worker_after_some_steps, job, log).kill()
-    assert not filesystem.exists("captions/trained/result.json"), "it was killed before the end"
+    assert not filesystem.exists("captions/trained/result.json"), "the kill was before the end"
     assert job.wait(timeout=WAIT_S) == 0, log.read_text()[-3000:]
     result = json.loads(filesystem.cat("captions/trained/result.json"))
     assert (result["complete"], result["steps"]) == (True, 12)
-    assert "resumed at step" in log.read_text(), "not from the start"
+    assert "resumed at step" in log.read_text(), "training did not restart from the beginning"
 
 
 @pytest.mark.timeout(900)
-def test_a_node_lost_at_work_costs_no_row(cluster, s3, options, tmp_path):
+def test_a_busy_node_is_lost_without_losing_rows(cluster, s3, options, tmp_path):
     filesystem, _ = s3
     log = tmp_path / "log"
     small = ["--output.unit_size=2", "--resources.chunk.images=1", "--resources.worker.batch_size=1"]
@@ -165,7 +165,7 @@ def test_a_node_lost_at_work_costs_no_row(cluster, s3, options, tmp_path):
     lost = victim.processes()
     victim.kill()
     assert not any(process.is_running() for process in lost)
-    assert len(filesystem.glob("captions/node lost/commits/*.json")) < 30, "it was killed before the end"
+    assert len(filesystem.glob("captions/node lost/commits/*.json")) < 30, "the kill was before the end"
     assert job.wait(timeout=WAIT_S) == 0, log.read_text()[-3000:]
     rows = read_rows(filesystem, "captions/node lost")
     assert len(rows) == len({row["id"] for row in rows}) == 60
@@ -173,11 +173,11 @@ def test_a_node_lost_at_work_costs_no_row(cluster, s3, options, tmp_path):
     assert {row["id"]: row["caption"] for row in rows} == undisturbed
 
 
-def test_ends_its_own_processes_only(cluster, s3):
+def test_only_its_own_processes_are_ended(cluster, s3):
     own = cluster.processes()
     cluster.close()
     assert len(own) > 10
     assert not any(process.is_running() for process in own)
     assert not cluster.folder.exists()
     filesystem, _ = s3
-    assert filesystem.ls("captions"), "the S3 server is another's"
+    assert filesystem.ls("captions"), "the S3 server does not belong to the cluster"

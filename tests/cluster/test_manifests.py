@@ -1,4 +1,4 @@
-"""Every file under cluster/ is loaded and held against what it names: jobs, configs, images, metrics."""
+"""Every file under cluster/ is loaded and checked against its jobs, configs, images and metrics."""
 
 import fnmatch
 import importlib
@@ -46,7 +46,7 @@ def load_cluster() -> dict[str, Any]:
 
 
 def templates(spec: Any) -> Iterator[dict[str, Any]]:
-    """All pod templates inside."""
+    """Yield all pod templates inside."""
     if isinstance(spec, dict):
         for key, value in spec.items():
             if key in ("template", "submitterPodTemplate"):
@@ -79,7 +79,7 @@ def test_every_file_is_covered() -> None:
 
 
 def check(value: Any, fact: Any, path: str) -> None:
-    """Hold a resource against the facts."""
+    """Check a resource against the known fields."""
     if isinstance(fact, list) and isinstance(fact[0], dict):
         for number, one in enumerate(value):
             check(one, fact[0], f"{path}[{number}]")
@@ -140,11 +140,11 @@ def test_kustomization_names_files_that_exist() -> None:
     assert all((KUBERAY / name).is_file() for name in named)
 
 
-# ---- what the manifests name
+# ---- jobs and configs of the manifests
 
 
 def entrypoint(name: str) -> tuple[str, Any]:
-    """Name of the job of a RayJob, and its config as the job parses it."""
+    """Return the name of a RayJob's job, and its parsed config."""
     program, script, *options = shlex.split(documents(f"{name}.yaml")[0]["spec"]["entrypoint"])
     assert program == "python"
     assert (ROOT / script.removeprefix("/app/")).is_file(), "jobs/ is /app/jobs in the image"
@@ -152,14 +152,14 @@ def entrypoint(name: str) -> tuple[str, Any]:
     module, class_name = CONFIGS[config.parent.name]
     config_class = getattr(importlib.import_module(module), class_name)
     source = inspect.getsource(importlib.import_module(f"glied.commands.{Path(script).stem}"))
-    assert f"parse({class_name}" in source, "the config is of another job"
+    assert f"parse({class_name}" in source, "the config belongs to another job"
     return Path(script).stem, parse(config_class, [one.replace("/app/", f"{ROOT}/") for one in options])
 
 
 def placed(
     actors: Sequence[tuple[float, float]], pods: Sequence[tuple[float, float]]
 ) -> list[tuple[float, float]]:
-    """What is left of pods (CPUs, GPUs) after putting each actor into the first that holds it."""
+    """Put each actor into the first pod with enough CPUs and GPUs; return what is left of the pods."""
     left = list(pods)
     for cpus, gpus in actors:
         holder = next((i for i, pod in enumerate(left) if pod[0] >= cpus and pod[1] >= gpus), None)
@@ -192,7 +192,7 @@ def test_jobs_fit_the_workers_and_leave_room_for_data(name: str) -> None:
     assert on_gpu
     assert all(gpus > 0 for _, gpus in actors)
     used = placed(actors, pods_at_most())[: len(actors)]
-    assert all(cpus >= room for cpus, _ in used), "fetching and reading tasks need CPUs where the actors are"
+    assert all(cpus >= room for cpus, _ in used), "fetch and read tasks need CPUs on the nodes of the actors"
 
 
 @pytest.mark.parametrize("name", JOBS)
@@ -204,7 +204,7 @@ def test_jobs_read_and_write_object_storage_only(name: str) -> None:
     assert all(place.startswith("s3://") for place in places)
     _, config = entrypoint(name)
     local = re.findall(r"'(?:runs|data)/[^']*'", str(config))
-    assert local == [], "a folder of one machine"
+    assert local == [], "a local folder"
 
 
 def test_jobs_select_the_cluster() -> None:
@@ -212,7 +212,7 @@ def test_jobs_select_the_cluster() -> None:
     for job in JOBS:
         spec = documents(f"{job}.yaml")[0]["spec"]
         assert spec["clusterSelector"] == {"ray.io/cluster": name}
-        assert not spec["shutdownAfterJobFinishes"], "the cluster is not the job's"
+        assert not spec["shutdownAfterJobFinishes"], "the job must not own the cluster"
 
 
 # ---- images and versions
@@ -222,7 +222,7 @@ def dockerfile() -> str:
     return (ROOT / "cluster" / "Dockerfile").read_text()
 
 
-def test_images_are_those_that_the_dockerfile_makes() -> None:
+def test_images_are_built_by_the_dockerfile() -> None:
     (version,) = re.findall(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert f'image.version="{version}"' in dockerfile()
     targets = set(re.findall(r"^FROM runtime AS (\w+)$", dockerfile(), re.MULTILINE))
@@ -245,7 +245,7 @@ def test_dockerfile_is_clean() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_dockerfile_copies_what_exists_and_runs_without_root() -> None:
+def test_dockerfile_copies_existing_files_and_runs_without_root() -> None:
     ignore = (ROOT / "cluster" / "Dockerfile.dockerignore").read_text().splitlines()
     sent = {line[1:] for line in ignore if line.startswith("!")}
     copied = set()
@@ -271,7 +271,7 @@ def test_pods_are_locked_down(template: dict[str, Any]) -> None:
         assert security["capabilities"] == {"drop": ["ALL"]}
         assert container["resources"]["requests"] == container["resources"]["limits"]
         mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
-        assert mounts["tmp"] == "/tmp", "Ray's sessions; nothing else can be written"
+        assert mounts["tmp"] == "/tmp", "for Ray's sessions; nothing else is writable"
         assert mounts.keys() == {volume["name"] for volume in spec["volumes"]}
         home = next(one["value"] for one in container["env"] if one["name"] == "HOME")
         assert home in mounts.values()
@@ -289,13 +289,13 @@ def test_ray_pods_have_probes_credentials_by_reference_and_room_for_objects() ->
         memory = next(one for one in spec["volumes"] if one["name"] == "shared-memory")["emptyDir"]
         assert memory["medium"] == "Memory"
         total = int(container["resources"]["limits"]["memory"].removesuffix("Gi"))
-        assert 0.3 * total <= int(memory["sizeLimit"].removesuffix("Gi")) < total, "Ray takes 30 % of it"
+        assert 0.3 * total <= int(memory["sizeLimit"].removesuffix("Gi")) < total, "Ray uses 30 % of it"
     assert not re.search(
         r"AWS_SECRET_ACCESS_KEY: |AKIA", "".join(path.read_text() for path in KUBERAY.iterdir())
     )
 
 
-def test_workers_come_from_zero_and_the_head_takes_no_tasks() -> None:
+def test_workers_scale_from_zero_and_the_head_runs_no_tasks() -> None:
     cluster = load_cluster()
     assert cluster["enableInTreeAutoscaling"]
     head = cluster["headGroupSpec"]
@@ -322,7 +322,7 @@ def test_prometheus_scrapes_the_port_that_ray_exports() -> None:
         assert numbers[port] == group["rayStartParams"]["metrics-export-port"]
 
 
-def test_dashboard_asks_for_metrics_that_the_jobs_have() -> None:
+def test_dashboard_uses_metrics_of_the_jobs() -> None:
     source = (ROOT / "glied/bulk/ray/metrics.py").read_text()
     made = dict(re.findall(r'metrics\.(Counter|Histogram)\(\s*"(\w+)"', source))
     names = {f"ray_{made['Counter']}_total"}
@@ -346,14 +346,14 @@ def load_aws() -> dict[str, Any]:
     return yaml.safe_load((ROOT / "cluster" / "aws" / "cluster.yaml").read_text())
 
 
-def test_launcher_config_passes_rays_own_check() -> None:
+def test_launcher_config_passes_the_check_of_ray() -> None:
     util.validate_config(util.prepare_config(load_aws()))
     broken = load_aws() | {"worker_types": {}}
     with pytest.raises(Exception, match="worker_types"):
         util.validate_config(util.prepare_config(broken))
 
 
-def test_machines_come_from_zero_on_spot_with_a_role() -> None:
+def test_machines_scale_from_zero_on_spot_with_a_role() -> None:
     config = load_aws()
     types = config["available_node_types"]
     assert config["head_node_type"] in types
@@ -366,7 +366,7 @@ def test_machines_come_from_zero_on_spot_with_a_role() -> None:
 
 
 def test_machines_get_the_whole_package() -> None:
-    """rsync leaves out an excluded name in every folder, unless it begins with a slash."""
+    """rsync excludes a name in every folder unless it begins with a slash."""
     everywhere = [name for name in load_aws()["rsync_exclude"] if not name.startswith("/")]
     parts = {part for top in ("glied", "jobs", "configs") for path in (ROOT / top).rglob("*")
              for part in path.relative_to(ROOT).parts}  # fmt: skip
@@ -374,7 +374,7 @@ def test_machines_get_the_whole_package() -> None:
     assert [part for part in parts for name in everywhere if fnmatch.fnmatch(part, name)] == []
 
 
-def test_machines_install_this_project_and_ask_for_a_token() -> None:
+def test_machines_install_this_project_and_require_a_token() -> None:
     config = load_aws()
     (folder,) = [path for path, source in config["file_mounts"].items() if source == "."]
     install = config["setup_commands"][-1]

@@ -1,4 +1,4 @@
-"""A cluster that grows and shrinks under a run: the short form of benchmarks/scaling.py, on real raylets."""
+"""A cluster that grows and shrinks during a run: the short form of benchmarks/scaling.py on real raylets."""
 
 import json
 import os
@@ -12,14 +12,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.timeout(900)
-def test_nodes_that_join_are_used_and_one_that_goes_takes_no_row_along(tmp_path):
+def test_joining_nodes_are_used_and_a_lost_node_loses_no_row(tmp_path):
     options = ["--nodes=[1,2]", "--wait_s=0.4", "--window_s=2", "--lose=true", f"--folder={tmp_path}"]
     command = [sys.executable, "benchmarks/scaling.py", *options]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads(done.stdout.splitlines()[-1])
-    assert result["images_per_s"].keys() == {"1", "2"}, "both nodes were at work in the end"
+    assert result["images_per_s"].keys() == {"1", "2"}, "both nodes were working at the end"
     lost = result["lost_node"]
     assert lost["rows"] == lost["images"] == sum(lost["by_node"]) == 320
-    assert len(lost["by_node"]) == 2, "the node that was lost had been at work, and no head ever"
+    assert len(lost["by_node"]) == 2, "the lost node had been working, and the head never was"

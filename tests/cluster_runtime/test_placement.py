@@ -1,4 +1,4 @@
-"""Whether a cluster has room: the arithmetic here, the waiting in tests/cluster/test_placement.py."""
+"""The arithmetic of whether a cluster has room; tests/cluster/test_placement.py tests the waiting."""
 
 from glied.cluster_runtime.placement import fitting, request
 
@@ -10,7 +10,7 @@ def gpu_node(cpus: float = 8, gpus: float = 1, kind: str = "L4") -> dict[str, fl
     return {"CPU": cpus, "GPU": gpus, "memory": 32e9, f"accelerator_type:{kind}": 1.0}
 
 
-def test_a_share_names_what_is_asked_for_only() -> None:
+def test_a_resource_request_contains_only_requested_resources() -> None:
     assert request(cpus=0.5) == {"CPU": 0.5}
     assert request(cpus=4, gpus=0.25, memory=10, accelerator="L4") == {
         "CPU": 4,
@@ -27,14 +27,14 @@ def test_workers_fill_the_gpus_of_a_cluster_whose_head_has_none() -> None:
     assert fitting([(worker, 2)], FETCH, [HEAD, gpu_node(), gpu_node(gpus=2)]) == [2]
 
 
-def test_fractions_of_a_gpu_share_it_but_never_span_two() -> None:
+def test_fractional_requests_share_a_gpu_but_never_span_two() -> None:
     assert fitting([(request(cpus=1, gpus=0.25), 100)], FETCH, [gpu_node()]) == [4]
     assert fitting([(request(cpus=1, gpus=0.3), 100)], FETCH, [gpu_node()] * 2) == [6]
     assert fitting([(request(cpus=1, gpus=0.6), 100)], FETCH, [gpu_node(gpus=2)]) == [2]
     assert fitting([(request(cpus=1, gpus=0.1), 100)], FETCH, [gpu_node(cpus=16)]) == [10]
 
 
-def test_an_accelerator_and_memory_are_those_of_one_node() -> None:
+def test_an_accelerator_and_memory_must_be_on_one_node() -> None:
     nodes = [gpu_node(kind="L4"), gpu_node(kind="H100")]
     assert fitting([(request(cpus=1, gpus=1, accelerator="H100"), 9)], FETCH, nodes) == [1]
     assert fitting([(request(cpus=1, gpus=1, accelerator="A10G"), 9)], FETCH, nodes) == [0]
@@ -48,7 +48,7 @@ def test_there_is_room_for_fetching_beside_the_workers() -> None:
     assert fitting([(request(cpus=8, gpus=1), 9)], FETCH, [gpu_node(), {"CPU": 1.0}]) == [1]
 
 
-def test_pools_grow_in_step() -> None:
+def test_pools_grow_together() -> None:
     regions, captions = request(cpus=1, gpus=1), request(cpus=1, gpus=0.5)
     assert fitting([(regions, 8), (captions, 2)], FETCH, [gpu_node(gpus=4)]) == [3, 2]
     assert fitting([(regions, 4), (captions, 8)], FETCH, [gpu_node(gpus=4)]) == [2, 4]

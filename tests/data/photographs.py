@@ -1,4 +1,4 @@
-"""Small files of the form that COCO and Karpathy's splits are published in."""
+"""Small files in the format of COCO and Karpathy's splits."""
 
 import io
 import json
@@ -15,7 +15,7 @@ COUNTS = {"train": 8, "restval": 4, "val": 3, "test": 3}
 
 
 def entry(number: int, split: str) -> dict[str, Any]:
-    """An image of dataset_coco.json."""
+    """Return an image of dataset_coco.json."""
     folder = "train2014" if split == "train" else "val2014"
     kind, place = KINDS[number % 5], PLACES[number % 4]
     raws = [f"A {kind} on a {place}.", f"The {kind} is at the {place}!\n", f"a {kind}, {place}"]
@@ -28,13 +28,13 @@ def entry(number: int, split: str) -> dict[str, Any]:
 
 
 def karpathy() -> dict[str, Any]:
-    """A dataset_coco.json of 18 images."""
+    """Return a dataset_coco.json with 18 images."""
     splits = [split for split, count in COUNTS.items() for _ in range(count)]
     return {"dataset": "coco", "images": [entry(100 + i, split) for i, split in enumerate(splits)]}
 
 
 def jpeg(number: int) -> bytes:
-    """A small photograph that no other number has."""
+    """Return a small photograph that differs for each number."""
     pixels = np.random.default_rng(number).integers(0, 255, (6, 8, 3), dtype=np.uint8)
     data = io.BytesIO()
     Image.fromarray(pixels).resize((64, 48)).save(data, "JPEG")
@@ -42,14 +42,14 @@ def jpeg(number: int) -> bytes:
 
 
 def write_zip(path: Path, members: dict[str, bytes]) -> None:
-    """A zip of these members."""
+    """Write a zip with these members."""
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in members.items():
             archive.writestr(name, data)
 
 
 def publish(folder: Path) -> None:
-    """caption_datasets.zip, annotations_trainval2014.zip, train2014.zip and val2014.zip."""
+    """Write caption_datasets.zip, annotations_trainval2014.zip, train2014.zip and val2014.zip."""
     folder.mkdir()
     content = karpathy()
     others = {"dataset_flickr8k.json": b"{}", "../dataset_flickr30k.json": b"{}"}

@@ -1,4 +1,4 @@
-"""Small region features in the forms that they are published in."""
+"""Small files of region features in the published formats."""
 
 import base64
 import io
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Image:
-    """An image's regions as the writers of such files hold them."""
+    """An image's regions before they are written."""
 
     id: str
     boxes: NDArray[np.float32]
@@ -21,7 +21,7 @@ class Image:
 
 
 def images(count: int, *, first: int = 391895, feature_size: int = 16, regions: int = 0) -> list[Image]:
-    """`count` images with 1 to 5 regions, or exactly `regions`."""
+    """Make `count` images with 1 to 5 regions, or with exactly `regions`."""
     return [_image(number, feature_size, regions or 1 + number % 5) for number in range(first, first + count)]
 
 
@@ -35,7 +35,7 @@ def _image(number: int, feature_size: int, regions: int) -> Image:
 
 
 def tsv_bytes(every: Sequence[Image]) -> bytes:
-    """The TSV as bottom-up attention's own writer makes it: csv.DictWriter, tab-separated."""
+    """Return a TSV written with csv.DictWriter, as bottom-up attention's own script does."""
     lines = [
         b"\t".join(
             [
@@ -52,7 +52,7 @@ def tsv_bytes(every: Sequence[Image]) -> bytes:
 def npz_bytes(
     image: Image, features: str, boxes: str | None, *, size: bool = False, transposed: bool = False
 ) -> bytes:
-    """A compressed .npz with the given names of its members."""
+    """Return a compressed .npz with the given member names."""
     members = {features: image.features.T if transposed else image.features}
     if boxes:
         members[boxes] = image.boxes

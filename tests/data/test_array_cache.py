@@ -6,7 +6,7 @@ import pytest
 from glied.data.array_cache import cached_array
 
 
-def test_made_once_and_read_only(tmp_path):
+def test_computed_once_and_read_only(tmp_path):
     calls = []
 
     def fill(array: np.ndarray) -> None:
@@ -21,7 +21,7 @@ def test_made_once_and_read_only(tmp_path):
     assert calls == [(3, 2)]
 
 
-def test_a_failure_leaves_nothing(tmp_path):
+def test_a_failure_leaves_no_file(tmp_path):
     def fill(array: np.ndarray) -> None:
         array[0] = 1
         raise RuntimeError("broken image")

@@ -1,4 +1,4 @@
-"""Caption files as people have them: what is read of each, or the line that refuses it."""
+"""Caption files in many variants: what is read from each, or the error line."""
 
 import itertools
 import json
@@ -20,7 +20,7 @@ NUMBERS = range(6)
 
 
 def form(change: Any = None, **parts: Any) -> str:
-    """Six images with a caption each in COCO's form; `change` alters image and annotation of each."""
+    """Return six images with a caption each in COCO's format; `change` alters each image and annotation."""
     images = [{"id": n, "file_name": f"{n}.jpg"} for n in NUMBERS]
     annotations = [{"id": n, "image_id": n, "caption": f"a dog number {n}"} for n in NUMBERS]
     if change:
@@ -30,17 +30,17 @@ def form(change: Any = None, **parts: Any) -> str:
 
 
 def named(text: str) -> Any:
-    """All images have this name, "#" is the number."""
+    """Give all images this name, with "#" replaced by the number."""
     return lambda image, _: image.update(file_name=text.replace("#", str(image["id"])))
 
 
 def said(caption: Any) -> Any:
-    """All captions are this."""
+    """Give all images this caption."""
     return lambda _, annotation: annotation.update(caption=caption)
 
 
 def ids(change: Any) -> Any:
-    """Ids changed on both sides."""
+    """Change the ids of images and annotations."""
 
     def apply(image: dict, annotation: dict) -> None:
         image["id"], annotation["image_id"] = change(image["id"]), change(annotation["image_id"])
@@ -49,7 +49,7 @@ def ids(change: Any) -> Any:
 
 
 def one(key: str, value: Any, *, where: str) -> str:
-    """One image or annotation is different."""
+    """Change one image or annotation."""
     content = json.loads(form())
     content[where][2][key] = value
     return json.dumps(content)
@@ -63,7 +63,7 @@ def extra(**lists: Any) -> str:
 
 
 READ: dict[str, tuple[str | bytes, str, int, list[str]]] = {
-    # name: content, the name and the number of the images, the captions of the second one
+    # name: content, names and number of the images, captions of the second one
     "bom": (b"\xef\xbb\xbf" + form().encode(), "#.jpg", 6, ["a dog number 1"]),
     "utf16": (form().encode("utf-16"), "#.jpg", 6, ["a dog number 1"]),
     "utf32": (form().encode("utf-32"), "#.jpg", 6, ["a dog number 1"]),
@@ -149,7 +149,7 @@ def prepare_own(folder: Path, captions: str, images: str, *options: str) -> dict
 
 
 @pytest.mark.parametrize("case", READ)
-def test_what_can_be_read_is_read_prepared_and_scored(tmp_path: Path, case: str) -> None:
+def test_valid_files_are_read_prepared_and_scored(tmp_path: Path, case: str) -> None:
     content, name, count, second = READ[case]
     uri = save(tmp_path, content)
     captions = coco.load_captions(uri)
@@ -173,7 +173,7 @@ def test_what_can_be_read_is_read_prepared_and_scored(tmp_path: Path, case: str)
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_used_is_refused_in_one_line(tmp_path: Path, case: str) -> None:
+def test_invalid_files_are_refused_in_one_line(tmp_path: Path, case: str) -> None:
     content, message = REFUSED[case]
     uri = save(tmp_path, content)
     (tmp_path / "hypotheses.jsonl").write_text('{"image": "1.jpg", "caption": "a dog"}')
@@ -238,15 +238,13 @@ def test_tables_and_lines(tmp_path: Path, name: str, content: str, expected: dic
         ("none.csv", None, "no caption file at .* it can be COCO's JSON"),
     ],
 )
-def test_tables_and_lines_that_cannot_be_used(
-    tmp_path: Path, name: str, content: str | None, message: str
-) -> None:
+def test_invalid_tables_and_lines(tmp_path: Path, name: str, content: str | None, message: str) -> None:
     uri = str(tmp_path / name) if content is None else save(tmp_path, content, name)
     with pytest.raises(UsageError, match=message):
         coco.load_captions(uri)
 
 
-def test_a_captions_file_of_another_form_is_told_the_forms_it_can_have(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_format_lists_the_formats(tmp_path: Path) -> None:
     save(tmp_path, form())
     for name in ("run.parquet", "table.xlsx"):
         uri = save(tmp_path, b"PK\x03\x04\xff\xfe\xff", name)
@@ -266,7 +264,7 @@ def test_a_captions_file_of_another_form_is_told_the_forms_it_can_have(tmp_path:
         ("#.jpg", "two/#.jpg", "two/#.jpg"),
     ],
 )
-def test_photographs_are_found_in_the_folder_whatever_leads_to_them(
+def test_photographs_are_found_for_any_path_before_their_names(
     tmp_path: Path, names: str, files: str, expected: str
 ) -> None:
     images = photographs(tmp_path, files)
@@ -322,7 +320,7 @@ def test_images_of_the_same_name_keep_their_folders(tmp_path: Path) -> None:
         prepare_own(tmp_path / "again", other, str(tmp_path / "photos"))
 
 
-def test_words_that_are_missing_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_words_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     uri, images = save(tmp_path, form()), photographs(tmp_path, "#.jpg")
     with pytest.raises(UsageError, match="no word of the captions occurs 100 times: lower minimum_count"):
         prepare_own(tmp_path, uri, images, "--minimum_count=100")

@@ -44,7 +44,7 @@ def test_captions_by_file_name_in_order(tmp_path: Path) -> None:
         ({"images": [*IMAGES, {"id": 8, "file_name": "b.jpg"}], "annotations": []}, "is a duplicate"),
     ],
 )
-def test_unfit_files_are_named(tmp_path: Path, content: Any, message: str) -> None:
+def test_invalid_files_are_named(tmp_path: Path, content: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         coco.load_captions(save(tmp_path, content))
 
@@ -66,7 +66,7 @@ def test_a_written_file_reads_as_the_same_images(tmp_path: Path) -> None:
     assert coco.load_images(str(tmp_path / "captions.json")) == images
 
 
-def test_an_image_is_known_by_its_name_its_stem_and_its_id_where_these_are_its_own() -> None:
+def test_an_image_is_found_by_its_unique_name_stem_and_id() -> None:
     first, second = coco.CaptionedImage(12, "7.jpg", ["x"]), coco.CaptionedImage(7, "a.jpg", ["x"])
     known = coco.by_alias([first, second])
-    assert known == {"7.jpg": first, "12": first, "a.jpg": second, "a": second}  # "7" is nobody's
+    assert known == {"7.jpg": first, "12": first, "a.jpg": second, "a": second}  # "7" is ambiguous

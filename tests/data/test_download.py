@@ -1,4 +1,4 @@
-"""Downloads from a web server that breaks off."""
+"""Downloads from a web server that breaks transfers off."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ def names(folder: Path) -> list[str]:
     return sorted(os.listdir(folder))
 
 
-def test_a_transfer_that_breaks_off_goes_on_where_it_stopped(server, tmp_path) -> None:
+def test_a_broken_transfer_resumes(server, tmp_path) -> None:
     server.breaks = [100_000, 0, 70_000]
     found = get(server, tmp_path / "in")
     assert found.path.read_bytes() == DATA
@@ -44,7 +44,7 @@ def test_a_transfer_that_breaks_off_goes_on_where_it_stopped(server, tmp_path) -
     assert names(tmp_path / "in") == ["downloads.json", "file.zip"]
 
 
-def test_another_process_goes_on_with_what_a_killed_one_left(server, tmp_path) -> None:
+def test_another_process_resumes_the_download_of_a_killed_one(server, tmp_path) -> None:
     server.breaks = [120_000] + [0] * 6
     with pytest.raises(JobError, match=r"broke off at 120000 bytes.*the same command resumes"):
         get(server, tmp_path / "in")
@@ -54,7 +54,7 @@ def test_another_process_goes_on_with_what_a_killed_one_left(server, tmp_path) -
     assert server.requests == [("/file.zip", "bytes=120000-")]
 
 
-def test_a_second_run_asks_the_server_nothing(server, tmp_path) -> None:
+def test_a_second_run_sends_no_request(server, tmp_path) -> None:
     first = get(server, tmp_path / "in")
     server.requests.clear()
     assert get(server, tmp_path / "in") == first
@@ -62,7 +62,7 @@ def test_a_second_run_asks_the_server_nothing(server, tmp_path) -> None:
     assert server.requests == []
 
 
-def test_a_file_that_changed_on_the_server_starts_anew(server, tmp_path) -> None:
+def test_a_file_that_changed_on_the_server_is_downloaded_again(server, tmp_path) -> None:
     server.breaks = [120_000] + [0] * 6
     with pytest.raises(JobError):
         get(server, tmp_path / "in")
@@ -71,14 +71,14 @@ def test_a_file_that_changed_on_the_server_starts_anew(server, tmp_path) -> None
 
 
 @pytest.mark.parametrize("lacking", ["versioned", "ranges"])
-def test_without_versions_or_ranges_a_broken_transfer_starts_anew(server, tmp_path, lacking: str) -> None:
+def test_without_versions_or_ranges_a_broken_transfer_restarts(server, tmp_path, lacking: str) -> None:
     setattr(server, lacking, False)
     server.breaks = [200_000]
     assert get(server, tmp_path / "in").path.read_bytes() == DATA
     assert server.requests[-1][1] == (None if lacking == "versioned" else "bytes=200000-")
 
 
-def test_a_part_that_is_complete_is_only_checked(server, tmp_path) -> None:
+def test_a_complete_part_is_only_checked(server, tmp_path) -> None:
     get(server, tmp_path / "in").path.rename(tmp_path / "in" / "file.zip.part")
     tag = f'"{hashlib.md5(DATA).hexdigest()}"'
     state = {"url": f"{server.url}/file.zip", "version": tag}
@@ -87,7 +87,7 @@ def test_a_part_that_is_complete_is_only_checked(server, tmp_path) -> None:
     assert server.requests[-1][1] == "bytes=300000-"
 
 
-def test_a_wrong_digest_is_refused_and_nothing_stays(server, tmp_path) -> None:
+def test_a_wrong_digest_is_refused_and_the_file_is_deleted(server, tmp_path) -> None:
     with pytest.raises(
         JobError, match=r"has sha256 \w+, but its digest in the config is 0+; .*deleted"
     ) as raised:
@@ -99,9 +99,7 @@ def test_a_wrong_digest_is_refused_and_nothing_stays(server, tmp_path) -> None:
         get(server, tmp_path / "in", digest=f"md5:{'0' * 32}")
 
 
-def test_without_a_digest_the_first_download_is_trusted_and_later_ones_must_be_the_same(
-    server, tmp_path
-) -> None:
+def test_without_a_digest_later_downloads_must_equal_the_first(server, tmp_path) -> None:
     found = get(server, tmp_path / "in", digest="")
     assert (f"sha256:{found.sha256}", found.trusted) == (SHA256, False)
     found.path.unlink()
@@ -112,7 +110,7 @@ def test_without_a_digest_the_first_download_is_trusted_and_later_ones_must_be_t
         get(server, tmp_path / "in", digest="")
 
 
-def test_a_damaged_file_is_found_when_asked_to_verify(server, tmp_path) -> None:
+def test_verification_finds_a_damaged_file(server, tmp_path) -> None:
     found = get(server, tmp_path / "in")
     stamp = found.path.stat()
     found.path.write_bytes(DATA[:-1] + b"x")
@@ -122,14 +120,14 @@ def test_a_damaged_file_is_found_when_asked_to_verify(server, tmp_path) -> None:
         get(server, tmp_path / "in", verify=True)
 
 
-def test_what_the_server_lacks_is_named_at_once(server, tmp_path) -> None:
+def test_files_missing_on_the_server_are_named_at_once(server, tmp_path) -> None:
     asset = AssetConfig(url=f"{server.url}/none.zip")
     with pytest.raises(JobError, match=r"none\.zip: the server answers 404"):
         Downloads(tmp_path / "in").get(asset)
     assert len(server.requests) == 1
 
 
-def test_a_file_of_this_machine_is_used_where_it_lies(tmp_path) -> None:
+def test_a_local_file_is_used_in_place(tmp_path) -> None:
     (tmp_path / "file.zip").write_bytes(DATA)
     asset = AssetConfig(url=str(tmp_path / "file.zip"), digest=SHA256)
     assert Downloads(tmp_path / "in").get(asset).path == tmp_path / "file.zip"
@@ -137,7 +135,7 @@ def test_a_file_of_this_machine_is_used_where_it_lies(tmp_path) -> None:
         Downloads(tmp_path / "in").get(AssetConfig(url=str(tmp_path / "other.zip")))
 
 
-def test_a_disk_that_is_too_small_is_found_before_it_is_full(server, tmp_path, monkeypatch) -> None:
+def test_a_disk_that_is_too_small_is_reported_before_the_download(server, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(download.shutil, "disk_usage", lambda _: type("", (), {"free": 1000})())
     with pytest.raises(JobError, match=r"0\.0 GB free, file\.zip\.part needs"):
         get(server, tmp_path / "in")
@@ -151,6 +149,6 @@ def test_a_disk_that_is_too_small_is_found_before_it_is_full(server, tmp_path, m
         ({"url": "http://host/x", "digest": "abc"}, "expected sha256: or md5:"),
     ],
 )
-def test_unfit_assets_are_refused(values: dict[str, str], message: str) -> None:
+def test_invalid_assets_are_refused(values: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         AssetConfig(**values)

@@ -1,4 +1,4 @@
-"""Models know the extractor that they were trained on, and refuse the regions of another."""
+"""Models record the extractor they were trained on, and refuse regions of a different one."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ from tests.training.test_loop import make_task
 TOY = {"weights": "toy", "max_regions": 36, "dtype": "float32"}
 
 
-def test_only_what_makes_another_extractor_is_refused() -> None:
+def test_only_relevant_differences_are_refused() -> None:
     check_trained_on("a model", None, TOY, "a store")
     check_trained_on(
         "a model", TOY, TOY | {"dtype": "bfloat16", "jpeg": "gpu", "canvas_step": 128}, "a store"
@@ -44,13 +44,13 @@ def world(tmp_path: Path) -> Path:
 
 
 def change_store(world: Path) -> None:
-    """The same regions by another extractor."""
+    """Write the same regions with the fingerprint of another extractor."""
     shutil.rmtree(world / "features")
     vectors = 4 * np.eye(8)[[i % 4 for i in range(rewarded.IMAGES)]]
     rewarded.write_store(world / "features", vectors, {"weights": "other"})
 
 
-def test_trainings_write_the_extractor_and_refuse_another(world: Path) -> None:
+def test_training_records_the_extractor_and_refuses_another(world: Path) -> None:
     assert Captioner.load(str(world / "start")).extractor == {"weights": "toy"}
     scst, captioner = make_task(world, "scst"), make_task(world, "xe")
     scst.check()
@@ -70,7 +70,7 @@ def test_trainings_write_the_extractor_and_refuse_another(world: Path) -> None:
         make_task(world, "xe").data("train")
     (world / "attributes" / checkpoint.EXTRACTOR).unlink()
     (world / "start" / checkpoint.EXTRACTOR).unlink()
-    make_task(world, "scst").check()  # checkpoints of earlier versions do not say
+    make_task(world, "scst").check()  # checkpoints of earlier versions lack it
 
 
 def factory(models: Path, *options: str) -> CaptionFactory:
@@ -88,7 +88,7 @@ def test_captioning_refuses_other_regions_by_name(models: Path, tmp_path: Path, 
     copied = shutil.copytree(models, tmp_path / "models")
     before = factory(copied).inspect()
     (copied / part / checkpoint.EXTRACTOR).write_text(json.dumps(before.fingerprint["regions"]))
-    assert factory(copied).inspect() == before, "the checkpoint's digest is as it was"
+    assert factory(copied).inspect() == before, "the checkpoint's digest is unchanged"
     factory(copied).build()
 
     other = factory(copied, "--regions.max_regions=5")
@@ -100,7 +100,7 @@ def test_captioning_refuses_other_regions_by_name(models: Path, tmp_path: Path, 
     dataclasses.replace(other, other_regions=True).build()
 
 
-def test_the_shipped_weights_say_what_they_were_trained_on(models: Path) -> None:
+def test_the_shipped_weights_record_their_extractor(models: Path) -> None:
     config = parse(
         CaptionDatasetConfig, ["--config=configs/caption/demo.yaml", "--input.uri=in", "--output.uri=out"]
     )

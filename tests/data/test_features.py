@@ -42,7 +42,7 @@ def assert_same(found: Regions, wanted: Regions) -> None:
             np.testing.assert_array_equal(np.asarray(got, object), np.asarray(expected, object))
 
 
-def test_store_gives_back_the_regions_of_every_id(tmp_path: Path) -> None:
+def test_store_returns_the_regions_of_every_id(tmp_path: Path) -> None:
     save(tmp_path / "unit-0.parquet", 0, 70)
     save(tmp_path / "unit-1.parquet", 70, 3)
     store = StoredRegions(str(tmp_path))
@@ -76,7 +76,7 @@ def test_mixed_extractors_are_refused(tmp_path: Path) -> None:
         features.paths(str(tmp_path))
 
 
-def test_what_is_no_feature_store_is_refused(tmp_path: Path) -> None:
+def test_other_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="extract_regions"):
         features.paths(str(tmp_path))
     pa.parquet.write_table(pa.table({"x": [1]}), tmp_path / "other.parquet")
@@ -84,7 +84,7 @@ def test_what_is_no_feature_store_is_refused(tmp_path: Path) -> None:
         features.paths(str(tmp_path))
 
 
-def test_a_run_folder_counts_as_the_store_it_holds(tmp_path: Path) -> None:
+def test_a_run_folder_is_read_as_its_store(tmp_path: Path) -> None:
     (tmp_path / "features").mkdir()
     (tmp_path / "manifest").mkdir()
     save(tmp_path / "features" / "unit-000000.g0.parquet", 0, 2)
@@ -92,7 +92,7 @@ def test_a_run_folder_counts_as_the_store_it_holds(tmp_path: Path) -> None:
     assert [Path(uri).name for uri in features.paths(str(tmp_path))] == ["unit-000000.g0.parquet"]
 
 
-def test_exact_features_keep_every_bit_and_need_no_telling(tmp_path: Path) -> None:
+def test_exact_features_keep_every_bit(tmp_path: Path) -> None:
     regions = make_regions(3, 0)
     table = features.write([regions], ["a"], fingerprint={}, dtype=features.EXACT)
     (tmp_path / "exact.parquet").write_bytes(features.parquet_bytes(table))

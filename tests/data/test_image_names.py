@@ -1,4 +1,4 @@
-"""Ids of stores, names of captions and files: which of them are the same image."""
+"""Matching ids of stores, names in captions files, and file names."""
 
 import json
 from pathlib import Path
@@ -45,11 +45,11 @@ def test_parts(name: str, expected: tuple[str, ...]) -> None:
         (["/"], "/x", None),
     ],
 )
-def test_names_are_found_with_and_without_folders(known: list[str], name: str, expected: str | None) -> None:
+def test_names_match_with_and_without_folders(known: list[str], name: str, expected: str | None) -> None:
     assert ImageNames(known, "the captions").find(name) == expected
 
 
-def test_what_may_be_several_images_is_refused() -> None:
+def test_ambiguous_names_are_refused() -> None:
     names = ImageNames(["a/1.jpg", "b/1.jpg", "c/2.jpg"], "captions.json")
     with pytest.raises(
         UsageError, match=r"^1\.jpg matches both a/1\.jpg and b/1\.jpg of captions\.json: use the"
@@ -112,7 +112,7 @@ def test_images_of_the_same_name_have_their_own_captions(tmp_path: Path) -> None
         (["a/1.jpg", "c/1.jpg", "2.jpg"], r"no captions for 1 images of .*store, photos/b/1\.jpg for one"),
     ],
 )
-def test_captions_that_do_not_tell_images_apart_are_refused(
+def test_captions_that_do_not_distinguish_images_are_refused(
     tmp_path: Path, names: list[str], message: str
 ) -> None:
     store = write_store(tmp_path / "store", IDS, {})
@@ -124,7 +124,7 @@ def test_captions_that_do_not_tell_images_apart_are_refused(
 
 
 class Scorer:
-    """As much of a CLIP as its fingerprint takes."""
+    """The part of a CLIP that its fingerprint uses."""
 
     size = 8
 

@@ -38,7 +38,7 @@ def test_captions_file_of_coco(tmp_path):
     assert pairs.all == [Pair(f"{tmp_path}/images/a.jpg", ["a dog", "the dog"], [])]
 
 
-def test_only_the_fields_travel(tmp_path):
+def test_only_the_fields_are_pickled(tmp_path):
     pairs = lines(tmp_path, {"image": "a.jpg", "text": "a dog"})
     assert pairs.all
     assert "all" not in vars(pickle.loads(pickle.dumps(pairs)))
@@ -56,7 +56,7 @@ def test_only_the_fields_travel(tmp_path):
         ({"image": "a.jpg", "text": "a", "clauses": "a b"}, '"clauses" must be a list'),
     ],
 )
-def test_other_lines_are_named(tmp_path, item, message):
+def test_invalid_lines_are_named(tmp_path, item, message):
     with pytest.raises(UsageError, match=message):
         assert lines(tmp_path, {"image": "a.jpg", "text": "a"}, item).all
 

@@ -21,7 +21,7 @@ def test_ranges_of_rows(uri: str, first: int, last: int) -> None:
     assert parquet.count_rows(uri) == 23
 
 
-def test_a_row_group_is_read_once_for_pieces_in_a_row(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_group_is_read_once_for_consecutive_pieces(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     groups = []
 
     class Watched(pa.parquet.ParquetFile):

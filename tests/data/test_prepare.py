@@ -1,4 +1,4 @@
-"""COCO from a web server, and data of one's own."""
+"""Preparation of COCO from a web server, and of the user's own data."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ def server(tmp_path):
 
 
 def configure(server: FileServer, folder: Path, *options: str) -> PrepareConfig:
-    """configs/prepare/coco_tiny.yaml with its files on this server."""
+    """Return configs/prepare/coco_tiny.yaml with the files of this server."""
     archives = [{"url": f"{server.url}/{name}2014.zip"} for name in ("train", "val")]
     addresses = [f"--splits.url={server.url}/caption_datasets.zip", f"--archives={json.dumps(archives)}"]
     addresses.append(f"--sizes.url={server.url}/annotations_trainval2014.zip")
@@ -43,7 +43,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
 
-def test_everything_a_training_needs_comes_from_the_published_files(server, tmp_path, monkeypatch) -> None:
+def test_everything_for_training_is_made_from_the_published_files(server, tmp_path, monkeypatch) -> None:
     config, out = configure(server, tmp_path), tmp_path / "coco"
     manifest = prepare.prepare(config)
     assert manifest["images"] == {"train": 12, "val": 3, "test": 3}
@@ -51,7 +51,7 @@ def test_everything_a_training_needs_comes_from_the_published_files(server, tmp_
     train = coco.load_images(str(out / "train" / "captions.json"))
     texts = ["A dog on a beach.", "The dog is at the beach!", "a dog, beach"]
     assert train[0] == coco.CaptionedImage(100, "COCO_train2014_000000000100.jpg", texts, 64, 48)
-    assert train[-1].file_name == "COCO_val2014_000000000111.jpg"  # restval trains
+    assert train[-1].file_name == "COCO_val2014_000000000111.jpg"  # restval is part of train
     for split, images in (("train", 12), ("val", 3), ("test", 3)):
         names = [image.file_name for image in coco.load_images(str(out / split / "captions.json"))]
         assert sorted(os.listdir(out / split / "images")) == sorted(names)
@@ -63,7 +63,7 @@ def test_everything_a_training_needs_comes_from_the_published_files(server, tmp_
     assert not list(tmp_path.rglob("evil*"))
 
     vocabulary = Vocabulary(load_words(str(out / "vocabulary.json")))
-    assert "kitchen" in vocabulary  # 4 images of all splits, 3 captions each: more than 5 times
+    assert "kitchen" in vocabulary  # 4 images of all splits with 3 captions each: more than 5 times
     assert len(vocabulary) == len(SPECIAL) + manifest["words"]
     references = coco.load_captions(str(out / "train" / "captions.json"))
     assert load_frequencies(str(out / "cider"), references, vocabulary).documents == 12
@@ -84,7 +84,7 @@ def test_a_second_run_does_nothing(server, tmp_path) -> None:
     assert snapshot(tmp_path / "coco") == before
 
 
-def test_what_was_unpacked_may_be_deleted_and_what_was_made_of_it_not(server, tmp_path) -> None:
+def test_unpacked_files_may_be_deleted_and_outputs_may_not(server, tmp_path) -> None:
     config, out = configure(server, tmp_path), tmp_path / "coco"
     first = prepare.prepare(config)
     for name in ("train2014.zip", "val2014.zip"):
@@ -99,12 +99,12 @@ def test_what_was_unpacked_may_be_deleted_and_what_was_made_of_it_not(server, tm
     assert {path for path, _ in server.requests} == {"/train2014.zip", "/val2014.zip"}
 
 
-def test_a_run_that_was_cut_off_goes_on_in_the_middle_of_a_file(server, tmp_path, monkeypatch) -> None:
+def test_an_interrupted_run_resumes_in_the_middle_of_a_file(server, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(prepare.Downloads, "__init__", _without_pauses)
     size = (tmp_path / "web" / "val2014.zip").stat().st_size
     prepare.prepare(configure(server, tmp_path / "other"))
     server.requests.clear()
-    server.breaks = [1 << 30] * 3 + [size // 2] + [0] * 6  # whole, whole, whole, half of the fourth
+    server.breaks = [1 << 30] * 3 + [size // 2] + [0] * 6  # three complete files and half of the fourth
     with pytest.raises(JobError, match="the same command resumes"):
         prepare.prepare(configure(server, tmp_path))
     assert not (tmp_path / "coco" / "manifest.json").exists()
@@ -134,7 +134,7 @@ def test_a_wrong_digest_is_refused_in_one_line(server, tmp_path, monkeypatch, ca
     assert not (tmp_path / "coco" / "downloads" / "caption_datasets.zip").exists()
 
 
-def test_missing_photographs_and_other_numbers_fail(server, tmp_path) -> None:
+def test_missing_photographs_and_wrong_numbers_fail(server, tmp_path) -> None:
     one = json.dumps([{"url": f"{server.url}/train2014.zip"}])
     with pytest.raises(JobError, match=r"10 photographs are not in any archive, first COCO_val2014_0"):
         prepare.prepare(configure(server, tmp_path, f"--archives={one}"))
@@ -173,7 +173,7 @@ def test_a_broken_archive_is_named(server, tmp_path) -> None:
         (lambda content: content["images"][0].update(filename="../evil.jpg"), "is not a plain file name"),
     ],
 )
-def test_a_split_of_another_form_is_refused(tmp_path, change, message: str) -> None:
+def test_a_split_in_another_format_is_refused(tmp_path, change, message: str) -> None:
     content = photographs.karpathy()
     change(content)
     (tmp_path / "dataset_coco.json").write_text(json.dumps(content))
@@ -186,9 +186,9 @@ def test_a_split_of_another_form_is_refused(tmp_path, change, message: str) -> N
         )
 
 
-def test_published_words_are_counted_in_all_splits_with_one_for_the_others() -> None:
+def test_published_word_counts_include_all_splits_and_one_unknown_word() -> None:
     content = photographs.karpathy()
-    # Five kinds and four places three times an image, and "a", "on", "the", "is", "at".
+    # Five kinds and four places, three times per image, and "a", "on", "the", "is", "at".
     assert coco.read_karpathy(content, "x").published_words == 14
     content["images"][-1]["sentences"][0]["tokens"].append("rare")
     assert coco.read_karpathy(content, "x").published_words == 15
@@ -213,7 +213,7 @@ def prepare_own(folder: Path, *options: str) -> dict[str, Any]:
     return prepare.prepare(parse(PrepareConfig, [*defaults, *options]))
 
 
-def test_captions_of_ones_own_are_split_by_a_draw_that_depends_on_names_alone(tmp_path) -> None:
+def test_own_captions_are_split_by_names_and_seed(tmp_path) -> None:
     manifest = prepare_own(tmp_path, "--split.val=3", "--split.test=4")
     assert manifest["images"] == {"train": 13, "val": 3, "test": 4}
     names = {
@@ -231,7 +231,7 @@ def test_captions_of_ones_own_are_split_by_a_draw_that_depends_on_names_alone(tm
     assert lines[:2] == ["id,uri", f"photo{number}.jpg,{tmp_path}/own/album{number % 2}/photo{number}.jpg"]
 
 
-def test_a_split_of_ones_own_can_be_named_by_lists(tmp_path) -> None:
+def test_own_splits_can_be_given_as_lists(tmp_path) -> None:
     (tmp_path / "val.txt").write_text("photo3.jpg\n14\n\n")  # a name and an id
     manifest = prepare_own(tmp_path, f"--split.val_list={tmp_path / 'val.txt'}", "--split.test=2")
     assert manifest["images"] == {"train": 16, "val": 2, "test": 2}
@@ -253,7 +253,7 @@ def test_a_split_of_ones_own_can_be_named_by_lists(tmp_path) -> None:
         prepare_own(tmp_path, "--split.val=12", "--split.test=8")
 
 
-def test_another_process_is_kept_out(tmp_path) -> None:
+def test_two_processes_do_not_prepare_the_same_folder(tmp_path) -> None:
     with prepare._locked(tmp_path), pytest.raises(UsageError, match="another process is preparing"):
         prepare_own(tmp_path, f"--out={tmp_path}")
 
@@ -269,13 +269,13 @@ def test_another_process_is_kept_out(tmp_path) -> None:
         (["--dataset=coco", "--splits.url=b.zip", "--archives=[{url: a.zip}]", "--images=x"], "not both"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(tmp_path, options: list[str], message: str) -> None:
+def test_contradictory_settings_are_refused(tmp_path, options: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse(PrepareConfig, [f"--out={tmp_path}", *options])
 
 
 def test_a_copy_of_the_folder_stays_complete(server, tmp_path) -> None:
-    """Prepared on one machine, used on another: a second run there downloads nothing."""
+    """A folder that is copied to another machine needs no downloads there."""
     prepare.prepare(configure(server, tmp_path))
     shutil.copytree(tmp_path / "coco", tmp_path / "copy" / "coco")
     server.requests.clear()

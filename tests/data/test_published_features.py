@@ -19,7 +19,7 @@ def assert_same(found: published_features.Published, wanted: Image) -> None:
     assert not found.scores.any()
 
 
-def test_a_line_of_the_tsv_is_read_to_the_last_bit_and_written_as_it_was() -> None:
+def test_a_line_of_the_tsv_is_read_exactly_and_written_unchanged() -> None:
     (image,) = images(1)
     line = tsv_bytes([image])
     image_id, found = published_features.parse_tsv(line)
@@ -29,8 +29,8 @@ def test_a_line_of_the_tsv_is_read_to_the_last_bit_and_written_as_it_was() -> No
     assert published_features.format_tsv(image_id, found) == line
 
 
-def test_the_published_reader_reads_what_is_written() -> None:
-    """csv with the field limit raised, as in the repository of bottom-up attention."""
+def test_the_published_reader_reads_the_written_file() -> None:
+    """The reader is csv with a raised field limit, as in the repository of bottom-up attention."""
     (image,) = images(1, feature_size=2048, regions=20)
     line = published_features.format_tsv(image.id, image).decode()
     limit = csv.field_size_limit(sys.maxsize)
@@ -54,21 +54,21 @@ def test_the_published_reader_reads_what_is_written() -> None:
         (lambda fields: [*fields[:5], base64.b64encode(b"12345")], "multiple of element size"),
     ],
 )
-def test_a_broken_line_is_the_images_fault(change, message: str) -> None:
+def test_a_broken_line_is_an_image_failure(change, message: str) -> None:
     line = b"\t".join(change(tsv_bytes(images(1)).rstrip(b"\r\n").split(b"\t")))
     with pytest.raises(ImageError, match=message) as raised:
         published_features.parse_tsv(line)
     assert raised.value.kind == "corrupt"
 
 
-def test_lines_that_broke_off_are_told_from_whole_ones_without_decoding() -> None:
+def test_truncated_lines_are_recognized_without_decoding() -> None:
     whole = tsv_bytes(images(1, feature_size=7))
     sizes = [published_features.tsv_feature_size(whole[:cut]) for cut in range(1, len(whole))]
     assert sizes[-1] == 7  # only the line break is missing
-    assert set(sizes[:-2]) == {0, 3, 6}  # a break between two numbers shows by the size
+    assert set(sizes[:-2]) == {0, 3, 6}  # a break between two numbers is recognized by the size
 
 
-def test_npz_with_boxes_and_size_inside_or_boxes_beside() -> None:
+def test_npz_with_boxes_inside_or_in_another_file() -> None:
     (image,) = images(1)
     assert_same(published_features.parse_npz(npz_bytes(image, "feat", "bbox", size=True)), image)
     assert_same(
@@ -82,7 +82,7 @@ def test_npz_with_boxes_and_size_inside_or_boxes_beside() -> None:
     assert (reach.width, reach.height) == tuple(np.ceil(image.boxes.max(axis=0))[2:])
 
 
-def test_npz_is_never_unpickled_and_what_is_no_npz_is_the_images_fault() -> None:
+def test_npz_is_never_unpickled_and_an_invalid_file_is_an_image_failure() -> None:
     (image,) = images(1)
     data = io.BytesIO()
     np.savez(data, x=image.features, bbox=image.boxes, info=np.array([{"a": 1}], object))
@@ -95,7 +95,7 @@ def test_npz_is_never_unpickled_and_what_is_no_npz_is_the_images_fault() -> None
 
 
 @pytest.mark.parametrize("form", ["flat", "groups", "stacked"])
-def test_hdf5_in_its_three_forms(tmp_path, form: str) -> None:
+def test_hdf5_in_its_three_formats(tmp_path, form: str) -> None:
     every = images(3, regions=4)
     name = str(tmp_path / "detections.hdf5")
     with published_features.import_h5py().File(name, "w") as file:
@@ -115,7 +115,7 @@ def test_hdf5_in_its_three_forms(tmp_path, form: str) -> None:
         assert_same(read[image.id].sized(image.width, image.height), image)
 
 
-def test_unfit_hdf5_is_named(tmp_path, monkeypatch) -> None:
+def test_invalid_hdf5_is_named(tmp_path, monkeypatch) -> None:
     (tmp_path / "text.h5").write_text("no HDF5")
     with pytest.raises(UsageError, match=r"text\.h5 is not a readable HDF5 file"):
         published_features.Hdf5(str(tmp_path / "text.h5"), "text.h5")

@@ -12,7 +12,7 @@ from glied.regions import Regions
 
 
 def regions(number: int) -> Regions:
-    """1 to 3 regions whose mean is the number."""
+    """Make 1 to 3 regions with the given mean."""
     count = 1 + number % 3
     values = np.full((count, 4), number, np.float32) + np.arange(count)[:, None] - (count - 1) / 2
     return Regions(
@@ -48,7 +48,7 @@ def test_a_small_store_is_read_whole(tmp_path):
         assert one.dtype == np.float32
 
 
-def test_of_a_large_store_some_row_groups_are_read_the_same_each_time(tmp_path, monkeypatch):
+def test_a_fixed_sample_of_row_groups_of_a_large_store_is_read(tmp_path, monkeypatch):
     uri = write(tmp_path / "store", range(200))
     opened = []
     plain = parquet.open_file
@@ -73,12 +73,12 @@ def test_images_without_regions_or_with_broken_features_are_left_out(tmp_path):
     assert means(sample_regions(uri, 10)) == [0]
 
 
-def test_stores_from_before_features_had_a_type_are_read(tmp_path):
+def test_stores_without_the_column_of_types_are_read(tmp_path):
     table = features.write([regions(5)], ["5"], fingerprint={}).drop_columns(["feature_type"])
     pq.write_table(table, tmp_path / "0.parquet")
     assert means(sample_regions(str(tmp_path), 10)) == [5]
 
 
-def test_what_is_no_store_is_named(tmp_path):
+def test_other_folders_are_named(tmp_path):
     with pytest.raises(UsageError, match="holds no feature store"):
         next(sample_regions(str(tmp_path), 10))

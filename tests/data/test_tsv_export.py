@@ -10,7 +10,7 @@ from tests.data.published_files import Image, images, tsv_bytes
 
 
 def write_store(folder: Path, every: list[Image]) -> str:
-    """Images named <id>.jpg, after one without regions."""
+    """Write images named <id>.jpg, after an image without regions."""
     found = [published_features.Published(one.boxes, one.features, one.width, one.height) for one in every]
     names = [f"{one.id}.jpg" for one in every]
     table = features.write(found, names, fingerprint={"extractor": "a"}, dtype=features.EXACT)
@@ -37,7 +37,7 @@ def test_captions_give_the_ids_and_images_without_regions_are_left_out(tmp_path)
         export_tsv(store, str(out), captions=str(tmp_path / "captions.json"))
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path) -> None:
+def test_an_unwritable_destination_is_named(tmp_path) -> None:
     store = write_store(tmp_path / "store", images(1))
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match="cannot write"):

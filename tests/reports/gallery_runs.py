@@ -1,4 +1,4 @@
-"""A small captioned run with real images and tiny models, and what a page says of it."""
+"""A small captioned run with real images and tiny models, and a parser of its gallery page."""
 
 import json
 import re
@@ -23,7 +23,7 @@ BROKEN = ["empty.png", "text.png"]
 
 
 def make_run(folder: Path, models: Path) -> Path:
-    """Caption six images and two broken files; in captions.json later images have better references."""
+    """Caption six images and two broken files; later images have better references in captions.json."""
     source = folder / "in"
     source.mkdir(parents=True)
     generator = np.random.default_rng(0)
@@ -50,7 +50,7 @@ def make_run(folder: Path, models: Path) -> Path:
 
 
 def caption_photographs(folder: Path) -> Path:
-    """Caption the photographs of the demo with the weights that ship; the run folder."""
+    """Caption the photographs of the demo with the shipped weights; return the run folder."""
     out = folder / "photographs"
     options = ["--config=configs/caption/photographs.yaml", "--input.uri=docs/images/photographs"]
     config = parse(CaptionDatasetConfig, [*options, f"--output.uri={out}"])
@@ -59,13 +59,13 @@ def caption_photographs(folder: Path) -> Path:
 
 
 def demo_options(places: dict[str, Path]) -> list[str]:
-    """The options that `make demo` gives to jobs/gallery.py, with other places for those below demo/."""
+    """Return the options of jobs/gallery.py in `make demo`, with other paths in place of demo/."""
     (line,) = re.findall(r"^\t.*jobs/gallery\.py (.*)", Path("Makefile").read_text(), re.MULTILINE)
     return lists_as_json([str(places.get(option, option)) for option in line.split()], gallery.LISTS)
 
 
 class Page(HTMLParser):
-    """The tags of a page, and the data that its script reads."""
+    """A parsed page: its tags, and the data that its script reads."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

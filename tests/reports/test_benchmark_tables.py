@@ -1,4 +1,4 @@
-"""Tables of benchmarks as the report reads them."""
+"""Reading benchmark tables for the report."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ def written(folder: Path, content: Any) -> str:
 
 
 def table2(**more: Any) -> dict[str, Any]:
-    """What benchmarks/table2.py writes."""
+    """Return results in the format of benchmarks/table2.py."""
     curve = [
         {"epoch": 1, "minutes": 2.0, "cider": 80.0, "loss": 2.0},
         {"epoch": 2, "minutes": 4.0, "cider": 110.5, "loss": 1.5},
@@ -48,13 +48,13 @@ def test_table_2(tmp_path: Path) -> None:
     assert table.panel.lines["GLIED"] == [(2.0, 80.0), (4.0, 110.5)]
 
 
-def test_what_was_not_measured_is_left_out_and_the_short_form_says_so(tmp_path: Path) -> None:
+def test_missing_figures_are_left_out_and_the_short_form_is_marked(tmp_path: Path) -> None:
     table = read_table(written(tmp_path, table2(short=True)))
     assert "images/s" not in table.columns
     assert table.note.startswith("The short form, whose figures say nothing about the models.")
 
 
-def test_any_rows_are_a_table(tmp_path: Path) -> None:
+def test_any_rows_make_a_table(tmp_path: Path) -> None:
     rows = [
         {"claim": "GLIED > Base", "ours": 3.5, "holds": True, "images": [1, 2]},
         {"claim": "grammar", "p": 0.01},
@@ -79,14 +79,14 @@ def test_any_rows_are_a_table(tmp_path: Path) -> None:
         3,
     ],
 )
-def test_what_is_no_table_is_refused_with_the_form(tmp_path: Path, content: Any) -> None:
+def test_other_content_is_refused_with_the_format(tmp_path: Path, content: Any) -> None:
     with pytest.raises(
         UsageError, match=r'table\.json does not contain a table: .* general form is {"title"'
     ):
         read_table(written(tmp_path, content))
 
 
-def test_files_that_hold_nothing(tmp_path: Path) -> None:
+def test_empty_and_missing_files(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nowhere: no such file"):
         read_table(str(tmp_path / "nowhere"))
     with pytest.raises(UsageError, match="is not JSON"):

@@ -46,7 +46,7 @@ def test_coco_results_and_jsonl_match_by_id_or_name(tmp_path: Path) -> None:
         ("{", "not JSON"),
     ],
 )
-def test_unfit_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "results.json"
     path.write_text(text)
     with pytest.raises(UsageError, match=re.escape(message)):
@@ -60,14 +60,14 @@ def test_unknown_images_are_named(tmp_path: Path) -> None:
         read_captions(str(tmp_path))
 
 
-def test_captions_are_matched_by_any_name_in_the_order_of_the_set() -> None:
+def test_captions_are_matched_by_any_name_in_the_order_of_the_references() -> None:
     captions = {"11": "c", "x.jpg": "a", "9": "b"}
     matched = match_captions(captions, ALIASES, uri="c", source="r")
     assert list(matched.items()) == [("x.jpg", "a"), ("y.jpg", "b"), ("z.jpg", "c")]
     assert match_captions({"9": "b"}, ALIASES, uri="c", source="r", partial=True) == {"y.jpg": "b"}
 
 
-def test_a_name_that_two_images_share_is_nobodys_but_its_own_image_keeps_it() -> None:
+def test_an_ambiguous_alias_is_dropped_and_exact_names_are_kept() -> None:
     aliases = {"a.jpg": ["a"], "a.png": ["a"], "b": ["b"], "b.jpg": ["b"]}
     captions = {"a.jpg": "1", "a.png": "2", "b": "3", "b.jpg": "4"}
     assert match_captions(captions, aliases, uri="c", source="r") == captions
@@ -85,7 +85,7 @@ def test_a_name_that_two_images_share_is_nobodys_but_its_own_image_keeps_it() ->
         (dict.fromkeys("abcdefgh", ""), "lacks 8 captioned images: a, b, c, d, e, ..."),
     ],
 )
-def test_missing_doubled_and_unknown_images_are_refused_by_name(
+def test_missing_duplicate_and_unknown_images_are_refused_by_name(
     captions: dict[str, str], message: str
 ) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):

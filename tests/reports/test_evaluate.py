@@ -1,4 +1,4 @@
-"""The whole evaluation, from files to figures and reports; METEOR and SPICE are left out for speed."""
+"""The whole evaluation from files to figures and reports, without METEOR and SPICE for speed."""
 
 import json
 import subprocess
@@ -25,7 +25,7 @@ FAST: dict[str, Any] = {"metrics": ["CIDEr", "BLEU", "ROUGE-L"], "resamples": 50
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """References, a FineCapEval file, and two captions files."""
+    """Write references, a FineCapEval file, and two captions files."""
     images = [{"id": n, "file_name": name} for n, name in enumerate(REFERENCES)]
     annotations = [
         {"id": 0, "image_id": n, "caption": text}
@@ -121,7 +121,7 @@ def test_two_files_are_compared(files: Path) -> None:
     assert {(d.difference, d.low, d.high, d.p) for d in same.differences.values()} == {(0, 0, 0, 1)}
 
 
-def test_finecapeval_alone_names_images_as_its_script_does(files: Path) -> None:
+def test_finecapeval_alone_names_images_like_its_script(files: Path) -> None:
     items = [{"image_id": name.removesuffix(".jpg"), "caption": text} for name, text in GOOD.items()]
     (files / "stems.json").write_text(json.dumps(items))
     results = evaluated(files, captions="stems.json", finecapeval="fine.csv").to_json()
@@ -138,7 +138,7 @@ def test_finecapeval_alone_names_images_as_its_script_does(files: Path) -> None:
         (lambda items: [*items, {"image_id": "3.jpg", "caption": "x"}], "named twice: 3, 3.jpg"),
     ],
 )
-def test_missing_unknown_and_doubled_images_are_refused(files: Path, change: Any, message: str) -> None:
+def test_missing_unknown_and_duplicate_images_are_refused(files: Path, change: Any, message: str) -> None:
     items = json.loads((files / "good.json").read_text())
     (files / "changed.json").write_text(json.dumps(change(items)))
     with pytest.raises(UsageError, match=message):
@@ -165,7 +165,7 @@ def test_partial_files_are_scored_on_request_but_not_compared_with_others(files:
         ({"captions": "a", "references": "r", "java_timeout_s": 0}, "java_timeout_s: 0"),
     ],
 )
-def test_config_refuses_what_cannot_be_done(options: dict[str, Any], message: str) -> None:
+def test_config_refuses_contradictory_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         EvaluateConfig(**options)
 
@@ -189,7 +189,7 @@ def test_the_job_writes_results_and_a_table(files: Path) -> None:
     assert "| ROUGE-L |" in (files / "out/results.md").read_text()
 
 
-def test_the_job_says_a_mistake_in_one_line(files: Path) -> None:
+def test_the_job_reports_errors_in_one_line(files: Path) -> None:
     done = job(files, "--captions", "good.json", "--references", "references.json", "--metrics", "CIDR")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")

@@ -1,4 +1,4 @@
-"""Figures as files: what stands in them, for whom they can be read."""
+"""Figures as files: their content and accessibility."""
 
 import io
 import xml.etree.ElementTree as ElementTree
@@ -16,7 +16,7 @@ POINTS = [(0.0, 1.0), (10.0, 3.0), (20.0, float("nan")), (30.0, 2.0)]
 
 
 def panels() -> list[Panel]:
-    """Four, with up to three lines."""
+    """Return four panels with up to three lines."""
     lines = dict.fromkeys(NAMES, POINTS)
     return [
         Panel("loss_a^2", "step", lines),
@@ -33,7 +33,7 @@ def pixels(picture: Picture) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(picture.png)).convert("RGB"))
 
 
-def test_names_and_titles_stay_as_they_are() -> None:
+def test_names_and_titles_are_unchanged() -> None:
     picture = figures.curves('a "title" & <b>', panels())
     found = texts(picture)
     assert [one for one in found if one in NAMES] == NAMES, "the legend"
@@ -42,7 +42,7 @@ def test_names_and_titles_stay_as_they_are() -> None:
     assert [one.text for one in root.iter(f"{SVG}title")] == ['a "title" & <b>']
 
 
-def test_lines_and_names_are_told_apart_by_color_and_by_dashes() -> None:
+def test_lines_and_names_are_distinguished_by_color_and_dashes() -> None:
     looks = figures._looks([str(number) for number in range(24)])
     assert len({repr(look) for look in looks.values()}) == 12
     first = list(looks.values())[:4]
@@ -53,7 +53,7 @@ def test_lines_and_names_are_told_apart_by_color_and_by_dashes() -> None:
         assert (drawn == wanted).all(axis=2).sum() > 100
 
 
-def test_a_line_looks_alike_in_figures_with_and_without_others() -> None:
+def test_a_line_has_the_same_style_with_and_without_others() -> None:
     panel = Panel("p", "step", {"b": POINTS})
     alone, known = (figures.curves("t", [panel], names) for names in (None, ["a", "b"]))
     for picture, color, other in ((alone, 0, 1), (known, 1, 0)):
@@ -64,12 +64,12 @@ def test_a_line_looks_alike_in_figures_with_and_without_others() -> None:
 
 @pytest.mark.parametrize("color", figures.COLORS)
 @pytest.mark.parametrize("paper", [figures.PAPER, figures.DARK_PAPER])
-def test_lines_are_visible_on_light_and_dark_paper(color: str, paper: str) -> None:
+def test_lines_are_visible_on_light_and_dark_backgrounds(color: str, paper: str) -> None:
     assert contrast(color, paper) >= 3
 
 
 def contrast(one: str, other: str) -> float:
-    """As WCAG 2.1 defines it."""
+    """Return the contrast ratio as defined by WCAG 2.1."""
     dark, light = sorted(map(luminance, (one, other)))
     return (light + 0.05) / (dark + 0.05)
 
@@ -80,7 +80,7 @@ def luminance(color: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def test_a_picture_needs_nothing_from_elsewhere_and_follows_the_theme() -> None:
+def test_a_figure_is_self_contained_and_follows_the_theme() -> None:
     svg = figures.curves("t", panels()).svg.decode()
     assert not {"href", "src"} & {
         name.split("}")[-1]
@@ -99,7 +99,7 @@ def test_equal_figures_are_equal_files() -> None:
     assert first.png != other.png
 
 
-def test_bars_have_their_values_and_the_longest_is_the_largest() -> None:
+def test_bars_are_labeled_and_the_largest_value_is_the_longest() -> None:
     picture = figures.bars("t", ["LSTM", "GLIED", "none"], {"CIDEr": [50.0, 100.25, None], "n": [1, 2, 3]})
     assert {"LSTM", "GLIED", "none", "CIDEr", "n", "50", "100.2", "1", "2", "3"} <= set(texts(picture))
     drawn = pixels(figures.bars("t", ["a", "b"], {"n": [50.0, 100.0]})).astype(int)

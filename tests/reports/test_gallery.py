@@ -1,4 +1,4 @@
-"""The gallery's data: what stands on the page for each image of a run."""
+"""The data that the gallery shows for each image of a run."""
 
 import base64
 import io
@@ -37,7 +37,7 @@ EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u2028'\""
 
 
 def made(folder: Path, out: Path, **options: Any) -> tuple[Report, dict[str, dict[str, Any]], Page]:
-    """Make a page; its report, its entries by id, and the page."""
+    """Make a page; return its report, its entries by id, and the parsed page."""
     report = make_gallery(GalleryConfig(run=str(folder / "run"), out=str(out), **options))
     read = Page(out.read_text())
     return report, {one["id"]: one for one in read.data["entries"]}, read
@@ -80,7 +80,7 @@ def test_every_image_has_its_caption_scores_references_and_picture(captioned: Pa
         assert Image.open(io.BytesIO(base64.b64decode(one["picture"]))).size == (160, 120)
 
 
-def test_rejected_images_say_why(captioned: Path, tmp_path: Path) -> None:
+def test_rejected_images_have_their_reason(captioned: Path, tmp_path: Path) -> None:
     _, entries, _ = made(captioned, tmp_path / "g.html")
     found = [(entries[name]["status"], entries[name]["error_kind"]) for name in BROKEN]
     assert found == [("rejected", "empty"), ("rejected", "not_an_image")]
@@ -127,13 +127,13 @@ def test_the_worst_and_the_best_can_be_explained_first(captioned: Path, tmp_path
     assert chosen == {"worst": set(ranked[:2]), "best": set(ranked[-2:])}
 
 
-def test_a_page_of_the_first_images_knows_the_rest(captioned: Path, tmp_path: Path) -> None:
+def test_a_page_of_the_first_images_counts_the_rest(captioned: Path, tmp_path: Path) -> None:
     report, entries, read = made(captioned, tmp_path / "g.html", limit=4, explain=0)
     assert (report.images, report.total, report.explained) == (4, 8, 0)
     assert (len(entries), read.data["runs"][0]["total"]) == (4, 8)
 
 
-def test_text_from_outside_is_data_and_the_policy_runs_one_script_only() -> None:
+def test_external_text_is_escaped_and_the_policy_allows_one_script() -> None:
     entries = [gallery_page.entry(evil_row(), references=[EVIL])]
     read = Page(
         gallery_page.render(entries, title=EVIL, runs=[gallery_page.Run(name=EVIL, total=1, model=EVIL)])
@@ -153,7 +153,7 @@ def test_pictures_are_bounded() -> None:
     assert Image.open(io.BytesIO(base64.b64decode(picture))).size == (THUMBNAIL_SIDE, THUMBNAIL_SIDE // 4)
 
 
-def test_images_that_are_gone_leave_their_captions(captioned: Path, tmp_path: Path) -> None:
+def test_missing_images_keep_their_captions(captioned: Path, tmp_path: Path) -> None:
     plan = runs.make_run(tmp_path / "run", [runs.row(name) for name in ("a", "b")], 2)
     shutil.copy(captioned / "run" / "run.json", tmp_path / "run" / "run.json")
     with runs.changed_record(tmp_path / "run") as record:
@@ -166,7 +166,7 @@ def test_images_that_are_gone_leave_their_captions(captioned: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("change", ["fingerprint", "config"])
-def test_words_are_not_explained_by_other_weights(captioned: Path, tmp_path: Path, change: str) -> None:
+def test_words_are_not_explained_with_other_weights(captioned: Path, tmp_path: Path, change: str) -> None:
     shutil.copytree(captioned / "run", tmp_path / "run")
     with runs.changed_record(tmp_path / "run") as record:
         if change == "fingerprint":
@@ -212,7 +212,7 @@ def test_words_are_explained_on_one_thread(
 
 @pytest.fixture(scope="module")
 def stored(captioned: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with store/, the regions of the captioned images, and run/, which captions them."""
+    """A folder with store/, the regions of the captioned images, and run/, a run over them."""
     folder = tmp_path_factory.mktemp("stored")
     options = ["--config=configs/extract/demo.yaml", f"--regions.checkpoint={models / 'regions'}"]
     options += [f"--input.uri={captioned / 'in'}", f"--output.uri={folder / 'store'}", "--output.unit_size=3"]
@@ -239,10 +239,12 @@ def test_a_run_over_a_feature_store_shows_and_explains_its_images(stored: Path, 
     assert read.data["runs"][0]["missing"] == "The image can no longer be read."
 
 
-def test_images_of_published_features_are_shown_where_they_are_named(
+def test_images_of_published_features_are_shown_if_their_folder_is_given(
     captioned: Path, stored: Path, models: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(stored / "store" / "features", tmp_path / "published")  # without the run that made them
+    shutil.copytree(
+        stored / "store" / "features", tmp_path / "published"
+    )  # without the run that extracted them
     caption_stored(tmp_path / "published", tmp_path / "run", models)
     report, entries, read = made(tmp_path, tmp_path / "g.html")
     assert (report.pictures, report.explained) == (0, 0)
@@ -253,7 +255,7 @@ def test_images_of_published_features_are_shown_where_they_are_named(
     assert (report.pictures, report.explained, report.notes) == (6, 6, [])
 
 
-def test_images_that_were_moved_are_shown_where_they_are_now(captioned: Path, tmp_path: Path) -> None:
+def test_moved_images_are_shown_from_their_new_folder(captioned: Path, tmp_path: Path) -> None:
     shutil.copytree(captioned / "in", tmp_path / "moved")
     (tmp_path / "moved" / "0.png").unlink()
     report, _, _ = made(captioned, tmp_path / "g.html", images=str(tmp_path / "moved"))
@@ -262,7 +264,7 @@ def test_images_that_were_moved_are_shown_where_they_are_now(captioned: Path, tm
 
 
 def test_several_runs_are_shown_in_their_order(captioned: Path, stored: Path, tmp_path: Path) -> None:
-    """Both have files of the same names, and references and explanations of their own."""
+    """Both have files with the same names, but their own references and explanations."""
     folders = (str(stored / "run"), str(captioned / "run"))
     options = {"run": folders, "references": str(captioned / "captions.json"), "explain": 2, "limit": 4}
     report = make_gallery(GalleryConfig(out=str(tmp_path / "g.html"), **options))
@@ -281,7 +283,7 @@ def test_several_runs_are_shown_in_their_order(captioned: Path, stored: Path, tm
         GalleryConfig(out="x", run=())
 
 
-def test_of_several_runs_those_that_the_references_know_have_them(
+def test_references_are_shown_for_the_runs_that_have_them(
     captioned: Path, photographed: Path, tmp_path: Path
 ) -> None:
     def make(references: Path, *folders: Path) -> list[dict[str, Any]]:
@@ -310,7 +312,7 @@ def job(monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
     return int(ended.value.code or 0)
 
 
-def test_the_job_says_where_the_page_is(
+def test_the_job_prints_the_path_of_the_page(
     captioned: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -333,7 +335,7 @@ def test_the_job_says_where_the_page_is(
         (["--run", "RUN", "--explain_order", "random"], "explain_order"),
     ],
 )
-def test_the_job_says_a_mistake_in_one_line(
+def test_the_job_reports_errors_in_one_line(
     captioned: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -363,7 +365,7 @@ def weights(*sizes: int) -> Weights:
 
 
 def explained(**parts: Weights) -> dict[str, Any]:
-    """The attention of an entry over four regions, two words and two known of three attributes."""
+    """Return an entry's attention over four regions, two words, and two known of three attributes."""
     regions = Regions(
         boxes=np.zeros((4, 4), dtype=np.float32),
         features=np.zeros((4, 1), dtype=np.float32),
@@ -390,7 +392,7 @@ def test_base_has_no_local_view() -> None:
     assert [sorted(flat[::2]) for flat in attention["global"]["attributes"]] == [[0, 2]] * 2
 
 
-def test_without_the_pivot_attributes_go_with_attributes() -> None:
+def test_without_the_pivot_attributes_attend_to_attributes() -> None:
     groupings = weights(8, 2, 2)
     attention = explained(regions_global=weights(2, 8, 4), attribute_groupings=groupings)
     assert attention["pivots"] == ["red", "dog"]

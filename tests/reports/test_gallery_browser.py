@@ -1,4 +1,4 @@
-"""The gallery in a real browser, opened as a file: tests/install_browser.sh installs what is needed."""
+"""The gallery in a real browser, opened as a file; tests/install_browser.sh installs the browser."""
 
 import io
 import math
@@ -34,7 +34,7 @@ WAIT_S = 30
 
 
 class Browser:
-    """Headless Chromium at one page."""
+    """Headless Chromium with one page."""
 
     def __init__(self, driver: webdriver.Chrome) -> None:
         self.driver = driver
@@ -42,7 +42,7 @@ class Browser:
 
     def open(self, file: Path) -> None:
         self.entries = Page(file.read_text()).data["entries"]
-        self.driver.get_log("browser")  # forget the last page's
+        self.driver.get_log("browser")  # discard those of the previous page
         self.driver.get(file.as_uri())
         self.wait("return document.querySelectorAll('article .caption, article .error').length")
 
@@ -60,7 +60,7 @@ class Browser:
         return self.driver.execute_script(script, selector)
 
     def lit(self, within: str) -> set[int]:
-        """Regions whose boxes are lit."""
+        """Return the regions whose boxes are highlighted."""
         script = "return [...document.querySelectorAll(arguments[0])].map((box) => +box.dataset.region)"
         return set(self.driver.execute_script(script, f"{within} .stage.lit .box.on"))
 
@@ -72,7 +72,7 @@ class Browser:
             ActionChains(self.driver).send_keys(key).perform()
 
     def shown(self) -> list[int]:
-        """Positions of the entries on the page, in their order."""
+        """Return the positions of the entries on the page, in order."""
         script = "return [...document.querySelectorAll('#cards article')].map((one) => +one.dataset.index)"
         return self.driver.execute_script(script)
 
@@ -83,7 +83,7 @@ class Browser:
         self.driver.execute_script(script, selector, value)
 
     def complaints(self) -> list[str]:
-        """What the console says."""
+        """Return the messages of the console."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
 
@@ -104,30 +104,30 @@ def gallery(captioned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def browser(driver: webdriver.Chrome, gallery: Path) -> Browser:
-    """The gallery of the run, fresh."""
+    """The gallery of the run, newly loaded."""
     browser = Browser(driver)
     browser.open(gallery)
     return browser
 
 
 def places(flat: list[int]) -> set[int]:
-    """The positions in a list of weights."""
+    """Return the positions in a list of weights."""
     return set(flat[::2])
 
 
 def named(entry: dict[str, Any], flat: list[int], count: int) -> list[str]:
-    """Attribute and percent of the strongest weights, as chips show them."""
+    """Return attribute and percent of the strongest weights in the format of the chips."""
     pairs = zip(flat[::2], flat[1::2], strict=True)
     return [f"{entry['attributes'][index][0]}{percent}" for index, percent in pairs][:count]
 
 
-def test_a_hovered_word_lights_the_regions_and_attributes_it_looked_at(browser: Browser) -> None:
+def test_hovering_over_a_word_highlights_its_regions_and_attributes(browser: Browser) -> None:
     entry = browser.entries[0]
     words = browser.all("article:first-child .word")
     assert [word.text for word in words] == entry["attention"]["words"]
     assert browser.lit("article:first-child") == set()
     sets = [places(flat) for view in ("global", "local") for flat in entry["attention"][view]["regions"]]
-    assert len({tuple(sorted(one)) for one in sets}) > 1, "every word lights the same boxes"
+    assert len({tuple(sorted(one)) for one in sets}) > 1, "every word highlights the same boxes"
     for view in ("global", "local"):
         browser.driver.execute_script(f"document.querySelector('#views input[value={view}]').click()")
         for index in (0, len(words) - 1):
@@ -141,7 +141,7 @@ def test_a_hovered_word_lights_the_regions_and_attributes_it_looked_at(browser: 
     assert browser.complaints() == []
 
 
-def test_the_lit_boxes_lie_where_the_data_says(browser: Browser) -> None:
+def test_the_highlighted_boxes_are_at_the_positions_of_the_data(browser: Browser) -> None:
     entry = browser.entries[0]
     browser.hover(browser.one("article:first-child .word"))
     picture = browser.one("article:first-child img").rect
@@ -156,7 +156,7 @@ def test_the_lit_boxes_lie_where_the_data_says(browser: Browser) -> None:
     assert browser.complaints() == []
 
 
-def test_the_keyboard_does_what_the_mouse_does(browser: Browser) -> None:
+def test_the_keyboard_works_like_the_mouse(browser: Browser) -> None:
     attention = browser.entries[0]["attention"]
     first = "article:first-child"
     browser.driver.execute_script("document.querySelector('article .frame').focus()")
@@ -291,7 +291,7 @@ def test_light_and_dark(browser: Browser) -> None:
     assert browser.complaints() == []
 
 
-def test_a_screenshot_shows_the_pictures(browser: Browser) -> None:
+def test_a_screenshot_shows_the_images(browser: Browser) -> None:
     browser.wait("return [...document.images].length && [...document.images].every((one) => one.complete)")
     found = Image.open(io.BytesIO(browser.one("article:first-child img").screenshot_as_png)).convert("RGB")
     colors = found.getcolors(maxcolors=1 << 24) or []
@@ -300,7 +300,7 @@ def test_a_screenshot_shows_the_pictures(browser: Browser) -> None:
     assert browser.complaints() == []
 
 
-def test_markup_in_texts_stays_text(driver: webdriver.Chrome, tmp_path: Path) -> None:
+def test_markup_in_texts_is_escaped(driver: webdriver.Chrome, tmp_path: Path) -> None:
     row = evil_row()
     failed = runs.row("b", "failed", error=row["id"], error_kind="<b>")
     entries = [gallery_page.entry(row, references=[row["id"]]), gallery_page.entry(failed)]
@@ -319,7 +319,7 @@ def test_markup_in_texts_stays_text(driver: webdriver.Chrome, tmp_path: Path) ->
     assert browser.complaints() == []
 
 
-def test_two_thousand_images_are_built_as_they_come_near(driver: webdriver.Chrome, tmp_path: Path) -> None:
+def test_two_thousand_images_are_rendered_on_scrolling(driver: webdriver.Chrome, tmp_path: Path) -> None:
     rows = [
         runs.row(
             f"{number}.jpg", captions=[{"text": "a", "log_probability": -number / 10}], width=60, height=40
@@ -349,7 +349,7 @@ def test_two_thousand_images_are_built_as_they_come_near(driver: webdriver.Chrom
     assert browser.complaints() == []
 
 
-def test_the_picture_of_the_large_view(driver: webdriver.Chrome, gallery: Path, tmp_path: Path) -> None:
+def test_the_image_of_the_large_view(driver: webdriver.Chrome, gallery: Path, tmp_path: Path) -> None:
     entry = Page(gallery.read_text()).data["entries"][0]
     options = {"gallery": str(gallery), "image": entry["id"], "out": str(tmp_path / "picture.png")}
     config = PictureConfig(word=entry["attention"]["words"][-1], **options)
@@ -364,7 +364,7 @@ def test_the_picture_of_the_large_view(driver: webdriver.Chrome, gallery: Path, 
 
 @pytest.fixture(scope="module")
 def demo_gallery(captioned: Path, photographed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page as `make demo` makes it, with another run for the scenes."""
+    """The page of `make demo`, with another run for the scenes."""
     out = tmp_path_factory.mktemp("demo") / "gallery.html"
     places = {"demo/photographs": photographed, "demo/captions": captioned / "run", "demo/gallery.html": out}
     places["demo/scenes/captions.json"] = captioned / "captions.json"
@@ -400,8 +400,8 @@ def test_the_demo_shows_the_photographs_first(
     assert browser.complaints() == []
 
 
-def test_a_grid_does_not_hide_the_picture(driver: webdriver.Chrome, demo_gallery: Path) -> None:
-    """Cells have no names and no outlines; the large view calls them by row and column."""
+def test_a_grid_does_not_hide_the_image(driver: webdriver.Chrome, demo_gallery: Path) -> None:
+    """Cells have no labels and no outlines; the large view names them by row and column."""
     browser = Browser(driver)
     browser.open(demo_gallery)
     chips = browser.texts("#cards > article[data-index='0'] .sees .chip")
@@ -418,7 +418,7 @@ def test_a_grid_does_not_hide_the_picture(driver: webdriver.Chrome, demo_gallery
     assert browser.complaints() == []
 
 
-def test_runs_stay_apart_in_every_order(driver: webdriver.Chrome, demo_gallery: Path) -> None:
+def test_runs_are_grouped_in_every_order(driver: webdriver.Chrome, demo_gallery: Path) -> None:
     browser = Browser(driver)
     browser.open(demo_gallery)
     runs_of = [entry["run"] for entry in browser.entries]
@@ -437,7 +437,7 @@ def test_runs_stay_apart_in_every_order(driver: webdriver.Chrome, demo_gallery: 
 
 @pytest.fixture(scope="module")
 def plain_gallery(captioned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Without references and explanations, so that other controls stand side by side."""
+    """A gallery without references and explanations, which has other controls."""
     out = tmp_path_factory.mktemp("plain") / "gallery.html"
     make_gallery(GalleryConfig(run=str(captioned / "run"), out=str(out), explain=0))
     return out

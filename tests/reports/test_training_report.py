@@ -1,4 +1,4 @@
-"""The report of training runs: what stands on the page, beside it, and in errors."""
+"""The report of training runs: its page, the files beside it, and its errors."""
 
 import re
 import sys
@@ -20,7 +20,7 @@ EVIL = "</style><script>alert(1)</script><img src=x onerror=alert(2)>'\""
 
 
 class Page(HTMLParser):
-    """The tables of a page by their captions, its headings, and the pictures' descriptions."""
+    """A parsed page: tables by caption, headings, and descriptions of the images."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Page(HTMLParser):
             self._rows[-1].append(self._text)
 
 
-def test_runs_stand_side_by_side(tmp_path: Path) -> None:
+def test_runs_are_shown_side_by_side(tmp_path: Path) -> None:
     runs = [
         make_run(tmp_path / "base"),
         make_run(tmp_path / "glied", scale=2.0, steps=25, complete=False, references=["a kite"]),
@@ -99,13 +99,13 @@ def test_rewards_and_their_parts_have_a_figure(tmp_path: Path) -> None:
     }
 
 
-def test_epochs_compare_runs_with_other_batches(tmp_path: Path) -> None:
+def test_epochs_compare_runs_with_different_batch_sizes(tmp_path: Path) -> None:
     uri = make_run(tmp_path / "run")
     panels = grouped({"run": read_history(uri)}, "epoch")["Training"]
     assert (panels[0].axis, panels[0].lines["run"][0]) == ("epoch", (0.5, 1 / 5))
 
 
-def test_pictures_are_files_of_their_own(tmp_path: Path) -> None:
+def test_figures_are_separate_files(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     found = make_report(
         ReportConfig(
@@ -134,7 +134,7 @@ def test_tables_alone_are_a_report(tmp_path: Path) -> None:
     assert page.tables[title][1] == ["SoftAtt", "1.75", "3.5", "110.5", "112.2"]
 
 
-def test_two_tables_of_one_title_have_two_pictures(tmp_path: Path) -> None:
+def test_two_tables_with_the_same_title_have_two_figures(tmp_path: Path) -> None:
     paths = []
     for name in "ab":
         (tmp_path / name).mkdir()
@@ -150,7 +150,7 @@ def test_two_tables_of_one_title_have_two_pictures(tmp_path: Path) -> None:
     ]
 
 
-def test_text_from_outside_stays_text(tmp_path: Path) -> None:
+def test_external_text_is_escaped(tmp_path: Path) -> None:
     name = EVIL.replace("/", "|")
     uri = make_run(tmp_path / name, kind=EVIL, references=[EVIL])
     table = written(tmp_path, {"title": EVIL, "note": EVIL, "rows": [{EVIL: EVIL, "value": 1.0}]})
@@ -166,7 +166,7 @@ def test_text_from_outside_stays_text(tmp_path: Path) -> None:
     assert policy[1].startswith("default-src 'none'; img-src data:; style-src 'sha256-")
 
 
-def test_runs_are_called_by_what_tells_them_apart(tmp_path: Path) -> None:
+def test_runs_are_named_by_the_differing_parts_of_their_paths(tmp_path: Path) -> None:
     uris = [make_run(tmp_path / place / "run") for place in ("a", "b")]
     assert list(labeled([read_history(uri) for uri in uris])) == ["a/run", "b/run"]
     assert list(labeled([read_history(uris[0])])) == ["run"]
@@ -180,7 +180,7 @@ def test_long_runs_have_short_tables() -> None:
 
 
 def job(monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
-    """The exit code of the job."""
+    """Run the job and return its exit code."""
     monkeypatch.setattr(sys, "argv", ["report.py", *options])
     with pytest.raises(SystemExit) as ended:
         run(report.main)
@@ -188,7 +188,7 @@ def job(monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
     return ended.value.code
 
 
-def test_the_job_takes_runs_and_tables_as_they_come(
+def test_the_job_accepts_runs_and_tables_in_any_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = [make_run(tmp_path / name) for name in "abc"]
@@ -199,7 +199,7 @@ def test_the_job_takes_runs_and_tables_as_they_come(
     assert f"over time: {out} (" in capsys.readouterr().out
 
 
-def test_what_cannot_be_shown_is_one_line_and_exit_code_2(
+def test_invalid_inputs_are_one_line_and_exit_code_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     silent = make_run(tmp_path / "silent", steps=0, complete=False)
@@ -221,6 +221,6 @@ def test_what_cannot_be_shown_is_one_line_and_exit_code_2(
     assert not out.exists()
 
 
-def test_a_config_refuses_nothing_to_show() -> None:
+def test_a_config_without_inputs_is_refused() -> None:
     with pytest.raises(UsageError, match="name one or more run folders"):
         ReportConfig(out="r.html")

@@ -1,4 +1,4 @@
-"""The report in a real browser, opened as a file: tests/install_browser.sh installs what is needed."""
+"""The report in a real browser, opened as a file; tests/install_browser.sh installs the browser."""
 
 import io
 import shutil
@@ -32,15 +32,13 @@ def prefer(driver: webdriver.Chrome, theme: str) -> None:
 
 
 def corner(driver: webdriver.Chrome) -> tuple[int, ...]:
-    """The color of the first picture's paper, as it is drawn."""
+    """Return the background color of the first figure as drawn."""
     shot = Image.open(io.BytesIO(driver.find_element(By.TAG_NAME, "img").screenshot_as_png)).convert("RGB")
     colors = shot.getcolors(maxcolors=1 << 24) or []
     return tuple(max(colors)[1])  # type: ignore[arg-type]
 
 
-def test_pictures_are_drawn_on_light_and_dark_paper_and_tables_open(
-    driver: webdriver.Chrome, tmp_path: Path
-) -> None:
+def test_figures_follow_the_theme_and_tables_open(driver: webdriver.Chrome, tmp_path: Path) -> None:
     out = tmp_path / "r.html"
     make_report(ReportConfig(runs=[make_run(tmp_path / name) for name in ("one", "two")], out=str(out)))
     prefer(driver, "light")

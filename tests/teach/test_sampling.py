@@ -1,4 +1,4 @@
-"""What of an archive is taken, and which captions it has: all forms of input and of captions."""
+"""Sampling an archive and reading its captions, for all forms of inputs and captions."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ COUNT = 6
 
 
 def jpeg(number: int, quality: int = 90) -> bytes:
-    """A smooth picture of its own."""
+    """Return a smooth image that differs for each number."""
     y, x = np.mgrid[0:48, 0:64] / 10
     waves = [np.sin((number + 1) * x / 3 + k) * np.cos((number % 3 + 1) * y / 2 + number) for k in range(3)]
     pixels = (np.stack(waves, axis=-1) * 127 + 128).astype(np.uint8)
@@ -54,7 +54,7 @@ def taken(settings: TeachConfig) -> dict[str, list[str]]:
 
 
 def captions_of(folder: Path, form: str) -> str:
-    """Captions of images 0 to 3, two of image 0, and of one that is not in the input."""
+    """Return captions of images 0 to 3, two of them of image 0, and of an image that is not in the input."""
     pairs = [
         ("0.jpg", "a dog"),
         ("0.jpg", "a puppy"),
@@ -78,7 +78,7 @@ def captions_of(folder: Path, form: str) -> str:
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "json"])
-def test_images_with_captions_in_a_file_are_taken(folder, tmp_path, form, caplog) -> None:
+def test_images_with_captions_in_a_file_are_sampled(folder, tmp_path, form, caplog) -> None:
     found = taken(config(folder, tmp_path / "out", captions=captions_of(folder, form)))
     assert found == {
         "a/0.jpg": ["a dog", "a puppy"], "a/1.jpg": ["two"], "a/2.jpg": ["three"], "a/3.jpg": ["four"],
@@ -173,6 +173,6 @@ def test_images_are_written_and_read_back(tmp_path) -> None:
         ({"captions": "a.csv", "reward": "clip_s_grammar"}, "needs a CLIP with a grammar head"),
     ],
 )
-def test_configs_that_do_not_fit_together_are_refused(tmp_path, given, message) -> None:
+def test_contradictory_configs_are_refused(tmp_path, given, message) -> None:
     with pytest.raises(UsageError, match=message):
         config(tmp_path, tmp_path / "out", **given)

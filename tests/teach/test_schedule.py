@@ -11,7 +11,7 @@ def decided(images: int, *, extractor: str = "timm", gpus: float = 0, tuned: boo
     return decide(size, ScheduleConfig(**given), extractor=extractor, gpus=gpus, tuned=tuned)
 
 
-def test_rule_goes_through_the_measured_recipe() -> None:
+def test_rule_reproduces_the_measured_recipe() -> None:
     """configs/captioner/photographs.yaml: 6,000 photographs with five captions each."""
     values = decided(6_000).values
     expected = {"steps": 1500, "warmup_steps": 150, "batch_size": 64, "width": 256, "learning_rate": 1e-3}
@@ -30,7 +30,7 @@ def test_few_images_get_small_models_and_short_trainings() -> None:
     ("images", "extractor", "tuned"),
     itertools.product([1, 3, 20, 300, 5_000, 49_999, 1_000_000], ["timm", "torchvision"], [False, True]),
 )
-def test_every_size_gives_a_training_that_warms_up_and_has_batches(images, extractor, tuned) -> None:
+def test_every_size_gives_a_training_with_warm_up_and_batches(images, extractor, tuned) -> None:
     values = decided(images, extractor=extractor, tuned=tuned).values
     assert 0 < values["warmup_steps"] < values["steps"]
     rows = images * (1 + values["copies"])
@@ -46,7 +46,7 @@ def test_steps_grow_with_the_images() -> None:
     assert steps == sorted(set(steps))
 
 
-def test_what_is_set_counts_and_every_value_has_a_line() -> None:
+def test_given_values_are_used_and_every_value_is_reported() -> None:
     schedule = decided(600, steps=30, width=64, dropout=0.0)
     assert (schedule["steps"], schedule["warmup_steps"], schedule["width"]) == (30, 3, 64)
     lines = schedule.lines()
@@ -55,13 +55,13 @@ def test_what_is_set_counts_and_every_value_has_a_line() -> None:
     assert len(lines) == len(schedule.values)
 
 
-def test_gpus_train_in_bfloat16_and_detectors_see_no_mirrored_copies() -> None:
+def test_gpus_use_bfloat16_and_detectors_have_no_mirrored_copies() -> None:
     assert decided(600, gpus=1)["precision"] == "bf16"
     values = decided(600, extractor="torchvision").values
     assert (values["copies"], values["region_dropout"], values["attribute_count"]) == (0, 0.0, 49)
 
 
-def test_going_on_from_a_captioner_takes_fewer_steps_at_a_lower_rate() -> None:
+def test_starting_from_a_captioner_takes_fewer_steps_with_a_lower_learning_rate() -> None:
     values = decided(600, tuned=True).values
     assert (values["steps"], values["learning_rate"]) == (237, 4e-4)
 
@@ -83,13 +83,13 @@ def test_a_tenth_is_held_out(images, expected) -> None:
     assert held_out(images, ScheduleConfig()) == expected
 
 
-def test_held_out_sizes_can_be_set_and_must_leave_something() -> None:
+def test_held_out_sizes_can_be_set_and_must_leave_training_images() -> None:
     assert held_out(800, ScheduleConfig(validation=100, test=100)) == (100, 100)
     with pytest.raises(UsageError, match="16 images with captions leave none to train on"):
         held_out(16, ScheduleConfig())
 
 
 @pytest.mark.parametrize("given", [{"steps": 0}, {"dropout": 1.0}, {"learning_rate": 0.0}, {"copies": -1}])
-def test_values_without_meaning_are_refused(given) -> None:
+def test_invalid_values_are_refused(given) -> None:
     with pytest.raises(UsageError, match=f"schedule.{next(iter(given))}"):
         ScheduleConfig(**given)

@@ -34,5 +34,5 @@ def test_size_counts_training_captions_and_their_words() -> None:
         (["a dog on grass", "a dog on sand", "zebra", "a dog"], "a dog"),
     ],
 )
-def test_commonest_caption_is_the_most_frequent_or_the_most_typical(captions, commonest) -> None:
+def test_chosen_caption_is_the_most_frequent_or_most_typical(captions, commonest) -> None:
     assert commonest_caption([CaptionedImage(1, "1.jpg", captions)]) == commonest

@@ -1,4 +1,4 @@
-"""A stand-in for `images.read` that crashes, hangs and so on, on bytes that ask for it."""
+"""A replacement of `images.read` that crashes, hangs and so on if the bytes request it."""
 
 import ctypes
 import os
@@ -10,12 +10,12 @@ MARK = b"FAULT "
 
 
 def fault(name: str, argument: object = "", data: bytes = b"") -> bytes:
-    """Bytes that cause a fault; after one that can be survived, `data` is decoded."""
+    """Return bytes that cause a fault; if the process survives it, `data` is decoded."""
     return MARK + f"{name} {argument}\n".encode() + data
 
 
 def read(data: bytes, **options) -> images.Picture:
-    """`images.read`, after the fault."""
+    """Cause the fault, then call `images.read`."""
     if data.startswith(MARK):
         line, _, data = data.partition(b"\n")
         _, name, argument = line.decode().split(" ", 2)
@@ -28,7 +28,7 @@ def crash(_: str) -> None:
 
 
 def hang(seconds: str) -> None:
-    """Hold the interpreter's lock meanwhile, as native code may."""
+    """Hang with the interpreter's lock held, as native code may."""
     ctypes.PyDLL(None).sleep(int(seconds))
 
 

@@ -1,4 +1,4 @@
-"""A stand-in for rendered scenes: colored rectangles in the folder layout of jobs/make_scenes.py."""
+"""Simple scenes of colored rectangles in the folder layout of jobs/make_scenes.py."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ TINY = DetectorConfig(
 
 
 def write_scenes(folder: Path, count: int, *, width: int = 96, height: int = 64) -> None:
-    """Each image has a tall and a wide rectangle of some color on gray, but the last one, which is empty."""
+    """Write images with a tall and a wide colored rectangle on gray; the last one is empty."""
     random = np.random.default_rng(0)
     (folder / "images").mkdir(parents=True)
     lines = []

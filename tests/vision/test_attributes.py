@@ -23,7 +23,7 @@ def batch() -> RegionBatch:
     return RegionBatch(torch.rand(2, 3, 6), torch.rand(2, 3, 4), mask, torch.full((2, 2), 50.0))
 
 
-def test_noisy_or_by_its_definition(predictor):
+def test_noisy_or_equals_its_definition(predictor):
     regions = batch()
     one = torch.sigmoid(predictor.classifier(predictor.norm(regions.features)))
     expected = torch.stack([1 - (1 - one[0]).prod(dim=0), one[1, 0]])
@@ -66,7 +66,7 @@ def test_initial_probability_is_the_frequency():
     torch.testing.assert_close(found[0], torch.tensor(frequencies))
 
 
-def test_top_is_sorted_and_cut(predictor):
+def test_top_is_sorted_and_truncated(predictor):
     regions = batch()
     probabilities = predictor.probabilities(regions.features, regions.mask)
     for row, found in zip(probabilities, predictor.top(regions, 3), strict=True):
@@ -76,7 +76,7 @@ def test_top_is_sorted_and_cut(predictor):
     assert len(predictor.top(regions, 100)[0]) == len(WORDS)
 
 
-def test_top_tells_certain_words_apart(predictor):
+def test_top_orders_words_with_probabilities_near_one(predictor):
     torch.nn.init.zeros_(predictor.classifier.weight)
     with torch.no_grad():
         predictor.classifier.bias.copy_(torch.tensor([30.0, 50.0, 40.0, 60.0]))

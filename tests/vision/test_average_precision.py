@@ -18,7 +18,7 @@ def test_perfect_detections():
 
 
 def test_by_hand():
-    # Class a: one of two found, first in rank: precision 1 up to recall 0.5 (51 of 101 points).
+    # Class a: one of two detected, ranked first: precision 1 up to recall 0.5 (51 of 101 points).
     # Class b: its only box overlaps by 0.4.
     found = [item([[0, 0, 10, 10], [20, 0, 40, 12]], [1, 2], [0.9, 0.8]), item([], [], [])]
     values = ap50_per_class(found, TRUTH, ["a", "b"])

@@ -1,4 +1,4 @@
-"""Every file of the corpus through the decoder: as expected, at once, and without its memory."""
+"""Every file of the corpus gives the expected result, quickly and in bounded memory."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from tests.corpus import CORNERS, SIZE, Expectation, write_corpus
 ROOT = Path(__file__).resolve().parents[2]
 Corpus = tuple[Path, dict[str, Expectation]]
 
-# VmHWM and not getrusage's maximum, which a process inherits from the one that started it.
+# VmHWM instead of getrusage's maximum, which a process inherits from its parent.
 DECODE_BOMBS = """
 import sys
 from pathlib import Path
@@ -50,7 +50,7 @@ def corpus(tmp_path_factory) -> Corpus:
     return folder, write_corpus(folder)
 
 
-def test_is_large_and_small_and_the_same_each_time(corpus, tmp_path):
+def test_the_corpus_is_diverse_and_deterministic(corpus, tmp_path):
     folder, expectations = corpus
     started = time.process_time()
     assert write_corpus(tmp_path) == expectations
@@ -93,8 +93,8 @@ def matches(found: Expectation, expected: Expectation) -> bool:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_good_files_show_the_picture(corpus):
-    """Upright, in its colors or their gray: neither mirrored nor inverted nor with its channels swapped."""
+def test_good_files_have_the_expected_pixels(corpus):
+    """They are upright, in color or gray, and not mirrored, inverted or with swapped channels."""
     folder, expectations = corpus
     names = [name for name, expectation in expectations.items() if expectation.size == SIZE]
     wrong = {
@@ -104,7 +104,7 @@ def test_good_files_show_the_picture(corpus):
 
 
 def quarters(data: bytes) -> np.ndarray:
-    """The mean color of each quarter's middle, [4, 3]."""
+    """Return the mean color in the middle of each quarter, [4, 3]."""
     pixels = decode(data).astype(float)
     width, height = SIZE
     middles = [(y, x) for y in (height // 4, height * 3 // 4) for x in (width // 4, width * 3 // 4)]
@@ -119,8 +119,8 @@ def is_the_picture(found: np.ndarray) -> bool:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore:Image size:RuntimeWarning")
-def test_errors_say_the_same_each_time(corpus):
-    """They stand in the rows of a run, and a resumed run equals an uninterrupted one."""
+def test_errors_are_deterministic(corpus):
+    """Errors are part of the rows, and a resumed run must equal an uninterrupted one."""
     folder, expectations = corpus
     for name, expectation in expectations.items():
         if expectation.status == "rejected":
@@ -136,7 +136,7 @@ def message(path: Path) -> str:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from Linux")
-def test_bombs_are_refused_without_their_memory(corpus):
+def test_bombs_are_refused_without_allocating_their_memory(corpus):
     folder, expectations = corpus
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", DECODE_BOMBS, str(folder)],

@@ -7,7 +7,7 @@ from glied.vision.images import Picture
 
 
 def gradient(width: int, height: int) -> np.ndarray:
-    """Red says the column, green the row."""
+    """Return an image whose red encodes the column and green the row."""
     rows, columns = np.indices((height, width))
     return np.stack([columns, rows, np.zeros_like(rows)], axis=2).astype(np.uint8)
 
@@ -30,7 +30,7 @@ def test_crops_stay_inside_and_vary():
     assert all(box == (0, 0, 9, 9) and not mirrored for box, mirrored in plain)
 
 
-def test_a_copy_is_a_piece_of_its_image():
+def test_a_copy_is_a_part_of_its_image():
     image = gradient(200, 100)
     mirrored = 0
     for number in range(40):

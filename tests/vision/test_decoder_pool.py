@@ -1,4 +1,4 @@
-"""Decoder processes: the pixels of `images.read`, and faults that stay with their image."""
+"""Decoder processes give the pixels of `images.read`, and a fault affects only its image."""
 
 import gc
 import io
@@ -45,7 +45,7 @@ def assert_decoded(outcomes, batch) -> None:
 
 
 def assert_only_that_fails(pool, data: bytes) -> DecoderError:
-    """The error of one image in the midst of good ones, which all arrive in order."""
+    """Decode a bad image among good ones, check that these arrive in order, and return its error."""
     outcomes = pool.decode([*PNGS[:3], data, *PNGS[3:]])
     assert_decoded(outcomes[:3] + outcomes[4:], PNGS)
     assert isinstance(outcomes[3], DecoderError)
@@ -83,7 +83,7 @@ def reference(data: bytes):
         return error
 
 
-def test_pixels_and_image_errors_are_those_of_decode():
+def test_pixels_and_image_errors_equal_those_of_decode():
     batch = [encode(kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")]
     batch += [encode("JPEG", 1200, 900), encode("PNG", 1, 1), encode("PNG", 300, 2)]
     bad = [
@@ -133,7 +133,7 @@ def test_an_empty_batch(pool):
     assert pool.decode([]) == []
 
 
-def test_a_crash_costs_its_image_only(pool):
+def test_a_crash_affects_only_its_image(pool):
     error = assert_only_that_fails(pool, fault("crash"))
     assert error.kind == "decoder_crashed"
     assert "SIGSEGV" in error.message
@@ -145,14 +145,14 @@ def test_an_exit_is_a_crash(pool):
 
 
 @pytest.mark.slow
-def test_a_hang_costs_its_image_only(pool):
+def test_a_hang_affects_only_its_image(pool):
     start = time.monotonic()
     error = assert_only_that_fails(pool, fault("hang", 100))
     assert (error.kind, error.message) == ("decoder_timeout", "no result within 10 s")
     assert time.monotonic() - start < 40
 
 
-def test_too_much_memory_costs_its_image_and_no_process(pool):
+def test_too_much_memory_affects_only_its_image_and_ends_no_process(pool):
     before = wait_for_pids(pool, 2)
     assert assert_only_that_fails(pool, fault("allocate", 2**30)).kind == "decoder_memory"
     assert assert_only_that_fails(pool, large_png()).kind == "decoder_memory"
@@ -160,13 +160,13 @@ def test_too_much_memory_costs_its_image_and_no_process(pool):
 
 
 def large_png() -> bytes:
-    """100 megapixels in a small file: Pillow itself runs out of memory."""
+    """Return a small file of 100 megapixels, for which Pillow runs out of memory."""
     buffer = io.BytesIO()
     Image.new("L", (10_000, 10_000)).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
-def test_an_exception_costs_its_image_only(pool):
+def test_an_exception_affects_only_its_image(pool):
     error = assert_only_that_fails(pool, fault("fail", "this"))
     assert (error.kind, error.message) == ("decoder_failed", "KeyError: 'this'")
 
@@ -179,13 +179,13 @@ def test_many_faults_in_a_batch(pool):
     assert kinds == ["decoder_crashed", "decoder_crashed", "empty", "decoder_failed", "decoder_crashed"]
 
 
-def test_an_image_is_tried_again_after_a_crash(pool, tmp_path):
+def test_an_image_is_retried_after_a_crash(pool, tmp_path):
     batch = [*PNGS, fault("crash_once", tmp_path / "crashed", PNGS[0])]
     assert_decoded(pool.decode(batch), [*PNGS, PNGS[0]])
     assert (tmp_path / "crashed").exists()
 
 
-def test_processes_killed_at_work_cost_no_image(pool):
+def test_killing_busy_processes_loses_no_image(pool):
     before = wait_for_pids(pool, 2)
     pending = pool.start([fault("sleep", 0.4, data) for data in PNGS[:4]])
     time.sleep(0.2)
@@ -195,7 +195,7 @@ def test_processes_killed_at_work_cost_no_image(pool):
     assert not set(pool.pids) & set(before)
 
 
-def test_idle_processes_that_were_killed_are_replaced(pool):
+def test_killed_idle_processes_are_replaced(pool):
     for pid in wait_for_pids(pool, 2):
         os.kill(pid, signal.SIGKILL)
     assert_decoded(pool.decode(PNGS), PNGS)
@@ -211,7 +211,7 @@ def test_the_next_batch_is_decoded_while_the_caller_works(pool):
     assert time.monotonic() - start < 0.25
 
 
-def test_children_are_light_and_name_nothing_in_dev_shm(pool):
+def test_children_are_small_and_leave_nothing_in_dev_shm(pool):
     for pid in wait_for_pids(pool, 2):
         mapped = Path(f"/proc/{pid}/maps").read_text()
         assert "memfd:glied-decoder" in mapped
@@ -221,7 +221,7 @@ def test_children_are_light_and_name_nothing_in_dev_shm(pool):
         assert "/site-packages/ray/" not in mapped
 
 
-def test_close_ends_the_processes_even_at_work():
+def test_close_ends_busy_processes():
     pool = DecoderPool(2, function=FUNCTION)
     pids = wait_for_pids(pool, 2)
     files = len(os.listdir("/proc/self/fd"))
@@ -245,7 +245,7 @@ def test_close_ends_idle_processes():
     assert pool.pids == []
 
 
-def test_a_forgotten_pool_ends_its_processes():
+def test_a_garbage_collected_pool_ends_its_processes():
     pool = DecoderPool(1)
     pending = pool.start(PNGS)
     pids = wait_for_pids(pool, 1)
@@ -272,7 +272,7 @@ sys.stdin.read()
 
 
 def start_parent(how: str) -> tuple[subprocess.Popen, list[int]]:
-    """A process that has a pool, until it is killed or its stdin is closed."""
+    """Start a process with a pool, which runs until it is killed or its stdin is closed."""
     command = [sys.executable, "-c", PARENT, how]
     parent = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     pids = [int(pid) for pid in parent.stdout.readline().split()]
@@ -281,21 +281,21 @@ def start_parent(how: str) -> tuple[subprocess.Popen, list[int]]:
     return parent, pids
 
 
-def test_children_end_with_a_killed_parent_though_one_hangs():
+def test_children_end_with_a_killed_parent_even_if_one_hangs():
     parent, pids = start_parent("hang")
     parent.kill()
     parent.communicate()
     assert_gone(pids)
 
 
-def test_children_end_with_a_parent_that_just_returns():
+def test_children_end_with_a_parent_that_returns():
     parent, pids = start_parent("idle")
     parent.communicate("", timeout=20)
     assert parent.returncode == 0
     assert_gone(pids)
 
 
-def test_a_pool_that_cannot_start_is_the_job_s_error():
+def test_a_pool_that_cannot_start_is_a_job_error():
     with (
         DecoderPool(1, function="tests.vision.decoder_faults:nothing") as pool,
         pytest.raises(JobError) as caught,
@@ -313,6 +313,6 @@ def test_arguments_out_of_range_are_refused(processes, options):
         DecoderPool(processes, **options)
 
 
-def test_errors_travel_between_processes():
+def test_errors_can_be_pickled():
     error = pickle.loads(pickle.dumps(DecoderError("decoder_crashed", "it did")))
     assert (error.kind, error.message, str(error)) == ("decoder_crashed", "it did", "decoder_crashed: it did")

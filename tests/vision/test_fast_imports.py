@@ -1,4 +1,4 @@
-"""What importing torchvision and timm costs, and that the stand-ins leave nothing behind."""
+"""Fast imports of torchvision and timm, and that their temporary stand-ins are removed."""
 
 import subprocess
 import sys
@@ -8,12 +8,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def printed_by(code: str) -> list[str]:
-    """Lines that a new process prints."""
+    """Run code in a new process and return the lines it prints."""
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
 
 
-def test_the_compiler_is_imported_by_who_uses_it() -> None:
+def test_the_compiler_is_imported_on_first_use() -> None:
     lines = printed_by("""
 import sys
 from glied.vision import fast_imports

@@ -1,4 +1,4 @@
-"""What is decoded on the GPU; torchvision's decoder on the CPU, the same call, stands in for nvJPEG."""
+"""GPU decoding; the same call of torchvision's decoder on the CPU replaces nvJPEG."""
 
 import io
 
@@ -82,7 +82,7 @@ def pool():
         yield pool
 
 
-def test_a_batch_comes_back_in_order_from_both(pool):
+def test_a_batch_decoded_by_both_is_in_order(pool):
     batch = [
         encoded(smooth()),
         encoded(smooth(), "PNG"),
@@ -101,7 +101,7 @@ def test_a_batch_comes_back_in_order_from_both(pool):
         assert found[place].pixels.flags.writeable
 
 
-def test_what_the_gpu_cannot_decode_the_processes_try(pool):
+def test_images_that_the_gpu_cannot_decode_go_to_the_processes(pool):
     whole = encoded(smooth())
     broken = whole[:200] + whole[whole.index(b"\xff\xda") :]  # without its tables
     assert is_plain_jpeg(broken)

@@ -1,4 +1,4 @@
-"""A corpus of good and bad images, made here with Pillow."""
+"""Decoding of good and bad images made with Pillow."""
 
 import io
 import zlib
@@ -25,7 +25,7 @@ def noise(width: int = 60, height: int = 40) -> Image.Image:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and has no pixels."""
+    """Return a PNG header with a size and without pixels."""
     fields = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 2, 0, 0, 0])
     chunk = (13).to_bytes(4, "big") + fields + zlib.crc32(fields).to_bytes(4, "big")
     return b"\x89PNG\r\n\x1a\n" + chunk + bytes(4) + b"IDAT" + zlib.crc32(b"IDAT").to_bytes(4, "big")
@@ -41,7 +41,7 @@ def test_lossless_formats_give_the_pixels(kind):
 
 
 def photograph(width: int, height: int) -> Image.Image:
-    """Smooth, so that every way of shrinking gives about the same."""
+    """Return a smooth image, which all methods of shrinking change in about the same way."""
     y, x = np.mgrid[:height, :width]
     pixels = np.stack([x * 255 // width, y * 255 // height, (x + y) * 255 // (width + height)], axis=-1)
     return Image.fromarray(pixels.astype(np.uint8))
@@ -64,7 +64,7 @@ LARGE = photograph(2501, 1701)
         ("WEBP", 6, (300, 500), 4),
     ],
 )
-def test_large_images_are_shrunk_to_no_less_than_is_needed(kind, orientation, resolution, factor):
+def test_large_images_are_not_shrunk_below_the_required_size(kind, orientation, resolution, factor):
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encode(LARGE, kind, exif=exif, **({"quality": 95} if kind == "JPEG" else {}))
@@ -83,14 +83,14 @@ def test_images_of_usual_size_are_never_shrunk():
     assert picture.pixels.shape == (2000, 2000, 3)
 
 
-def test_a_large_jpeg_that_is_cut_off_is_truncated_also_where_it_is_shrunk():
+def test_a_truncated_large_jpeg_is_detected_even_if_it_is_shrunk():
     data = encode(LARGE, "JPEG")
     with pytest.raises(ImageError, match="truncated"):
         read(data[: len(data) // 2], resolution=(100, 100))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "GIF"])
-def test_lossy_formats_give_about_the_pixels(kind):
+def test_lossy_formats_give_approximate_pixels(kind):
     pixels = decode(encode(Image.new("RGB", (30, 20), RED), kind))
     assert pixels.shape == (20, 30, 3)
     assert np.abs(pixels.astype(int) - np.array(RED)).max() < 12
@@ -200,7 +200,7 @@ def test_truncated(kind, share):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP"])
-def test_a_cut_anywhere_is_an_image_error(kind):
+def test_truncation_anywhere_is_an_image_error(kind):
     data = encode(noise(8, 6), kind)
     whole = decode(data).shape
     refused = 0
@@ -226,7 +226,7 @@ def test_garbled_bytes_decode_or_are_an_image_error(kind):
             continue
 
 
-def test_too_large_is_told_by_the_header():
+def test_too_large_images_are_recognized_by_the_header():
     assert kind_of(png_header(30_000, 30_000)) == "too_large"
     assert kind_of(png_header(9_000, 12_000)) == "too_large"
     assert kind_of(png_header(100_000, 1)) == "too_large"

@@ -1,4 +1,4 @@
-"""Odd and damaged images, made here byte by byte: exact pixels, or the right refusal, and never for long."""
+"""Odd and damaged images, written byte by byte: exact pixels or the right error, and always quickly."""
 
 import io
 import struct
@@ -19,7 +19,7 @@ HEIGHT, WIDTH = 12, 20
 PIXELS = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 ROWS = b"".join(b"\0" + row.tobytes() for row in PIXELS)
 SECONDS = 3.0
-"""Longest that an image which asks for too much work may take."""
+"""Maximum time for an image that requires too much work."""
 
 
 def encoded(image: Image.Image, form: str, **options) -> bytes:
@@ -35,7 +35,7 @@ def refusal(data: bytes, **options) -> ImageError:
 
 
 def chunk(name: bytes, content: bytes = b"", *, crc: int = 0) -> bytes:
-    """A chunk of a PNG, whose checksum is off by `crc`."""
+    """Return a chunk of a PNG whose checksum is wrong by `crc`."""
     checksum = zlib.crc32(name + content) ^ crc
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
 
@@ -43,7 +43,7 @@ def chunk(name: bytes, content: bytes = b"", *, crc: int = 0) -> bytes:
 def png(
     samples: NDArray = PIXELS, depth: int = 8, color: int = 2, *, before: bytes = b"", after: bytes = b""
 ) -> bytes:
-    """A PNG of samples [h, w, channels], with chunks before and after its pixels."""
+    """Return a PNG of samples [h, w, channels], with chunks before and after its pixels."""
     height, width, channels = samples.shape
     flat = samples.reshape(height, width * channels)
     if depth < 8:
@@ -115,13 +115,13 @@ WITH_BAD_CHECKSUMS = {
 
 @pytest.mark.parametrize("where", ["before", "after"])
 @pytest.mark.parametrize("name", ANCILLARY | WITH_BAD_CHECKSUMS)
-def test_a_png_keeps_its_pixels_whatever_its_ancillary_chunks(name, where):
+def test_a_png_keeps_its_pixels_with_any_ancillary_chunks(name, where):
     odd = (ANCILLARY | WITH_BAD_CHECKSUMS)[name]
     data = png(before=odd) if where == "before" else png(after=odd)
     np.testing.assert_array_equal(decode(data), PIXELS)
 
 
-def test_a_png_keeps_its_pixels_though_a_text_after_them_is_cut_off():
+def test_a_png_keeps_its_pixels_if_a_text_after_them_is_truncated():
     data = png(after=chunk(b"tEXt", b"key\0" + b"x" * 5000))
     np.testing.assert_array_equal(decode(data[:-3000]), PIXELS)
 
@@ -136,7 +136,7 @@ def test_a_png_keeps_its_orientation_and_its_transparency_beside_a_damaged_chunk
     np.testing.assert_array_equal(decode(png(before=odd)), np.rot90(expected, -1))
 
 
-def test_what_decides_the_pixels_of_a_png_may_not_be_damaged():
+def test_damage_to_the_critical_chunks_of_a_png_is_refused():
     good = png()
     assert refusal(good[:30] + b"\1" + good[31:]).kind == "corrupt"
     palette = png(PIXELS[..., :1] % 2, 8, 3, before=chunk(b"PLTE", bytes(6), crc=1))
@@ -149,7 +149,7 @@ def test_an_icon_of_a_png_with_a_damaged_chunk():
     np.testing.assert_array_equal(decode(b"\0\0\1\0\1\0" + entry + content), PIXELS)
 
 
-def test_apple_s_png_is_refused_by_name():
+def test_png_in_apples_variant_is_refused_by_name():
     data = png().replace(chunk(b"IDAT", zlib.compress(ROWS)), chunk(b"IDAT", zlib.compress(ROWS)[2:-4]))
     error = refusal(data[:8] + chunk(b"CgBI", bytes(4)) + data[8:])
     assert (error.kind, "CgBI" in error.message) == ("unsupported", True)
@@ -171,7 +171,7 @@ def test_a_transparent_gray_is_white(depth):
     assert found[2, 3].tolist() == [255] * 3
 
 
-def test_a_transparent_color_of_16_bits_is_refused_where_it_occurs():
+def test_a_transparent_color_of_16_bits_is_refused_if_it_occurs():
     samples = PIXELS.astype(np.uint16) * 257
     absent, present = (
         chunk(b"tRNS", struct.pack(">HHH", 1, 2, 3)),
@@ -217,7 +217,7 @@ SEGMENTS = {
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", SEGMENTS)
-def test_a_jpeg_keeps_its_pixels_whatever_its_other_segments(name):
+def test_a_jpeg_keeps_its_pixels_with_any_other_segments(name):
     np.testing.assert_array_equal(decode(JPEG[:2] + SEGMENTS[name] + JPEG[2:]), decode(JPEG))
     after_jfif = 20
     np.testing.assert_array_equal(
@@ -254,7 +254,7 @@ def of_kind(marker: int, bits: int = 8) -> bytes:
         (of_kind(0xF7), "JPEG-LS"),
     ],
 )
-def test_kinds_of_jpeg_that_are_not_decoded_are_named(data, name):
+def test_unsupported_kinds_of_jpeg_are_named(data, name):
     error = refusal(data)
     assert (error.kind, error.message) == ("unsupported", name)
 
@@ -263,7 +263,7 @@ def test_kinds_of_jpeg_that_are_not_decoded_are_named(data, name):
 
 
 def webp_cases() -> dict[str, bytes]:
-    """The same image with damaged metadata, by the damage."""
+    """Return the same image with damaged metadata, by kind of damage."""
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encoded(Image.fromarray(PIXELS), "WEBP", lossless=True, exif=exif, xmp=b"<x:xmpmeta>" * 9)
@@ -278,9 +278,9 @@ def webp_cases() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", webp_cases())
-def test_a_webp_keeps_its_pixels_whatever_its_metadata(name):
+def test_a_webp_keeps_its_pixels_with_any_metadata(name):
     found = decode(webp_cases()[name])
-    turned = name == "cut within XMP"  # where EXIF is whole
+    turned = name == "cut within XMP"  # if EXIF is complete
     np.testing.assert_array_equal(found, np.rot90(PIXELS, -1) if turned else PIXELS)
 
 
@@ -298,7 +298,7 @@ def tiff(
     zipped: bool = False,
     more: dict[int, list[int]] | None = None,
 ) -> bytes:
-    """A TIFF of one strip, or one of each plane; samples [h, w, channels] of as many bytes as they take."""
+    """Return a TIFF of one strip, or one per plane, with samples [h, w, channels] of any byte width."""
     height, width, channels = samples.shape
     parts = [samples[..., index] for index in range(channels)] if planes else [samples]
     strips = [part.astype(samples.dtype.newbyteorder(order)).tobytes() for part in parts]
@@ -337,7 +337,7 @@ def tiff(
 
 
 def tiff_cases() -> dict[str, tuple[bytes, NDArray]]:
-    """Files by name, each with its right pixels."""
+    """Return files by name, each with its correct pixels."""
     random = np.random.default_rng(2)
     cases = {}
     kinds = [(bits, 1, np.dtype(f"u{max(1, bits // 8)}")) for bits in (1, 2, 4, 8, 16, 32)]
@@ -399,20 +399,20 @@ def test_a_tiff_has_the_right_pixels_or_is_refused(name):
     assert refused or name.split()[2] == "u"
 
 
-def test_a_tiff_says_what_it_is_that_is_not_decoded():
+def test_unsupported_tiffs_are_refused_with_the_reason():
     data, _ = TIFFS["rgb 32-bit f <"]
     assert refusal(data).message == "TIFF: 32-bit float samples, RGB"
     data, _ = TIFFS["rgb 16-bit u > planes"]
     assert refusal(data).message == "TIFF: 16-bit samples, RGB, in planes"
 
 
-def test_a_raw_photograph_is_refused_rather_than_read_as_its_thumbnail():
+def test_a_raw_photograph_is_refused_instead_of_read_as_its_thumbnail():
     samples = PIXELS[..., :1]
     layout = {"bits": 8, "order": "<", "form": 1, "planes": False, "zipped": False}
     thumbnail = {254: [1], 330: [8]}
     error = refusal(tiff(samples, 1, **layout, more=thumbnail))
     assert (error.kind, "DNG" in error.message) == ("unsupported", True)
-    for tags in ({254: [1]}, {254: [0], 330: [8]}):  # a reduced picture alone; a picture with smaller ones
+    for tags in ({254: [1]}, {254: [0], 330: [8]}):  # only a reduced image; an image with smaller ones
         found = decode(tiff(samples, 1, **layout, more=tags))
         np.testing.assert_array_equal(found, np.repeat(samples, 3, axis=2))
 
@@ -429,7 +429,7 @@ def test_a_raw_photograph_is_refused_rather_than_read_as_its_thumbnail():
         ("L", 0x80 | 7, "JPEG 2000 of 1 components of 8 bits, signed"),
     ],
 )
-def test_depths_of_jpeg_2000_that_pillow_gets_wrong_are_refused(mode, depth, message):
+def test_depths_of_jpeg_2000_that_pillow_decodes_incorrectly_are_refused(mode, depth, message):
     data = bytearray(encoded(Image.fromarray(PIXELS).convert(mode), "JPEG2000", no_jp2=True))
     sizes = data.index(b"\xff\x51") + 40
     for component in range(len(mode)):
@@ -444,12 +444,12 @@ def test_dark_images_of_16_bits_stay_dark():
     assert decode(png(samples[..., None], 16, 0)).max() == 1
 
 
-def test_a_map_of_floats_is_refused():
+def test_a_float_image_is_refused():
     data = b"Pf\n4 4\n-1.0\n" + np.zeros(16, "<f4").tobytes()
     assert refusal(data).kind == "unsupported"
 
 
-# Formats that are not decoded
+# Unsupported formats
 
 
 def tga(kind: int, bits: int, *, map_bits: int = 0) -> bytes:
@@ -481,7 +481,7 @@ NAMED = {
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_formats_that_are_not_decoded_are_named(name):
+def test_unsupported_formats_are_named(name):
     error = refusal(NAMED[name])
     assert error.kind == "unsupported"
     assert name.split(" box")[0].split()[0] in error.message
@@ -490,7 +490,7 @@ def test_formats_that_are_not_decoded_are_named(name):
 @pytest.mark.parametrize(
     "brands", [b"heic\0\0\0\0mif1heic", b"mif1\0\0\0\0mif1heix", b"mif1\0\0\0\0mif1miaf"]
 )
-def test_heic_without_its_library_is_named_with_what_adds_it(monkeypatch, brands):
+def test_heic_without_its_library_is_named_with_the_extra_to_install(monkeypatch, brands):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
     signatures.heif_is_read.cache_clear()
@@ -518,7 +518,7 @@ def test_heic_with_its_library_is_decoded(alpha):
     assert refusal(stream.getvalue()[:200]).kind in ("corrupt", "truncated")
 
 
-# Work
+# Files that require too much work
 
 
 def timed_refusal(data: bytes) -> ImageError:
@@ -529,7 +529,7 @@ def timed_refusal(data: bytes) -> ImageError:
 
 
 def many_scans(data: bytes, count: int, size: tuple[int, int] | None = None) -> bytes:
-    """A JPEG whose first scan comes so often."""
+    """Return a JPEG that repeats its first scan `count` times."""
     frame = next(data.index(bytes([0xFF, kind])) for kind in (0xC2, 0xC0) if bytes([0xFF, kind]) in data)
     if size:
         data = data[: frame + 5] + struct.pack(">HH", *size) + data[frame + 9 :]
@@ -557,7 +557,7 @@ def test_many_scans_of_few_pixels_and_the_usual_scans_of_many_are_decoded():
 
 
 def tiled(width: int, height: int, tile: tuple[int, int], count: int, *, compression: int = 8) -> bytes:
-    """A TIFF whose tiles are all the same few bytes."""
+    """Return a TIFF whose tiles all have the same few bytes."""
     content = zlib.compress(bytes(1000)) if compression == 8 else many_scans(PROGRESSIVE, 2000, tile[::-1])
     values = {256: [width], 257: [height], 258: [8], 259: [compression], 262: [1], 277: [1], 322: [tile[0]]}
     values |= {323: [tile[1]], 324: [8] * count, 325: [len(content)] * count}
@@ -598,7 +598,7 @@ def test_a_jpeg_2000_of_too_many_layers_is_refused_at_once():
     assert (error.kind, "packets" in error.message) == ("too_large", True)
 
 
-def test_pixels_as_text_are_refused_where_they_are_many():
+def test_large_images_with_pixels_as_text_are_refused():
     error = timed_refusal(b"P3 4000 4000 255\n" + b"1 " * 1000)
     assert (error.kind, "text" in error.message) == ("too_large", True)
 
@@ -615,7 +615,7 @@ def test_a_png_that_unpacks_to_more_than_its_pixels_is_decoded_at_once():
     np.testing.assert_array_equal(found, PIXELS)
 
 
-# JPEGs that were cut off
+# Truncated JPEGs
 
 
 def photograph(height: int = 240, width: int = 160) -> Image.Image:
@@ -627,13 +627,13 @@ def photograph(height: int = 240, width: int = 160) -> Image.Image:
 
 @pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"restart_marker_rows": 1}], ids=str)
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.97])
-def test_a_cut_jpeg_shows_the_rows_that_it_has(options, share):
+def test_a_truncated_jpeg_has_the_pixels_of_its_complete_rows(options, share):
     data = encoded(photograph(), "JPEG", quality=90, **options)
     cut = data[: int(len(data) * share)]
     assert refusal(cut).kind == "truncated"
     picture = read(cut, missing_rows=0.6)
     assert abs(picture.missing_rows / 240 - (1 - share)) < 0.1
-    there = 240 - picture.missing_rows - 16  # chroma is smoothed across the edge of a block
+    there = 240 - picture.missing_rows - 16  # chroma is smoothed across the border of a block
     np.testing.assert_array_equal(picture.pixels[:there], decode(data)[:there])
     assert (picture.pixels[-1, -1] == 128).all()
     limit = picture.missing_rows / 240
@@ -641,7 +641,7 @@ def test_a_cut_jpeg_shows_the_rows_that_it_has(options, share):
     assert read(cut, missing_rows=limit * 1.1).missing_rows == picture.missing_rows
 
 
-def test_a_jpeg_that_lacks_its_end_only_lacks_no_rows():
+def test_a_jpeg_that_lacks_only_its_end_marker_has_all_rows():
     data = encoded(photograph(), "JPEG")
     for cut in (data[:-1], data[:-2]):
         picture = read(cut, missing_rows=0.001)
@@ -649,16 +649,18 @@ def test_a_jpeg_that_lacks_its_end_only_lacks_no_rows():
         assert picture.missing_rows == 0
 
 
-def test_a_cut_progressive_jpeg_is_accepted_where_only_refinements_are_missing():
+def test_a_truncated_progressive_jpeg_is_accepted_if_only_refinements_are_missing():
     data = encoded(photograph(), "JPEG", progressive=True, quality=90)
     scans = [place for place in range(len(data)) if data.startswith(b"\xff\xda", place)]
     late = read(data[: scans[-1] + 200], missing_rows=0.01)
     assert late.missing_rows == 0
     assert np.abs(late.pixels.astype(int) - decode(data)).mean() < 10
-    assert refusal(data[: scans[1] + 20], missing_rows=0.9).kind == "truncated"  # only blocks of 8 x 8 so far
+    assert (
+        refusal(data[: scans[1] + 20], missing_rows=0.9).kind == "truncated"
+    )  # only the 8 x 8 blocks so far
 
 
-def test_a_cut_jpeg_that_is_turned_or_shrunk():
+def test_a_truncated_jpeg_that_is_rotated_or_shrunk():
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encoded(photograph(3200, 1600), "JPEG", exif=exif)
@@ -666,10 +668,10 @@ def test_a_cut_jpeg_that_is_turned_or_shrunk():
     assert (picture.width, picture.height) == (3200, 1600)
     assert picture.pixels.shape == (400, 800, 3)
     assert abs(picture.missing_rows - 320) < 100
-    assert (picture.pixels[:, :10] == 128).all()  # the stored bottom is the left
+    assert (picture.pixels[:, :10] == 128).all()  # the stored bottom is the left side
 
 
-def test_other_formats_stay_truncated():
+def test_other_truncated_formats_are_refused():
     for form in ("PNG", "GIF", "WEBP"):
         data = encoded(photograph(), form)
         assert refusal(data[: len(data) * 9 // 10], missing_rows=0.5).kind == "truncated"

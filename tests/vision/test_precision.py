@@ -17,7 +17,7 @@ print(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 @pytest.mark.parametrize("instructions", ["DEFAULT", "AVX2"])
 def test_a_processor_without_bfloat16_is_reported(instructions: str) -> None:
-    """AVX2 alone has no bfloat16: a backbone in it takes minutes an image."""
+    """With AVX2 alone, which lacks bfloat16, a backbone in bfloat16 takes minutes per image."""
     environment = os.environ | {"ONEDNN_MAX_CPU_ISA": instructions}
     done = subprocess.run(
         [sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""Bottom-up attention's rules against plain loops over the authors' definitions."""
+"""Bottom-up attention's rules compared with plain loops that follow the authors' definitions."""
 
 import math
 
@@ -31,7 +31,7 @@ def kept_by_loop(boxes: np.ndarray, scores: np.ndarray, threshold: float, extra:
 
 
 @pytest.mark.parametrize("pixels", [True, False])
-def test_class_confidence_is_that_of_suppression_class_by_class(pixels):
+def test_class_confidence_equals_suppression_class_by_class(pixels):
     random = np.random.default_rng(0)
     boxes = [random_boxes(random, 25), random_boxes(random, 18)]
     scores = [random.dirichlet(np.full(7, 0.3), 25)[:, :6], random.dirichlet(np.full(7, 0.3), 18)[:, :6]]
@@ -48,7 +48,7 @@ def test_class_confidence_is_that_of_suppression_class_by_class(pixels):
             expected[kept] = np.maximum(expected[kept], column[kept])
         np.testing.assert_allclose(found[place, : len(expected)], expected, rtol=1e-6)
         suppressed += int((expected < scores[place].max(axis=1) - 1e-6).sum())
-    assert suppressed > 3  # else the rule would not have been seen at work
+    assert suppressed > 3  # otherwise the rule would have had no effect
     assert found[1, 18:].tolist() == [0] * 7
 
 
@@ -63,7 +63,7 @@ def test_choose_takes_the_confident_within_bounds(minimum, maximum, count):
 
 
 def test_anchors_are_the_published_ones():
-    """Those of py-faster-rcnn at scales 8, 16 and 32, which its source lists counted from 1."""
+    """The anchors of py-faster-rcnn at scales 8, 16 and 32, which its source lists with coordinates from 1."""
     listed = [
         [-83, -39, 100, 56],
         [-175, -87, 192, 104],
@@ -85,7 +85,7 @@ def test_anchors_are_the_published_ones():
 
 
 def proposals_by_loop(objectness, deltas, cell, size, scale, most):
-    """lib/rpn/proposal_layer.py, one box at a time."""
+    """Follow lib/rpn/proposal_layer.py, one box at a time."""
     height, width = objectness.shape[1:]
     found = []
     for y in range(height):
@@ -105,7 +105,7 @@ def proposals_by_loop(objectness, deltas, cell, size, scale, most):
     return boxes[kept_by_loop(boxes, -np.arange(len(boxes)), 0.7, 1.0)[:most]]
 
 
-def test_proposals_are_those_of_the_published_layer():
+def test_proposals_equal_those_of_the_published_layer():
     generator = torch.Generator().manual_seed(0)
     objectness = torch.randn(12, 4, 6, generator=generator)
     deltas = torch.randn(48, 4, 6, generator=generator) * 0.3
@@ -117,7 +117,7 @@ def test_proposals_are_those_of_the_published_layer():
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
-def test_no_proposals_where_all_boxes_are_too_small():
+def test_no_proposals_if_all_boxes_are_too_small():
     found = bottom_up.propose(
         torch.zeros(12, 1, 1), torch.zeros(48, 1, 1), bottom_up.anchors(), size=(9, 9), scale=9.0
     )

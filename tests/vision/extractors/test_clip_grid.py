@@ -1,4 +1,4 @@
-"""CLIP's last map as regions: equal to what a hook sees in a direct forward, with the real architectures."""
+"""CLIP's last map as regions equals the output of a hook in a direct forward pass."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ from tests.vision.extractors.test_torchvision_regions import assert_same, photo
 
 
 def squashed(image: np.ndarray, side: int) -> torch.Tensor:
-    """CLIP's preprocessing without its crop, written out."""
+    """Apply CLIP's preprocessing without its crop."""
     picture = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
     mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]
@@ -104,7 +104,7 @@ def test_a_store_of_grids_from_the_bulk_job(checkpoint, photos, tmp_path):
 
 
 def losses_of_words(folder: Path) -> list[float]:
-    """Three steps of the attribute predictor on the grids, as configs/attributes/grid_tiny.yaml has it."""
+    """Train the attribute predictor for three steps on the grids with configs/attributes/grid_tiny.yaml."""
     names = features.image_ids(str(folder / "run"))
     images = [{"id": i, "file_name": name, "width": 1, "height": 1} for i, name in enumerate(names)]
     words = ["a dog on grass", "a cat"]

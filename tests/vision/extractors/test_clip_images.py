@@ -41,7 +41,7 @@ def test_a_store_of_image_vectors_from_the_bulk_job(photos, tmp_path):
         vectors.check(["turned.jpg", "unknown.jpg"])
 
 
-def test_the_fingerprint_is_that_of_the_image_encoder():
+def test_the_fingerprint_depends_on_the_image_encoder_only():
     torch.manual_seed(0)
     model = build_clip(TINY)
     before = image_fingerprint(ClipScorer(model, TINY))

@@ -1,4 +1,4 @@
-"""The detectron2 adapter: its own logic everywhere, and against detectron2 itself where that is installed."""
+"""The detectron2 adapter: its own logic, and, if detectron2 is installed, a comparison with it."""
 
 import importlib.util
 import sys
@@ -34,7 +34,7 @@ BOTTOM_UP, C4 = "bottom-up-attention", "COCO-Detection/faster_rcnn_R_101_C4_3x.y
 
 
 class Boxes(nn.Module):
-    """A network whose regions one can count on: given boxes, features are the mean colors in them."""
+    """A network with predictable regions: the given boxes, with the mean colors in them as features."""
 
     pixels, divisor, sides = True, 1, (8, 16)
 
@@ -45,7 +45,7 @@ class Boxes(nn.Module):
         self.detector.roi_heads = nn.Module()
         self.detector.roi_heads.box_predictor = nn.Module()
         self.detector.roi_heads.box_predictor.cls_score = nn.Linear(3, 4)
-        with torch.no_grad():  # red, green, blue, then the background
+        with torch.no_grad():  # red, green, blue, background
             self.detector.roi_heads.box_predictor.cls_score.weight.copy_(torch.eye(4, 3) * 6)
             self.detector.roi_heads.box_predictor.cls_score.bias.zero_()
 
@@ -73,7 +73,7 @@ class Boxes(nn.Module):
 
 
 def flag() -> np.ndarray:
-    """Red at the left, green in the middle, blue at the right: 12 x 4 pixels."""
+    """Return an image of 12 x 4 pixels: red at the left, green in the middle, blue at the right."""
     image = np.zeros((4, 12, 3), np.uint8)
     for place in range(3):
         image[:, 4 * place : 4 * place + 4, place] = 255
@@ -97,7 +97,7 @@ THIRDS = [[0, 0, 7, 7], [8, 0, 15, 7], [16, 0, 23, 7], [1, 0, 7, 7]]
 
 def test_regions_are_proposals_with_their_labels_and_features():
     found = adapter(THIRDS, threshold=0.5)([flag()])[0]
-    assert found.labels == ["red", "green", "blue"]  # the fourth shows the same as the first
+    assert found.labels == ["red", "green", "blue"]  # the fourth is a duplicate of the first
     np.testing.assert_allclose(found.boxes[1], [4, 0, 7.5, 3.5])
     np.testing.assert_allclose(found.features, np.eye(3), atol=1e-6)
     assert found.attributes == [[], [], []]
@@ -110,20 +110,20 @@ def test_fixed_and_bounded_numbers():
     assert len(adapter(THIRDS, threshold=1.0, min_regions=2)([flag()])[0].scores) == 2
 
 
-def test_the_whole_image_where_there_are_no_proposals():
+def test_the_whole_image_if_there_are_no_proposals():
     found = adapter([])([flag()])[0]
     np.testing.assert_allclose(found.boxes, [[0, 0, 11.5, 3.5]])
     assert found.scores.tolist() == [0]
 
 
-def test_attributes_depend_on_the_class_and_none_is_no_word():
+def test_attributes_depend_on_the_class_and_none_is_not_a_word():
     head = AttributeHead(feature_size=3, classes=4, embedding_size=2, groups=[3], hidden_size=3)
     with torch.no_grad():
         head.embedding.weight.copy_(torch.tensor([[1.0, 0], [0, 1], [0, 0], [0, 0]]))
         head.hidden.weight.copy_(torch.tensor([[0, 0, 0, 1.0, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 0]]))
         head.hidden.bias.zero_()
         head.logits.weight.copy_(torch.tensor([[0, 0, 0], [9.0, 0, 0], [0, 9, 0]]))
-        head.logits.bias.copy_(torch.tensor([5.0, 0, 0]))  # "none" unless the class says more
+        head.logits.bias.copy_(torch.tensor([5.0, 0, 0]))  # "none" unless the class implies an attribute
     found = adapter(THIRDS[:3], head=head, threshold=0.0)([flag()])[0]
     words = dict(zip(found.labels, found.attributes, strict=True))
     assert words == {"red": ["plain"], "green": ["striped"], "blue": []}
@@ -140,7 +140,7 @@ def test_padding_to_a_common_canvas_changes_nothing():
 def test_caffe_pools_from_the_first_pixel_and_rounds_up():
     stem = CaffeStem(nn.Identity())
     row = torch.arange(8.0).expand(1, 1, 8, 8)
-    assert stem(row)[0, 0, 0].tolist() == [2, 4, 6, 7]  # of 0-2, 2-4, 4-6, 6-7
+    assert stem(row)[0, 0, 0].tolist() == [2, 4, 6, 7]  # maxima of 0-2, 2-4, 4-6, 6-7
     assert stem(row[..., :7])[0, 0, 0].tolist() == [2, 4, 6]
 
 
@@ -162,7 +162,7 @@ def test_coco_has_80_classes():
     assert coco_classes()[:2] == ["person", "bicycle"]
 
 
-# What follows runs where detectron2 is installed: random weights of the real architectures.
+# The tests below require detectron2; they use the real architectures with random weights.
 
 SETTINGS = {
     "kind": "detectron2",
@@ -175,7 +175,7 @@ SETTINGS = {
 
 
 def tamed(extractor: DetectronRegions) -> DetectronRegions:
-    """Random residual blocks let values grow without bound; and few proposals are enough."""
+    """Limit the activations, which grow without bound in random residual blocks, and the proposals."""
     torch.manual_seed(1)
     detector = extractor.network.detector
     with torch.no_grad():
@@ -203,8 +203,8 @@ def plain_c4() -> DetectronRegions:
 
 
 @needs_detectron2
-def test_features_are_those_of_a_direct_forward(plain_c4):
-    """Image by image through detectron2's own preprocessing, proposals and heads."""
+def test_features_equal_those_of_a_direct_forward_pass(plain_c4):
+    """The direct pass uses detectron2's preprocessing, proposals and heads, image by image."""
     from detectron2.data.transforms import ResizeShortestEdge
 
     model = plain_c4.network.detector
@@ -234,7 +234,7 @@ def test_features_are_those_of_a_direct_forward(plain_c4):
 
 @needs_detectron2
 def test_bottom_up_attention_is_the_published_network(bottom_up_attention):
-    """Its blocks composed by hand: what the authors' prototxt says, with torch's operators alone."""
+    """The reference composes its blocks from torch operators, according to the authors' prototxt."""
     from torchvision.ops import roi_pool
 
     network = bottom_up_attention.network
@@ -295,7 +295,7 @@ def test_tiny_and_thin_images(bottom_up_attention):
 
 
 @needs_detectron2
-def test_operators_are_told_apart(bottom_up_attention, plain_c4):
+def test_different_operators_have_different_fingerprints(bottom_up_attention, plain_c4):
     caffe, plain = bottom_up_attention.fingerprint, plain_c4.fingerprint
     assert (caffe["operators"], plain["operators"]) == ("caffe", "detectron2")
     assert caffe["settings"] != plain["settings"]
@@ -303,7 +303,7 @@ def test_operators_are_told_apart(bottom_up_attention, plain_c4):
 
 @needs_detectron2
 def test_a_converted_checkpoint(bottom_up_attention, tmp_path):
-    """Named outputs, in the job, into a feature store; bfloat16 beside it."""
+    """It has named outputs, works in the job and writes a feature store, also in bfloat16."""
     tensors = {
         name.replace(".module.", "."): value
         for name, value in bottom_up_attention.network.detector.state_dict().items()

@@ -1,4 +1,4 @@
-"""Published weights in each of their formats, made here, become one checkpoint; other files are refused."""
+"""Conversion of synthetic weights in each published format to a checkpoint; other files are refused."""
 
 import json
 import pickle
@@ -26,7 +26,7 @@ def tensor(*shape: int, seed: int) -> torch.Tensor:
 
 
 def background_last() -> dict[str, torch.Tensor]:
-    """As airsplay's conversion has it: one objectness per anchor, background and "none" last."""
+    """Return weights in the format of airsplay's conversion: one objectness per anchor, background last."""
     return {
         "backbone.stem.conv1.weight": tensor(4, 3, 7, 7, seed=1),
         "backbone.stem.conv1.norm.running_var": tensor(4, seed=2).abs(),
@@ -47,7 +47,7 @@ def background_last() -> dict[str, torch.Tensor]:
 
 
 def background_first() -> dict[str, torch.Tensor]:
-    """The same network as MILVLG's conversion has it: Caffe's layouts, the anchors among the weights."""
+    """Return the same weights in the format of MILVLG's conversion: Caffe's layouts, with the anchors."""
     tensors = background_last()
     renamed = {"cls_embedding": "cls_embed", "fc_attr": "attr_linear1", "attr_score": "attr_linear2"}
     for name in list(tensors):
@@ -72,7 +72,7 @@ def background_first() -> dict[str, torch.Tensor]:
 def write_pickle(path: Path, tensors: dict[str, torch.Tensor], *, old: bool) -> Path:
     arrays = {name: value.numpy() for name, value in tensors.items()}
     data = pickle.dumps({"model": arrays, "__author__": "somebody"}, protocol=2 if old else None)
-    if old:  # as numpy 1 wrote it
+    if old:  # as numpy 1 writes it
         data = data.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
     path.write_bytes(data)
     return path
@@ -133,7 +133,7 @@ def test_attributes_of_networks_trained_with_detectron2():
 
 
 class Harmful:
-    """What a pickle can do."""
+    """An object whose unpickling runs a command."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -143,7 +143,7 @@ class Harmful:
 
 
 @pytest.mark.parametrize("suffix", [".pkl", ".pth"])
-def test_a_pickle_that_would_run_something_is_refused(tmp_path, suffix):
+def test_a_pickle_that_runs_a_command_is_refused(tmp_path, suffix):
     evil = {"model": {**background_last(), "x": Harmful(tmp_path / "ran")}}
     path = tmp_path / f"evil{suffix}"
     if suffix == ".pkl":
@@ -156,7 +156,7 @@ def test_a_pickle_that_would_run_something_is_refused(tmp_path, suffix):
     assert not (tmp_path / "ran").exists()
 
 
-def test_the_child_says_what_is_wrong(tmp_path):
+def test_the_child_process_reports_errors(tmp_path):
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps({"model": Harmful(tmp_path / "ran")}))
     with pytest.raises(UsageError, match=r"evil\.pkl does not hold weights: it refers to pathlib"):
         converted(tmp_path / "evil.pkl", tmp_path / "out")
@@ -213,7 +213,7 @@ def test_the_job(tmp_path):
     assert json.loads((tmp_path / "out" / "model.json").read_text())["classes"] == CLASSES
 
 
-def test_arrays_survive_the_child(tmp_path):
+def test_arrays_are_returned_from_the_child_process(tmp_path):
     path = write_pickle(tmp_path / "a.pkl", {"x.weight": torch.arange(6.0).reshape(2, 3)}, old=True)
     array_unpickler.to_safetensors(str(path), str(tmp_path / "out"))
     found = safetensors.torch.load_file(tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Cells of timm backbones as regions, with real architectures of random weights."""
+"""Cells of timm backbones as regions, with real architectures and random weights."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def test_any_timm_model(model, side, cells, size):
     np.testing.assert_allclose(found.features[0], found.features[1:].mean(axis=0), rtol=1e-4, atol=1e-5)
 
 
-def test_a_cell_is_the_models_map_at_its_box():
+def test_a_cell_has_the_features_of_its_box():
     found = extractor()([photo(90, 60)])[0]
     torch.manual_seed(0)
     model = timm.create_model("resnet18", num_classes=0).eval()
@@ -64,7 +64,7 @@ def test_a_cell_is_the_models_map_at_its_box():
 
 
 def test_a_mark_is_found_in_its_cell():
-    """Row and column are not mixed up, whatever the image's shape, in both ways of resizing."""
+    """Rows and columns are not confused, for any image shape and both kinds of resizing."""
     for resize in ("squash", "fit"):
         found = extractor("vit_tiny_patch16_224", 128, resize=resize, levels=(0,))
         plain = np.full((64, 256, 3), 255, np.uint8)
@@ -98,7 +98,7 @@ def test_fit_keeps_the_proportions_and_the_number_of_cells():
 def test_other_images_of_a_batch_change_nothing(model, resize):
     found = extractor(model, 64, resize=resize)
     images = [photo(60, 40), photo(33, 90, seed=1), photo(300, 2, seed=2), photo(1, 1, seed=3)]
-    images += [photo(60, 40, seed=4 + i) for i in range(17)]  # more than one batch of one size
+    images += [photo(60, 40, seed=4 + i) for i in range(17)]  # more than one batch of the same size
     together = found(images)
     for image, own in zip(images, together, strict=True):
         assert_same(found([image])[0], own)
@@ -109,7 +109,7 @@ def scaled(level: np.ndarray) -> np.ndarray:
     return level / np.sqrt((level**2).mean(axis=-1, keepdims=True))
 
 
-def test_levels_are_joined_on_the_cells_of_the_first():
+def test_levels_are_concatenated_on_the_cells_of_the_first():
     image = photo(70, 70)
     final, fine = (extractor(side=96, levels=levels)([image])[0] for levels in (("final",), (-2,)))
     both = extractor(side=96, levels=("final", -2))([image])[0]
@@ -139,12 +139,12 @@ def test_a_store_of_cells_from_the_bulk_job(photos, tmp_path):
     assert store.fingerprint["model"] == "mobilenetv3_small_050"
 
 
-def test_a_store_of_copies_is_of_the_same_extractor_and_other_features(photos, tmp_path):
+def test_a_store_of_copies_has_the_same_extractor_and_other_features(photos, tmp_path):
     options = ["--config=configs/extract/photographs_tiny.yaml", f"--input.uri={photos}"]
     stores = []
     for name, copy in (("plain", []), ("one", ["--copy.seed=1"]), ("two", ["--copy.seed=2"])):
         config = parse(ExtractRegionsConfig, [*options, f"--output.uri={tmp_path / name}", *copy])
-        torch.manual_seed(0)  # the weights of the tiny config are random
+        torch.manual_seed(0)  # the tiny config has random weights
         job = extract_job(config)
         torch.manual_seed(0)
         assert bulk_run.execute(job, run_here(Fetch(), extract_factory(config).build())).statuses["ok"] == 58
@@ -153,13 +153,13 @@ def test_a_store_of_copies_is_of_the_same_extractor_and_other_features(photos, t
     features.check_same_extractor([str(tmp_path / name) for name in ("plain", "one", "two")])
     turned, cut = stores[0]["turned.jpg"], stores[1]["turned.jpg"]
     assert cut.width < turned.width or cut.height < turned.height
-    for a, b in ((0, 1), (1, 2)):  # a plain color looks the same in any copy
+    for a, b in ((0, 1), (1, 2)):  # a uniform color looks the same in any copy
         ids = features.image_ids(str(tmp_path / "plain"))
         same = [np.array_equal(stores[a][one].features, stores[b][one].features) for one in ids]
         assert sum(same) < len(ids) / 2
 
 
-def test_fingerprints_hold_what_decides():
+def test_fingerprints_have_all_relevant_settings():
     changes = [
         {},
         {"side": 64},

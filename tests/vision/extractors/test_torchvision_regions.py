@@ -32,7 +32,7 @@ def checkpoint(tmp_path_factory) -> str:
     detector = Detector(
         TINY, classes=["tower", "car"], attributes={"color": ["red", "green"], "size": ["big"]}
     )
-    with torch.no_grad():  # an untrained predictor is undecided; these decide
+    with torch.no_grad():  # an untrained predictor gives similar scores to all classes; these weights do not
         detector.roi_heads.box_predictor.cls_score.weight.normal_(std=1.0)
     folder = str(tmp_path_factory.mktemp("detector"))
     save_detector(detector, folder)
@@ -81,7 +81,7 @@ def test_an_image_does_not_depend_on_its_batch(checkpoint):
         assert_same(found, again)
 
 
-def test_coarser_canvases_hold_more_images_and_each_stays_as_it_is(checkpoint, monkeypatch):
+def test_coarser_canvases_hold_more_images_and_change_no_region(checkpoint, monkeypatch):
     extractor = load_extractor(regions_config(checkpoint=checkpoint, canvas_step=64))
     images = [photo(*size, seed=seed) for seed, size in enumerate([(96, 64), (88, 64), (80, 64), (64, 90)])]
     batches = []
@@ -103,8 +103,8 @@ def test_resolution_by_config(checkpoint):
     assert load_extractor(regions_config(checkpoint=checkpoint)).resolution == (64, 96)
 
 
-def test_a_compiled_backbone_finds_the_same(checkpoint, monkeypatch):
-    """Captured by torch.compile for sizes that vary; what its own backend makes of it is not tested here."""
+def test_a_compiled_backbone_gives_the_same_regions(checkpoint, monkeypatch):
+    """torch.compile captures it for varying sizes; torch's default backend is not tested here."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     plain = load_extractor(regions_config(checkpoint=checkpoint))
     compiled = load_extractor(regions_config(checkpoint=checkpoint, compile=True))
@@ -139,10 +139,10 @@ def test_duplicates_are_suppressed_across_classes(checkpoint):
     assert box_iou(boxes, boxes).fill_diagonal_(0).max() <= 0.31
 
 
-def test_whole_image_where_nothing_is_found(checkpoint):
+def test_whole_image_if_nothing_is_detected(checkpoint):
     extractor = load_extractor(regions_config(checkpoint=checkpoint))
     assert isinstance(extractor, TorchvisionRegions)
-    extractor.model.rpn.score_thresh = 1.0  # no proposal passes
+    extractor.model.rpn.score_thresh = 1.0  # no proposal is accepted
     found = extractor([photo(100, 70)])[0]
     np.testing.assert_allclose(found.boxes, [[0, 0, 100, 70]], atol=1e-4)
     assert found.scores.tolist() == [0]
@@ -166,12 +166,12 @@ def test_half_precision_is_close(checkpoint, dtype):
     plain = load_extractor(regions_config(checkpoint=checkpoint))([photo(96, 64)])[0]
     found = load_extractor(regions_config(checkpoint=checkpoint, dtype=dtype))([photo(96, 64)])[0]
     difference = box_iou(torch.from_numpy(plain.boxes), torch.from_numpy(found.boxes)).amax(1)
-    assert difference[0] > 0.9  # the best region is found again
+    assert difference[0] > 0.9  # the best region is the same
     assert found.features.dtype == np.float32
     assert np.isfinite(found.features).all()
 
 
-def test_fingerprint_names_what_decides(checkpoint):
+def test_fingerprint_has_all_relevant_settings(checkpoint):
     def fingerprint(**change):
         return load_extractor(regions_config(checkpoint=checkpoint, **change)).fingerprint
 
@@ -227,7 +227,7 @@ def test_weights_from_a_file(tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def test_weights_that_cannot_be_fetched_say_what_to_do(monkeypatch):
+def test_the_error_for_weights_that_cannot_be_downloaded_has_advice(monkeypatch):
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail_to_fetch)
     with pytest.raises(StorageError, match=r"name a local copy of fasterrcnn_mobilenet\S+\.pth in weights"):
         load_extractor(regions_config(model="fasterrcnn_mobilenet_v3_large_320_fpn", weights="COCO_V1"))
@@ -246,6 +246,6 @@ def fail_to_fetch(*arguments, **options):
         ({"checkpoint": str(Path("nowhere") / "at_all")}, "no checkpoint"),
     ],
 )
-def test_what_does_not_exist_is_one_clear_error(change, message):
+def test_unknown_models_are_one_clear_error(change, message):
     with pytest.raises(UsageError, match=message):
         load_extractor(regions_config(**change))
