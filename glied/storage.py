@@ -93,13 +93,6 @@ def path_below(uri: str, folder: str) -> str | None:
     return escaped(path.removeprefix(below)) if path.startswith(below) else None
 
 
-def absolute(uri: str) -> str:
-    """A local path as an absolute one, so that workers with another working directory find it."""
-    if is_local(uri):
-        return local_uri(str(local_path(uri).absolute()))
-    return uri if uri.endswith("//") else uri.removesuffix("/")  # a key may hold an empty name
-
-
 def escaped(name: str) -> str:
     """A local name with bytes that are not UTF-8 as %XX; other names unchanged."""
     return "".join(f"%{ord(one) - 0xDC00:02X}" if "\udc80" <= one <= "\udcff" else one for one in name)

@@ -23,7 +23,7 @@ TRAINING = (
     "train_scst",
     "train_clip",
 )
-WITH_RAY |= {f"glied.commands.{name}" for name in (*TRAINING, "finetune_grammar")}
+WITH_RAY |= {f"glied.commands.{name}" for name in (*TRAINING, "finetune_grammar", "teach")}
 
 
 def modules() -> list[str]:

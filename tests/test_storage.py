@@ -401,7 +401,7 @@ class TestShortAnswers:
                     storage.read_range(bucket.uri("0.parquet"), start, stop)
 
     def test_a_first_object_with_a_wrong_digest_is_not_accepted(self, bucket, monkeypatch):
-        """It has equal bytes each time and the right length; the other objects show that ETags are digests."""
+        """Its bytes are equal and its length is right; the other objects show that ETags are digests."""
         bucket.put({"in/bad": b"content", "in/a": b"other", "in/b": b"another one"})
         wrong, right = bucket.client.head_object(Bucket=bucket.name, Key="in/bad")["ETag"], s3_objects._digest
         monkeypatch.setattr(

@@ -1,5 +1,6 @@
 """How large the cluster is that a job runs on."""
 
+import os
 from dataclasses import dataclass
 
 from glied.cluster_runtime import ray_start
@@ -19,4 +20,7 @@ def cluster_size() -> ClusterSize:
     import ray
 
     found = ray.cluster_resources()
-    return ClusterSize(max(1, int(found.get("CPU", 1))), int(found.get("GPU", 0)))
+    cpus = max(1, int(found.get("CPU", 1)))
+    if not os.environ.get("RAY_ADDRESS"):
+        cpus = min(cpus, len(os.sched_getaffinity(0)))  # Ray was given more, so that data tasks find one free
+    return ClusterSize(cpus, int(found.get("GPU", 0)))

@@ -55,8 +55,8 @@ class TeacherConfig:
     """Who describes the sample."""
 
     config: str
-    """Config file of jobs/caption_dataset.py, such as configs/caption/photographs.yaml; its input and output
-    are not used. A relative path is looked for here, then in the repository."""
+    """Config of jobs/caption_dataset.py: a file, or the name of one that ships, such as caption/photographs.
+    Its input and output are not used."""
     captions: int = 3
     """Captions of an image to learn from, at most."""
     candidates: int = 5

@@ -10,7 +10,9 @@ import yaml
 
 from glied import checkpoint, storage
 from glied.bulk.plan.sources.listing import absolute
-from glied.metrics.text_metrics import WITHOUT_JAVA
+from glied.bulk.run.committed_rows import read_rows
+from glied.data import coco
+from glied.metrics.text_metrics import WITHOUT_JAVA, cider
 from glied.reports import evaluation_report
 from glied.reports.evaluate import EvaluateConfig, evaluate
 from glied.teach.step_records import Done, Facts, Step
@@ -33,16 +35,17 @@ class FinalSteps:
     def steps(self) -> list[Step]:
         """Those that the config asks for."""
         trained = tuple(step.name for step in self.trainings.steps() if step.name in ("captioner", "reward"))
-        before = [
+        before = [] if self.teaching.config.start is None else [
             Step(name="before", needs=("features",), settings=self._before_settings, run=self._before,
                  folders=("before",))
         ]  # fmt: skip
         return [
             Step(name="model", needs=trained, settings=lambda done: {}, run=self._choose, folders=(MODEL,)),
-            *(before if self.teaching.config.start else []),
+            *before,
             Step(name="test", needs=("model", "features"), settings=self._test_settings, run=self._test,
                  folders=("test",)),
-            Step(name="evaluation", needs=("test",), settings=self._evaluation_settings, run=self._evaluate),
+            Step(name="evaluation", needs=("test", *(step.name for step in before)),
+                 settings=self._evaluation_settings, run=self._evaluate),
         ]  # fmt: skip
 
     # ---- model
@@ -107,19 +110,33 @@ class FinalSteps:
         return {"judge": asdict(judge) | {"device": ""} if judge else None}
 
     def _evaluate(self, done: Done) -> Facts:
-        found = self._figures("test")
-        storage.write_bytes(
-            self.teaching.path("evaluation.json"), json.dumps(found, indent=1).encode() + b"\n"
-        )
-        before = {"before": _flat(self._figures("before"))} if "before" in done else {}
-        return {**_flat(found), **before}
+        """Figures of the new captioner, the one before and the teacher; CIDEr of the commonest caption."""
+        teaching = self.teaching
+        found = self._figures(teaching.path("test"))
+        storage.write_bytes(teaching.path("evaluation.json"), json.dumps(found, indent=1).encode() + b"\n")
+        references = coco.load_captions(teaching.captions("test"))
+        commonest = cider(dict.fromkeys(references, done["captions"]["commonest"]), references)
+        facts: dict[str, Any] = {"student": _flat(found), "commonest_cider": commonest}
+        if "before" in done:
+            facts["before"] = _flat(self._figures(teaching.path("before")))
+        if "teacher" in done:
+            facts["teacher"] = _flat(self._figures(self._teacher_captions(references)))
+        return facts
 
-    def _figures(self, folder: str) -> dict[str, Any]:
-        """What jobs/evaluate.py writes of the captions of held-out images."""
+    def _teacher_captions(self, references: Mapping[str, Any]) -> str:
+        """The first captions by the teacher of the held-out images, as a file."""
+        rows = read_rows(self.teaching.path("teacher"))
+        lines = [{"image": row["id"], "caption": row["caption"]} for row in rows if row["id"] in references]
+        uri = self.teaching.path("teacher_test.jsonl")
+        storage.write_bytes(uri, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        return uri
+
+    def _figures(self, captions: str) -> dict[str, Any]:
+        """What jobs/evaluate.py writes of captions of the held-out images."""
         teaching, judge = self.teaching, self.teaching.config.judge
         evaluation = evaluate(
             EvaluateConfig(
-                captions=teaching.path(folder),
+                captions=captions,
                 references=teaching.captions("test"),
                 training_captions=teaching.captions("train"),
                 metrics=[*WITHOUT_JAVA],

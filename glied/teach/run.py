@@ -13,9 +13,11 @@ from glied.teach.config import TeachConfig
 from glied.teach.data_steps import DataSteps
 from glied.teach.final_steps import FinalSteps, write_caption_config
 from glied.teach.job_runner import JobRunner, Training
+from glied.teach.report import TeachReport
 from glied.teach.step_records import Record, Step, StepRecords, run_steps
 from glied.teach.teaching import Teaching
 from glied.teach.training_steps import TrainingSteps
+from glied.teach.verdict import verdict
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +38,25 @@ def teach(config: TeachConfig, trainings: Mapping[str, Training]) -> dict[str, A
     teaching = Teaching(config, JobRunner.of(config.runtime, trainings))
     settings = json.dumps(asdict(config), indent=1, default=list).encode() + b"\n"
     storage.write_bytes(teaching.path("teach.json"), settings)
+    startup = time.perf_counter() - started
     records = run_steps(steps_of(teaching), StepRecords(teaching.output), redo=config.redo)
     done = {name: record.facts for name, record in records.items()}
+    figures = done["evaluation"]
+    said = verdict(
+        figures["student"],
+        commonest=figures["commonest_cider"],
+        before=figures.get("before"),
+        teacher=figures.get("teacher"),
+    )
+    report = TeachReport(teaching, records, startup, said).write()
+    log.info("%s", said)
     return {
+        "verdict": said,
         "output": teaching.output,
         "caption_config": write_caption_config(teaching, done),
         "digest": done["model"]["digest"],
-        "test": done["evaluation"],
+        "report": report,
+        "test": figures,
         "seconds": _seconds(records) | {"this_time": round(time.perf_counter() - started, 1)},
     }
 

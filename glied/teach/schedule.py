@@ -14,7 +14,7 @@ from typing import Any, Literal
 from glied.errors import UsageError
 
 _LEAST_HELD_OUT, _MOST_HELD_OUT = 8, 1000
-_ROWS_A_BATCH = 20
+_EPOCH_STEPS = 5
 """An epoch has at least about so many steps, unless the batch is at its smallest."""
 _COPIES_BELOW = 20_000
 """Images from which on varied copies of them are not worth their time."""
@@ -170,7 +170,7 @@ def decide(size: DataSize, config: ScheduleConfig, *, extractor: str, gpus: floa
     batch = found(
         "batch_size",
         _batch_size(rows, images),
-        f"an epoch of {rows:,} rows has {_ROWS_A_BATCH} steps or more",
+        f"an epoch of {rows:,} rows has {_EPOCH_STEPS} steps or more",
     )
     if batch > rows:
         raise UsageError(f"schedule.batch_size: {batch} is more than the {rows} rows to train on")
@@ -183,11 +183,11 @@ def decide(size: DataSize, config: ScheduleConfig, *, extractor: str, gpus: floa
             f"schedule.warmup_steps: {warmup} is more than the {steps} steps of the training; a tenth "
             "of them is usual"
         )
-    rate = 1e-3 if found.values["width"] <= 256 else 5e-4
+    rate = 1e-3 * 256 / found.values["width"]
     found(
         "learning_rate",
         rate / 5 if tuned else rate,
-        "1e-3 up to width 256, else 5e-4; a fifth of it from a captioner",
+        "1e-3 x 256 / width; a fifth of it from a captioner",
     )
     found("reward_steps", max(50, by_rule // 2), "half of the steps of a training from scratch")
     found("reward_learning_rate", 1e-4, "a tenth of the usual rate: the captioner can write already")
@@ -237,7 +237,7 @@ def _width(captions: int) -> int:
 def _batch_size(rows: int, images: int) -> int:
     """A power of two from 8 to 64, and to 256 with many images; never more than there are rows."""
     most = 64 if images < 50_000 else 128 if images < 200_000 else 256
-    power = 1 << max(0, (rows // _ROWS_A_BATCH).bit_length() - 1)
+    power = 1 << max(0, (rows // _EPOCH_STEPS).bit_length() - 1)
     return max(1, min(max(power, 8), most, rows))
 
 

@@ -8,11 +8,10 @@ from typing import Any
 import yaml
 
 from glied import storage
-from glied.bulk.plan.sources.listing import absolute
 from glied.bulk.run.committed_rows import read_rows
 from glied.data import features
 from glied.errors import JobError, UsageError
-from glied.shipped import locate
+from glied.shipped import config_file
 from glied.teach import choosing
 from glied.teach.choosing import Scored
 from glied.teach.config import FilterConfig, TeacherConfig
@@ -185,15 +184,13 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _read_yaml(path: str) -> dict[str, Any]:
-    """A config file, here or in the repository.
+    """A config file, of a path or one that ships.
 
     Raises:
         UsageError: there is none, or it is no YAML object.
     """
     try:
-        values = yaml.safe_load(storage.read_bytes(absolute(locate(path))))
-    except FileNotFoundError as error:
-        raise UsageError(f"teacher.config {path}: no such file") from error
+        values = yaml.safe_load(config_file(path).read_bytes())
     except yaml.YAMLError as error:
         raise UsageError(f"teacher.config {path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):

@@ -58,8 +58,8 @@ def test_distance_and_rank_by_hand():
         distances=np.float32([0, 0.5, 2, 2, 9]),
     )
     image = np.float32([[1, 0], [3, 2]])
-    # From the mean (2, 1): 4. From the second value's mean square 2: 4 / 9. From the regions (1, 13) / 2: their
-    # 10 % quantile is 1.1 and their minimum 0.5, which has half the weight.
+    # From the mean (2, 1): 4. From the second value's mean square 2: 4 / 9. From the regions (1, 13) / 2:
+    # their 10 % quantile is 1.1 and their minimum 0.5, which has half the weight.
     logs = [np.log(4 / 4), np.log(4 / 9) / 2, np.log(1.1 / 2.5), np.log(1.1 / 1.1), np.log(0.5) / 0.5]
     expected = sum(logs[:4]) + logs[4] / 2
     assert WEIGHTS.tolist() == [1, 1, 1, 1, 0.5]

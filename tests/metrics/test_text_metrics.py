@@ -66,7 +66,7 @@ def test_cider_rewards_the_right_caption() -> None:
 
 
 def test_one_caption_by_hand() -> None:
-    """Of the first caption, 3 of 4 words, 2 of 3 pairs, 1 of 2 triples and 0 of 1 match; of the second, none."""
+    """The first caption: 3 of 4 words, 2 of 3 pairs, 1 of 2 triples and 0 of 1 match; the second: none."""
     metrics = text_metrics({"a": "a dog runs fast", "b": "x"}, {"a": ["a dog runs"], "b": ["y"]})
     assert metrics["BLEU-1"] == pytest.approx(100 * 3 / 5, abs=1e-4)
     assert metrics["BLEU-2"] == pytest.approx(100 * (3 / 5 * 2 / 3) ** 0.5, abs=1e-4)

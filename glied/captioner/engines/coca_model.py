@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from glied.captioner.attention import KeyValues, MultiHead, WordCache
-from glied.captioner.baselines.transformer import LayerCaches, looking_back
+from glied.captioner.baselines.transformer import LayerCaches, cached_self_attention
 from glied.captioner.model import EncoderOutput, StepModel, Trace
 from glied.errors import UsageError
 
@@ -48,7 +48,7 @@ class Block(nn.Module):
 
     def words(self, x: Tensor, cache: WordCache) -> Tensor:
         """Let new tokens [B, C, D] attend to themselves and to those before them."""
-        return self._rest(x, looking_back(cache)(self.attention, self.norm(x)))
+        return self._rest(x, cached_self_attention(cache)(self.attention, self.norm(x)))
 
     def image(self, x: Tensor, source: KeyValues) -> Tensor:
         """Let tokens [B, C, D] attend to the image."""
@@ -117,7 +117,9 @@ class CocaDecoder(StepModel[LayerCaches]):
             cache.bias = caches[0].bias
         return LayerCaches(caches)
 
-    def step(self, encoded: EncoderOutput, tokens: Tensor, cache: LayerCaches, trace: Trace | None = None) -> Tensor:
+    def step(
+        self, encoded: EncoderOutput, tokens: Tensor, cache: LayerCaches, trace: Trace | None = None
+    ) -> Tensor:
         """One token further: the logits [B, C, V] after `tokens` [B, C]; the cache grows in place."""
         x = self.embedding(tokens) + self.positions[cache.layers[0].steps]  # [B, C, D]
         caches = iter(cache.layers)

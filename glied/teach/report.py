@@ -1,0 +1,150 @@
+"""The report of a teaching: verdict, figures, captions of held-out images, schedule, time, cost, curves."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from glied import storage
+from glied.bulk.run.committed_rows import read_rows
+from glied.data import coco
+from glied.reports.benchmark_tables import Row
+from glied.reports.training_report import ReportConfig, make_report
+from glied.teach.step_records import Record
+from glied.teach.teaching import Teaching
+from glied.teach.training_steps import ATTRIBUTES, CAPTIONER, REWARDED
+
+_SHOWN = 24
+"""Held-out images whose captions are shown."""
+_FIGURES = (
+    "CIDEr",
+    "BLEU-4",
+    "ROUGE-L",
+    "CLIP-S",
+    "R@1",
+    "R@5",
+    "length",
+    "vocabulary",
+    "repeats-2",
+    "distinct",
+)
+
+
+@dataclass(frozen=True)
+class TeachReport:
+    """What is reported.
+
+    Attributes:
+        teaching: of it.
+        records: of its steps.
+        startup: seconds until the first step, of this attempt.
+        verdict: in one line.
+    """
+
+    teaching: Teaching
+    records: Mapping[str, Record]
+    startup: float
+    verdict: str
+
+    def write(self) -> str:
+        """Write report.html and the tables in it, report/*.json; the URI of the page."""
+        tables = [self._write(name, table) for name, table in self._tables().items()]
+        out = self.teaching.path("report.html")
+        names = {"attributes": ATTRIBUTES, "captioner": CAPTIONER, "reward": REWARDED}
+        runs = [self.teaching.path(folder) for name, folder in names.items() if name in self.records]
+        make_report(ReportConfig(runs=runs, tables=tables, out=out, title=f"Taught: {self.verdict}"))
+        return out
+
+    def _write(self, name: str, table: Mapping[str, Any]) -> str:
+        uri = self.teaching.path("report", f"{name}.json")
+        storage.write_bytes(uri, json.dumps(table, indent=1).encode() + b"\n")
+        return uri
+
+    def _tables(self) -> dict[str, dict[str, Any]]:
+        return {
+            "evaluation": _table("Held-out images", self.verdict, self._figures()),
+            "captions": _table("Captions of held-out images", "", self._captions()),
+            "schedule": _table("Schedule", self._sizes(), self._schedule()),
+            "time": _table("Time and cost", self._price(), self._time()),
+            "running": _table("Captioning a million images", self._price(), self._running()),
+        }
+
+    def _facts(self, name: str) -> Mapping[str, Any]:
+        return self.records[name].facts if name in self.records else {}
+
+    # ---- tables
+
+    def _figures(self) -> list[Row]:
+        found = self._facts("evaluation")
+        systems = {"new captioner": found["student"], "before": found.get("before")}
+        systems |= {"teacher": found.get("teacher"), "commonest caption": {"CIDEr": found["commonest_cider"]}}
+        return [
+            {"": name, **{figure: _rounded(figures.get(figure)) for figure in _FIGURES}}
+            for name, figures in systems.items()
+            if figures is not None
+        ]
+
+    def _captions(self) -> list[Row]:
+        references = coco.load_captions(self.teaching.captions("test"))
+        before = self._said("before") if "before" in self.records else {}
+        rows: list[Row] = []
+        for name, caption in list(self._said("test").items())[:_SHOWN]:
+            texts = references.get(name, [""])
+            rows.append(
+                {"image": name, "new captioner": caption, "before": before.get(name), "caption": texts[0]}
+            )
+        return rows
+
+    def _said(self, folder: str) -> dict[str, str]:
+        return {row["id"]: row["caption"] or "" for row in read_rows(self.teaching.path(folder))}
+
+    def _sizes(self) -> str:
+        images, size = self._facts("captions")["images"], self._facts("captions")["size"]
+        return ", ".join(f"{count} images for {name}" for name, count in images.items()) + (
+            f"; {size['captions']} training captions"
+        )
+
+    def _schedule(self) -> list[Row]:
+        schedule = self.teaching.schedule({name: record.facts for name, record in self.records.items()})
+        return [
+            {"setting": name, "value": str(value), "because": schedule.reasons[name]}
+            for name, value in schedule.values.items()
+        ]
+
+    def _time(self) -> list[Row]:
+        seconds = {"start": self.startup} | {name: record.seconds for name, record in self.records.items()}
+        seconds["all"] = sum(seconds.values())
+        return [{"step": name, **self._cost(spent)} for name, spent in seconds.items()]
+
+    def _running(self) -> list[Row]:
+        regions = self._facts("features")["runs"]["test"]["images_per_s"]
+        words = self._facts("test")["images_per_s"]
+        rows = [_speed("new captioner", regions, words)]
+        if "teacher" in self.records:
+            rows.append(_speed("teacher", self._facts("teacher")["images_per_s"]))
+        return [
+            {"": name, "images/s": _rounded(rate), **(self._cost(1e6 / rate) if rate else {})}
+            for name, rate in rows
+        ]
+
+    def _price(self) -> str:
+        price = self.teaching.config.dollars_per_hour
+        return f"at {price:g} dollars an hour" if price else "dollars_per_hour gives the cost"
+
+    def _cost(self, seconds: float) -> Row:
+        price = self.teaching.config.dollars_per_hour
+        cost: Row = {"dollars": round(seconds / 3600 * price, 2)} if price else {}
+        return {"hours": round(seconds / 3600, 3), "seconds": round(seconds, 1), **cost}
+
+
+def _speed(name: str, *rates: float) -> tuple[str, float]:
+    """Images a second of stages one after the other; 0 where one is not known."""
+    return name, 1 / sum(1 / rate for rate in rates) if all(rates) else 0.0
+
+
+def _table(title: str, note: str, rows: Sequence[Row]) -> dict[str, Any]:
+    return {"title": title, "note": note, "rows": [*rows]}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)

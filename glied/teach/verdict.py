@@ -1,0 +1,47 @@
+"""Whether the new captioner is good enough to be used, in one line."""
+
+from collections.abc import Mapping
+
+_ENOUGH, _SOME = 0.95, 0.8
+"""Shares of the teacher's R@1, by a CLIP that neither filtered nor rewarded."""
+_TIMES_COMMONEST = 3.0
+"""A captioner that looks at images has several times the CIDEr of the commonest caption."""
+R1 = "R@1"
+
+USE, MORE, NOT = "use it", "teach it more images", "do not use it"
+
+Figures = Mapping[str, float]
+
+
+def verdict(
+    student: Figures, *, commonest: float, before: Figures | None = None, teacher: Figures | None = None
+) -> str:
+    """What to do with the captioner, and the figures on held-out images that say so.
+
+    Args:
+        student: its figures.
+        commonest: CIDEr of the commonest training caption on all these images.
+        before: figures of the captioner that it was made from.
+        teacher: figures of the teacher.
+    """
+    cider = student["CIDEr"]
+    if cider <= commonest:
+        return f"{NOT}: its CIDEr is {cider:.1f}, that of the commonest caption on all images {commonest:.1f}"
+    if before is not None:
+        return _against_before(cider, before["CIDEr"])
+    if teacher is not None and teacher.get(R1) and R1 in student:
+        return _against_teacher(student[R1], teacher[R1])
+    what = USE if cider >= _TIMES_COMMONEST * commonest else MORE
+    return f"{what}: its CIDEr is {cider:.1f}, that of the commonest caption on all images {commonest:.1f}"
+
+
+def _against_before(cider: float, before: float) -> str:
+    if cider > before:
+        return f"{USE}: its CIDEr is {cider:.1f}, before it was {before:.1f}"
+    return f"{NOT}: its CIDEr is {cider:.1f}, and was {before:.1f} before"
+
+
+def _against_teacher(r1: float, teacher: float) -> str:
+    share = r1 / teacher
+    what = USE if share >= _ENOUGH else MORE if share >= _SOME else NOT
+    return f"{what}: its R@1 by the judge is {r1:.1f}, {share:.0%} of the teacher's {teacher:.1f}"

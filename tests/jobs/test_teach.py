@@ -1,0 +1,178 @@
+"""jobs/teach.py from an archive to a captioner: killed and resumed, with a teacher, and its refusals."""
+
+import html
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, fetch_stage
+from glied.bulk.plan.manifest import planned
+from glied.commands.teach import TRAININGS
+from glied.config import parse
+from glied.data import coco
+from glied.demo_world.dataset import write_split
+from glied.errors import JobError, UsageError
+from glied.teach.config import TeachConfig
+from glied.teach.data_steps import DataSteps
+from glied.teach.images import read_images
+from glied.teach.job_runner import JobRunner
+from glied.teach.run import teach
+from glied.teach.step_records import StepRecords, run_steps
+from glied.teach.teaching import Teaching
+from tests.jobs.conftest import ROOT
+
+SCENES = 60
+TRAINER = {"learning_rate": 5e-3, "ema_decay": 0.0, "validate_every_steps": 24, "checkpoint_every_steps": 6}
+OVERRIDES = {
+    "captioner": {"model": {"dropout": 0.0}, "label_smoothing": 0.0, "trainer": TRAINER},
+    "reward": {"sampling": {"samples": 2}, "trainer": {"validate_every_steps": 2}},
+    "test": {"decoding": {"beam_size": 2}},
+}
+"""A captioner that learns 44 scenes by heart in seconds."""
+SCHEDULE = {"steps": 48, "width": 32, "batch_size": 16, "attribute_steps": 4, "reward_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes")
+    write_split(folder, "train", SCENES, 0, 1)
+    return folder
+
+
+def arguments(scenes: Path, out: Path, *more: str, schedule: dict[str, Any] = SCHEDULE) -> list[str]:
+    given = [f"--config={ROOT / 'configs' / 'teach' / 'demo.yaml'}", "--runtime=local"]
+    given += [
+        f"--input.uri={scenes / 'images'}",
+        f"--output.uri={out}",
+        f"--overrides={json.dumps(OVERRIDES)}",
+    ]
+    return [*given, *(f"--schedule.{name}={value}" for name, value in schedule.items()), *more]
+
+
+def with_captions(scenes: Path) -> list[str]:
+    return [f"--captions={scenes / 'captions.json'}", "--teacher=null", "--filter=null"]
+
+
+def killed_within(step: str, command: list[str], out: Path) -> None:
+    """Run a command in a process of its own and kill it once a training has a checkpoint."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "jobs" / "teach.py"), *command],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 240
+        while not [*(out / step).glob("checkpoints/*")] and time.monotonic() < deadline:
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.02)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not json.loads((out / "steps" / f"{step}.json").read_text())["complete"]
+
+
+@pytest.mark.timeout(500)
+def test_killed_teaching_goes_on_to_the_same_captioner(scenes, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = arguments(scenes, tmp_path / "out", *with_captions(scenes))
+    killed_within("captioner", command, tmp_path / "out")
+    result = teach(parse(TeachConfig, command), TRAININGS)
+    whole = teach(
+        parse(TeachConfig, arguments(scenes, tmp_path / "whole", *with_captions(scenes))), TRAININGS
+    )
+    assert result["digest"] == whole["digest"]
+    assert result["test"] == whole["test"]
+    assert result["test"]["student"]["captions"] == 8
+    check_report(tmp_path / "out", result)
+    again = teach(parse(TeachConfig, command), TRAININGS)
+    assert again["seconds"] == result["seconds"] | {"this_time": again["seconds"]["this_time"]}
+
+    check_caption_config(tmp_path / "out" / "caption.yaml", scenes)
+    check_changed_settings(command, tmp_path / "out")
+
+
+def check_caption_config(path: Path, scenes: Path) -> None:
+    """caption.yaml captions new images with the new captioner."""
+    config = parse(CaptionDatasetConfig, [f"--config={path}"])
+    assert config.input.uri == str(scenes / "images")
+    image = scenes / "images" / "train-000000.jpg"
+    chunk = planned(id=["a"], uri=[str(image)], size=[image.stat().st_size])
+    stage = caption_factory(config).build()
+    (row,) = stage(fetch_stage(config.input, config.resources)(chunk)).to_pylist()
+    assert row["status"] == "ok"
+    assert row["caption"]
+
+
+def check_report(out: Path, result: dict[str, Any]) -> None:
+    """The page has the verdict, the captions and every step's time."""
+    page = (out / "report.html").read_text()
+    assert html.escape(result["verdict"]) in page
+    for name in ("captions", "time", "schedule", "running", "evaluation"):
+        assert json.loads((out / "report" / f"{name}.json").read_text())["rows"]
+    rows = json.loads((out / "report" / "time.json").read_text())["rows"]
+    total = rows.pop()["seconds"]
+    assert total == pytest.approx(sum(row["seconds"] for row in rows), abs=1)
+    assert {row["step"] for row in rows} >= {"start", "features", "captioner", "reward", "test"}
+
+
+def check_changed_settings(command: list[str], out: Path) -> None:
+    """A changed reward names itself and what follows, and leaves what is there."""
+    changed = parse(TeachConfig, [*command, "--schedule.reward_learning_rate=1e-5"])
+    message = (
+        r"trainer.learning_rate was 0.0001, is 1e-05\); to be done again: reward, model, test, evaluation"
+    )
+    with pytest.raises(UsageError, match=message):
+        teach(changed, TRAININGS)
+    assert json.loads((out / "steps" / "reward.json").read_text())["complete"]
+
+
+def test_teacher_captions_the_sample_and_the_best_of_it_is_kept(scenes, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    more = ["--sample.images=24", f"--captions={some_captions(scenes, tmp_path)}"]
+    config = parse(
+        TeachConfig, arguments(scenes, tmp_path / "out", *more, schedule={"validation": 4, "test": 4})
+    )
+    teaching = Teaching(config, JobRunner.of("local", TRAININGS))
+    steps = [step for step in DataSteps(teaching).steps() if step.name not in ("features", "copies")]
+    records = run_steps(steps, StepRecords(teaching.output), redo=False)
+    facts = records["chosen"].facts
+    assert facts["by_teacher"] == 20  # the fifth that fits worst is left out
+    assert facts["clip_s_of_chosen"] > facts["clip_s_of_all"]
+    images = read_images(str(tmp_path / "out" / "chosen" / "images.jsonl"))
+    assert {len(one.captions) for one in images} <= {1, 2, 3, 4}
+    mixed = [one for one in images if "a caption that is there" in one.captions]
+    assert mixed
+    assert all(one.captions[0] == "a caption that is there" for one in mixed)
+    names = [name for split in coco.SPLITS for name in coco.load_captions(teaching.captions(split))]
+    assert sorted(names) == sorted(one.id for one in images)
+    assert yaml.safe_load((ROOT / "configs" / "caption" / "demo.yaml").read_text())["decoding"]["n_best"] == 3
+
+
+def some_captions(scenes: Path, folder: Path) -> Path:
+    """Captions of every second scene."""
+    path = folder / "some.jsonl"
+    names = sorted(file.name for file in (scenes / "images").iterdir())[::2]
+    lines = [{"image": name, "caption": "a caption that is there"} for name in names]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_captioner_that_learned_nothing_is_refused(scenes, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    short = SCHEDULE | {"steps": 2, "attribute_steps": 2}
+    config = parse(TeachConfig, arguments(scenes, tmp_path / "out", *with_captions(scenes), schedule=short))
+    for _ in range(2):  # the second call finds the step done
+        with pytest.raises(
+            JobError, match=r"nothing was learned: (CIDEr on validation is|the loss did not fall)"
+        ):
+            teach(config, TRAININGS)
+    assert not (tmp_path / "out" / "model").exists()

@@ -1,0 +1,111 @@
+"""The engine of steps: what is done again, what is not, and what a changed setting invalidates."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glied.errors import JobError, UsageError
+from glied.teach.step_records import Done, Step, StepRecords, run_steps
+
+
+class Chain:
+    """Steps a, b (reads a), c (reads a), d (reads b); each writes a file and counts its runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.runs: list[str] = []
+        self.settings: dict[str, dict[str, Any]] = {name: {"value": 1} for name in "abcd"}
+        self.fails: set[str] = set()
+        self.checks: list[str] = []
+
+    def step(self, name: str, *needs: str) -> Step:
+        def run(done: Done) -> dict[str, Any]:
+            self.runs.append(name)
+            (self.folder / name).mkdir(exist_ok=True)
+            (self.folder / name / f"{len(self.runs)}.txt").write_text(name)
+            if name in self.fails:
+                raise JobError(f"{name} failed")
+            return {"sum": self.settings[name]["value"] + sum(done[one]["sum"] for one in needs)}
+
+        def check(done: Done) -> None:
+            self.checks.append(name)
+
+        settings = self.settings
+        return Step(
+            name=name,
+            needs=needs,
+            settings=lambda done: settings[name],
+            run=run,
+            folders=(name,),
+            check=check,
+        )
+
+    def __call__(self, *, redo: bool = False) -> dict[str, int]:
+        self.runs, self.checks = [], []
+        steps = [self.step("a"), self.step("b", "a"), self.step("c", "a"), self.step("d", "b")]
+        records = run_steps(steps, StepRecords(str(self.folder)), redo=redo)
+        return {name: record.facts["sum"] for name, record in records.items()}
+
+
+@pytest.fixture
+def chain(tmp_path) -> Chain:
+    return Chain(tmp_path)
+
+
+def test_finished_steps_are_not_done_again_but_checked_again(chain) -> None:
+    assert chain() == {"a": 1, "b": 2, "c": 2, "d": 3}
+    assert chain.runs == [*"abcd"]
+    assert chain() == {"a": 1, "b": 2, "c": 2, "d": 3}
+    assert (chain.runs, chain.checks) == ([], [*"abcd"])
+
+
+def test_step_that_failed_is_where_the_next_call_goes_on(chain) -> None:
+    chain.fails = {"c"}
+    with pytest.raises(JobError, match="c failed"):
+        chain()
+    chain.fails = set()
+    chain()
+    assert chain.runs == [*"cd"]
+
+
+def test_changed_setting_names_the_steps_that_it_invalidates(chain) -> None:
+    chain()
+    chain.settings["b"] = {"value": 5}
+    with pytest.raises(
+        UsageError, match=r"step b have changed \(value was 1, is 5\); to be done again: b, d\."
+    ):
+        chain()
+    assert chain.runs == []
+    assert chain(redo=True) == {"a": 1, "b": 6, "c": 2, "d": 7}
+    assert chain.runs == [*"bd"]
+    assert [file.name for file in (chain.folder / "b").iterdir()] == ["1.txt"], (
+        "what b wrote before is deleted"
+    )
+    assert chain() == {"a": 1, "b": 6, "c": 2, "d": 7}
+    assert chain.runs == []
+
+
+def test_settings_cannot_change_within_a_step(chain) -> None:
+    chain.fails = {"b"}
+    with pytest.raises(JobError):
+        chain()
+    chain.settings["b"] = {"value": 2}
+    with pytest.raises(UsageError, match="settings of step b have changed"):
+        chain()
+
+
+def test_steps_that_were_never_begun_are_not_named(chain) -> None:
+    chain.fails = {"b"}
+    with pytest.raises(JobError):
+        chain()
+    chain.settings["a"] = {"value": 2}
+    with pytest.raises(UsageError, match=r"to be done again: a, b\. --redo true"):
+        chain()
+
+
+def test_damaged_record_is_named(chain) -> None:
+    chain()
+    (chain.folder / "steps" / "c.json").write_text('{"digest": ')
+    with pytest.raises(UsageError, match=r"c.json is damaged: delete it"):
+        chain()

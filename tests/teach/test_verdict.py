@@ -1,0 +1,24 @@
+import pytest
+
+from glied.teach.verdict import verdict
+
+GOOD = {"CIDEr": 60.0}
+TEACHER = {"CIDEr": 90.0, "R@1": 50.0}
+
+
+@pytest.mark.parametrize(
+    ("student", "others", "expected"),
+    [
+        ({"CIDEr": 4.0}, {}, "do not use it: its CIDEr is 4.0"),
+        ({"CIDEr": 9.0}, {}, "teach it more images: its CIDEr is 9.0"),
+        ({"CIDEr": 60.0}, {}, "use it: its CIDEr is 60.0"),
+        ({"CIDEr": 60.0}, {"before": {"CIDEr": 55.0}}, "use it: its CIDEr is 60.0, before it was 55"),
+        ({"CIDEr": 50.0}, {"before": {"CIDEr": 55.0}}, "do not use it: its CIDEr is 50.0, and was 55"),
+        (GOOD | {"R@1": 48.0}, {"teacher": TEACHER}, "use it: its R@1 by the judge is 48.0, 96%"),
+        (GOOD | {"R@1": 42.0}, {"teacher": TEACHER}, "teach it more images: "),
+        (GOOD | {"R@1": 9.0}, {"teacher": TEACHER}, "do not use it: "),
+        ({"CIDEr": 60.0}, {"teacher": {"CIDEr": 90.0}}, "use it: its CIDEr is 60.0"),
+    ],
+)  # fmt: skip
+def test_verdict_says_what_to_do_and_why(student, others, expected) -> None:
+    assert verdict(student, commonest=5.0, **others).startswith(expected)
