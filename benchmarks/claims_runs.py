@@ -4,6 +4,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +17,6 @@ from glied.captioner.architectures import build_model
 from glied.captioner.captioner import Captioner
 from glied.captioner.config import DecodingConfig
 from glied.captioner.model import CaptionerConfig
-from glied.commands import train_captioner, train_scst
 from glied.data import features
 from glied.data.captioned_regions import CaptionedRegions
 from glied.data.extractor_fingerprint import check_trained_on
@@ -25,17 +25,19 @@ from glied.training import history
 from glied.training.config import TrainerConfig
 from glied.training.history import VALIDATION
 from glied.training.local_trainer import train_here
-from glied.training.tasks.captioner import CaptionerTask
-from glied.training.tasks.scst import ScstTask
+from glied.training.tasks.captioner import CaptionerTask, TrainCaptionerConfig
+from glied.training.tasks.scst import ScstTask, TrainScstConfig
 
 if TYPE_CHECKING:
     from benchmarks.claims_config import Config
 
-RECORDED = (
-    *("epochs", "max_steps", "batch_size", "learning_rate"),
-    *("schedule", "warmup_steps", "ema_decay", "precision"),
-)
-"""Trainer settings recorded in the recipe of a run."""
+RECORDED = {
+    **{name: name for name in ("epochs", "max_steps", "batch_size")},
+    **{name: f"optimizer.{name}" for name in ("learning_rate", "ema_decay", "precision")},
+    "schedule": "schedule.name",
+    "warmup_steps": "schedule.warmup_steps",
+}
+"""Trainer settings recorded in the recipe of a run, and their keys."""
 SHORT_STEPS, SHORT_IMAGES = 2, 20
 JUDGE_R1, JUDGE_POOL = 70.0, 5000
 """R@1 of full descriptions, and the pool size, that the judge must reach before a reward is trained."""
@@ -102,7 +104,7 @@ def recipe(config: "Config", variant: str, seed: int) -> dict[str, Any]:
     beams = f" and beam {world.beam}" if world.beam else ""
     return {
         "configs": f"configs/{config_name(config, variant, any_name=True)}",
-        **{key: getattr(trainer, key) for key in RECORDED},
+        **{name: attrgetter(key)(trainer) for name, key in RECORDED.items()},
         "decoding": f"greedy{beams}, at most {MAX_LENGTH} words, nothing blocked",
         "test": config.scenes,
         "regions": features.fingerprint(config.features).get("weights"),
@@ -126,16 +128,16 @@ def job(config: "Config", variant: str, seed: int) -> Any:
     options |= {
         "trainer.output": str(config.folder / f"{variant}-{seed}"),
         "trainer.seed": seed,
-        "trainer.threads_per_worker": config.threads,
+        "trainer.resources.threads_per_worker": config.threads,
     }
     name = config_name(config, variant)
     if not chosen.reward:
         options |= {f"model.{key}": str(value).lower() for key, value in chosen.model.items()}
-        return configured(train_captioner.Config, name, options)
+        return configured(TrainCaptionerConfig, name, options)
     options["start"] = str(config.folder / f"glied-{seed}" / "best")
     if chosen.reward != "cider":
         options["reward.clip.checkpoint"] = config.clip
-    return configured(train_scst.Config, name, options)
+    return configured(TrainScstConfig, name, options)
 
 
 def config_name(config: "Config", variant: str, *, any_name: bool = False) -> str:
@@ -147,19 +149,20 @@ def config_name(config: "Config", variant: str, *, any_name: bool = False) -> st
 
 def _lengths(config: "Config", variant: str) -> Mapping[str, Any]:
     if config.short:
-        return {"max_steps": SHORT_STEPS, "warmup_steps": 0}
+        return {"max_steps": SHORT_STEPS, "schedule.warmup_steps": 0}
     return config.spec.rewarded if config.spec.variants[variant].reward else config.spec.xe
 
 
 def xe_task(config: "Config", variant: str, seed: int) -> CaptionerTask:
     """Return the task that trains a variant with XE, with the model resized to GLIED's size if requested."""
-    task = train_captioner.build_task(job(config, variant, seed))
+    task = CaptionerTask(config=job(config, variant, seed))
     setting = config.spec.variants[variant].sized
     if not setting:
         return task
     glied = job(config, "glied", seed).model
     sizes = {"feature_size": task.predictor.feature_size, "vocabulary_size": len(task.vocabulary)}
-    return dataclasses.replace(task, model=equal_size(task.model, setting, glied, **sizes))
+    model = equal_size(task.config.model, setting, glied, **sizes)
+    return dataclasses.replace(task, config=dataclasses.replace(task.config, model=model))
 
 
 def equal_size(
@@ -189,7 +192,7 @@ def train(config: "Config", variant: str, seed: int) -> dict[str, Any]:
     settings = job(config, variant, seed)
     task: CaptionerTask | ScstTask
     if rewarded:
-        task = train_scst.build_task(settings)
+        task = ScstTask.of(settings)
         task.check()
     else:
         task = xe_task(config, variant, seed)
@@ -224,7 +227,8 @@ def captions(config: "Config", variant: str, seed: int) -> tuple[dict[int, Capti
         UsageError: the captioner was trained on regions of a different extractor.
     """
     settings = job(config, variant, seed)
-    build = train_scst.build_task if config.spec.variants[variant].reward else train_captioner.build_task
+    task_class: type[ScstTask] | type[CaptionerTask]
+    task_class = ScstTask if config.spec.variants[variant].reward else CaptionerTask
     best = str(config.folder / f"{variant}-{seed}" / "best")
     captioners = {
         beam: Captioner.load(best, DecodingConfig(beam_size=beam, max_length=MAX_LENGTH))
@@ -234,7 +238,7 @@ def captions(config: "Config", variant: str, seed: int) -> tuple[dict[int, Capti
     check_trained_on(best, captioners[1].extractor, test.extractor, test.features, ", or delete the run")
     limit = SHORT_IMAGES if config.short else None
     names = [test.name(image_id) for image_id in features.image_ids(config.features)[:limit]]
-    images = test_images(test, build(settings).predictor, captioners[1].attribute_count, limit)
+    images = test_images(test, task_class(settings).predictor, captioners[1].attribute_count, limit)
     by_beam = {
         beam: dict(zip(names, captions_of(captioner, images), strict=True))
         for beam, captioner in captioners.items()

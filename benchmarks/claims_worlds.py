@@ -167,7 +167,7 @@ DEMO = World(
     configs="demo",
     captioner="captioner/{name}_{configs}.yaml",
     reward="scst/{name}_{configs}.yaml",
-    xe={"epochs": 8, "validate_every_epochs": 1},  # 1,000 steps, at most 17 minutes on one core
+    xe={"epochs": 8, "monitoring.validate_every_epochs": 1},  # 1,000 steps, at most 17 minutes on one core
     rewarded={"max_steps": 300},  # at most 12 minutes
     metrics=("CIDEr", "BLEU", "METEOR"),
     scenes=True,
@@ -219,8 +219,13 @@ PHOTOGRAPHS = World(
     captioner="captioner/{configs}.yaml",
     reward="scst/{configs}.yaml",
     # 6 epochs of XE, 3 with the reward, one view of each photograph: 18 runs in 95 minutes on one core.
-    xe={"epochs": 6, "max_steps": 558, "validate_every_epochs": 3, "ema_decay": 0.99},
-    rewarded={"epochs": 3, "max_steps": 279, "validate_every_epochs": 1, "validate_every_steps": "null"},
+    xe={"epochs": 6, "max_steps": 558, "monitoring.validate_every_epochs": 3, "optimizer.ema_decay": 0.99},
+    rewarded={
+        "epochs": 3,
+        "max_steps": 279,
+        "monitoring.validate_every_epochs": 1,
+        "monitoring.validate_every_steps": "null",
+    },
     metrics=("CIDEr", "BLEU", "ROUGE-L"),
     beam=5,
     test="data/flickr8k/test",

@@ -33,8 +33,9 @@ from glied.metrics.diversity import diversity
 from glied.metrics.text_metrics import text_metrics
 from glied.regions import RegionBatch, Regions
 from glied.text.tokenizer import tokenize
+from glied.training.config import TrainerConfig
 from glied.training.tasks.attributes import average_precisions
-from glied.training.tasks.regions import RegionsData, RegionsTask
+from glied.training.tasks.regions import RegionsData, RegionsTask, TrainRegionsConfig
 from glied.vision.attributes import AttributePredictor, load_attributes
 from glied.vision.extractors.config import RegionsConfig
 from glied.vision.extractors.region_extractor import load_extractor
@@ -92,7 +93,8 @@ def detection(config: Config) -> dict[str, Any]:
     """Measure AP50 over the classes, and the accuracy of each attribute group on the detected objects."""
     detector, _ = load_detector(storage.join(config.weights, "regions"))
     data = RegionsData(train=config.scenes, validation=config.scenes)
-    task = RegionsTask(data_config=data, model=DetectorConfig())
+    job = TrainRegionsConfig(data=data, model=DetectorConfig(), trainer=TrainerConfig(output=""))
+    task = RegionsTask(job)
     rows = task.data("validation").to_pylist()
     generator = torch.Generator()
     collated = (

@@ -44,8 +44,9 @@ from glied.rewards.config import RewardConfig
 from glied.text.references import save_frequencies
 from glied.text.vocabulary import SPECIAL, Vocabulary
 from glied.training import steps
+from glied.training.config import TrainerConfig
 from glied.training.onednn import onednn_products
-from glied.training.tasks.scst import SamplingConfig, ScstTask
+from glied.training.tasks.scst import SamplingConfig, ScstTask, TrainScstConfig
 from glied.vision.attributes import AttributePredictor, save_attributes
 from glied.vision.extractors.clip_images import image_fingerprint
 
@@ -163,14 +164,16 @@ def make_task(config: Config, folder: Path) -> ScstTask:
     )
     save_frequencies(str(folder / "frequencies"), split.references, vocabulary)
     reward = RewardConfig(cider=1.0, clip_s=2.0, clip=clip, frequencies=str(folder / "frequencies"))
-    return ScstTask(
+    job = TrainScstConfig(
         start=str(folder / "start"),
         attributes=str(folder / "attributes"),
         train=split,
         validation=split,
         reward=reward,
         sampling=SamplingConfig(samples=5, max_length=STEPS),
+        trainer=TrainerConfig(output=str(folder / "run")),
     )
+    return ScstTask(job)
 
 
 def clip_vocabulary() -> Vocabulary:

@@ -43,7 +43,6 @@ from glied.captioner.architectures import PAPER_SIZES, build_model
 from glied.captioner.captioner import Captioner, attribute_ids
 from glied.captioner.config import DecodingConfig
 from glied.captioner.decode import decode
-from glied.commands import train_captioner
 from glied.config import parse, run
 from glied.data import features
 from glied.data.captioned_regions import CaptionedRegions
@@ -54,6 +53,7 @@ from glied.training.config import TrainerConfig
 from glied.training.history import VALIDATION, read_history
 from glied.training.local_trainer import train_here
 from glied.training.task import Row
+from glied.training.tasks.captioner import CaptionerTask, TrainCaptionerConfig
 from glied.vision.attributes import AttributePredictor
 
 BATCH, BEAMS, ROUNDS = 50, 3, 3
@@ -157,10 +157,10 @@ def train(config: Config, name: str) -> None:
     if (folder / RESULT).exists():
         return
     job = job_of(config, name)
-    task = train_captioner.build_task(job)
+    task = CaptionerTask(config=job)
     train_here(task, job.trainer)
     captioner = Captioner.load(str(folder / "best"), DecodingConfig(beam_size=BEAMS))
-    images = test_images(config.test, task.predictor, task.words.attribute_count, config.limit)
+    images = test_images(config.test, task.predictor, task.config.words.attribute_count, config.limit)
     references = {str(number): captions for number, (_, _, captions) in enumerate(images)}
     texts = {str(number): text for number, text in enumerate(captions_of(captioner, images))}
     (folder / "captions.json").write_text(json.dumps(texts, indent=1))
@@ -173,14 +173,14 @@ def train(config: Config, name: str) -> None:
     (folder / RESULT).write_text(json.dumps(result, indent=1) + "\n")
 
 
-def job_of(config: Config, name: str) -> train_captioner.Config:
+def job_of(config: Config, name: str) -> TrainCaptionerConfig:
     """Return the config of the job that trains a model."""
     options = {
         "trainer.output": config.folder / name,
-        "trainer.threads_per_worker": config.threads,
+        "trainer.resources.threads_per_worker": config.threads,
         **({"trainer.max_steps": SHORT_STEPS} if config.short else {}),
     }
-    return configured(train_captioner.Config, f"captioner/{name}_demo.yaml", options)
+    return configured(TrainCaptionerConfig, f"captioner/{name}_demo.yaml", options)
 
 
 def configured(kind: Any, name: str, options: Mapping[str, Any]) -> Any:
@@ -254,8 +254,8 @@ def speeds(config: Config) -> dict[str, Any]:
     demo, paper = {}, {}
     for name in config.models:
         captioner = Captioner.load(str(config.folder / name / "best"), DecodingConfig(beam_size=BEAMS))
-        task = train_captioner.build_task(job_of(config, name))
-        images = test_images(config.test, task.predictor, task.words.attribute_count, config.limit)
+        task = CaptionerTask(config=job_of(config, name))
+        images = test_images(config.test, task.predictor, task.config.words.attribute_count, config.limit)
         demo[name] = prepare(captioner, images)
         paper[name] = prepare_paper_size(name)
     return {

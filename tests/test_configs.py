@@ -12,13 +12,13 @@ from glied.config import parse
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "configs").rglob("*.yaml"))
 CONFIGS = {
-    "regions": ("glied.commands.train_regions", "Config"),
-    "backbone": ("glied.commands.train_backbone", "Config"),
-    "attributes": ("glied.commands.train_attributes", "Config"),
-    "captioner": ("glied.commands.train_captioner", "Config"),
-    "scst": ("glied.commands.train_scst", "Config"),
-    "clip": ("glied.commands.train_clip", "Config"),
-    "grammar": ("glied.commands.finetune_grammar", "Config"),
+    "regions": ("glied.training.tasks.regions", "TrainRegionsConfig"),
+    "backbone": ("glied.training.tasks.backbone", "TrainBackboneConfig"),
+    "attributes": ("glied.training.tasks.attributes", "TrainAttributesConfig"),
+    "captioner": ("glied.training.tasks.captioner", "TrainCaptionerConfig"),
+    "scst": ("glied.training.tasks.scst", "TrainScstConfig"),
+    "clip": ("glied.training.tasks.clip", "TrainClipConfig"),
+    "grammar": ("glied.training.tasks.grammar", "FinetuneGrammarConfig"),
     "extract": ("glied.bulk.extraction", "ExtractRegionsConfig"),
     "prepare": ("glied.data.prepare", "PrepareConfig"),
     "import": ("glied.bulk.importing", "ImportFeaturesConfig"),

@@ -25,7 +25,7 @@ from glied.captioner.captioner import Captioner
 from glied.captioner.config import DecodingConfig
 from glied.clip.config import ClipConfig
 from glied.clip.grammar_head import load_grammar
-from glied.commands import gallery, status, train_captioner, train_scst
+from glied.commands import gallery, status
 from glied.config import parse
 from glied.data import coco, features
 from glied.regions import RegionBatch
@@ -33,6 +33,8 @@ from glied.reports.evaluate import EvaluateConfig, evaluate
 from glied.text.references import load_frequencies
 from glied.training.local_trainer import train_here
 from glied.training.tasks.backbone import BackboneTask  # noqa: F401  # torchvision after fast_imports
+from glied.training.tasks.captioner import CaptionerTask, TrainCaptionerConfig
+from glied.training.tasks.scst import ScstTask, TrainScstConfig
 from glied.vision import images
 from glied.vision.attributes import load_attributes
 from glied.vision.extractors.config import RegionsConfig
@@ -232,24 +234,25 @@ def train_losses(run: str) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("job", "file", "paused", "options"),
+    ("config_class", "task_class", "file", "paused", "options"),
     [
         (
-            train_captioner,
+            TrainCaptionerConfig,
+            CaptionerTask,
             "captioner/glied_tiny.yaml",
             "glied_paused",
             ["--words.attribute_count=4", "--model.width=16", "--model.heads=2"],
         ),
-        (train_scst, "scst/cider_tiny.yaml", "scst_paused", ["--sampling.samples=2"]),
+        (TrainScstConfig, ScstTask.of, "scst/cider_tiny.yaml", "scst_paused", ["--sampling.samples=2"]),
     ],
 )
 def test_a_training_run_goes_on_as_one_that_was_not_interrupted(
-    old: Path, job: Any, file: str, paused: str, options: list[str]
+    old: Path, config_class: Any, task_class: Any, file: str, paused: str, options: list[str]
 ) -> None:
     whole = {"glied_paused": "runs/glied_tiny", "scst_paused": "runs/scst_tiny/cider"}[paused]
     common = ["--trainer.batch_size=2", "--trainer.checkpoint_every_steps=2", "--trainer.log_every_steps=1"]
     output = f"--trainer.output=runs/{paused}"
-    config = parse(job.Config, [f"--config=configs/{file}", *options, *common, output])
-    result = train_here(job.build_task(config), config.trainer)
+    config = parse(config_class, [f"--config=configs/{file}", *options, *common, output])
+    result = train_here(task_class(config), config.trainer)
     assert (result["complete"], result["steps"]) == (True, 3)
     assert train_losses(f"runs/{paused}") == pytest.approx(train_losses(whole), rel=1e-4)

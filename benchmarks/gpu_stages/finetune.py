@@ -19,11 +19,18 @@ from benchmarks.gpu_stages.setting import Row, Setting
 from glied.data.pairs import PairsConfig
 from glied.demo_world.dataset import write_split
 from glied.training import data_order as training_rows
-from glied.training.config import TrainerConfig
+from glied.training.config import (
+    MonitoringConfig,
+    OptimizerConfig,
+    RecoveryConfig,
+    ScheduleConfig,
+    TrainerConfig,
+    TrainerResourcesConfig,
+)
 from glied.training.local_trainer import FileCheckpoints
-from glied.training.loop import Loop, Plan
-from glied.training.tasks.backbone import BackboneConfig, BackboneTask
-from glied.vision.crops import CropConfig
+from glied.training.loop import Loop
+from glied.training.plan import Plan
+from glied.training.tasks.backbone import BackboneConfig, BackboneTask, TrainBackboneConfig
 
 TINY = BackboneConfig(model="tf_efficientnet_lite0", size=64)
 
@@ -43,23 +50,31 @@ def rows(setting: Setting) -> Iterator[Row]:
         yield train(setting, folder, output, FileCheckpoints(f"{name}/checkpoint.pt"))
 
 
-def train(setting: Setting, folder: Path, output: Path, checkpoints: FileCheckpoints) -> Row:
-    """Train to the end or to the stage's time limit; the best checkpoint until then is kept."""
-    task = BackboneTask(
+def make_task(setting: Setting, folder: Path, trainer: TrainerConfig) -> BackboneTask:
+    """The finetuning of the photographs' backbone, or a tiny one on scenes."""
+    config = TrainBackboneConfig(
         train=PairsConfig(pairs=str(folder / "train" / "captions.json")),
         validation=PairsConfig(pairs=str(folder / "val" / "captions.json")),
         model=setting.pick(TINY, BackboneConfig(checkpoint=str(BACKBONE))),
-        crop=CropConfig(),
         words=setting.pick(50, 1000),
         minimum_positives=setting.pick(1, 20),
         decoder_threads=4,
+        trainer=trainer,
     )
+    return BackboneTask(config=config)
+
+
+def train(setting: Setting, folder: Path, output: Path, checkpoints: FileCheckpoints) -> Row:
+    """Train to the end or to the stage's time limit; the best checkpoint until then is kept."""
     config = TrainerConfig(
-        output=str(output), epochs=setting.pick(1, 8), batch_size=setting.pick(4, 64), learning_rate=6e-4,
-        warmup_steps=setting.pick(0, 100), weight_decay=0.02, clip_norm=5.0, precision="bf16",
-        validate_every_epochs=2, checkpoint_every_steps=10**6, loader_threads=4,
+        output=str(output), epochs=setting.pick(1, 8), batch_size=setting.pick(4, 64),
+        optimizer=OptimizerConfig(learning_rate=6e-4, weight_decay=0.02, clip_norm=5.0, precision="bf16"),
+        schedule=ScheduleConfig(warmup_steps=setting.pick(0, 100)),
+        resources=TrainerResourcesConfig(loader_threads=4),
+        monitoring=MonitoringConfig(validate_every_epochs=2),
+        recovery=RecoveryConfig(checkpoint_every_steps=10**6),
     )  # fmt: skip
-    plan = Plan.of(task, config)
+    plan = Plan.of(make_task(setting, folder, config), config)
     start = time.perf_counter()
     with (
         peak_memory(setting.torch_device) as memory,

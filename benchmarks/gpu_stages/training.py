@@ -25,16 +25,22 @@ from benchmarks import scst as benchmark
 from benchmarks.gpu_stages.measuring import peak_memory, release, synchronize
 from benchmarks.gpu_stages.setting import Row, Setting, check
 from glied.captioner.architectures import PAPER_SIZES
+from glied.clock import Clock
 from glied.data.captioned_regions import CaptionedRegions
 from glied.training import data_order as training_rows
 from glied.training import history, steps
-from glied.training.config import TrainerConfig
-from glied.training.data_order import Source
+from glied.training.config import (
+    MonitoringConfig,
+    OptimizerConfig,
+    RecoveryConfig,
+    TrainerConfig,
+    TrainerResourcesConfig,
+)
 from glied.training.local_trainer import FileCheckpoints
-from glied.training.loop import Loop, Plan
+from glied.training.loop import Loop
+from glied.training.plan import Plan, Source
 from glied.training.task import Task
-from glied.training.tasks import scst
-from glied.training.tasks.captioner import CaptionerTask, WordsConfig
+from glied.training.tasks.captioner import CaptionerTask, TrainCaptionerConfig, WordsConfig
 
 
 def rows(setting: Setting) -> Iterator[Row]:
@@ -58,12 +64,14 @@ def cross_entropy_task(folder: Path) -> CaptionerTask:
     words = benchmark.clip_vocabulary().to_json()
     (folder / "vocabulary.json").write_text(json.dumps({"words": words}))
     split = CaptionedRegions(features=str(folder / "regions"), captions=str(folder / "captions.json"))
-    return CaptionerTask(
+    config = TrainCaptionerConfig(
         train=split,
         validation=split,
         words=WordsConfig(vocabulary=str(folder / "vocabulary.json"), attributes=str(folder / "attributes")),
         model=PAPER_SIZES["glied"],
+        trainer=TrainerConfig(output=str(folder / "run")),
     )
+    return CaptionerTask(config=config)
 
 
 def speed(setting: Setting, task: Task, stored: list[Row], bf16: bool) -> Row:
@@ -133,14 +141,16 @@ def step(
 
 @contextlib.contextmanager
 def synchronized_clock(device: torch.device) -> Iterator[None]:
-    """Let the clock of SCST steps synchronize with the device at each lap within the block."""
-    lap = scst._Clock.lap
+    """Let the clock of SCST steps synchronize with the device after each part within the block."""
+    measure = Clock.measure
 
-    def synchronized_lap(clock: scst._Clock, name: str) -> None:
-        synchronize(device)
-        lap(clock, name)
+    @contextlib.contextmanager
+    def synchronized(clock: Clock, name: str) -> Iterator[None]:
+        with measure(clock, name):
+            yield
+            synchronize(device)
 
-    with mock.patch.object(scst._Clock, "lap", synchronized_lap):
+    with mock.patch.object(Clock, "measure", synchronized):
         yield
 
 
@@ -149,11 +159,13 @@ def loop(setting: Setting, task: CaptionerTask, output: Path) -> Iterator[Row]:
     count = setting.pick(2, 40)
     config = TrainerConfig(
         output=str(output), epochs=10 * count, max_steps=count, batch_size=setting.pick(2, 64),
-        learning_rate=1e-3,
-        precision="bf16", ema_decay=0.9, log_every_steps=setting.pick(1, 10), loader_threads=4,
-        checkpoint_every_steps=count // 2,
+        optimizer=OptimizerConfig(learning_rate=1e-3, precision="bf16", ema_decay=0.9),
+        resources=TrainerResourcesConfig(loader_threads=4),
+        monitoring=MonitoringConfig(log_every_steps=setting.pick(1, 10)),
+        recovery=RecoveryConfig(checkpoint_every_steps=count // 2),
     )  # fmt: skip
-    for part in (replace(config, pause_after_steps=count // 2), config):
+    paused = replace(config.recovery, pause_after_steps=count // 2)
+    for part in (replace(config, recovery=paused), config):
         plan = Plan.of(task, part)
         plan = replace(plan, validation=Source(()))  # CIDEr would need pycocoevalcap
         checkpoints = FileCheckpoints(str(output / "checkpoint.pt"))

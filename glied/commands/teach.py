@@ -13,15 +13,17 @@ usage, input or config, or settings of a finished step have changed.
 
 import json
 
-from glied.commands import train_attributes, train_captioner, train_scst
 from glied.config import parse
 from glied.teach.config import TeachConfig
 from glied.teach.job_runner import Training
+from glied.training.tasks.attributes import AttributesTask, TrainAttributesConfig
+from glied.training.tasks.captioner import CaptionerTask, TrainCaptionerConfig
+from glied.training.tasks.scst import ScstTask, TrainScstConfig
 
 TRAININGS = {
-    "attributes": Training(train_attributes.Config, train_attributes.build_task),
-    "captioner": Training(train_captioner.Config, train_captioner.build_task),
-    "reward": Training(train_scst.Config, train_scst.build_task),
+    "attributes": Training(TrainAttributesConfig, AttributesTask),
+    "captioner": Training(TrainCaptionerConfig, CaptionerTask),
+    "reward": Training(TrainScstConfig, ScstTask.of),
 }
 
 

@@ -1,4 +1,4 @@
-"""What a sample's reward is compared with: B images, S samples of each."""
+"""Advantages: a sample's reward minus its baseline. B images, S samples of each."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""CLIP-S and RefCLIP-S as rewards: images from their stored vectors, captions encoded on the spot.
+"""CLIP-S and RefCLIP-S as rewards: images as stored vectors, captions encoded in each step.
 
 Shapes: B images, S captions of each, R references of the image that has most, E width of the embedding.
 """
@@ -72,7 +72,7 @@ class ImageVectors:
 
 
 class TwoScores(Protocol):
-    """What gives captions their p(grammatical) [n] and their vectors [n, E] at once."""
+    """Computes p(grammatical) [n] and vectors [n, E] of captions at once."""
 
     def score(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Both."""
@@ -80,10 +80,10 @@ class TwoScores(Protocol):
 
 
 class OnePass:
-    """p(grammatical) and vectors of the same captions, which several parts ask for, from one pass."""
+    """Computes p(grammatical) and vectors of captions in one pass, for several parts of a reward."""
 
     def __init__(self, scorer: TwoScores) -> None:
-        """Keep what `scorer` said of the captions it was asked about last."""
+        """Caches what `scorer` returned for the last captions."""
         self._scorer = scorer
         self._last: tuple[list[str], tuple[Tensor, Tensor]] | None = None
 

@@ -1,4 +1,4 @@
-"""What rewards captions; light, since open_clip takes seconds to import."""
+"""Which rewards are summed. This module imports little: open_clip would take seconds."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ class RewardConfig:
     jobs/finetune_grammar.py wrote."""
 
     def __post_init__(self) -> None:
-        """Refuse weights that reward nothing or lack what they need."""
+        """Refuse weights that are all 0, negative, or lack what they need."""
         for name, weight in self.weights.items():
             if weight < 0:
                 raise UsageError(f"reward.{name}: {weight} is negative")

@@ -19,7 +19,7 @@ class Captions:
 
     Attributes:
         images: names of the images, [B].
-        tokens: word ids, [B][S]; the end token is the last one unless the caption was cut.
+        tokens: word ids, [B][S]; the end token is the last one unless the caption was truncated.
         texts: the same in words, without the end, [B][S].
     """
 
@@ -42,7 +42,7 @@ class Captions:
 
 
 class Reward(Protocol):
-    """What captions are worth: the higher the better."""
+    """Scores captions; higher is better."""
 
     def __call__(self, captions: Captions) -> Tensor:
         """The reward of each caption, [B, S] float32 on the CPU, without a gradient."""

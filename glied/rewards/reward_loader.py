@@ -1,4 +1,4 @@
-"""From a `RewardConfig` to rewards of a split, and what can be found missing before the first step."""
+"""Loads the rewards of a `RewardConfig`, and checks before the first step that nothing is missing."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

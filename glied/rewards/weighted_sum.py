@@ -1,23 +1,23 @@
 """Weighted sums of rewards."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from glied.clock import Clock
 from glied.rewards.reward import Captions, Reward
 
 
 @dataclass(frozen=True)
 class Rewards:
-    """What a weighted sum gave.
+    """The result of a weighted sum.
 
     Attributes:
         total: [B, S].
         parts: each part before it was weighted, [B, S].
-        seconds: that each part took.
+        seconds: spent on each part.
     """
 
     total: Tensor
@@ -40,10 +40,9 @@ class WeightedSum:
     def __call__(self, captions: Captions) -> Rewards:
         """Reward `captions`."""
         values: dict[str, Tensor] = {}
-        seconds: dict[str, float] = {}
+        clock = Clock()
         for name, part in self._parts.items():
-            begun = time.perf_counter()
-            values[name] = part(captions)
-            seconds[name] = time.perf_counter() - begun
+            with clock.measure(name):
+                values[name] = part(captions)
         total = torch.stack([weight * values[name] for name, weight in self.weights.items()]).sum(dim=0)
-        return Rewards(total, values, seconds)
+        return Rewards(total, values, clock.seconds)

@@ -18,7 +18,7 @@ from glied.bulk.extraction import ExtractRegionsConfig, extract_factory, extract
 from glied.bulk.items import ActorPoolSpec, FetchStage, Job
 from glied.bulk.run.bulk_run import execute, exit_code
 from glied.bulk.run.summary import Summary
-from glied.config import build
+from glied.config import build, with_new_keys
 from glied.errors import JobError
 
 _MOST_CPU_WORKERS = 8
@@ -84,7 +84,8 @@ class JobRunner:
     def train(self, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """Train; the content of result.json."""
         training = self.trainings[name]
-        config = build(training.config_class, values | {"trainer": self._placement() | values["trainer"]})
+        values = values | {"trainer": self._placement() | values["trainer"]}
+        config = build(training.config_class, with_new_keys(training.config_class, values, warn=False))
         task = training.build_task(config)
         if self.local:
             from glied.training.local_trainer import train_here

@@ -29,8 +29,9 @@ def table_indices(
 ) -> Iterator[np.ndarray]:
     """Yields the row numbers of one worker's batches `[batch_size // world]` for one epoch over a table.
 
-    All workers cut the same permutation, so their batches of one step together are the batch one worker alone
-    would take. Incomplete last batches are dropped: each worker gets exactly `count // batch_size` batches.
+    All workers divide the same permutation, so their batches of one step together are the batch one worker
+    alone would take. Incomplete last batches are dropped: each worker gets exactly `count // batch_size`
+    batches.
     """
     order = permutation(count, seed, "epoch", epoch)
     share = batch_size // world
@@ -45,7 +46,7 @@ def file_ranges(
     """Splits files among workers by rows; returns (file, first row, last row exclusive) for one of them.
 
     `counts` are the rows of each file. The files are shuffled by (seed, epoch), or kept in order where `seed`
-    is None, and their rows, laid end to end, are cut into `world` ranges of equal length; a remainder is
+    is None, and their rows, laid end to end, are divided into `world` ranges of equal length; a remainder is
     dropped.
     """
     files = range(len(counts)) if seed is None else permutation(len(counts), seed, "files", epoch).tolist()

@@ -1,4 +1,4 @@
-"""Looks for losses and gradients that are not finite, without making a GPU wait for each step.
+"""Checks losses and gradients for NaN and infinity without making a GPU wait for each step.
 
 The verdict on a step is computed where the step is, and takes its gradient out of the update there. The
 training process reads the verdicts every few steps, and before anything is logged, validated or saved.
@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from glied.errors import JobError, UsageError
 from glied.training.task import Row
 
-LOOK_EVERY = 4
-"""Steps on a GPU after which verdicts are read."""
+READ_EVERY = 4
+"""On a GPU, steps between two readings of the verdicts."""
 NAMED = 20
-"""So many rows stand in a message; their number always does."""
+"""Most rows that a message names; it always gives their number."""
 _NAMES = ("id", "image", "uri")
 """Columns that name a row, the first that it has."""
 
@@ -143,10 +143,10 @@ def describe(step: Step, world: int) -> str:
     faulty = [name for names, _, _ in reports for name in names.faulty]
     if faulty:
         return f"{what}; these rows have values that are not finite: {_some(faulty)}"
-    lost = [names.rows for names, finite, _ in reports if not finite] or [
+    rows = [names.rows for names, finite, _ in reports if not finite] or [
         names.rows for names, _, _ in reports
     ]
-    return f"{what}; its rows: {_some([name for names in lost for name in names])}"
+    return f"{what}; its rows: {_some([name for names in rows for name in names])}"
 
 
 def _some(names: Sequence[str]) -> str:

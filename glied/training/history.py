@@ -1,4 +1,4 @@
-"""What the folder of a training run tells: its config, and what it logged step by step.
+"""Reads the records of a training run: its config, and what it logged step by step.
 
 Plain Python without torch, so that a report over many runs starts at once.
 """
@@ -18,8 +18,10 @@ METRICS = "metrics.jsonl"
 TRAIN, VALIDATION, SAMPLES = "train", "validation", "samples"
 """Kinds of lines in metrics.jsonl: scalars of a log interval, of a validation, and captions of one."""
 
+SHOWN_SAMPLES = 8
+"""Captions of a validation that the run's log keeps."""
 _PROGRESS = 0.01
-"""Share of the first loss by which it must fall, for a run that has learned something."""
+"""Share of the first loss by which the loss must fall for a run to count as learning."""
 
 Line = dict[str, Any]
 Points = list[tuple[int, float]]
@@ -28,7 +30,7 @@ Points = list[tuple[int, float]]
 
 @dataclass(frozen=True)
 class Sample:
-    """A caption that a validation decoded, and a reference of its image, or the image's name without one."""
+    """A decoded caption of a validation, and a reference of its image (or the image's name)."""
 
     caption: str
     reference: str
@@ -50,8 +52,8 @@ class History:
     Attributes:
         uri: its folder.
         config: content of run.json.
-        lines: of metrics.jsonl, in its order, which is that of the steps.
-        complete: whether it has its result.
+        lines: of metrics.jsonl, in the order of the steps.
+        complete: whether result.json exists.
     """
 
     uri: str
@@ -61,7 +63,7 @@ class History:
 
     @property
     def kind(self) -> str:
-        """What it trains, for example "captioner"."""
+        """The kind of model it trains, for example "captioner"."""
         return self.config["kind"]
 
     @property
@@ -76,7 +78,7 @@ class History:
 
     @property
     def total_steps(self) -> int:
-        """Steps that the run is to take."""
+        """Steps of the whole run."""
         trainer = self.config["trainer"]
         steps = self.epoch_steps * trainer["epochs"]
         return min(steps, trainer.get("max_steps") or steps)
@@ -87,7 +89,7 @@ class History:
         return max(line["step"] for line in self.lines)
 
     def scalars(self, kind: str) -> dict[str, Points]:
-        """What was logged as `kind`, by name, in the order of the log."""
+        """The scalars logged as `kind`, by name, in the order of the log."""
         found: dict[str, Points] = {}
         for line in self.lines:
             if line["kind"] == kind:
@@ -97,7 +99,7 @@ class History:
         return found
 
     def samples(self) -> dict[int, list[Sample]]:
-        """Captions of the same images, by step."""
+        """Captions of the same images by step."""
         lines = (line for line in self.lines if line["kind"] == SAMPLES)
         return {line["step"]: [Sample(**one) for one in line["samples"]] for line in lines}
 
@@ -109,7 +111,7 @@ class History:
         return None
 
     def seconds(self) -> float:
-        """Spent on training steps, without validation and checkpoints."""
+        """Seconds spent on training steps, without validation and checkpoints."""
         spent, last = 0.0, 0
         for step, images_per_s in self.scalars(TRAIN).get("images_per_s", []):
             spent += (step - last) * self.batch_size / images_per_s
@@ -149,7 +151,7 @@ def read_history(uri: str) -> History:
 def read_lines(uri: str) -> list[Line]:
     """The lines of metrics.jsonl; none where there is no such file.
 
-    A last line that broke off, because the run was killed or is being written, does not count.
+    An incomplete last line is ignored: the run was killed, or is writing it.
 
     Raises:
         UsageError: another line is broken.
@@ -170,7 +172,7 @@ def read_lines(uri: str) -> list[Line]:
 
 
 def progress_note(kind: str, lines: Sequence[Line]) -> str | None:
-    """What to say of a run that learned nothing: its loss (for a reward: the reward) is where it began."""
+    """A warning for a run whose loss (with a reward: the reward) ends where it began; None otherwise."""
     name, rises = ("reward", True) if kind == "scst" else ("loss", False)
     points = [(line["step"], float(line[name])) for line in lines if line["kind"] == TRAIN and name in line]
     if len(points) < 2:

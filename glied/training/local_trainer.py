@@ -1,4 +1,4 @@
-"""Training in this process: what `ray_trainer.train` does with one worker on the CPU, without Ray."""
+"""Trains in this process, without Ray: what `ray_trainer.train` does with one worker on the CPU."""
 
 import contextlib
 from dataclasses import dataclass
@@ -7,13 +7,14 @@ from typing import Any
 from glied import storage
 from glied.training import data_order, output_folder
 from glied.training.config import TrainerConfig
-from glied.training.loop import CHECKPOINTS, Loop, Plan
+from glied.training.loop import CHECKPOINTS, Loop
+from glied.training.plan import Plan
 from glied.training.task import Task
 
 
 @dataclass(frozen=True)
 class FileCheckpoints:
-    """One state in a file, which the next replaces."""
+    """Keeps one state in a file, which the next one replaces."""
 
     uri: str
 
@@ -30,11 +31,11 @@ class FileCheckpoints:
         storage.write_bytes(self.uri, state)
 
     def settle(self) -> None:
-        """Nothing is under way."""
+        """Does nothing: `save` has written already."""
 
 
 def train_here(task: Task, config: TrainerConfig) -> dict[str, Any]:
-    """As `ray_trainer.train`, whose losses these are; a run of one is no run of the other to go on with."""
+    """Trains as `ray_trainer.train`, with the same losses; neither resumes a run of the other."""
     plan = Plan.of(task, config)
     done = output_folder.claim(plan)
     if done is None:

@@ -4,8 +4,8 @@ The run's position follows from the number of steps done and the run's seed: the
 generator of each collated batch and the dropout of each step are functions of (seed, step, rank). That is
 what makes a resumed run equal to an uninterrupted one.
 
-The gradient of a step is the mean over all that its batch counts (`task.WEIGHT`), however many workers and
-micro-batches the batch is cut into.
+The gradient of a step is the mean over everything its batch counts (`task.WEIGHT`), however many workers and
+micro-batches the batch is divided into.
 """
 
 import contextlib
@@ -13,9 +13,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.distributed
@@ -23,15 +22,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from glied import storage
-from glied.errors import UsageError
-from glied.training import batching, finite_check, history, steps
-from glied.training.config import TrainerConfig
-from glied.training.data_order import Rows, Source, Stream
+from glied.training import finite_check, history, steps
+from glied.training.batch_loader import BatchLoader
+from glied.training.data_order import Stream
 from glied.training.history import RESULT, Sample
 from glied.training.onednn import onednn_products
+from glied.training.plan import Checkpoints, Plan, Progress
 from glied.training.run_log import RunLog, interval_line
 from glied.training.step_meter import Meter
-from glied.training.task import WEIGHT, CaptioningTask, ConstrainedTask, Row, ScheduledTask, Task
+from glied.training.task import WEIGHT, CaptioningTask, ConstrainedTask, ScheduledTask
 
 CHECKPOINTS = "checkpoints"
 BEST = "best"
@@ -39,55 +38,6 @@ LAST = "last"
 _LOGGED_SAMPLES = 3  # captions of a validation that the log shows
 
 logger = logging.getLogger(__name__)
-
-
-class Checkpoints(Protocol):
-    """Where states of a run are kept."""
-
-    def restore(self) -> bytes | None:
-        """The newest complete state; None for a new run."""
-        ...
-
-    def save(self, step: int, state: bytes | None) -> None:
-        """Keep a state, maybe in the background; every worker calls this, rank 0 with the state."""
-        ...
-
-    def settle(self) -> None:
-        """Wait until what was saved is kept."""
-        ...
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is trained, how, on what."""
-
-    task: Task
-    config: TrainerConfig
-    train: Source
-    validation: Source
-
-    @classmethod
-    def of(cls, task: Task, config: TrainerConfig) -> "Plan":
-        """Reads the task's data.
-
-        Raises:
-            UsageError: the data is missing or unfit, or less than a batch.
-        """
-        train, validation = (Source.of(task.data(split)) for split in ("train", "validation"))
-        if train.rows < config.batch_size:
-            raise UsageError(f"batch_size {config.batch_size} is more than the {train.rows} training rows")
-        return cls(task, config, train, validation)
-
-    @property
-    def epoch_steps(self) -> int:
-        """Steps of an epoch."""
-        return self.train.rows // self.config.batch_size
-
-    @property
-    def total_steps(self) -> int:
-        """Steps of the run."""
-        steps_ = self.epoch_steps * self.config.epochs
-        return min(steps_, self.config.max_steps or steps_)
 
 
 class Loop:
@@ -115,17 +65,17 @@ class Loop:
         """
         self.plan, self.config, self.task = plan, plan.config, plan.task
         self.rank, self.world, self.device = rank, world, device or torch.device("cpu")
-        self._rows = Rows(self.config, plan.train, plan.validation, stream, rank, world)
+        self._batches = BatchLoader(plan, stream, rank, world, self.device)
         self._checkpoints = checkpoints
         steps.seed_everything(self.config.seed, "build")
         self.model = self.task.build().to(self.device)
         self.optimizer = steps.build_optimizer(
             self.model,
-            name=self.config.optimizer,
-            learning_rate=self.config.learning_rate,
-            weight_decay=self.config.weight_decay,
+            name=self.config.optimizer.name,
+            learning_rate=self.config.optimizer.learning_rate,
+            weight_decay=self.config.optimizer.weight_decay,
         )
-        self.average = steps.weight_average(self.model, self.config.ema_decay)
+        self.average = steps.weight_average(self.model, self.config.optimizer.ema_decay)
         self.progress = self._restored()
         self._unread: list[finite_check.Step] = []
         self.log = RunLog(self.config.output, self.progress.step) if rank == 0 else None
@@ -134,14 +84,14 @@ class Loop:
             self.parallel = DistributedDataParallel(
                 self.model,
                 device_ids=[self.device] if self.device.type == "cuda" else None,
-                find_unused_parameters=self.config.find_unused_parameters,
+                find_unused_parameters=self.config.resources.find_unused_parameters,
             )
 
-    def _restored(self) -> steps.Progress:
+    def _restored(self) -> Progress:
         """Where the run stands, with the model as it was there."""
         state = self._checkpoints.restore()
         if not state:
-            return steps.Progress()
+            return Progress()
         progress = steps.unpack_state(state, self.model, self.optimizer, self.average)
         finite_check.check_weights(
             self.model, f"the newest checkpoint of {self.config.output}, by an earlier version,"
@@ -154,11 +104,11 @@ class Loop:
             self.log.close()
 
     def run(self) -> None:
-        """Trains to the end of the run, or to where it is to pause.
+        """Trains to the end of the run, or until it pauses.
 
         Raises:
-            NotFiniteError: more steps than `skip_steps` had a loss or a gradient that is not finite; on all
-                workers. What was checkpointed is from before.
+            NotFiniteError: more steps than `skip_steps` had a loss or a gradient that is not finite; raised
+                on all workers. Checkpoints are from before those steps.
         """
         total, started = self.plan.total_steps, self.progress.step
         if self.rank == 0:
@@ -168,11 +118,13 @@ class Loop:
                 sum(p.numel() for p in self.model.parameters()), self.world, self.device.type,
                 f", resumed at step {started}" if started else "",
             )  # fmt: skip
-        stop = min(total, self.config.pause_after_steps or total)
+        stop = min(total, self.config.recovery.pause_after_steps or total)
         self._meter = Meter(started)
         with (
             onednn_products(self.device),
-            contextlib.closing(self._train_batches(started, started if self._stopped else stop)) as batches,
+            contextlib.closing(
+                self._batches.training(started, started if self._stopped else stop)
+            ) as batches,
         ):
             for names, batch in batches:
                 self._meter.loaded()
@@ -186,8 +138,9 @@ class Loop:
 
     @property
     def _stopped(self) -> bool:
-        """Whether validation has been without progress for too long."""
-        return self.config.patience is not None and self.progress.stale >= self.config.patience
+        """Whether validations have gone without improvement for too long."""
+        patience = self.config.monitoring.patience
+        return patience is not None and self.progress.validations_without_improvement >= patience
 
     @property
     def _exported(self) -> nn.Module:
@@ -197,19 +150,13 @@ class Loop:
     # ---- a step
 
     def _step(self, names: finite_check.Names, batches: list[Any]) -> None:
-        """One update from the micro-batches of this worker."""
-        config, number = self.config, self.progress.step
-        steps.seed_everything(config.seed, "step", number, self.rank)
-        self.parallel.train()  # whatever validation or an export left it in
+        """Takes one step with the micro-batches of this worker."""
+        number = self.progress.step
+        steps.seed_everything(self.config.seed, "step", number, self.rank)
+        self.parallel.train()  # whatever mode validation or an export left it in
         self.optimizer.zero_grad(set_to_none=True)
         step, buffers = finite_check.Step(number, names), finite_check.Buffers(self.model)
-        weight: float | Tensor = 0.0
-        for index, batch in enumerate(batches, 1):
-            with self._exchanging(index == len(batches)):
-                weight = weight + self._backward(steps.move(batch, self.device), step)
-        divisor, losses_finite = self._everybodys(weight, step)
-        step.norm = steps.clip_gradients(self.parallel, config.clip_norm, divisor)
-        step.finite = losses_finite & step.norm.isfinite()
+        self._compute_gradients(batches, step)
         finite_check.drop_gradients_where(self.parallel, ~step.finite)
         buffers.restore_where(~step.finite)
         rate = self._learning_rate(number)
@@ -222,24 +169,34 @@ class Loop:
         self._meter.stepped(rate)
         self.progress.step += 1
 
+    def _compute_gradients(self, batches: list[Any], step: finite_check.Step) -> None:
+        """Fills in the clipped gradient of the whole batch, its norm, and whether all of it is finite."""
+        weight: float | Tensor = 0.0
+        for index, batch in enumerate(batches, 1):
+            with self._gradient_sync(index == len(batches)):
+                weight = weight + self._backward(steps.move(batch, self.device), step)
+        divisor, losses_finite = self._all_reduce_sum(weight, step)
+        step.norm = steps.clip_gradients(self.parallel, self.config.optimizer.clip_norm, divisor)
+        step.finite = losses_finite & step.norm.isfinite()
+
     def _learning_rate(self, step: int) -> float:
-        config = self.config
-        return config.learning_rate * steps.learning_rate_factor(
+        schedule = self.config.schedule
+        return self.config.optimizer.learning_rate * steps.learning_rate_factor(
             step,
-            schedule=config.schedule,
-            warmup_steps=config.warmup_steps,
+            schedule=schedule.name,
+            warmup_steps=schedule.warmup_steps,
             total_steps=self.plan.total_steps,
-            final_factor=config.final_factor,
+            final_factor=schedule.final_factor,
         )
 
     @property
     def _whole(self) -> bool:
         """Whether a step's batch comes in one piece, whose weight cancels."""
-        return self.world == 1 and self.config.accumulate == 1
+        return self.world == 1 and self.config.optimizer.accumulate == 1
 
     def _backward(self, batch: Any, step: finite_check.Step) -> float | Tensor:
         """Adds the gradients of a micro-batch times its weight, which is returned."""
-        with steps.autocast(self.device, bf16=self.config.precision == "bf16"):
+        with steps.autocast(self.device, bf16=self.config.optimizer.precision == "bf16"):
             loss, scalars = self._loss(batch)
         weight = scalars.get(WEIGHT, 1.0)
         (loss if self._whole else loss * weight).backward()
@@ -252,14 +209,20 @@ class Loop:
             return self.task.loss_at(self.parallel, batch, self.progress.step / self.plan.total_steps)
         return self.task.loss(self.parallel, batch)
 
-    def _exchanging(self, last: bool) -> contextlib.AbstractContextManager:
+    def _gradient_sync(self, last: bool) -> contextlib.AbstractContextManager:
         """Workers exchange their gradients with the last micro-batch only."""
         if isinstance(self.parallel, DistributedDataParallel) and not last:
             return self.parallel.no_sync()
         return contextlib.nullcontext()
 
-    def _everybodys(self, weight: float | Tensor, step: finite_check.Step) -> tuple[Tensor | None, Tensor]:
-        """What the workers' gradients are to be divided by, and whether all their losses are finite."""
+    def _all_reduce_sum(
+        self, weight: float | Tensor, step: finite_check.Step
+    ) -> tuple[Tensor | None, Tensor]:
+        """Sums the weight over all workers.
+
+        Returns:
+            What the workers' gradients must be divided by, and whether all their losses are finite.
+        """
         assert step.loss_finite is not None
         if self._whole:
             return None, step.loss_finite
@@ -274,25 +237,19 @@ class Loop:
 
     def _after_step(self) -> None:
         """Logs, validates and checkpoints where they are due; every rank takes the same decisions."""
-        config, step = self.config, self.progress.step
-        last = step == self.plan.total_steps
-        pausing = step == config.pause_after_steps
-        epoch_end = step % self.plan.epoch_steps == 0
-        logs = step % config.log_every_steps == 0 or last or pausing
-        validates = last or (epoch_end and step // self.plan.epoch_steps % config.validate_every_epochs == 0)
-        validates |= bool(config.validate_every_steps) and step % (config.validate_every_steps or 1) == 0
-        saves = epoch_end or last or pausing or step % config.checkpoint_every_steps == 0
-        if logs or validates or saves or step % finite_check.LOOK_EVERY == 0 or self.device.type == "cpu":
-            self._look()
-        if logs:
+        step, due = self.progress.step, self.plan.due(self.progress.step)
+        reads = step % finite_check.READ_EVERY == 0 or self.device.type == "cpu"
+        if reads or due.logs or due.validates or due.saves:
+            self._read_verdicts()
+        if due.logs:
             self._log_interval()
-        if validates and self.plan.validation.rows:
+        if due.validates:
             self._validate()
-        if saves or self._stopped:
+        if due.saves or self._stopped:
             self._checkpoint()
 
-    def _look(self) -> None:
-        """Reads the verdicts on the last steps."""
+    def _read_verdicts(self) -> None:
+        """Reads whether the last steps were finite, which waits for the device."""
         unread, self._unread = self._unread, []
         verdicts = torch.stack([step.finite for step in unread]).tolist()
         for step, finite in zip(unread, verdicts, strict=True):
@@ -310,15 +267,16 @@ class Loop:
         """
         self.progress.skipped += 1
         what = finite_check.describe(step, self.world)
-        if self.progress.skipped > self.config.skip_steps:
+        if self.progress.skipped > self.config.recovery.skip_steps:
             self._checkpoints.settle()
             raise finite_check.NotFiniteError(
-                f"{what}. No checkpoint holds that step. Mend these rows, or lower the learning rate in "
-                "another trainer.output; the same command with --trainer.skip_steps "
-                f"{self.progress.skipped} goes on without that step"
+                f"{what}. No checkpoint holds that step. Repair these rows, or lower the learning rate in "
+                "another trainer.output; the same command with --trainer.recovery.skip_steps "
+                f"{self.progress.skipped} continues without that step"
             )
         if self.rank == 0:
-            logger.warning("%s: skipped (%d of %d)", what, self.progress.skipped, self.config.skip_steps)
+            allowed = self.config.recovery.skip_steps
+            logger.warning("%s: skipped (%d of %d)", what, self.progress.skipped, allowed)
 
     def _log_interval(self) -> None:
         scalars, weight = self._meter.take(self.progress.step, self.config.batch_size)
@@ -337,7 +295,7 @@ class Loop:
         if self.log is not None:
             begun = time.monotonic()
             model = self._exported.eval()
-            with torch.no_grad(), contextlib.closing(self._validation_batches()) as batches:
+            with torch.no_grad(), contextlib.closing(self._batches.validation()) as batches:
                 metrics, samples = self._validated(model, batches)
             self.log.write("validation", self.progress.step, metrics)
             if samples:
@@ -349,7 +307,7 @@ class Loop:
                 "validation at step %d: %s (%.0f s)", self.progress.step, text, time.monotonic() - begun
             )
             self._keep_best(metrics)
-        self._agree()
+        self._broadcast_progress()
 
     def _validated(self, model: nn.Module, batches: Iterable[Any]) -> tuple[dict[str, float], list[Sample]]:
         """Metrics, and captions where the task has some."""
@@ -364,19 +322,20 @@ class Loop:
             logger.warning("%s of this validation is %s: the model is not exported", name, value)
         elif self.progress.best is None or value > self.progress.best:
             self.progress.best, self.progress.best_step = value, self.progress.step
-            self.progress.stale = 0
+            self.progress.validations_without_improvement = 0
             self.task.export(self._exported, storage.join(self.config.output, BEST))
             return
-        self.progress.stale += 1
+        self.progress.validations_without_improvement += 1
         if self._stopped:
-            logger.info("no better validation in %d: the training ends here", self.progress.stale)
+            count = self.progress.validations_without_improvement
+            logger.info("no improvement in %d validations: the training stops early", count)
 
-    def _agree(self) -> None:
-        """All workers wait for rank 0 and learn whether to go on."""
+    def _broadcast_progress(self) -> None:
+        """Makes all workers wait for rank 0 and take over its progress, which says whether to stop."""
         if self.world > 1:
-            told = [self.progress]
-            torch.distributed.broadcast_object_list(told, src=0)
-            self.progress = told[0]
+            progress = [self.progress]
+            torch.distributed.broadcast_object_list(progress, src=0)
+            self.progress = progress[0]
         self._meter.restart()
 
     def _checkpoint(self) -> None:
@@ -421,36 +380,3 @@ class Loop:
         storage.write_bytes(storage.join(output, RESULT), json.dumps(result, indent=1).encode() + b"\n")
         best = "" if progress.best is None else f", best {progress.best:.4f} at step {progress.best_step}"
         logger.info("complete: %d steps%s, models in %s", progress.step, best, output)
-
-    # ---- batches
-
-    def _train_batches(
-        self, start: int, stop: int
-    ) -> Generator[tuple[finite_check.Names, list[Any]], None, None]:
-        """Yields names of rows and micro-batches of steps `start` to `stop`, made in the background."""
-
-        def collate(item: tuple[int, list[Row]]) -> tuple[finite_check.Names, list[Any]]:
-            step, rows = item
-            # One generator for all of them: they draw what the whole batch would have drawn.
-            generator = steps.generator(self.config.seed, "collate", step, self.rank)
-            size = len(rows) // self.config.accumulate
-
-            def make(part: list[Row]) -> Any:
-                return self.task.collate(part, training=True, generator=generator)
-
-            batches = [make(part) for part in batching.batched(rows, size, drop_last=False)]
-            return finite_check.name_rows(rows, batches, make), batches
-
-        threads = self.config.loader_threads
-        batches = batching.ordered_map(collate, self._rows.training(start, stop), threads=threads)
-        return batching.prefetched(batches, depth=2 * threads)
-
-    def _validation_batches(self) -> Generator[Any, None, None]:
-        def collate(batch: list[Row]) -> Any:
-            return self.task.collate(batch, training=False, generator=steps.generator("validation"))
-
-        threads = self.config.loader_threads
-        batches: Iterator[Any] = batching.ordered_map(collate, self._rows.validating(), threads=threads)
-        with contextlib.closing(batching.prefetched(batches, depth=2 * threads)) as ready:
-            for batch in ready:
-                yield steps.move(batch, self.device)

@@ -34,9 +34,10 @@ from glied.data import parquet
 from glied.errors import GliedError, JobError
 from glied.training import output_folder
 from glied.training.config import TrainerConfig
-from glied.training.data_order import PIECE_ROWS, Source
+from glied.training.data_order import PIECE_ROWS
 from glied.training.finite_check import NotFiniteError
-from glied.training.loop import CHECKPOINTS, Loop, Plan
+from glied.training.loop import CHECKPOINTS, Loop
+from glied.training.plan import Plan, Source
 from glied.training.task import Row, Task
 from glied.training.upload import Uploads
 
@@ -56,14 +57,14 @@ def train(task: Task, config: TrainerConfig) -> dict[str, Any]:
 
     Raises:
         UsageError: unfit data or config, or `output` holds a run with another config (which keys is named).
-        JobError: the cluster has no room for the workers, or training failed; what was checkpointed stays,
-            and the same command goes on from there.
+        JobError: the cluster has no room for the workers, or training failed; the checkpoints stay, and the
+            same command continues from the newest.
     """
     plan = Plan.of(task, config)
     done = output_folder.claim(plan)
     if done is not None:
         return done
-    ray_start.start(workers=config.workers * config.cpus_per_worker)
+    ray_start.start(workers=config.workers * config.resources.cpus_per_worker)
     use_gpu = _use_gpu(config)
     _wait_for_workers(config, use_gpu=use_gpu)
     _fit(plan, use_gpu=use_gpu)
@@ -72,7 +73,7 @@ def train(task: Task, config: TrainerConfig) -> dict[str, Any]:
 
 def _use_gpu(config: TrainerConfig) -> bool:
     """Whether to train on GPUs; those of device cuda may still have to be started by an autoscaler."""
-    if config.device != "auto" or config.accelerator:
+    if config.device != "auto" or config.resources.accelerator:
         return config.device != "cpu"
     return ray.cluster_resources().get("GPU", 0) >= config.fewest_workers
 
@@ -80,37 +81,20 @@ def _use_gpu(config: TrainerConfig) -> bool:
 def _wait_for_workers(config: TrainerConfig, *, use_gpu: bool) -> None:
     """Wait for room for the workers and for a task that reads beside them; Ray Train would do so silently."""
     worker = placement.request(
-        cpus=config.cpus_per_worker, gpus=float(use_gpu), accelerator=config.accelerator
+        cpus=config.resources.cpus_per_worker, gpus=float(use_gpu), accelerator=config.resources.accelerator
     )
     requests = [worker] * config.fewest_workers + [placement.request(cpus=1)]
-    placement.wait_for(requests, wait_s=config.wait_s, key="trainer.wait_s")
+    placement.wait_for(requests, wait_s=config.resources.wait_s, key="trainer.resources.wait_s")
 
 
 def _fit(plan: Plan, *, use_gpu: bool) -> None:
     config = plan.config
-    filesystem, path = storage.arrow_filesystem(config.output)
-    resources: dict[str, float] = {"CPU": config.cpus_per_worker}
-    if use_gpu:
-        resources["GPU"] = 1
-    elastic = config.fewest_workers < config.workers
     trainer = ray.train.torch.TorchTrainer(
         _worker_loop,
         train_loop_config={"plan": _shipped(plan), "use_gpu": use_gpu, "directory": os.getcwd()},
-        torch_config=ray.train.torch.TorchConfig(timeout_s=config.timeout_s),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=(config.fewest_workers, config.workers) if elastic else config.workers,
-            use_gpu=use_gpu,
-            resources_per_worker=resources,
-            accelerator_type=config.accelerator,
-        ),
-        run_config=ray.train.RunConfig(
-            name=CHECKPOINTS,
-            storage_path=path,
-            storage_filesystem=filesystem,
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=config.keep_checkpoints),
-            failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
-            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
-        ),
+        torch_config=ray.train.torch.TorchConfig(timeout_s=config.resources.timeout_s),
+        scaling_config=_scaling_config(config, use_gpu=use_gpu),
+        run_config=_run_config(config),
     )
     # Worker processes import torch, which takes minutes on a machine that is busy: Ray's minute is too short.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
@@ -124,8 +108,33 @@ def _fit(plan: Plan, *, use_gpu: bool) -> None:
         raise NotFiniteError(failure)
 
 
+def _scaling_config(config: TrainerConfig, *, use_gpu: bool) -> ray.train.ScalingConfig:
+    resources: dict[str, float] = {"CPU": config.resources.cpus_per_worker}
+    if use_gpu:
+        resources["GPU"] = 1
+    elastic = config.fewest_workers < config.workers
+    return ray.train.ScalingConfig(
+        num_workers=(config.fewest_workers, config.workers) if elastic else config.workers,
+        use_gpu=use_gpu,
+        resources_per_worker=resources,
+        accelerator_type=config.resources.accelerator,
+    )
+
+
+def _run_config(config: TrainerConfig) -> ray.train.RunConfig:
+    filesystem, path = storage.arrow_filesystem(config.output)
+    return ray.train.RunConfig(
+        name=CHECKPOINTS,
+        storage_path=path,
+        storage_filesystem=filesystem,
+        checkpoint_config=ray.train.CheckpointConfig(num_to_keep=config.recovery.keep_checkpoints),
+        failure_config=ray.train.FailureConfig(max_failures=config.recovery.max_failures),
+        logging_config=ray.train.LoggingConfig(log_level="WARNING"),
+    )
+
+
 def _worker_error(error: Any) -> GliedError:
-    """The failure of a worker in one line; the traceback of one that nobody foresaw goes to the log."""
+    """The failure of a worker in one line; an unexpected one is logged with its traceback."""
     # Ray wraps what the worker raised; the wrapper's text is the traceback.
     failures = {rank: getattr(e, "_base_exc", e) for rank, e in error.worker_failures.items()}
     for failure in failures.values():
@@ -135,7 +144,7 @@ def _worker_error(error: Any) -> GliedError:
     rank, failure = next(iter(failures.items()), (0, error))
     reason = " ".join(str(failure).split()) or type(failure).__name__
     return JobError(
-        f"training failed in worker {rank} ({reason}); the same command goes on from the last checkpoint"
+        f"training failed in worker {rank} ({reason}); the same command continues from the last checkpoint"
     )
 
 
@@ -155,18 +164,18 @@ def _with_tables(plan: Plan, change: Any) -> Plan:
 
 
 def _worker_loop(loop_config: dict[str, Any]) -> str | None:
-    """Runs in each training process; returns what all of them stopped at and would stop at again."""
+    """Runs in each training process; returns the message of a `NotFiniteError`, which no retry helps."""
     if os.path.isdir(loop_config["directory"]):  # Ray Train moves its workers to a directory of its own
         os.chdir(loop_config["directory"])
     _quiet_worker()
     plan: Plan = _with_tables(loop_config["plan"], ray.get)
-    torch.set_num_threads(plan.config.threads_per_worker)
+    torch.set_num_threads(plan.config.resources.threads_per_worker)
     context = ray.train.get_context()
     try:
         loop = Loop(
             plan,
             _parquet_stream,
-            _RayCheckpoints(plan.config.timeout_s),
+            _RayCheckpoints(plan.config.resources.timeout_s),
             rank=context.get_world_rank(),
             world=context.get_world_size(),
             device=ray.train.torch.get_device() if loop_config["use_gpu"] else None,
@@ -208,7 +217,7 @@ def _parquet_stream(pieces: Iterable[parquet.Piece]) -> Iterator[Row]:
 
 
 class _RayCheckpoints:
-    """States in the run's storage; Ray Train takes note of one when it is there as a whole."""
+    """Keeps states in the run's storage; Ray Train registers a state when all of it is uploaded."""
 
     def __init__(self, timeout_s: float) -> None:
         self._uploads = Uploads(timeout_s)

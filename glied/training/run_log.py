@@ -1,4 +1,4 @@
-"""What a run leaves for people to read: metrics.jsonl, TensorBoard, one line per interval."""
+"""Logs a run: metrics.jsonl, TensorBoard, and one line per interval."""
 
 import json
 import logging
@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 class RunLog:
     """Writes the scalars of one run; on remote storage, to a local folder that `sync` uploads.
 
-    Lines of metrics.jsonl past `start_step` belong to steps that are about to be repeated: they are dropped,
-    so the file of a resumed run reads like that of an uninterrupted one.
+    Lines of metrics.jsonl after `start_step` belong to steps that are about to be repeated. They are dropped,
+    so that the file of a resumed run equals that of an uninterrupted one.
     """
 
     def __init__(self, output: str, start_step: int) -> None:

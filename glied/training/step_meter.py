@@ -9,7 +9,7 @@ from glied.training import steps
 
 
 class Meter:
-    """What the steps since the last log line were like."""
+    """Means of logged scalars, and the speed of the steps since the last log line."""
 
     def __init__(self, step: int) -> None:
         """Begins after `step` steps."""
@@ -19,7 +19,7 @@ class Meter:
         self.restart()
 
     def loaded(self) -> None:
-        """Marks that the batch is here: the time since the last step was spent waiting for data."""
+        """Counts the time since the last step as waiting for data."""
         self._waiting_s += self._lap()
 
     def add(self, scalars: Mapping[str, float | Tensor], weight: float | Tensor) -> None:
@@ -32,11 +32,11 @@ class Meter:
         self._lap()
 
     def restart(self) -> None:
-        """Forgets the time since the last step."""
+        """Discards the time since the last step."""
         self._mark, self._cpu_mark = time.monotonic(), time.process_time()
 
     def take(self, step: int, batch_size: int) -> tuple[dict[str, float], float]:
-        """The means, the speed, and the weight of all this; then begins anew."""
+        """Returns the means and the speed, and the weight of the steps; then starts again."""
         count = max(1, step - self._from_step)
         self.step_s = self._busy_s / count
         weight = self._averages.weight("loss")

@@ -1,8 +1,7 @@
-"""The plain pieces of a training loop: seeds, optimizer, learning rate, one step, the state to resume from.
+"""Building blocks of the training loop: seeds, optimizer, learning rate, one step, the state to resume from.
 
-Nothing here knows Ray. All randomness is folded from (seed, step, rank) instead of being carried from step to
-step, so a resumed run continues with the very numbers an uninterrupted one would have drawn, for any number
-of workers, and no generator state needs saving.
+All randomness is derived from (seed, step, rank) instead of being carried from step to step. So a resumed run
+draws the same numbers as an uninterrupted one, and no generator state needs saving.
 """
 
 import dataclasses
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from glied.errors import UsageError
+from glied.training.plan import Progress
 
 Schedule: TypeAlias = Literal["cosine", "constant", "noam"]
 OptimizerName: TypeAlias = Literal["adamw", "sgd"]
@@ -153,11 +153,11 @@ class Averages:
             self._weights[name] = self._weights.get(name, 0.0) + weight
 
     def weight(self, name: str) -> float:
-        """What was added of a scalar."""
+        """The total weight of a scalar."""
         return float(self._weights.get(name, 0.0))
 
     def take(self) -> dict[str, float]:
-        """Returns the means, in the order in which the names came up, and starts anew; none of no weight."""
+        """Returns the means in the order of first use, without those of weight 0, and starts again."""
         weights = {name: float(weight) for name, weight in self._weights.items()}
         means = {name: float(total) / weights[name] for name, total in self._sums.items() if weights[name]}
         self._sums, self._weights = {}, {}
@@ -176,22 +176,6 @@ def merge_means(parts: Iterable[tuple[Mapping[str, float], float]]) -> dict[str,
     return merged.take()
 
 
-@dataclasses.dataclass(kw_only=True)
-class Progress:
-    """Where a run stands; everything else about its position (epoch, rows) follows from `step`."""
-
-    step: int = 0
-    """Optimizer steps done."""
-    best: float | None = None
-    """Best value so far of the metric that selects the checkpoint."""
-    best_step: int = 0
-    """Step at which `best` was measured."""
-    stale: int = 0
-    """Validations since then."""
-    skipped: int = 0
-    """Steps without an update, because their loss or gradient was not finite."""
-
-
 def weight_average(model: nn.Module, decay: float) -> AveragedModel | None:
     """Returns an exponential moving average of the model's weights, to be updated after each step; None for
     decay 0. It starts with the weights after the first step."""
@@ -199,6 +183,8 @@ def weight_average(model: nn.Module, decay: float) -> AveragedModel | None:
 
 
 _STATE_VERSION = 1
+_RENAMED_PROGRESS = {"stale": "validations_without_improvement"}
+"""Fields of `Progress` as version 0.1 stored them."""
 
 
 def pack_state(
@@ -240,7 +226,8 @@ def unpack_state(
             average.load_state_dict(state["average"])
     except (RuntimeError, ValueError) as error:
         raise UsageError(f"the checkpoint does not fit this model: {error}") from error
-    progress = Progress(**state["progress"])
+    stored = {_RENAMED_PROGRESS.get(name, name): value for name, value in state["progress"].items()}
+    progress = Progress(**stored)
     if progress.best is not None and not math.isfinite(progress.best):
         progress.best = None  # earlier versions took NaN for the best value
     return progress

@@ -24,9 +24,9 @@ class Task(Protocol):
     """What is learned and from which rows; plain Python and torch, picklable, without Ray.
 
     An instance is created on the driver and sent to every worker: keep it light (configs and URIs), and load
-    what is heavy (vocabularies, caption files) on first use. A dataclass is best: its fields then go into
-    `<output>/run.json`, and a run is not resumed with other values. What `data` returns is read once, on the
-    driver.
+    what is heavy (vocabularies, caption files) on first use. Make it a dataclass: its fields, and those of a
+    field `config` but for `config.trainer`, go into `<output>/run.json`, and a run is not resumed with other
+    values. `data` is called once, on the driver.
     """
 
     @property

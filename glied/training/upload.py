@@ -1,4 +1,4 @@
-"""Uploads beside the training: one at a time; one that fails is told and tried again."""
+"""Background uploads during training: one at a time, with retries."""
 
 import logging
 import threading
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class Uploads:
-    """Lets the training begin an upload when the last one has ended."""
+    """Lets the training start an upload when the previous one has ended."""
 
     def __init__(self, timeout_s: float) -> None:
         """`timeout_s`: longest wait for an upload."""
@@ -27,12 +27,12 @@ class Uploads:
         self._idle.set()
 
     def begin(self) -> None:
-        """Waits for the last upload, and takes its place; raises as `settle`."""
+        """Waits for the previous upload and marks a new one as running; raises as `settle`."""
         self.settle()
         self._idle.clear()
 
     def settle(self) -> None:
-        """Waits until nothing is under way.
+        """Waits until no upload is running.
 
         Raises:
             JobError: that took too long.
@@ -43,9 +43,9 @@ class Uploads:
             )
 
     def carry_out(self, name: str, put: Callable[[], T]) -> T:
-        """Does what was begun, in whatever thread; a failure is told and tried again, the last one raised."""
+        """Runs the upload in the calling thread; failures are logged and retried, the last one is raised."""
 
-        def tell(state: tenacity.RetryCallState) -> None:
+        def log_failure(state: tenacity.RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
             logger.warning(
                 "%s could not be uploaded (%s), attempt %d of %d",
@@ -55,7 +55,7 @@ class Uploads:
         attempts = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(ATTEMPTS),
             wait=tenacity.wait_exponential(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S),
-            after=tell,
+            after=log_failure,
             reraise=True,
         )
         try:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,11 @@ import pytest
 import torch
 
 from benchmarks import claims
-from benchmarks.claims_runs import check_judge, equal_size, job, parameters
+from benchmarks.claims_runs import RECORDED, check_judge, equal_size, job, parameters
 from benchmarks.claims_table import markdown, missing, report, table, verdict
 from benchmarks.claims_worlds import DEMO, PHOTOGRAPHS, WORLDS
 from glied.clip.grammar_head import CORRUPTIONS, GrammarHead, save_grammar
 from glied.clip.model import build_clip, save_clip
-from glied.commands import train_captioner
 from glied.data import features
 from glied.data.coco import load_captions
 from glied.demo_world.dataset import write_split
@@ -24,7 +24,7 @@ from glied.reports.benchmark_tables import read_table
 from glied.text.references import save_frequencies
 from glied.vision.attributes import AttributePredictor, save_attributes
 from tests.clip.test_clip import TINY
-from tests.jobs.local_training import load_config
+from tests.jobs.local_training import load_task
 from tests.training.tasks.rewarded import one_region
 
 HIGHER, PRESERVED = DEMO.claims[0], DEMO.claims[-1]
@@ -168,7 +168,7 @@ def test_the_short_form_warms_up_within_its_steps():
     for name, spec in WORLDS.items():
         for variant in spec.variants:
             trainer = job(claims.Config(world=name, short=True), variant, 0).trainer
-            assert trainer.warmup_steps <= trainer.max_steps, variant
+            assert trainer.schedule.warmup_steps <= trainer.max_steps, variant
 
 
 def test_committed_cells_of_the_demo_world_are_those_of_its_recipe():
@@ -176,10 +176,10 @@ def test_committed_cells_of_the_demo_world_are_those_of_its_recipe():
     config = claims.Config(full=True)
     for variant in DEMO.variants:
         stored = json.loads((config.result_folder / f"{variant}-0.json").read_text())["recipe"]
-        trainer = dataclasses.asdict(job(config, variant, 0).trainer)
-        stored = {key: value for key, value in stored.items() if key in trainer}
+        trainer = job(config, variant, 0).trainer
+        stored = {name: value for name, value in stored.items() if name in RECORDED}
         assert stored.keys() >= {"epochs", "max_steps", "batch_size", "learning_rate"}
-        assert stored == {key: trainer[key] for key in stored}
+        assert stored == {name: attrgetter(RECORDED[name])(trainer) for name in stored}
 
 
 def test_bad_options_are_named():
@@ -206,8 +206,8 @@ def few_scenes(tmp_path, monkeypatch) -> Path:
         table = features.write(regions, [f"images/{name}" for name in names], fingerprint={"weights": "toy"})
         (store / "part.parquet").write_bytes(features.parquet_bytes(table))
     save_attributes(AttributePredictor(["dog", "red"], feature_size=8), "runs/attributes_tiny/best")
-    task = train_captioner.build_task(load_config(train_captioner, "captioner/glied_tiny.yaml"))
-    save_frequencies("runs/cider_tiny", task.train.references, task.vocabulary)
+    task = load_task("captioner/glied_tiny.yaml")
+    save_frequencies("runs/cider_tiny", task.config.train.references, task.vocabulary)
     torch.manual_seed(0)
     clip = build_clip(TINY, preprocess={"resize_mode": "squash"})
     for folder in ("runs/grammar", "runs/judge/best"):

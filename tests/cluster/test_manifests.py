@@ -188,7 +188,7 @@ def test_jobs_fit_the_workers_and_leave_room_for_data(name: str) -> None:
     else:
         trainer = config.trainer
         on_gpu, room = trainer.device == "cuda", 1.0
-        actors = [(trainer.cpus_per_worker, float(on_gpu))] * trainer.workers
+        actors = [(trainer.resources.cpus_per_worker, float(on_gpu))] * trainer.workers
     assert on_gpu
     assert all(gpus > 0 for _, gpus in actors)
     used = placed(actors, pods_at_most())[: len(actors)]

@@ -16,9 +16,10 @@ from glied.captioner.captioner import Captioner
 from glied.config import parse
 from glied.data.extractor_fingerprint import check_trained_on
 from glied.errors import UsageError
-from glied.training.tasks.attributes import AttributesTask
+from glied.training.tasks.attributes import AttributesTask, TrainAttributesConfig
 from glied.vision.attributes import load_attributes
 from tests.bulk.models import model_options
+from tests.training.settings import trainer
 from tests.training.tasks import rewarded
 from tests.training.test_loop import make_task
 
@@ -56,7 +57,9 @@ def test_training_records_the_extractor_and_refuses_another(world: Path) -> None
     scst.check()
     scst.export(scst.build(), str(world / "rewarded"))
     assert Captioner.load(str(world / "rewarded")).extractor == {"weights": "toy"}
-    attributes = AttributesTask(train=captioner.train, validation=captioner.train)
+    attributes = AttributesTask(
+        config=TrainAttributesConfig(train=captioner.train, validation=captioner.train, trainer=trainer())
+    )
     attributes.export(attributes.build(), str(world / "attributes"))
     assert load_attributes(str(world / "attributes")).extractor == {"weights": "toy"}
     assert make_task(world, "xe").data("train")

@@ -1,7 +1,6 @@
 """Run training jobs from their configs without Ray and checkpoints."""
 
 import pickle
-from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
@@ -10,28 +9,50 @@ import torch
 
 from glied.config import parse
 from glied.training import batching, steps
+from glied.training.tasks.attributes import AttributesTask, TrainAttributesConfig
+from glied.training.tasks.captioner import CaptionerTask, TrainCaptionerConfig
+from glied.training.tasks.clip import ClipTask, TrainClipConfig
+from glied.training.tasks.grammar import FinetuneGrammarConfig, GrammarTask
+from glied.training.tasks.regions import RegionsTask, TrainRegionsConfig
+from glied.training.tasks.scst import ScstTask, TrainScstConfig
 from tests.jobs.conftest import ROOT
 
+TASKS: dict[str, tuple[Any, Any]] = {
+    "attributes": (TrainAttributesConfig, AttributesTask),
+    "captioner": (TrainCaptionerConfig, CaptionerTask),
+    "clip": (TrainClipConfig, ClipTask),
+    "grammar": (FinetuneGrammarConfig, GrammarTask),
+    "regions": (TrainRegionsConfig, RegionsTask),
+    "scst": (TrainScstConfig, ScstTask),
+}
+"""Configs and tasks by the folders of configs/."""
 
-def load_config(job: ModuleType, name: str) -> Any:
-    return parse(job.Config, [f"--config={ROOT / 'configs' / name}"])
+
+def load_task(name: str) -> Any:
+    """The task of a file below configs/."""
+    config_class, task_class = TASKS[name.partition("/")[0]]
+    return task_class(config=parse(config_class, [f"--config={ROOT / 'configs' / name}"]))
 
 
-def train_here(job: ModuleType, config_name: str) -> dict[str, float]:
-    """Train for an epoch, validate, export, and return the validation's metrics."""
-    config = load_config(job, config_name)
-    task, trainer = (
-        pickle.loads(pickle.dumps(job.build_task(config))),
-        config.trainer,
-    )  # as it arrives at workers
+def train_here(config_name: str) -> dict[str, float]:
+    """An epoch, a validation, whose metrics are returned, and the export."""
+    task = pickle.loads(pickle.dumps(load_task(config_name)))  # as workers get it
+    trainer = task.config.trainer
     model, generator = task.build(), torch.Generator()
     optimizer = steps.build_optimizer(
-        model, name=trainer.optimizer, learning_rate=trainer.learning_rate, weight_decay=trainer.weight_decay
+        model,
+        name=trainer.optimizer.name,
+        learning_rate=trainer.optimizer.learning_rate,
+        weight_decay=trainer.optimizer.weight_decay,
     )
     for batch in batching.batched(read_rows(task.data("train")), trainer.batch_size, drop_last=True):
         loss, _ = task.loss(model.train(), task.collate(batch, training=True, generator=generator))
         steps.optimizer_step(
-            loss, model, optimizer, learning_rate=trainer.learning_rate, clip_norm=trainer.clip_norm
+            loss,
+            model,
+            optimizer,
+            learning_rate=trainer.optimizer.learning_rate,
+            clip_norm=trainer.optimizer.clip_norm,
         )
     with torch.no_grad():
         batch = task.collate(read_rows(task.data("validation")), training=False, generator=generator)

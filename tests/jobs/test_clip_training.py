@@ -4,7 +4,6 @@ from pathlib import Path
 
 from glied.clip.config import ClipConfig
 from glied.clip.grammar_head import CORRUPTIONS, load_grammar, unfit
-from glied.commands import finetune_grammar, train_clip
 from glied.demo_world.dataset import write_split
 from tests.jobs.local_training import train_here
 
@@ -13,11 +12,11 @@ def test_every_stage_trains_on_the_output_of_the_previous_one(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     for split, count in (("train", 24), ("val", 8)):
         write_split(tmp_path / "data" / "scenes_tiny" / split, split, count, 0, 1)
-    learned = train_here(train_clip, "clip/demo_tiny.yaml")
+    learned = train_here("clip/demo_tiny.yaml")
     assert (learned["pool"], learned["r10"]) == (8, 100)
-    finetuned = train_here(train_clip, "clip/coco_tiny.yaml")
+    finetuned = train_here("clip/coco_tiny.yaml")
     assert (finetuned["pool"], finetuned["r10"]) == (8, 100)
-    figures = train_here(finetune_grammar, "grammar/demo_tiny.yaml")
+    figures = train_here("grammar/demo_tiny.yaml")
     assert all(0 <= figures[f"accuracy_{kind}"] <= 100 for kind in CORRUPTIONS)
     scorer = load_grammar(ClipConfig(checkpoint="runs/grammar_tiny/best"))
     assert scorer.figures == figures

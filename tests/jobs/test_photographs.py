@@ -13,7 +13,7 @@ from glied.bulk.chunks import run_here
 from glied.bulk.extraction import ExtractRegionsConfig, extract_factory, extract_job
 from glied.bulk.run import bulk_run
 from glied.captioner.captioner import Captioner
-from glied.commands import evaluate, prepare_coco, train_attributes, train_captioner, train_scst
+from glied.commands import evaluate, prepare_coco
 from glied.config import parse
 from glied.data import coco, features
 from glied.demo_world.dataset import write_split
@@ -21,7 +21,7 @@ from glied.errors import UsageError
 from glied.text.vocabulary import Vocabulary, load_words
 from glied.vision.attributes import load_attributes
 from tests.jobs.conftest import ROOT
-from tests.jobs.local_training import load_config, train_here
+from tests.jobs.local_training import load_task, train_here
 
 SHARED = ROOT.parent / "shared" / "data"
 IMAGES = 40
@@ -72,15 +72,15 @@ def test_a_captioner_is_trained_with_a_reward_on_photographs_with_captions(tmp_p
     found = {split: extract_here(split) for split in coco.SPLITS}
     assert found == {"train": {"ok": IMAGES - 16}, "val": {"ok": 8}, "test": {"ok": 8}}
 
-    assert 0 <= train_here(train_attributes, "attributes/coco_tiny.yaml")["map"] <= 1
+    assert 0 <= train_here("attributes/coco_tiny.yaml")["map"] <= 1
     words = load_words("data/coco_tiny/attributes.json")
     assert load_attributes("runs/coco_tiny/attributes/best").words == words
-    assert train_here(train_captioner, "captioner/glied_coco_tiny.yaml")["cider"] >= 0
+    assert train_here("captioner/glied_coco_tiny.yaml")["cider"] >= 0
     captioner = Captioner.load("runs/coco_tiny/glied/best")
     assert captioner.vocabulary.digest == Vocabulary(load_words("data/coco_tiny/vocabulary.json")).digest
 
-    train_scst.build_task(load_config(train_scst, "scst/cider_coco_tiny.yaml")).check()
-    assert train_here(train_scst, "scst/cider_coco_tiny.yaml")["reward"] >= 0
+    load_task("scst/cider_coco_tiny.yaml").check()
+    assert train_here("scst/cider_coco_tiny.yaml")["reward"] >= 0
     assert caption_here() == {"ok": 8}
     scored = ["--captions=runs/coco_tiny/captions", "--references=data/coco_tiny/test/captions.json"]
     monkeypatch.setattr(
@@ -97,9 +97,6 @@ def test_training_refuses_stores_of_different_extractors(tmp_path, monkeypatch) 
         folder.mkdir(parents=True)
         table = features.write([], [], fingerprint={"extractor": split})
         (folder / "unit.parquet").write_bytes(features.parquet_bytes(table))
-    for job, name in (
-        (train_attributes, "attributes/coco_tiny.yaml"),
-        (train_captioner, "captioner/glied_coco_tiny.yaml"),
-    ):
+    for name in ("attributes/coco_tiny.yaml", "captioner/glied_coco_tiny.yaml"):
         with pytest.raises(UsageError, match=r"were extracted differently: extractor is 'val' and 'train'"):
-            job.build_task(load_config(job, name))
+            load_task(name).data("train")

@@ -14,7 +14,7 @@ from glied.bulk.run import bulk_run
 from glied.captioner.captioner import Captioner
 from glied.clip.grammar_head import CORRUPTIONS, GrammarHead, save_grammar
 from glied.clip.model import build_clip, save_clip
-from glied.commands import prepare_cider, train_attributes, train_captioner, train_regions, train_scst
+from glied.commands import prepare_cider, train_scst
 from glied.config import parse
 from glied.data import features
 from glied.demo_world.dataset import write_split
@@ -23,7 +23,7 @@ from glied.regions import RegionBatch
 from glied.vision.attributes import load_attributes
 from tests.clip.test_clip import TINY
 from tests.jobs.conftest import ROOT
-from tests.jobs.local_training import load_config, train_here
+from tests.jobs.local_training import load_task, train_here
 
 
 def extract_here(*options: str, name: str = "demo_tiny") -> None:
@@ -51,13 +51,13 @@ def test_every_stage_trains_on_the_output_of_the_previous_one(
     monkeypatch.chdir(tmp_path)
     for split, count in (("train", 24), ("val", 8)):
         write_split(tmp_path / "data" / "scenes_tiny" / split, split, count, 0, 1)
-    assert train_here(train_regions, "regions/demo_tiny.yaml")["ap50"] >= 0
+    assert train_here("regions/demo_tiny.yaml")["ap50"] >= 0
     extract_here()
     extract_here("--input.uri=data/scenes_tiny/val/images", "--output.uri=runs/features_tiny/val")
-    assert 0 <= train_here(train_attributes, "attributes/demo_tiny.yaml")["map"] <= 1
+    assert 0 <= train_here("attributes/demo_tiny.yaml")["map"] <= 1
     plain = ("base", "lstm", "soft_att", "up_down", "ct")
     for name in (*plain, "glied"):
-        assert train_here(train_captioner, f"captioner/{name}_tiny.yaml")["cider"] >= 0
+        assert train_here(f"captioner/{name}_tiny.yaml")["cider"] >= 0
     make_clips()
     extract_here(name="clip_tiny")
     outputs = ["--input.uri=data/scenes_tiny/val/images", "--output.uri=runs/clip_features_tiny/val"]
@@ -71,15 +71,15 @@ def test_every_stage_trains_on_the_output_of_the_previous_one(
     monkeypatch.setattr("sys.argv", ["prepare_cider.py", *options, "--out=runs/cider_tiny"])
     assert prepare_cider.main() == 0
     for name in ("clip_s", "ref_clip_s", "cider_clip_s", "clip_s_grammar"):
-        train_scst.build_task(load_config(train_scst, f"scst/{name}_tiny.yaml")).check()
-        assert train_here(train_scst, f"scst/{name}_tiny.yaml")["reward"] >= 0
+        load_task(f"scst/{name}_tiny.yaml").check()
+        assert train_here(f"scst/{name}_tiny.yaml")["reward"] >= 0
     monkeypatch.setattr("sys.argv", ["train_scst.py", scst])
     assert train_scst.main() == 0  # this job uses Ray
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (result["complete"], result["steps"]) == (True, 3)
     assert {"reward", "reward_cider", "entropy", "seconds_draw"} <= set(result["last"])
 
-    validation = load_config(train_captioner, "captioner/glied_tiny.yaml").validation
+    validation = load_task("captioner/glied_tiny.yaml").config.validation
     image = features.read(pq.read_table(validation.paths()[0]).to_pylist()[0])
     predictor = load_attributes("runs/attributes_tiny/best")
     folders = {name: f"{name}_tiny" for name in plain} | {"glied": "scst_tiny/cider"}

@@ -1,7 +1,6 @@
 """A loss or gradient that is not finite costs at most its step, and never a checkpoint or the run."""
 
 import contextlib
-import dataclasses
 import io
 import sys
 from dataclasses import dataclass
@@ -21,11 +20,13 @@ from glied.training import data_order, finite_check, steps
 from glied.training.config import TrainerConfig
 from glied.training.finite_check import NotFiniteError
 from glied.training.local_trainer import FileCheckpoints, train_here
-from glied.training.loop import Loop, Plan
-from glied.training.tasks.attributes import AttributesTask
-from glied.training.tasks.clip import ClipTask
+from glied.training.loop import Loop
+from glied.training.plan import Plan, Progress
+from glied.training.tasks.attributes import AttributesTask, TrainAttributesConfig
+from glied.training.tasks.clip import ClipTask, TrainClipConfig
 from glied.training.tasks.clip_model import ClipModelConfig
 from tests.training import test_loop
+from tests.training.settings import changed, trainer
 from tests.training.tasks import rewarded
 from tests.training.tasks.pairs import ARCHITECTURE, write_pairs
 from tests.training.test_loop import Nowhere, losses, make_config, make_task
@@ -74,9 +75,7 @@ def state(output: Path) -> dict[str, Any]:
 def bad_step(config: TrainerConfig) -> int:
     """Return the first step, counted from 1, that has the broken row."""
     task = ToyTask()
-    for step, batch in data_order.Rows(
-        config, *(data_order.Source.of(task.data(s)) for s in ("train", "validation")), data_order.read, 0, 1
-    ).training(0, 6):
+    for step, batch in data_order.Rows(Plan.of(task, config), data_order.read, 0, 1).training(0, 6):
         if BAD in [row["id"] for row in batch]:
             return step + 1
     raise AssertionError
@@ -99,20 +98,20 @@ def test_the_run_stops_at_the_step_names_the_row_and_keeps_the_last_good_state(
     for _ in range(2):  # the same command stops at the same row
         with pytest.raises(NotFiniteError, match=rf"at step {step}; .*{named}") as found:
             train_here(task, config)
-        assert "--trainer.skip_steps 1 goes on without that step" in str(found.value)
+        assert "--trainer.recovery.skip_steps 1 continues without that step" in str(found.value)
         kept = state(tmp_path / "run")
         assert kept["progress"]["step"] == step - 1
         assert all(value.isfinite().all() for value in kept["model"].values())
     assert not (tmp_path / "run" / "result.json").exists()
 
-    result = train_here(task, dataclasses.replace(config, skip_steps=3))
+    result = train_here(task, changed(config, skip_steps=3))
     assert (result["complete"], result["steps"], result["skipped_steps"]) == (True, 18, 3)
     assert all(np.isfinite(losses(tmp_path / "run")))
     assert np.isfinite(result["best"])
 
 
 def test_too_many_skipped_steps_stop_the_run(tmp_path: Path, caplog) -> None:
-    with caplog.at_level("WARNING"), pytest.raises(NotFiniteError, match="skip_steps 3 goes on"):
+    with caplog.at_level("WARNING"), pytest.raises(NotFiniteError, match="skip_steps 3 continues"):
         train_here(BrokenTask(), make_config(tmp_path / "run", skip_steps=2))
     assert [f"({n} of 2)" in record.getMessage() for n, record in enumerate(caplog.records, 1)] == [True] * 2
 
@@ -126,8 +125,7 @@ def test_a_skipped_step_equals_a_step_without_gradient(tmp_path: Path) -> None:
     steps.seed_everything(config.seed, "build")
     model = task.build().train()
     optimizer = steps.build_optimizer(model, name="sgd", learning_rate=0.05, weight_decay=0.0)
-    source = [data_order.Source.of(task.data(split)) for split in ("train", "validation")]
-    for step, some in data_order.Rows(config, *source, data_order.read, 0, 1).training(0, 6):
+    for step, some in data_order.Rows(Plan.of(task, config), data_order.read, 0, 1).training(0, 6):
         batch = task.collate(some, training=True, generator=steps.generator(config.seed, "collate", step, 0))
         steps.seed_everything(config.seed, "step", step, 0)
         optimizer.zero_grad(set_to_none=True)
@@ -136,7 +134,7 @@ def test_a_skipped_step_equals_a_step_without_gradient(tmp_path: Path) -> None:
                 parameter.grad = torch.zeros_like(parameter)
         else:
             task.loss(model, batch)[0].backward()
-        steps.update(model, optimizer, learning_rate=0.05, clip_norm=config.clip_norm)
+        steps.update(model, optimizer, learning_rate=0.05, clip_norm=config.optimizer.clip_norm)
     for name, value in state(tmp_path / "run")["model"].items():
         if name != "0.num_batches_tracked":
             torch.testing.assert_close(value, model.state_dict()[name])
@@ -146,7 +144,7 @@ def test_micro_batches_and_a_moving_average(tmp_path: Path) -> None:
     config = make_config(tmp_path / "run", learning_rate=0.05, accumulate=4, ema_decay=0.9)
     with pytest.raises(NotFiniteError, match=rf"these rows have values that are not finite: {BAD}\."):
         train_here(BrokenTask(), config)
-    result = train_here(BrokenTask(), dataclasses.replace(config, skip_steps=3))
+    result = train_here(BrokenTask(), changed(config, skip_steps=3))
     assert result["complete"]
     average = state(tmp_path / "run")["average"]
     assert all(value.isfinite().all() for value in average.values())
@@ -161,14 +159,14 @@ def test_a_validation_that_is_not_finite_is_never_the_best(tmp_path: Path, caplo
 def test_a_best_value_of_nan_and_weights_that_are_not_finite_from_earlier_versions(tmp_path: Path) -> None:
     model = ToyTask().build()
     optimizer = steps.build_optimizer(model, name="sgd", learning_rate=1.0, weight_decay=0.0)
-    data = steps.pack_state(model, optimizer, steps.Progress(step=1, best=float("nan")))
+    data = steps.pack_state(model, optimizer, Progress(step=1, best=float("nan")))
     assert steps.unpack_state(data, model, optimizer).best is None
 
     config = make_config(tmp_path / "run", learning_rate=0.05)
-    train_here(ToyTask(), dataclasses.replace(config, pause_after_steps=6))
+    train_here(ToyTask(), changed(config, pause_after_steps=6))
     with torch.no_grad():
         model[0].weight[0, 0] = float("inf")
-    spoiled = steps.pack_state(model, optimizer, steps.Progress(step=6))
+    spoiled = steps.pack_state(model, optimizer, Progress(step=6))
     (tmp_path / "run" / "checkpoints" / "here.pt").write_bytes(spoiled)
     with pytest.raises(NotFiniteError, match=r"checkpoint of .* has weights that are not finite"):
         train_here(ToyTask(), config)
@@ -221,7 +219,11 @@ def test_tasks_on_stored_features(tmp_path: Path, kind: str) -> None:
         split = CaptionedRegions(
             features=str(tmp_path / "world" / "features"), captions=str(tmp_path / "world" / "captions.json")
         )
-        task: Any = AttributesTask(train=split, validation=split, minimum_positives=1)
+        task: Any = AttributesTask(
+            config=TrainAttributesConfig(
+                train=split, validation=split, minimum_positives=1, trainer=trainer()
+            )
+        )
     else:
         task = make_task(tmp_path / "world", kind)
     with pytest.raises(
@@ -233,7 +235,11 @@ def test_tasks_on_stored_features(tmp_path: Path, kind: str) -> None:
 
 def test_a_clip_that_diverges(tmp_path: Path) -> None:
     pairs = write_pairs(tmp_path / "pairs")
-    task = ClipTask(train=pairs, validation=pairs, model=ClipModelConfig(architecture=ARCHITECTURE))
+    task = ClipTask(
+        config=TrainClipConfig(
+            train=pairs, validation=pairs, model=ClipModelConfig(architecture=ARCHITECTURE), trainer=trainer()
+        )
+    )
     config = make_config(tmp_path / "run", batch_size=12, learning_rate=1e38, clip_norm=0.0)
     with pytest.raises(JobError, match=r"not finite|its rows: .*/\d+\.png"):
         train_here(task, config)

@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import io
 import json
 import sys
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -18,10 +20,12 @@ from glied.text.vocabulary import PAD
 from glied.training import batching, data_order, steps
 from glied.training.config import TrainerConfig
 from glied.training.local_trainer import FileCheckpoints, train_here
-from glied.training.loop import Loop, Plan
+from glied.training.loop import Loop
+from glied.training.plan import Plan, Source
 from glied.training.task import WEIGHT, Task
-from glied.training.tasks.captioner import CaptionerTask, WordsConfig
-from glied.training.tasks.scst import SamplingConfig, ScstTask
+from glied.training.tasks.captioner import CaptionerTask, TrainCaptionerConfig, WordsConfig
+from glied.training.tasks.scst import SamplingConfig, ScstTask, TrainScstConfig
+from tests.training.settings import changed, trainer
 from tests.training.tasks.rewarded import IMAGES, write_world
 from tests.training.toy import ToyTask
 
@@ -39,18 +43,24 @@ def make_task(world: Path, kind: str) -> Task:
     split = RewardedRegions(features=str(world / "features"), captions=str(world / "captions.json"))
     if kind == "scst":
         return ScstTask(
-            start=str(world / "start"),
-            attributes=str(world / "attributes"),
-            train=split,
-            validation=split,
-            reward=RewardConfig(cider=1.0, frequencies=str(world / "df")),
-            sampling=SamplingConfig(max_length=8),
+            config=TrainScstConfig(
+                start=str(world / "start"),
+                attributes=str(world / "attributes"),
+                train=split,
+                validation=split,
+                reward=RewardConfig(cider=1.0, frequencies=str(world / "df")),
+                sampling=SamplingConfig(max_length=8),
+                trainer=trainer(),
+            )
         )
     return CaptionerTask(
-        train=split,
-        validation=split,
-        words=WordsConfig(minimum_count=4, attributes=str(world / "attributes"), attribute_count=3),
-        model=CaptionerConfig(width=32, heads=4, dropout=0.0),
+        config=TrainCaptionerConfig(
+            train=split,
+            validation=split,
+            words=WordsConfig(minimum_count=4, attributes=str(world / "attributes"), attribute_count=3),
+            model=CaptionerConfig(width=32, heads=4, dropout=0.0),
+            trainer=trainer(),
+        )
     )
 
 
@@ -59,7 +69,7 @@ def make_config(output: Path, **values) -> TrainerConfig:
         "epochs": 3, "batch_size": IMAGES, "learning_rate": 0.5, "optimizer": "sgd", "log_every_steps": 1,
         "schedule": "constant", "device": "cpu", "shuffle_buffer": IMAGES,
     }  # fmt: skip
-    return TrainerConfig(output=str(output), **{**settings, **values})
+    return trainer(output, **{**settings, **values})
 
 
 def losses(output: Path) -> list[float]:
@@ -95,9 +105,7 @@ def test_micro_batches_are_weighted_by_their_words(world: Path) -> None:
     """The test above would not notice a difference if all micro-batches had the same length."""
     task = make_task(world, "xe")
     model = task.build()
-    every = [
-        row for part in data_order.Source.of(task.data("train")).pieces for row in data_order.read([part])
-    ]
+    every = [row for part in Source.of(task.data("train")).pieces for row in data_order.read([part])]
     rest = [task.collate(part, training=True, generator=torch.Generator()) for part in (every[:1], every[1:])]
     whole = task.collate(every, training=True, generator=torch.Generator())
     found = [task.loss(model, batch) for batch in (*rest, whole)]
@@ -147,14 +155,14 @@ def test_two_workers_with_half_the_batch_equal_one(world: Path, tmp_path: Path, 
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
     task = make_task(world, "xe")
     trained = weights(task, config)
-    for name, value in weights(task, dataclasses.replace(config, output=str(tmp_path / "two"))).items():
+    for name, value in weights(task, changed(config, output=str(tmp_path / "two"))).items():
         torch.testing.assert_close(value, trained[name], rtol=1e-4, atol=1e-5)
 
 
 def test_local_training_resumes_and_equals_a_plain_loop(tmp_path: Path) -> None:
     task = ToyTask()
     config = make_config(tmp_path / "run", learning_rate=0.05, checkpoint_every_steps=4, epochs=2)
-    assert train_here(task, dataclasses.replace(config, pause_after_steps=7)) == {"complete": False}
+    assert train_here(task, changed(config, pause_after_steps=7)) == {"complete": False}
     result = train_here(task, config)
     assert (result["complete"], result["steps"]) == (True, 12)
 
@@ -168,7 +176,7 @@ def test_local_training_resumes_and_equals_a_plain_loop(tmp_path: Path) -> None:
         batch = task.collate(table.take(order).to_pylist(), training=True, generator=generator)
         steps.seed_everything(config.seed, "step", step, 0)
         loss, _ = task.loss(model, batch)
-        steps.optimizer_step(loss, model, optimizer, learning_rate=0.05, clip_norm=config.clip_norm)
+        steps.optimizer_step(loss, model, optimizer, learning_rate=0.05, clip_norm=config.optimizer.clip_norm)
         expected.append(loss.detach().item())
     assert losses(tmp_path / "run") == expected
     assert train_here(task, config) == result, "a complete run is left alone"
@@ -176,12 +184,12 @@ def test_local_training_resumes_and_equals_a_plain_loop(tmp_path: Path) -> None:
 
 def test_a_run_of_an_earlier_version_resumes_if_a_new_setting_has_its_default(tmp_path: Path) -> None:
     config = make_config(tmp_path / "run", epochs=1)
-    train_here(ToyTask(), dataclasses.replace(config, pause_after_steps=3))
+    train_here(ToyTask(), changed(config, pause_after_steps=3))
     stored = json.loads((tmp_path / "run" / "run.json").read_text())
-    del stored["trainer"]["ema_decay"]
+    del stored["trainer"]["optimizer"]["ema_decay"]
     (tmp_path / "run" / "run.json").write_text(json.dumps(stored))
-    with pytest.raises(UsageError, match=r"trainer.ema_decay was 0.0, is 0.9"):
-        train_here(ToyTask(), dataclasses.replace(config, ema_decay=0.9))
+    with pytest.raises(UsageError, match=r"trainer\.optimizer\.ema_decay was 0\.0, is 0\.9"):
+        train_here(ToyTask(), changed(config, ema_decay=0.9))
     assert train_here(ToyTask(), config)["complete"]
 
 
@@ -189,3 +197,35 @@ def test_rewards_train_in_bfloat16_too(world: Path, tmp_path: Path) -> None:
     for precision in ("fp32", "bf16"):
         train_here(make_task(world, "scst"), make_config(tmp_path / precision, precision=precision))
     assert losses(tmp_path / "bf16") == pytest.approx(losses(tmp_path / "fp32"), rel=0.2, abs=0.02)
+
+
+def test_a_run_of_version_0_1_is_resumed(tmp_path: Path, caplog) -> None:
+    """Its record has the trainer's keys on one level, and its state an older name."""
+    config = make_config(tmp_path / "run", epochs=1, learning_rate=0.05)
+    train_here(ToyTask(), changed(config, pause_after_steps=3))
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    flat = {old: attrgetter(new)(config) for old, new in TrainerConfig.RENAMED.items()}
+    groups = {"resources", "monitoring", "recovery"}
+    record["trainer"] = {key: record["trainer"][key] for key in record["trainer"].keys() - groups} | flat
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    kept = FileCheckpoints(str(tmp_path / "run" / "checkpoints" / "here.pt"))
+    state = torch.load(io.BytesIO(kept.restore() or b""), weights_only=True)
+    state["progress"]["stale"] = state["progress"].pop("validations_without_improvement")
+    torch.save(state, tmp_path / "run" / "checkpoints" / "here.pt")
+
+    with pytest.raises(UsageError, match=r"trainer\.optimizer\.learning_rate was 0\.05, is 0\.1\."):
+        train_here(ToyTask(), changed(config, learning_rate=0.1))
+    assert train_here(ToyTask(), changed(config, log_every_steps=2))["complete"]
+    assert "renamed config keys" not in caplog.text
+
+
+def test_what_is_due_after_a_step(tmp_path: Path) -> None:
+    values = {"log_every_steps": 4, "validate_every_epochs": 2, "validate_every_steps": 10}
+    config = make_config(tmp_path, **values, checkpoint_every_steps=5, pause_after_steps=9)
+    plan = Plan.of(ToyTask(), config)  # three epochs of six steps
+    due = {step: plan.due(step) for step in range(1, plan.total_steps + 1)}
+    assert [step for step, one in due.items() if one.logs] == [4, 8, 9, 12, 16, 18]
+    assert [step for step, one in due.items() if one.validates] == [10, 12, 18]
+    assert [step for step, one in due.items() if one.saves] == [5, 6, 9, 10, 12, 15, 18]
+    without = dataclasses.replace(plan, validation=Source(()))
+    assert not any(without.due(step).validates for step in due)

@@ -1,6 +1,5 @@
 """The trainer in real TorchTrainer runs; there are few of them, because each takes 20 s to start."""
 
-import dataclasses
 import json
 import re
 from pathlib import Path
@@ -15,6 +14,7 @@ from glied.training import batching, steps
 from glied.training.config import TrainerConfig
 from glied.training.history import Best, Sample, read_history
 from glied.training.ray_trainer import train
+from tests.training.settings import changed, trainer
 from tests.training.test_finite_check import BAD, BrokenTask
 from tests.training.toy import ToyTask, table
 
@@ -26,7 +26,7 @@ def make_config(output: Path, **values: Any) -> TrainerConfig:
         "epochs": 3, "batch_size": 16, "learning_rate": 0.05, "warmup_steps": 4, "weight_decay": 0.1,
         "log_every_steps": 1, "checkpoint_every_steps": 4, "device": "cpu", "seed": 5,
     }  # fmt: skip
-    return TrainerConfig(output=str(output), **{**settings, **values})
+    return trainer(output, **{**settings, **values})
 
 
 def read_metrics(output: Path, kind: str) -> list[dict]:
@@ -39,7 +39,10 @@ def plain_training(task: ToyTask, config: TrainerConfig) -> tuple[list[float], d
     steps.seed_everything(config.seed, "build")
     model = task.build().train()
     optimizer = steps.build_optimizer(
-        model, name="adamw", learning_rate=config.learning_rate, weight_decay=config.weight_decay
+        model,
+        name="adamw",
+        learning_rate=config.optimizer.learning_rate,
+        weight_decay=config.optimizer.weight_decay,
     )
     rows, losses, average = table(task.rows), [], {}
     total = config.epochs * EPOCH_STEPS
@@ -55,23 +58,25 @@ def plain_training(task: ToyTask, config: TrainerConfig) -> tuple[list[float], d
             steps.seed_everything(config.seed, "step", step, 0)
             loss, _ = task.loss(model, batch)
             factor = steps.learning_rate_factor(step, schedule="cosine", warmup_steps=4, total_steps=total)
-            rate = config.learning_rate * factor
-            steps.optimizer_step(loss, model, optimizer, learning_rate=rate, clip_norm=config.clip_norm)
+            rate = config.optimizer.learning_rate * factor
+            steps.optimizer_step(
+                loss, model, optimizer, learning_rate=rate, clip_norm=config.optimizer.clip_norm
+            )
             losses.append(loss.detach().item())
             for name, value in model.state_dict().items():
                 kept = average.setdefault(name, value.clone())
-                kept += (value - kept) * (1 - config.ema_decay)
+                kept += (value - kept) * (1 - config.optimizer.ema_decay)
     return losses, average
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, ray_session: None) -> None:
     task, config = ToyTask(), make_config(tmp_path / "run", ema_decay=0.8)
     torch.set_num_threads(1)
-    paused = train(task, dataclasses.replace(config, pause_after_steps=9))
+    paused = train(task, changed(config, pause_after_steps=9))
     assert paused == {"complete": False}
     assert len(read_metrics(tmp_path / "run", "train")) == 9
     # Elastic: of two workers with four CPUs each, only one fits on six CPUs.
-    result = train(task, dataclasses.replace(config, workers=2, min_workers=1, cpus_per_worker=4))
+    result = train(task, changed(config, workers=2, min_workers=1, cpus_per_worker=4))
 
     logged = read_metrics(tmp_path / "run", "train")
     assert [line["step"] for line in logged] == list(range(1, 19))
@@ -97,13 +102,13 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, ray_session: 
 
     assert train(task, config) == result, "a complete run is left alone"
     with pytest.raises(UsageError, match=r"trainer\.learning_rate was 0\.05, is 0\.1"):
-        train(task, dataclasses.replace(config, learning_rate=0.1))
+        train(task, changed(config, learning_rate=0.1))
     with pytest.raises(UsageError, match=r"task\.width was 8, is 9"):
         train(ToyTask(width=9), config)
     with pytest.raises(UsageError, match="kind was 'toy', is 'other'"):
         train(ToyTask(name="other"), config)
     with pytest.raises(UsageError, match="resume is false"):
-        train(task, dataclasses.replace(config, resume=False))
+        train(task, changed(config, resume=False))
 
 
 def test_two_workers_stream_uneven_files_and_survive_a_kill(tmp_path: Path, ray_session: None) -> None:
@@ -135,14 +140,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_which_can_resume(
         train(BrokenTask(), config)
     assert len(re.findall(r"toy: 96 rows", capfd.readouterr().out)) == 1, "Ray did not try again"
     assert max(line["step"] for line in read_metrics(tmp_path / "run", "train")) == 3
-    result = train(BrokenTask(), dataclasses.replace(config, skip_steps=1, workers=1))
+    result = train(BrokenTask(), changed(config, skip_steps=1, workers=1))
     assert (result["complete"], result["steps"], result["skipped_steps"]) == (True, 6, 1)
     assert [line["step"] for line in read_metrics(tmp_path / "run", "train")] == [1, 2, 3, 5, 6]
 
 
 def test_missing_gpus_are_reported(tmp_path: Path, ray_session: None) -> None:
     config = make_config(tmp_path, workers=2, device="cuda", accelerator="L4", wait_s=1)
-    with pytest.raises(JobError, match=r"no room for 2 x \(1 CPU, 1 GPU, L4\) and .* \(trainer\.wait_s\)"):
+    with pytest.raises(
+        JobError, match=r"no room for 2 x \(1 CPU, 1 GPU, L4\) and .* \(trainer\.resources\.wait_s\)"
+    ):
         train(ToyTask(), config)
 
 
@@ -153,15 +160,15 @@ def test_bad_values_are_named(tmp_path: Path) -> None:
         make_config(tmp_path, accumulate=3)
     with pytest.raises(UsageError, match=r"\(3 x 1\), for every number of workers"):
         make_config(tmp_path, workers=4, min_workers=2)
-    with pytest.raises(UsageError, match="min_workers 3 is more than workers"):
+    with pytest.raises(UsageError, match=r"min_workers: 3 is more than trainer\.workers"):
         make_config(tmp_path, workers=2, min_workers=3)
-    with pytest.raises(UsageError, match="patience must be at least 1 or null"):
+    with pytest.raises(UsageError, match=r"trainer\.monitoring\.patience: 0 is less than 1"):
         make_config(tmp_path, patience=0)
-    with pytest.raises(UsageError, match=r"ema_decay must be in \[0, 1\)"):
+    with pytest.raises(UsageError, match=r"ema_decay: 1\.0 is not in \[0, 1\)"):
         make_config(tmp_path, ema_decay=1.0)
-    with pytest.raises(UsageError, match="accelerator L4 is a GPU"):
+    with pytest.raises(UsageError, match="accelerator: L4 is a GPU"):
         make_config(tmp_path, accelerator="L4")
-    with pytest.raises(UsageError, match="epochs must be at least 1"):
+    with pytest.raises(UsageError, match=r"trainer\.epochs: 0 is less than 1"):
         make_config(tmp_path, epochs=0)
     with pytest.raises(UsageError, match="batch_size 16 is more than the 15 training rows"):
         train(ToyTask(rows=15), make_config(tmp_path))

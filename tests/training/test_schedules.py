@@ -10,9 +10,10 @@ from glied.errors import UsageError
 from glied.reports.training_report import ReportConfig, make_report
 from glied.training.history import RUN, progress_note
 from glied.training.local_trainer import train_here
-from glied.training.tasks.attributes import AttributesTask
-from glied.training.tasks.captioner import CaptionerTask, WordsConfig
+from glied.training.tasks.attributes import AttributesTask, TrainAttributesConfig
+from glied.training.tasks.captioner import CaptionerTask, TrainCaptionerConfig, WordsConfig
 from tests.training.logged import make_run
+from tests.training.settings import trainer
 from tests.training.tasks import rewarded
 from tests.training.test_loop import make_config
 from tests.training.toy import ToyTask
@@ -26,7 +27,7 @@ STEPS = 18  # three epochs of six
 def test_a_warm_up_longer_than_the_run_is_refused(tmp_path: Path, schedule: str, warmup: int) -> None:
     config = make_config(tmp_path / "run", schedule=schedule, warmup_steps=warmup)
     message = (
-        rf"trainer\.warmup_steps: {warmup} is more than the run's 18 steps, .* reaches .*%.* instance to 1,"
+        rf"schedule\.warmup_steps: {warmup} is more than the run's 18 steps, .* reaches .*%.* instance to 1,"
     )
     with pytest.raises(UsageError, match=message):
         train_here(ToyTask(), config)
@@ -48,8 +49,8 @@ def test_a_run_of_an_earlier_version_resumes_with_its_warm_up(tmp_path: Path) ->
         ToyTask(), make_config(tmp_path / "run", schedule="constant", learning_rate=0.05, pause_after_steps=6)
     )
     record = json.loads((tmp_path / "run" / RUN).read_text())
-    record["trainer"]["warmup_steps"] = 100
-    del record["trainer"]["skip_steps"]
+    record["trainer"]["schedule"]["warmup_steps"] = 100
+    del record["trainer"]["recovery"]["skip_steps"]
     (tmp_path / "run" / RUN).write_text(json.dumps(record))
     config = make_config(tmp_path / "run", schedule="constant", learning_rate=0.05, warmup_steps=100)
     assert train_here(ToyTask(), config)["steps"] == STEPS
@@ -92,13 +93,26 @@ def test_the_report_has_the_note(tmp_path: Path) -> None:
 
 def test_fewer_words_than_requested_are_reported(tmp_path: Path, caplog) -> None:
     split = rewarded.write_world(tmp_path)
-    assert len(AttributesTask(train=split, validation=split, words=1000).vocabulary) < 1000
+    assert (
+        len(
+            AttributesTask(
+                config=TrainAttributesConfig(train=split, validation=split, words=1000, trainer=trainer())
+            ).vocabulary
+        )
+        < 1000
+    )
     assert "words: 1000 attribute words are asked for" in caplog.text
 
     def task(**words) -> CaptionerTask:
         config = WordsConfig(attributes=str(tmp_path / "attributes"), **words)
         return CaptionerTask(
-            train=split, validation=split, words=config, model=CaptionerConfig(width=32, heads=4)
+            config=TrainCaptionerConfig(
+                train=split,
+                validation=split,
+                words=config,
+                model=CaptionerConfig(width=32, heads=4),
+                trainer=trainer(),
+            )
         )
 
     task(minimum_count=4, attribute_count=5).data("train")

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from glied.errors import UsageError
 from glied.training import steps
+from glied.training.plan import Progress
 
 
 def factors(count: int, **values: object) -> list[float]:
@@ -51,18 +52,18 @@ def test_a_restored_state_continues_exactly(name: steps.OptimizerName) -> None:
     uninterrupted = run(model, optimizer, 0, 6)
     model, optimizer = build()
     run(model, optimizer, 0, 3)
-    data = steps.pack_state(model, optimizer, steps.Progress(step=3, best=0.5, best_step=2))
+    data = steps.pack_state(model, optimizer, Progress(step=3, best=0.5, best_step=2))
 
     model, optimizer = build()
     progress = steps.unpack_state(data, model, optimizer)
-    assert progress == steps.Progress(step=3, best=0.5, best_step=2)
+    assert progress == Progress(step=3, best=0.5, best_step=2)
     assert run(model, optimizer, 3, 6) == uninterrupted[3:]
 
 
 def test_a_state_of_another_model_is_refused() -> None:
     model = make_model()
     optimizer = steps.build_optimizer(model, name="sgd", learning_rate=1.0, weight_decay=0.0)
-    data = steps.pack_state(model, optimizer, steps.Progress())
+    data = steps.pack_state(model, optimizer, Progress())
     with pytest.raises(UsageError, match="does not fit"):
         steps.unpack_state(data, nn.Linear(2, 2), optimizer)
 

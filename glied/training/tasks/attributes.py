@@ -1,4 +1,4 @@
-"""Training task of the attribute predictor: which words of the references do an image's regions show?"""
+"""Training task of the attribute predictor: which words of its captions an image's regions show."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from glied.errors import UsageError
 from glied.regions import RegionBatch
 from glied.text.tokenizer import tokenize
 from glied.text.vocabulary import by_count, image_counts, load_words
+from glied.training.config import TrainerConfig
 from glied.training.task import Row, Split
 from glied.vision.attributes import AttributePredictor, noisy_or_loss, save_attributes
 
@@ -33,7 +34,7 @@ _STOP_WORDS = """
     they he she we you i can see seen shows showing one
 """
 STOP_WORDS = frozenset(_STOP_WORDS.split())
-"""Words that name nothing one could see; they may be predicted, but do not count in the mean AP."""
+"""Words that name nothing visible; they may be predicted, but do not count in the mean AP."""
 
 
 @dataclass(frozen=True)
@@ -49,21 +50,45 @@ class AttributeBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainAttributesConfig:
+    """What the attribute predictor learns, from which images, and how."""
+
+    train: CaptionedRegions
+    """Images to learn from; their captions give the words."""
+    validation: CaptionedRegions
+    """Images whose mean average precision selects the best checkpoint."""
+    trainer: TrainerConfig
+    """Optimization, workers and output."""
+    words: int = 1000
+    """Attribute words: the commonest of the training captions, or the first of `word_list`."""
+    word_list: str = ""
+    """attributes.json (path or URI) of jobs/prepare_coco.py; empty counts the training captions' words."""
+    minimum_positives: int = 20
+    """Words that occur in fewer validation images do not count in the mean average precision."""
+    typical_regions: int = 16
+    """About how many regions an image has; biases start so that a word's probability is its frequency."""
+
+    def __post_init__(self) -> None:
+        """Refuse counts without meaning."""
+        if self.words < 1:
+            raise UsageError(f"words: {self.words} is not a positive number")
+        if self.minimum_positives < 1:
+            raise UsageError(f"minimum_positives: {self.minimum_positives} is not a positive number")
+        if self.typical_regions < 1:
+            raise UsageError(f"typical_regions: {self.typical_regions} is not a positive number")
+
+
+@dataclass(frozen=True)
 class AttributesTask(FieldsOnlyPickle):
     """Learns an `AttributePredictor`; implements `glied.training.task.Task`."""
 
-    train: CaptionedRegions
-    validation: CaptionedRegions
-    words: int = 1000
-    word_list: str = ""
-    minimum_positives: int = 20
-    typical_regions: int = 16
+    config: TrainAttributesConfig
     name: str = "attributes"
 
     @cached_property
     def _counts(self) -> Counter[str]:
         """In how many training images' captions each word occurs."""
-        return image_counts(self.train.references.values())
+        return image_counts(self.config.train.references.values())
 
     @cached_property
     def vocabulary(self) -> list[str]:
@@ -71,11 +96,13 @@ class AttributesTask(FieldsOnlyPickle):
 
         Those are counted once per image, the commonest first. Raises as `load_words`.
         """
-        known = load_words(self.word_list) if self.word_list else by_count(self._counts)
-        if len(known) < self.words:
-            where = self.word_list or self.train.captions
-            log.warning("words: %d attribute words are asked for, %s has %d", self.words, where, len(known))
-        return known[: self.words]
+        known = load_words(self.config.word_list) if self.config.word_list else by_count(self._counts)
+        if len(known) < self.config.words:
+            where = self.config.word_list or self.config.train.captions
+            log.warning(
+                "words: %d attribute words are asked for, %s has %d", self.config.words, where, len(known)
+            )
+        return known[: self.config.words]
 
     @cached_property
     def _index(self) -> dict[str, int]:
@@ -83,30 +110,33 @@ class AttributesTask(FieldsOnlyPickle):
 
     def build(self) -> AttributePredictor:
         """The untrained predictor; its biases start at the words' frequencies."""
-        images = len(self.train.references)
+        images = len(self.config.train.references)
         frequencies = [self._counts[word] / images for word in self.vocabulary]
         return AttributePredictor(
             self.vocabulary,
-            feature_size=self.train.feature_size(),
+            feature_size=self.config.train.feature_size(),
             frequencies=frequencies,
-            typical_regions=self.typical_regions,
+            typical_regions=self.config.typical_regions,
         )
 
     def data(self, split: Split) -> list[str]:
         """The Parquet files of the feature store.
 
         Raises:
-            UsageError: as `features.paths` and `CaptionedRegions.check`; there are no words to learn.
+            UsageError: as `features.paths` and `CaptionedRegions.check`; training and validation images come
+                from different extractors, or there are no words to learn.
         """
-        source = self.train if split == "train" else self.validation
+        source = self.config.train if split == "train" else self.config.validation
+        if split == "train":
+            features.check_same_extractor([self.config.train.features, self.config.validation.features])
         source.check()
         if not self.vocabulary:
-            raise UsageError(f"{self.train.captions} has no words")
+            raise UsageError(f"{self.config.train.captions} has no words")
         return source.paths()
 
     def collate(self, rows: Sequence[Row], *, training: bool, generator: torch.Generator) -> AttributeBatch:
         """Read regions, and turn each image's references into a 0/1 vector over words."""
-        pairs = (self.train if training else self.validation).pair(rows)
+        pairs = (self.config.train if training else self.config.validation).pair(rows)
         regions = RegionBatch.collate([features.read(row) for row, _ in pairs])
         targets = torch.zeros(len(pairs), len(self.vocabulary))
         for place, (_, captions) in enumerate(pairs):
@@ -124,14 +154,16 @@ class AttributesTask(FieldsOnlyPickle):
         log_absent = torch.cat([output for output, _ in outputs])
         targets = torch.cat([truth for _, truth in outputs])
         words = cast(AttributePredictor, model).words
-        precisions = average_precisions(-log_absent.numpy(), targets.numpy(), words, self.minimum_positives)
+        precisions = average_precisions(
+            -log_absent.numpy(), targets.numpy(), words, self.config.minimum_positives
+        )
         mean = sum(precisions.values()) / max(len(precisions), 1)
         return {"map": mean, "map_words": len(precisions), "loss": float(noisy_or_loss(log_absent, targets))}
 
     def export(self, model: nn.Module, folder_uri: str) -> None:
         """Write the predictor in half precision, as it ships."""
         predictor = cast(AttributePredictor, model)
-        predictor.extractor = self.train.extractor
+        predictor.extractor = self.config.train.extractor
         save_attributes(predictor, folder_uri)
 
 

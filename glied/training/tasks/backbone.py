@@ -1,8 +1,8 @@
-"""Training task of a timm backbone: its last stages learn to see the words of captions in their cells.
+"""Training task of a timm backbone: its last stages learn to recognize the words of captions.
 
 The backbone and an attribute predictor are trained together, from pixels, with the noisy-OR of Fang et al.
-(2015, arXiv 1411.4952). What a classifier of objects knows little of, such as colors and people, is learned
-here, and the captioner's regions have it.
+(2015, arXiv 1411.4952). The regions of the captioner then contain what an object classifier hardly knows,
+such as colors and people.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
 
@@ -27,6 +27,7 @@ from glied.data.pickling import FieldsOnlyPickle
 from glied.errors import UsageError
 from glied.text.tokenizer import tokenize
 from glied.text.vocabulary import by_count, image_counts
+from glied.training.config import TrainerConfig
 from glied.training.task import Row, Split
 from glied.training.tasks.attributes import average_precisions
 from glied.training.tasks.freezing import freeze_stages, keep_statistics
@@ -76,7 +77,7 @@ class PixelBatch:
 
 
 class WordsOfCells(nn.Module):
-    """A backbone without classifier, and the predictor that reads its cells and their mean."""
+    """A backbone without classifier, and an attribute predictor on its cells and their mean."""
 
     def __init__(self, backbone: nn.Module, predictor: AttributePredictor, config: BackboneConfig) -> None:
         """Freeze the first stages of `backbone`."""
@@ -87,7 +88,7 @@ class WordsOfCells(nn.Module):
         freeze_stages(backbone, config.frozen_stages)
 
     def train(self, mode: bool = True) -> WordsOfCells:
-        """As of any module, but that the backbone keeps its statistics."""
+        """Sets the mode; the backbone's batch normalization keeps its statistics."""
         super().train(mode)
         keep_statistics(self.backbone)
         return self
@@ -103,26 +104,48 @@ class WordsOfCells(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainBackboneConfig:
+    """Which backbone is finetuned, on which images, and how."""
+
+    train: PairsConfig
+    """Images to learn from; their captions give the words."""
+    validation: PairsConfig
+    """Images whose mean average precision selects the best checkpoint."""
+    model: BackboneConfig
+    """The backbone."""
+    trainer: TrainerConfig
+    """Optimization, workers and output."""
+    crop: CropConfig = field(default_factory=CropConfig)
+    """How training images are varied."""
+    words: int = 1000
+    """Words to predict: the commonest of the training captions."""
+    minimum_positives: int = 20
+    """Words of fewer validation images do not count in the mean average precision."""
+    decoder_threads: int = 1
+    """Threads that decode the images of a batch."""
+
+    def __post_init__(self) -> None:
+        """Refuse counts without meaning."""
+        for name in ("words", "minimum_positives", "decoder_threads"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name}: {getattr(self, name)} is not a positive number")
+
+
+@dataclass(frozen=True)
 class BackboneTask(FieldsOnlyPickle):
     """Learns `WordsOfCells`; implements `glied.training.task.Task`."""
 
-    train: PairsConfig
-    validation: PairsConfig
-    model: BackboneConfig
-    crop: CropConfig
-    words: int = 1000
-    minimum_positives: int = 20
-    decoder_threads: int = 1
+    config: TrainBackboneConfig
     name: str = "backbone"
 
     @cached_property
     def _counts(self) -> Counter[str]:
-        return image_counts([pair.texts for pair in self.train.all])
+        return image_counts([pair.texts for pair in self.config.train.all])
 
     @cached_property
     def vocabulary(self) -> list[str]:
         """The commonest words of the training captions, counted once per image."""
-        return by_count(self._counts)[: self.words]
+        return by_count(self._counts)[: self.config.words]
 
     @cached_property
     def _index(self) -> dict[str, int]:
@@ -130,8 +153,8 @@ class BackboneTask(FieldsOnlyPickle):
 
     @cached_property
     def _made(self) -> tuple[nn.Module, dict[str, Any]]:
-        """The backbone as training starts, and what it expects of pixels."""
-        config = self.model
+        """The backbone as training starts, and its preprocessing settings."""
+        config = self.config.model
         if config.checkpoint:
             model, stored = load_backbone(config.checkpoint, drop_path_rate=config.drop_path)
             return model, stored.metadata
@@ -142,20 +165,22 @@ class BackboneTask(FieldsOnlyPickle):
         """The backbone with its weights, and a predictor whose biases start at the words' frequencies."""
         backbone, _ = self._made
         with torch.no_grad():
-            maps = cast(Any, backbone.eval()).forward_features(torch.zeros(1, 3, *[self.model.size] * 2))
+            maps = cast(Any, backbone.eval()).forward_features(
+                torch.zeros(1, 3, *[self.config.model.size] * 2)
+            )
         if maps.dim() != 4:
             raise UsageError("model: only convolutional backbones can be trained here")
         predictor = AttributePredictor(
             self.vocabulary,
             feature_size=maps.shape[1],
-            frequencies=[self._counts[word] / len(self.train.all) for word in self.vocabulary],
+            frequencies=[self._counts[word] / len(self.config.train.all) for word in self.vocabulary],
             typical_regions=1 + maps.shape[2] * maps.shape[3],
         )
-        return WordsOfCells(backbone, predictor, self.model)
+        return WordsOfCells(backbone, predictor, self.config.model)
 
     def data(self, split: Split) -> pa.Table:
         """Rows of `uri` and `words`, the numbers of the words in the captions."""
-        pairs = (self.train if split == "train" else self.validation).all
+        pairs = (self.config.train if split == "train" else self.config.validation).all
         rows = [{"uri": pair.image, "words": self._numbers(pair.texts)} for pair in pairs]
         return pa.Table.from_pylist(rows)
 
@@ -164,9 +189,9 @@ class BackboneTask(FieldsOnlyPickle):
         return sorted(self._index[word] for word in words if word in self._index)
 
     def collate(self, rows: Sequence[Row], *, training: bool, generator: torch.Generator) -> PixelBatch:
-        """Decode the images; in training cut a piece out of each and mirror half of them."""
+        """Decodes the images; in training crops each at random and mirrors half of them."""
         seeds = torch.randint(2**31, (len(rows),), generator=generator).tolist()
-        with ThreadPoolExecutor(self.decoder_threads) as pool:
+        with ThreadPoolExecutor(self.config.decoder_threads) as pool:
             pixels = list(pool.map(lambda row, seed: self._read(row["uri"], training, seed), rows, seeds))
         targets = torch.zeros(len(rows), len(self.vocabulary))
         for target, row in zip(targets, rows, strict=True):
@@ -175,12 +200,12 @@ class BackboneTask(FieldsOnlyPickle):
 
     def _read(self, uri: str, training: bool, seed: int) -> np.ndarray:
         picture = Image.fromarray(decode(storage.read_bytes(uri)))
-        side = self.model.size
+        side = self.config.model.size
         if not training:
             return np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC))
-        box, mirrored = draw_crop(picture.size, self.crop, np.random.default_rng(seed))
-        cut = picture.resize((side, side), Image.Resampling.BICUBIC, box=box)
-        return np.asarray(cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else cut)
+        box, mirrored = draw_crop(picture.size, self.config.crop, np.random.default_rng(seed))
+        crop = picture.resize((side, side), Image.Resampling.BICUBIC, box=box)
+        return np.asarray(crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else crop)
 
     def loss(self, model: nn.Module, batch: PixelBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Multi-label binary cross-entropy, summed over words."""
@@ -198,7 +223,7 @@ class BackboneTask(FieldsOnlyPickle):
         absent = torch.cat([output for output, _ in outputs])
         targets = torch.cat([truth for _, truth in outputs])
         precisions = average_precisions(
-            -absent.numpy(), targets.numpy(), self.vocabulary, self.minimum_positives
+            -absent.numpy(), targets.numpy(), self.vocabulary, self.config.minimum_positives
         )
         mean = sum(precisions.values()) / max(len(precisions), 1)
         return {"map": mean, "map_words": len(precisions), "loss": float(noisy_or_loss(absent, targets))}
@@ -206,8 +231,8 @@ class BackboneTask(FieldsOnlyPickle):
     def export(self, model: nn.Module, folder_uri: str) -> None:
         """Write the backbone, and the predictor below it, in half precision."""
         trained, settings = cast(WordsOfCells, model), self._made[1]
-        source = {"name": self.model.checkpoint or self.model.model, "trained": self.name}
+        source = {"name": self.config.model.checkpoint or self.config.model.model, "trained": self.name}
         pixels = {key: settings[key] for key in SETTINGS}
-        pixels["input_size"] = [3, self.model.size, self.model.size]
+        pixels["input_size"] = [3, self.config.model.size, self.config.model.size]
         save_backbone(trained.backbone, folder_uri, name=settings["model"], settings=pixels, source=source)
         save_attributes(trained.predictor, storage.join(folder_uri, ATTRIBUTES))

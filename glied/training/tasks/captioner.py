@@ -1,12 +1,11 @@
 """Training task of the captioner: cross-entropy on reference captions over stored region features.
 
-A row is an image with all its captions: the image is encoded once and its captions share the memory.
+A row is an image with all its captions: the image is encoded once, and its captions share the encoder output.
 """
 
 from __future__ import annotations
 
 import logging
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from glied.captioner.architectures import build_model
-from glied.captioner.captioner import Captioner, attribute_ids
+from glied.captioner.captioner import Captioner
 from glied.captioner.config import DecodingConfig
 from glied.captioner.decode import decode
 from glied.captioner.familiarity import Familiarity
@@ -30,18 +29,15 @@ from glied.metrics.text_metrics import cider
 from glied.regions import RegionBatch
 from glied.text.tokenizer import tokenize
 from glied.text.vocabulary import BOS, EOS, PAD, SPECIAL, Vocabulary, load_words
-from glied.training.history import Sample
+from glied.training.config import TrainerConfig
+from glied.training.history import SHOWN_SAMPLES, Sample
 from glied.training.task import WEIGHT, Row, Split
 from glied.training.tasks.familiarity import familiarity_of
+from glied.training.tasks.image_inputs import TopWords, read_images, thin_out
 from glied.training.tasks.losses import word_cross_entropy
 from glied.vision.attributes import AttributePredictor, load_attributes
 
 log = logging.getLogger(__name__)
-
-TopWords = dict[tuple[str, int], list[str]]
-"""The likeliest attribute words of images, by what `_key` gives."""
-SHOWN = 8
-"""Captions of a validation that the run's log keeps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +49,7 @@ class WordsConfig:
     minimum_count: int = 5
     """Without `vocabulary`: words that occur less often in the training captions are unknown."""
     max_length: int = 20
-    """Longer training captions are cut after this many words."""
+    """Longer training captions are truncated after this many words."""
     attributes: str
     """Checkpoint (folder or URI) of the attribute predictor."""
     attribute_count: int = 49
@@ -88,68 +84,92 @@ class CaptionBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainCaptionerConfig:
+    """Which captioner is trained with cross-entropy, on which images, and how."""
+
+    train: CaptionedRegions
+    """Training images."""
+    validation: CaptionedRegions
+    """Images whose CIDEr selects the best checkpoint."""
+    words: WordsConfig
+    """Vocabulary and attributes."""
+    model: CaptionerConfig
+    """Architecture."""
+    trainer: TrainerConfig
+    """Optimization, workers and output."""
+    decoding: DecodingConfig = field(default_factory=lambda: DecodingConfig(beam_size=1))
+    """How validation captions are searched."""
+    label_smoothing: float = 0.1
+    """Share of the target's probability that is spread over all words."""
+    scheduled_sampling: float = 0.0
+    """Share of words that the captioner reads from itself; rises evenly from 0 to this over the training."""
+
+    region_dropout: float = 0.0
+    """Share of an image's regions that a training step does not see, against learning by heart."""
+
+    def __post_init__(self) -> None:
+        """Refuse values without meaning."""
+        for name in ("label_smoothing", "scheduled_sampling", "region_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"{name}: {getattr(self, name)} is not in [0, 1)")
+
+
+@dataclass(frozen=True)
 class CaptionerTask(FieldsOnlyPickle):
     """Learns a `CaptioningModel` with cross-entropy; implements `glied.training.task.Task`."""
 
-    train: CaptionedRegions
-    validation: CaptionedRegions
-    words: WordsConfig
-    model: CaptionerConfig
-    label_smoothing: float = 0.1
-    scheduled_sampling: float = 0.0
-    """Where the share of words that the model reads from itself has risen to at the end of training."""
-    region_dropout: float = 0.0
-    """Share of an image's regions that a training step does not see."""
-    decoding: DecodingConfig = field(default_factory=lambda: DecodingConfig(beam_size=1))
+    config: TrainCaptionerConfig
     name: str = "captioner"
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """The words of the config's file, or of the training captions; raises as `load_words`."""
-        if self.words.vocabulary:
-            return Vocabulary(load_words(self.words.vocabulary))
-        every = (caption for captions in self.train.references.values() for caption in captions)
-        return Vocabulary.from_captions(every, self.words.minimum_count)
+        if self.config.words.vocabulary:
+            return Vocabulary(load_words(self.config.words.vocabulary))
+        every = (caption for captions in self.config.train.references.values() for caption in captions)
+        return Vocabulary.from_captions(every, self.config.words.minimum_count)
 
     def check_words(self) -> None:
-        """Say so where the captioner can name fewer attribute words than it is to see.
+        """Warns where the vocabulary has fewer attribute words than `words.attribute_count`.
 
         Raises:
             UsageError: it has no words at all, or none of those that the predictor knows.
         """
         if len(self.vocabulary) == len(SPECIAL):
             raise UsageError(
-                f"no word of {self.train.captions} occurs {self.words.minimum_count} times: lower "
-                "words.minimum_count, or give more captions"
+                f"no word of {self.config.train.captions} occurs {self.config.words.minimum_count} times: "
+                "lower words.minimum_count, or give more captions"
             )
-        if not self.model.reads_attributes:
+        if not self.config.model.reads_attributes:
             return
         known, wanted = (
             sum(word in self.vocabulary for word in self.predictor.words),
-            self.words.attribute_count,
+            self.config.words.attribute_count,
         )
         if not known:
-            raise UsageError(f"words.attributes: {self.words.attributes} knows no word of the vocabulary")
+            raise UsageError(
+                f"words.attributes: {self.config.words.attributes} knows no word of the vocabulary"
+            )
         if known < wanted:
             log.warning(
                 "words.attribute_count: %d are asked for, the vocabulary has %d of the words of %s",
-                wanted, known, self.words.attributes,
+                wanted, known, self.config.words.attributes,
             )  # fmt: skip
 
     @cached_property
     def predictor(self) -> AttributePredictor:
         """The attribute predictor, frozen."""
-        return load_attributes(self.words.attributes).eval().requires_grad_(False)
+        return load_attributes(self.config.words.attributes).eval().requires_grad_(False)
 
     @cached_property
     def _known_words(self) -> dict[bool, TopWords]:
-        """Of training and validation images; the predictor is frozen, so each image is looked at once."""
+        """Of training (True) and validation images; the predictor is frozen, so it reads each image once."""
         return {True: {}, False: {}}
 
     def build(self) -> CaptioningModel:
         """The untrained model; the attribute predictor, which reads the same features, knows their size."""
         feature_size = self.predictor.feature_size
-        return build_model(self.model, feature_size=feature_size, vocabulary_size=len(self.vocabulary))
+        return build_model(self.config.model, feature_size=feature_size, vocabulary_size=len(self.vocabulary))
 
     def data(self, split: Split) -> list[str]:
         """The Parquet files of the feature store.
@@ -158,27 +178,29 @@ class CaptionerTask(FieldsOnlyPickle):
             UsageError: as `features.paths`, `CaptionedRegions.check` and `check_words`; the attribute
                 predictor was trained on other regions.
         """
-        source = self.train if split == "train" else self.validation
+        source = self.config.train if split == "train" else self.config.validation
+        if split == "train":
+            features.check_same_extractor([self.config.train.features, self.config.validation.features])
         source.check()
         if split == "train":
-            attributes = f"words.attributes: {self.words.attributes}"
+            attributes = f"words.attributes: {self.config.words.attributes}"
             check_trained_on(attributes, self.predictor.extractor, source.extractor, source.features)
             self.check_words()
         return source.paths()
 
     def collate(self, rows: Sequence[Row], *, training: bool, generator: torch.Generator) -> CaptionBatch:
         """Read regions, predict attributes, look captions up and turn them into ids."""
-        pairs = (self.train if training else self.validation).pair(rows)
+        pairs = (self.config.train if training else self.config.validation).pair(rows)
         references = [captions for _, captions in pairs]
-        count = self.words.attribute_count if self.model.reads_attributes else 0
+        count = self.config.words.attribute_count if self.config.model.reads_attributes else 0
         stored = [row for row, _ in pairs]
         regions, attributes, mask = read_images(
             stored, self.predictor, self.vocabulary, count, self._known_words[training]
         )
-        if training and self.region_dropout:
-            regions = thin_out(regions, self.region_dropout, generator)
+        if training and self.config.region_dropout:
+            regions = thin_out(regions, self.config.region_dropout, generator)
         encoded = [
-            [self.vocabulary.encode(tokenize(text)[: self.words.max_length]) for text in one]
+            [self.vocabulary.encode(tokenize(text)[: self.config.words.max_length]) for text in one]
             for one in references
         ]
         inputs, targets = caption_tensors(encoded)
@@ -196,7 +218,7 @@ class CaptionerTask(FieldsOnlyPickle):
         With scheduled sampling (Bengio et al. 2015, arXiv 1506.03099) part of the inputs are words that the
         model has drawn itself, in a first pass without gradients (Mihaylova and Martins 2019).
         """
-        mask, inputs, share = batch.targets != PAD, batch.inputs, self.scheduled_sampling * done
+        mask, inputs, share = batch.targets != PAD, batch.inputs, self.config.scheduled_sampling * done
         if share > 0:
             with torch.no_grad():
                 first = getattr(model, "module", model)
@@ -206,7 +228,7 @@ class CaptionerTask(FieldsOnlyPickle):
         targets = batch.targets[mask]
         with torch.no_grad():
             accuracy = (logits.argmax(dim=-1) == targets).float().mean()
-        loss = word_cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+        loss = word_cross_entropy(logits, targets, label_smoothing=self.config.label_smoothing)
         return loss, {"loss": loss.detach(), "accuracy": accuracy, WEIGHT: mask.sum()}
 
     def validate(self, model: nn.Module, batches: Iterable[CaptionBatch]) -> dict[str, float]:
@@ -227,75 +249,29 @@ class CaptionerTask(FieldsOnlyPickle):
             logits = captioner.logits(memory, batch.inputs, mask)
             total += word_cross_entropy(logits, batch.targets[mask]).item() * len(logits)
             words += len(logits)
-            for found in decode(captioner, memory, self.decoding):
+            for found in decode(captioner, memory, self.config.decoding):
                 hypotheses.append(" ".join(self.vocabulary.decode(found[0].tokens)) if found else "")
             references += batch.references
         numbered = {str(image): text for image, text in enumerate(hypotheses)}
         truths = {str(image): texts for image, texts in enumerate(references)}
         metrics = {"cider": cider(numbered, truths), "loss": total / max(words, 1.0)}
-        shown = zip(hypotheses[:SHOWN], references, strict=False)
+        shown = zip(hypotheses[:SHOWN_SAMPLES], references, strict=False)
         return metrics, [Sample(text, known[0]) for text, known in shown]
 
     @cached_property
     def _familiarity(self) -> Familiarity | None:
-        return familiarity_of(self.train.features, self.validation.features)
+        return familiarity_of(self.config.train.features, self.config.validation.features)
 
     def export(self, model: nn.Module, folder_uri: str) -> None:
         """Write the captioner in half precision, as it ships."""
         captioner = Captioner(
             cast(CaptioningModel, model),
             self.vocabulary,
-            attribute_count=self.words.attribute_count,
-            extractor=self.train.extractor,
+            attribute_count=self.config.words.attribute_count,
+            extractor=self.config.train.extractor,
             familiarity=self._familiarity,
         )
         captioner.save(folder_uri, half=True)
-
-
-def read_images(
-    rows: Sequence[Row],
-    predictor: AttributePredictor,
-    vocabulary: Vocabulary,
-    count: int,
-    known: TopWords,
-) -> tuple[RegionBatch, Tensor, Tensor]:
-    """What the captioner sees of images: their regions, and ids [B, N] and mask of N attribute words.
-
-    N is `count`; 0 for a model that does not look at attributes. `known` has the words of images that were
-    read before, and gets those of the others.
-    """
-    found = [features.read(row) for row in rows]
-    regions = RegionBatch.collate(found)
-    keys = [_key(row) for row in rows] if count else []
-    new = [index for index, key in enumerate(keys) if key not in known]
-    if new:
-        with torch.inference_mode():
-            top = predictor.top(RegionBatch.collate([found[index] for index in new]), count)
-        known.update((keys[index], [word for word, _ in one]) for index, one in zip(new, top, strict=True))
-    words = [known[key] for key in keys] if count else [[] for _ in rows]
-    ids, mask = attribute_ids(words, vocabulary, count)
-    return regions, ids, mask
-
-
-def _key(row: Row) -> tuple[str, int]:
-    """An image's id and a checksum of its features: its copies have others."""
-    return row["id"], zlib.crc32(row["features"])
-
-
-def thin_out(batch: RegionBatch, share: float, generator: torch.Generator) -> RegionBatch:
-    """Leave out a random `share` of each image's regions; at least one stays.
-
-    With a grid of cells, neighbors say much the same, and captioners learn the training images by heart.
-    """
-    counts = batch.mask.sum(dim=1)
-    kept = (counts * (1 - share)).ceil().clamp(min=1).long()
-    drawn = torch.rand(batch.mask.shape, generator=generator).masked_fill(~batch.mask, -1.0)
-    chosen = drawn.topk(int(kept.max()), dim=1).indices  # [B, R']
-    mask = torch.arange(chosen.shape[1]) < kept[:, None]
-    rows = torch.arange(len(chosen))[:, None]
-    hidden = ~mask[..., None]
-    features = batch.features[rows, chosen].masked_fill(hidden, 0.0)
-    return RegionBatch(features, batch.boxes[rows, chosen].masked_fill(hidden, 0.0), mask, batch.sizes)
 
 
 def mix_inputs(inputs: Tensor, logits: Tensor, mask: Tensor, share: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Training task of CLIP: images and texts, contrastively, from nothing or from any CLIP of open_clip."""
+"""Training task of CLIP: contrastive, from scratch or from any CLIP of open_clip."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from glied import storage
 from glied.clip.config import PROMPT
 from glied.clip.model import save_clip
 from glied.clip.tokenizer import clip_tokenizer, token_ids
@@ -20,11 +21,12 @@ from glied.data.pairs import Pair, PairsConfig
 from glied.data.pickling import FieldsOnlyPickle
 from glied.errors import UsageError
 from glied.metrics.retrieval import retrieval
+from glied.training.config import TrainerConfig
 from glied.training.task import Row, Split
 from glied.training.tasks.clip_images import ClipImages
 from glied.training.tasks.clip_model import ClipForm, ClipModel, ClipModelConfig, build_model
 from glied.training.tasks.clip_texts import TextsConfig, all_texts, draw_text, plain, python_random
-from glied.training.tasks.contrastive import contrastive_loss
+from glied.training.tasks.contrastive import contrastive_loss, refuse_micro_batches
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class ClipBatch:
     """Pairs of one step.
 
     Attributes:
-        images: [B, height, width, 3] uint8; of a frozen backbone what it made of them, [B, F] float32.
+        images: [B, height, width, 3] uint8; with a frozen backbone its features, [B, F] float32.
         tokens: [B, T] int64.
     """
 
@@ -41,26 +43,48 @@ class ClipBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainClipConfig:
+    """Which CLIP is trained, on which pairs, and how."""
+
+    train: PairsConfig
+    """Pairs to learn from."""
+    validation: PairsConfig
+    """Pairs among which retrieval is measured; they are the pool."""
+    model: ClipModelConfig
+    """A new architecture, or a model to be finetuned."""
+    trainer: TrainerConfig
+    """Optimization, workers and output."""
+    texts: TextsConfig = field(default_factory=TextsConfig)
+    """Which text of a pair is learned in a step."""
+    prompt_share: float = 0.5
+    """Share of the training texts behind the prompt "A photo depicts"; scores are with it."""
+    cache: str | None = None
+    """Local folder for the images, decoded and resized once, or for the features of a frozen backbone;
+    without it images are decoded in every epoch."""
+    mirror: bool = False
+    """Mirror half of the training images; for captions that seldom name sides."""
+
+    def __post_init__(self) -> None:
+        """Refuse values without meaning."""
+        refuse_micro_batches(self.trainer)
+        if not 0 <= self.prompt_share <= 1:
+            raise UsageError(f"prompt_share: {self.prompt_share} is not in [0, 1]")
+        if self.model.frozen and not self.cache:
+            raise UsageError("model.frozen_stages all needs cache: the backbone reads each image only once")
+        if self.cache and not storage.is_local(self.cache):
+            raise UsageError(f"cache: {self.cache} is not local: it is mapped into memory")
+
+
+@dataclass(frozen=True)
 class ClipTask(FieldsOnlyPickle):
     """Learns a CLIP from pairs; implements `glied.training.task.Task`."""
 
-    train: PairsConfig
-    validation: PairsConfig
-    model: ClipModelConfig
-    texts: TextsConfig = field(default_factory=TextsConfig)
-    prompt_share: float = 0.5
-    cache: str | None = None
-    mirror: bool = False
+    config: TrainClipConfig
     name: str = "clip"
-
-    def __post_init__(self) -> None:
-        """Refuse conflicts of the model with the rest."""
-        if self.model.frozen and not self.cache:
-            raise UsageError("model.frozen_stages all needs cache: the backbone reads each image only once")
 
     @cached_property
     def _form(self) -> ClipForm:
-        return ClipForm.of(self.model)
+        return ClipForm.of(self.config.model)
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -68,30 +92,30 @@ class ClipTask(FieldsOnlyPickle):
 
     @cached_property
     def _images(self) -> ClipImages:
-        return ClipImages(self.model, self._form, self.cache)
+        return ClipImages(self.config.model, self._form, self.config.cache)
 
     def build(self) -> ClipModel:
         """The model as training starts."""
-        return build_model(self.model, self._form)
+        return build_model(self.config.model, self._form)
 
     def data(self, split: Split) -> pa.Table:
         """Rows of `index`, `image` (URI), `texts` and `clauses`; images are decoded into the cache first."""
         if "multimodal_cfg" in self._form.model_config:
             raise UsageError("a CoCa cannot be trained here: its captioning half would stay as it is")
         pairs = self._source(split)
-        self._images.prepare(pairs, mirrored=self.mirror and split == "train")
+        self._images.prepare(pairs, mirrored=self.config.mirror and split == "train")
         return pairs_table(pairs.all)
 
     def collate(self, rows: Sequence[Row], *, training: bool, generator: torch.Generator) -> ClipBatch:
         """Read the images, draw a text for each and, in training, a prompt before some."""
         rng = python_random(generator)
         if training:
-            texts = [draw_text(row["texts"], row["clauses"], self.texts, rng) for row in rows]
-            prompts = [PROMPT if rng.random() < self.prompt_share else "" for _ in rows]
+            texts = [draw_text(row["texts"], row["clauses"], self.config.texts, rng) for row in rows]
+            prompts = [PROMPT if rng.random() < self.config.prompt_share else "" for _ in rows]
         else:
             texts, prompts = [row["texts"][0] for row in rows], [PROMPT] * len(rows)
         tokens = self._tokenizer([f"{prompt} {text}" for prompt, text in zip(prompts, texts, strict=True)])
-        mirrored = [training and self.mirror and rng.random() < 0.5 for _ in rows]
+        mirrored = [training and self.config.mirror and rng.random() < 0.5 for _ in rows]
         pairs = self._source("train" if training else "validation")
         return ClipBatch(self._images.read(pairs, [row["index"] for row in rows], mirrored), tokens)
 
@@ -120,14 +144,14 @@ class ClipTask(FieldsOnlyPickle):
     def export(self, model: nn.Module, folder_uri: str) -> None:
         """Write the model in half precision, of a new one only the token rows of the training texts."""
         form, used = self._form, None
-        if self.model.start is None or form.used_tokens is not None:
-            texts = all_texts(self.train.all)
-            said = map(plain, texts)  # a captioner that learned from them says "-lrb-" for a bracket
-            used = {*token_ids([*texts, *said], form.model_config), *(form.used_tokens or ())}
+        if self.config.model.start is None or form.used_tokens is not None:
+            texts = all_texts(self.config.train.all)
+            tokenized = map(plain, texts)  # as a captioner writes them: "-lrb-" for a bracket
+            used = {*token_ids([*texts, *tokenized], form.model_config), *(form.used_tokens or ())}
         save_clip(folder_uri, cast(ClipModel, model).clip, form.model_config, used_tokens=used)
 
     def _source(self, split: Split) -> PairsConfig:
-        return self.train if split == "train" else self.validation
+        return self.config.train if split == "train" else self.config.validation
 
 
 def pairs_table(pairs: Sequence[Pair]) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Images of pairs as the CLIP in training reads them: resized bytes, or features of its frozen backbone."""
+"""Images of pairs as the CLIP being trained reads them: resized pixels, or features of a frozen backbone."""
 
 from __future__ import annotations
 
@@ -136,11 +136,11 @@ def read_image(uri: str) -> NDArray[np.uint8]:
         return decode(storage.read_bytes(uri))
     except (FileNotFoundError, ImageError) as error:
         raise UsageError(
-            f"{uri} of the pairs cannot be read ({error}): mend it or remove it there"
+            f"{uri} of the pairs cannot be read ({error}): repair it or remove it there"
         ) from error
 
 
 def cache_name(kind: str, *parts: Any) -> str:
-    """A file name that is another one where any of `parts` is."""
+    """A file name that depends on all of `parts`."""
     content = json.dumps(parts, sort_keys=True, default=str).encode()
     return f"{kind}-{hashlib.sha256(content).hexdigest()[:24]}"

@@ -1,4 +1,4 @@
-"""The CLIP that is trained: a new one, one whose image tower is a pretrained backbone, or one that exists."""
+"""The CLIP that is trained: a new one, one with a pretrained backbone as image tower, or an existing one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OF_BACKBONES = ("mean", "std", "interpolation")
 
 @dataclass(frozen=True, kw_only=True)
 class ClipModelConfig:
-    """Which CLIP is trained: a new one, or one that exists."""
+    """Which CLIP is trained: a new one, or an existing one."""
 
     architecture: dict[str, Any] | None = None
     """open_clip's config of a new model: embed_dim, vision_cfg, text_cfg; excludes `start`."""
@@ -69,7 +69,9 @@ class ClipModelConfig:
         if self.frozen_stages and not self.backbone:
             raise UsageError("model.frozen_stages needs model.backbone: random weights must learn")
         if self.dtype != "float32" and not self.frozen:
-            raise UsageError("model.dtype is of a frozen backbone; trainer.precision is that of the training")
+            raise UsageError(
+                "model.dtype is of a frozen backbone; trainer.optimizer.precision is that of the training"
+            )
         given = self.preprocess.keys() & {*_OF_BACKBONES, "size"}
         if self.backbone and given:
             raise UsageError(f"model.preprocess: {', '.join(sorted(given))} are those of model.backbone")
@@ -82,7 +84,7 @@ class ClipModelConfig:
 
 @dataclass(frozen=True)
 class ClipForm:
-    """How a model wants its input, and what it came with.
+    """The input format of a model, and what it was loaded with.
 
     Attributes:
         model_config: open_clip's.

@@ -1,4 +1,4 @@
-"""What CLIP is told of an image in one step: its full text, a part of it, or another text that fits."""
+"""The text that CLIP sees with an image in a step: its full text, a part of it, or another one that fits."""
 
 import random
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ def draw_text(texts: list[str], clauses: list[str], config: TextsConfig, rng: ra
 
 
 def python_random(generator: torch.Generator) -> random.Random:
-    """Python's random numbers, which `generator` seeds."""
+    """A generator of Python's random numbers, seeded by `generator`."""
     return random.Random(int(torch.randint(2**62, (), generator=generator)))
 
 
@@ -46,5 +46,5 @@ def all_texts(pairs: list[Pair]) -> list[str]:
 
 
 def plain(text: str) -> str:
-    """A text as a captioner would say it: lowercase words, no punctuation, that nothing but grammar tells."""
+    """A text as a captioner writes it: lowercase words without punctuation, so that only grammar differs."""
     return " ".join(tokenize(text))

@@ -14,20 +14,21 @@ def refuse_micro_batches(trainer: TrainerConfig) -> None:
     """Refuses `accumulate` where the loss compares the pairs of a batch with each other.
 
     Raises:
-        UsageError: the batch would be cut.
+        UsageError: the batch would be divided.
     """
-    if trainer.accumulate > 1:
+    accumulate = trainer.optimizer.accumulate
+    if accumulate > 1:
         raise UsageError(
-            f"trainer.accumulate: {trainer.accumulate}, but a contrastive loss compares the pairs of a whole "
-            "batch: leave it at 1, use more workers or a smaller batch_size"
+            f"trainer.optimizer.accumulate: {accumulate}, but a contrastive loss compares the pairs of a "
+            "whole batch: leave it at 1, use more workers or a smaller batch_size"
         )
 
 
 def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     """CLIP's symmetric cross-entropy over the pairs of all workers together (Radford et al. 2021, figure 3).
 
-    Every worker scores its own pairs against everybody's, with gradients through both, so that data-parallel
-    workers, whose gradients are averaged, train as one worker with the whole batch would.
+    Every worker scores its own pairs against those of all workers, with gradients through both, so that
+    data-parallel workers, whose gradients are averaged, train as one worker with the whole batch would.
 
     Args:
         image: [B, E], unit vectors.
@@ -36,7 +37,7 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     """
     with torch.autocast(image.device.type, enabled=False):  # a temperature of 1/100 wants all digits
         image, text = image.float(), text.float()
-        images, texts, first = _everybodys(image), _everybodys(text), 0
+        images, texts, first = _gather(image), _gather(text), 0
         if len(images) > len(image):
             first = torch.distributed.get_rank() * len(image)
         own = torch.arange(first, first + len(image), device=image.device)
@@ -44,7 +45,7 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
         return (by_image + F.cross_entropy(scale * text @ images.T, own)) / 2
 
 
-def _everybodys(values: Tensor) -> Tensor:
+def _gather(values: Tensor) -> Tensor:
     """[B, E] of this worker -> [workers * B, E], in the order of ranks."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return values

@@ -1,4 +1,4 @@
-"""What a captioner needs to say how familiar an image is, from its training and validation images."""
+"""Computes a captioner's `Familiarity` from its training and validation images."""
 
 import logging
 import time
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 TRAINING_IMAGES = 6_000
 VALIDATION_IMAGES = 5_000
-"""Most images that are read of each store: more of them cost time and move no familiarity by much."""
+"""Most images that are read of each store; more of them take time and hardly change the result."""
 
 
 def familiarity_of(train_uri: str, validation_uri: str) -> Familiarity | None:

@@ -1,4 +1,4 @@
-"""Parts of a pretrained backbone that keep what they came with while others learn."""
+"""Freezes parts of a pretrained backbone while the others learn."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def freeze_stages(backbone: Any, stages: int) -> None:
 
 
 def keep_statistics(backbone: nn.Module) -> None:
-    """Let batch normalization use the statistics it came with: batches are small and much alike."""
+    """Keeps the pretrained statistics of batch normalization: batches are small and alike."""
     for module in backbone.modules():
         if isinstance(module, _BatchNorm):
             module.eval()

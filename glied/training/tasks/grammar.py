@@ -1,6 +1,6 @@
-"""Training task of the grammar head: a CLIP's text encoder learns to tell correct captions from broken.
+"""Training task of the grammar head: a CLIP's text encoder learns to recognize broken captions.
 
-The contrastive loss against the unchanged image encoder goes along, so that similarity survives.
+The contrastive loss against the unchanged image encoder is added, so that image-text similarity survives.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from glied import storage
 from glied.clip.config import ClipConfig
 from glied.clip.grammar_head import CORRUPTIONS, GrammarHead, save_grammar
 from glied.clip.model import open_clip_model, save_clip
@@ -29,25 +30,26 @@ from glied.data.pairs import Pair, PairsConfig
 from glied.data.pickling import FieldsOnlyPickle
 from glied.errors import UsageError
 from glied.training import steps
+from glied.training.config import TrainerConfig
 from glied.training.task import Row, Split
 from glied.training.tasks.clip import both_ways, pairs_table
 from glied.training.tasks.clip_images import cache_name, read_image
 from glied.training.tasks.clip_model import LARGEST_SCALE
 from glied.training.tasks.clip_texts import TextsConfig, all_texts, draw_text, plain, python_random
-from glied.training.tasks.contrastive import contrastive_loss
+from glied.training.tasks.contrastive import contrastive_loss, refuse_micro_batches
 from glied.training.tasks.corruptions import Corruptor
 
 log = logging.getLogger(__name__)
 
 LENGTHS = ((1, 7), (8, 12), (13, 20), (21, 99))
-"""Words of the captions, by which accuracy is told."""
+"""Ranges of the number of words, for each of which accuracy is reported."""
 _KNOWN_TEXTS = 400_000
 _CHUNK = 256
 _CORRECT = 0
 _UNKNOWN = -100
-"""Tokens of which nobody says whether they can stand there: cross-entropy leaves this label out."""
+"""Label of tokens without a known answer, which cross-entropy ignores."""
 SHARES = {"repeat": 1.5, "remove": 3.0, "duplicate": 1.5}
-"""How often a kind is drawn in training, where not 1: the hard ones more."""
+"""Weights with which kinds of corruption are drawn in training, where not 1: hard ones more often."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class GrammarModel(nn.Module):
     """A CLIP of which the text encoder learns, and the head on it.
 
     Attributes:
-        fits: tells of each word whether it can stand where it does; only training needs it.
+        fits: predicts for each word whether it can stand where it does; only used in training.
     """
 
     def __init__(self, clip: nn.Module, head: GrammarHead) -> None:
@@ -98,59 +100,88 @@ class GrammarModel(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FinetuneGrammarConfig:
+    """Which CLIP is finetuned, on which pairs, and how."""
+
+    clip: ClipConfig
+    """The CLIP to start from; only its text encoder changes."""
+    train: PairsConfig
+    """Pairs whose texts are correct captions."""
+    validation: PairsConfig
+    """Pairs on whose texts accuracy and retrieval are measured."""
+    trainer: TrainerConfig
+    """Optimization, workers and output."""
+    texts: TextsConfig = field(default_factory=TextsConfig)
+    """Which text of a pair is learned in a step."""
+    hidden: int = 256
+    """Width of the head's hidden layer."""
+    contrastive_weight: float = 1.0
+    """Weight of the contrastive loss beside the cross-entropy of the head."""
+    words_weight: float = 1.0
+    """Weight of the cross-entropy of each word, whether it can stand where it does; it speeds the rest up."""
+    cache: str = "runs/cache"
+    """Local folder for the vectors of the images, which are computed once."""
+
+    def __post_init__(self) -> None:
+        """Refuse values without meaning."""
+        refuse_micro_batches(self.trainer)
+        if self.hidden < 1:
+            raise UsageError(f"hidden: {self.hidden} is not at least 1")
+        if self.contrastive_weight < 0:
+            raise UsageError(f"contrastive_weight: {self.contrastive_weight} is negative")
+        if self.words_weight < 0:
+            raise UsageError(f"words_weight: {self.words_weight} is negative")
+        if not self.cache or not storage.is_local(self.cache):
+            raise UsageError(f"cache: {self.cache!r} is no local folder: it is mapped into memory")
+
+
+@dataclass(frozen=True)
 class GrammarTask(FieldsOnlyPickle):
     """Learns a `GrammarModel` from a trained CLIP; implements `glied.training.task.Task`."""
 
-    clip: ClipConfig
-    train: PairsConfig
-    validation: PairsConfig
-    cache: str
-    texts: TextsConfig = field(default_factory=TextsConfig)
-    hidden: int = 256
-    contrastive_weight: float = 1.0
-    words_weight: float = 1.0
+    config: FinetuneGrammarConfig
     name: str = "grammar"
 
     @cached_property
     def _scorer(self) -> ClipScorer:
-        """The CLIP as it was before: its image vectors, tokenizer and retrieval."""
-        return load_clip(self.clip)
+        """The CLIP before finetuning: its image vectors, tokenizer and retrieval."""
+        return load_clip(self.config.clip)
 
     @cached_property
     def _corruptor(self) -> Corruptor:
-        return Corruptor.of(_correct_texts(self.train.all))
+        return Corruptor.of(_correct_texts(self.config.train.all))
 
     @cached_property
     def _before(self) -> dict[str, float]:
-        """Retrieval on validation with the text encoder as it was."""
-        known = self._known(self.validation)
-        texts = [plain(self.validation.all[index].texts[0]) for index in known]
-        images = torch.from_numpy(np.array(self._vectors(self.validation)[known]))
+        """Retrieval on validation with the text encoder before finetuning."""
+        known = self._known(self.config.validation)
+        texts = [plain(self.config.validation.all[index].texts[0]) for index in known]
+        images = torch.from_numpy(np.array(self._vectors(self.config.validation)[known]))
         return both_ways(self._scorer.encode_texts(texts).cpu(), images)
 
     def build(self) -> GrammarModel:
-        """The CLIP with a head that knows nothing yet."""
-        clip = open_clip_model(self.clip).model
-        return GrammarModel(clip, GrammarHead(width=text_width(clip), hidden=self.hidden))
+        """The CLIP with an untrained head."""
+        clip = open_clip_model(self.config.clip).model
+        return GrammarModel(clip, GrammarHead(width=text_width(clip), hidden=self.config.hidden))
 
     def data(self, split: Split) -> pa.Table:
         """Rows of `index`, `image`, `texts` and `clauses`; images are encoded into the cache first.
 
         Pairs with words that the CLIP does not know are left out, and logged.
         """
-        pairs = self.train if split == "train" else self.validation
+        pairs = self.config.train if split == "train" else self.config.validation
         self._vectors(pairs)
         return pairs_table(pairs.all).take(pa.array(self._known(pairs)))
 
     def collate(self, rows: Sequence[Row], *, training: bool, generator: torch.Generator) -> GrammarBatch:
-        """Draw a correct caption for each row and break it: in one way in training, in every way else.
+        """Draws a correct caption for each row and corrupts it: in training in one way, else in every way.
 
         In validation the first texts come first, then as many others of the same images.
         """
         rng = python_random(generator)
         kinds: Sequence[int] = range(len(CORRUPTIONS))
         if training:
-            correct = [plain(draw_text(row["texts"], row["clauses"], self.texts, rng)) for row in rows]
+            correct = [plain(draw_text(row["texts"], row["clauses"], self.config.texts, rng)) for row in rows]
             weights = [SHARES.get(kind, 1.0) for kind in CORRUPTIONS]
             pairs = list(zip(correct, rng.choices(kinds, weights, k=len(correct)), strict=True))
         else:
@@ -163,8 +194,8 @@ class GrammarTask(FieldsOnlyPickle):
             broken += [self._corruptor(text, CORRUPTIONS[kind], rng, once=True) for text, kind in pairs]
             numbers += [1 + len(CORRUPTIONS) + kind for _, kind in pairs]
         captions, numbers = correct + broken, [_CORRECT] * len(correct) + numbers
-        vectors = self._vectors(self.train if training else self.validation)
-        tokens = self._scorer.tokenizer([f"{self.clip.prompt} {text}" for text in captions])
+        vectors = self._vectors(self.config.train if training else self.config.validation)
+        tokens = self._scorer.tokenizer([f"{self.config.clip.prompt} {text}" for text in captions])
         return GrammarBatch(
             tokens=tokens,
             kinds=torch.tensor(numbers),
@@ -174,14 +205,16 @@ class GrammarTask(FieldsOnlyPickle):
         )
 
     def _fits(self, captions: Sequence[str], numbers: Sequence[int], tokens: Tensor) -> Tensor:
-        """`GrammarBatch.fits` of captions; all is unknown of one whose tokens cannot be told apart."""
+        """`GrammarBatch.fits` of captions; all unknown where tokens cannot be assigned to words."""
         found = torch.full(tokens.shape, _UNKNOWN)
-        prompt = sum(map(self._token_count, self.clip.prompt.split()))  # the last of them, behind the start
+        prompt = sum(
+            map(self._token_count, self.config.clip.prompt.split())
+        )  # the last of them, behind the start
         for row, end, caption, number in zip(found, tokens.argmax(dim=1), captions, numbers, strict=True):
             faults = self._corruptor.faults(caption, CORRUPTIONS[number - 1] if number else None)
             counts = map(self._token_count, caption.split())
             places = list(itertools.accumulate(counts, initial=prompt))
-            if places[-1] + 1 == end:  # else the context cut it, or this is another kind of tokenizer
+            if places[-1] + 1 == end:  # otherwise it was truncated, or the tokenizer is of another kind
                 row[torch.tensor([*places[1:], int(end)])] = 1 - torch.tensor(faults).long()
         return found
 
@@ -199,8 +232,8 @@ class GrammarTask(FieldsOnlyPickle):
     def loss(self, model: nn.Module, batch: GrammarBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Cross-entropy of "grammatical", that of each word, and the correct captions' contrastive loss.
 
-        A caption's one label says little of where it broke; with the words' labels the encoder learns what
-        may follow what several times faster (docs/clip.md).
+        One label per caption says little about where it is broken; with a label per word the encoder learns
+        several times faster which word can follow which (docs/clip.md).
         """
         assert batch.fits is not None, "a batch for training"
         logits, vectors, each = model(batch.tokens)
@@ -209,7 +242,7 @@ class GrammarTask(FieldsOnlyPickle):
         scale = cast(GrammarModel, getattr(model, "module", model)).scale
         contrast = contrastive_loss(batch.images, vectors[: len(batch.images)], scale)
         words = word_loss(each, batch.fits)
-        loss = grammar + self.contrastive_weight * contrast + self.words_weight * words
+        loss = grammar + self.config.contrastive_weight * contrast + self.config.words_weight * words
         with torch.no_grad():
             right = ((logits[:, 1] > logits[:, 0]) == correct).float().mean()
         scalars = {"loss": loss.detach(), "grammar": grammar.detach(), "contrastive": contrast.detach()}
@@ -236,7 +269,7 @@ class GrammarTask(FieldsOnlyPickle):
 
     def export(self, model: nn.Module, folder_uri: str) -> None:
         """Write the CLIP as `ClipConfig.checkpoint` takes it, and in it the head with its figures."""
-        grammar, opened = cast(GrammarModel, model), open_clip_model(self.clip)
+        grammar, opened = cast(GrammarModel, model), open_clip_model(self.config.clip)
         used = None if opened.used_tokens is None else opened.used_tokens.tolist()
         save_clip(folder_uri, grammar.clip, opened.model_config, used_tokens=used)
         save_grammar(folder_uri, grammar.head, grammar.figures)
@@ -256,7 +289,7 @@ class GrammarTask(FieldsOnlyPickle):
     def _vectors(self, pairs: PairsConfig) -> NDArray[np.float32]:
         """Unit vectors of all images of a split, [N, E]; the image encoder does not change."""
         return cached_array(
-            self.cache,
+            self.config.cache,
             cache_name("vectors", pairs.digest, self._scorer.fingerprint),
             shape=(len(pairs.all), self._scorer.size),
             dtype=np.float32,
@@ -278,7 +311,7 @@ def word_loss(logits: Tensor, fits: Tensor) -> Tensor:
 
 
 def accuracies(right: Tensor, kinds: Tensor, lengths: Tensor) -> dict[str, float]:
-    """How well correct and broken captions are told apart, in percent; chance is 50.
+    """How well correct and broken captions are distinguished, in percent; chance is 50.
 
     Args:
         right: [n] bool, whether the head was right.
@@ -318,7 +351,7 @@ def _percent(right: Tensor) -> float:
 
 
 def _correct_texts(pairs: Sequence[Pair]) -> Iterable[str]:
-    """What `draw_text` may give, as far as that can be told: all texts, and some selections of clauses."""
+    """What `draw_text` may return, as far as can be listed: all texts, and some selections of clauses."""
     rng = python_random(steps.generator("correct texts"))
     selections = TextsConfig(clauses=1.0)
     each = 1 + max(len(pair.texts) for pair in pairs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pyarrow as pa
 import torch
@@ -14,6 +14,7 @@ from torchvision.ops import box_iou
 
 from glied import storage
 from glied.errors import UsageError
+from glied.training.config import TrainerConfig
 from glied.training.task import Row, Split
 from glied.vision.average_precision import ap50
 from glied.vision.extractors.small_detector import Detector, DetectorConfig, save_detector
@@ -43,22 +44,36 @@ class RegionsData:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainRegionsConfig:
+    """Which detector is trained, on which scenes, and how."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {"data_config": "data"}
+    """Version 0.1 wrote it so to run.json."""
+
+    data: RegionsData
+    """Scenes to learn from."""
+    model: DetectorConfig
+    """Architecture."""
+    trainer: TrainerConfig
+    """Optimization, workers and output."""
+
+
+@dataclass(frozen=True)
 class RegionsTask:
     """Learns a `Detector` from scenes; implements `glied.training.task.Task`."""
 
-    data_config: RegionsData
-    model: DetectorConfig
+    config: TrainRegionsConfig
     name: str = "regions"
 
     def build(self) -> Detector:
         """The untrained detector over the classes of the training folder."""
-        vocabulary = read_classes(self.data_config.train)
-        return Detector(self.model, classes=vocabulary["classes"], attributes=vocabulary["attributes"])
+        vocabulary = read_classes(self.config.data.train)
+        return Detector(self.config.model, classes=vocabulary["classes"], attributes=vocabulary["attributes"])
 
     def data(self, split: Split) -> pa.Table:
         """Rows of `uri`, `objects` (JSON; classes and attributes are indices) and `groups` (their count)."""
-        folder = self.data_config.train if split == "train" else self.data_config.validation
-        vocabulary = read_classes(self.data_config.train)
+        folder = self.config.data.train if split == "train" else self.config.data.validation
+        vocabulary = read_classes(self.config.data.train)
         return pa.Table.from_pylist([_row(folder, scene, vocabulary) for scene in read_annotations(folder)])
 
     def collate(self, rows: Sequence[Row], *, training: bool, generator: torch.Generator) -> DetectionBatch:
@@ -67,7 +82,7 @@ class RegionsTask:
         for row in rows:
             image = torch.from_numpy(decode(storage.read_bytes(row["uri"]))).permute(2, 0, 1).contiguous()
             target = _target(json.loads(row["objects"]), groups=row["groups"])
-            if training and self.data_config.flip and torch.rand((), generator=generator) < 0.5:
+            if training and self.config.data.flip and torch.rand((), generator=generator) < 0.5:
                 image, target = mirror(image, target)
             images.append(image)
             targets.append(target)

@@ -1,8 +1,8 @@
 """Training task of self-critical sequence training (Rennie et al. 2017): captions are sampled and rewarded.
 
-An image's captions are drawn without gradients and scored again with teacher forcing, so that memory is that
-of a cross-entropy step. Both run without dropout: what is scored is what was drawn from. The scoring is
-queued before the rewards are computed, so on a GPU rewards on the CPU cost no time while it runs.
+An image's captions are sampled without gradients and scored again with teacher forcing, so that the memory is
+that of a cross-entropy step. Both run without dropout, so that the scored distribution is the one that was
+sampled from. On a GPU the scoring runs without synchronization while the CPU computes the rewards.
 
 Shapes: B images, S samples of each, T tokens, V vocabulary.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -21,12 +20,14 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from glied import checkpoint_files
 from glied.captioner.captioner import Captioner
 from glied.captioner.config import DecodingConfig
 from glied.captioner.decode import NEVER_WORDS, Hypothesis, decode
 from glied.captioner.familiarity import Familiarity
 from glied.captioner.inference import freeze
 from glied.captioner.model import CaptioningModel
+from glied.clock import Clock
 from glied.data import features
 from glied.data.captioned_regions import RewardedRegions
 from glied.data.extractor_fingerprint import check_trained_on
@@ -39,13 +40,14 @@ from glied.rewards.config import RewardConfig
 from glied.rewards.reward import Captions
 from glied.rewards.reward_loader import RewardLoader
 from glied.rewards.weighted_sum import Rewards, WeightedSum
-from glied.text.repetition import repeated_share
-from glied.text.vocabulary import BOS, EOS, PAD
-from glied.training.history import Sample
+from glied.text.vocabulary import EOS, PAD
+from glied.training.config import TrainerConfig
+from glied.training.history import SHOWN_SAMPLES, Sample
 from glied.training.task import WEIGHT, Row, Split
-from glied.training.tasks.captioner import SHOWN, TopWords, read_images, thin_out
 from glied.training.tasks.familiarity import familiarity_of
+from glied.training.tasks.image_inputs import TopWords, read_images, thin_out
 from glied.training.tasks.losses import entropy, self_critical_loss
+from glied.training.tasks.samples import Samples, caption_figures, complete, sample_tensors
 from glied.vision.attributes import AttributePredictor, load_attributes
 
 Baseline = Literal["greedy", "leave_one_out"]
@@ -53,12 +55,12 @@ Baseline = Literal["greedy", "leave_one_out"]
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    """What is sampled for an image, and what its rewards are compared with."""
+    """What is sampled for an image, and the baseline of its rewards."""
 
     samples: int = 5
     """S, captions drawn for an image."""
     max_length: int = 20
-    """Most words of a caption; it is cut there."""
+    """Most words of a caption; longer ones are truncated."""
     baseline: Baseline = "greedy"
     """What rewards are compared with: the image's greedy caption, or the mean of its other samples."""
     dropout: bool = False
@@ -95,7 +97,7 @@ class ImageBatch:
         regions: of them.
         attributes: [B, N] int64 word ids.
         attribute_mask: [B, N], True where real.
-        seeds: what the samples of each image are drawn with.
+        seeds: one for the samples of each image.
     """
 
     names: list[str]
@@ -105,52 +107,65 @@ class ImageBatch:
     seeds: list[int]
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """Captions of B images: S samples of each, then the greedy caption."""
-
-    hypotheses: list[list[Hypothesis]]
-
-    @property
-    def samples(self) -> list[Hypothesis]:
-        """All B * S samples."""
-        return [one for image in self.hypotheses for one in image[:-1]]
-
-
 @dataclass(frozen=True, kw_only=True)
-class ScstTask(FieldsOnlyPickle):
-    """Goes on training a captioner with a reward; implements `glied.training.task.Task`."""
+class TrainScstConfig:
+    """Which captioner is trained with a reward, on which images, and how."""
 
     start: str
-    """Checkpoint of the captioner to start from."""
-    start_digest: str = ""
-    """Of that checkpoint: a run is not resumed with other weights or another vocabulary."""
+    """Checkpoint (folder or URI) of the captioner to start from."""
     attributes: str
+    """Checkpoint (folder or URI) of the attribute predictor that it was trained with."""
     train: RewardedRegions
+    """Training images."""
     validation: RewardedRegions
+    """Images whose reward selects the best checkpoint."""
     reward: RewardConfig
+    """What captions are rewarded for."""
+    trainer: TrainerConfig
+    """Optimization, workers and output."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """What is sampled, and the baseline."""
     decoding: DecodingConfig = field(default_factory=lambda: DecodingConfig(beam_size=1))
+    """How validation captions are searched."""
     region_dropout: float = 0.0
-    """Share of an image's regions that a training step does not see."""
+    """Share of an image's regions that a training step does not see, against learning by heart."""
+
+    def __post_init__(self) -> None:
+        """Refuse values without meaning."""
+        if not 0 <= self.region_dropout < 1:
+            raise UsageError(f"region_dropout: {self.region_dropout} is not in [0, 1)")
+
+
+@dataclass(frozen=True)
+class ScstTask(FieldsOnlyPickle):
+    """Trains a captioner further with a reward; implements `glied.training.task.Task`."""
+
+    config: TrainScstConfig
+    start_digest: str = ""
+    """Of the checkpoint to start from: a run is not resumed with other weights or another vocabulary."""
     name: str = "scst"
+
+    @classmethod
+    def of(cls, config: TrainScstConfig) -> ScstTask:
+        """The task with the digest of its start; raises as `checkpoint_files.inspect`."""
+        return cls(config=config, start_digest=checkpoint_files.inspect(config.start).digest)
 
     @cached_property
     def captioner(self) -> Captioner:
-        """What training starts from; its vocabulary has the digest that it was saved with."""
-        captioner = Captioner.load(self.start)
+        """The captioner that training starts from."""
+        captioner = Captioner.load(self.config.start)
         if self.start_digest not in ("", captioner.digest):
-            raise UsageError(f"{self.start} is not the checkpoint that this run was started with")
+            raise UsageError(f"{self.config.start} is not the checkpoint that this run was started with")
         return captioner
 
     @cached_property
     def predictor(self) -> AttributePredictor:
         """The attribute predictor, frozen."""
-        return load_attributes(self.attributes).eval().requires_grad_(False)
+        return load_attributes(self.config.attributes).eval().requires_grad_(False)
 
     @cached_property
     def _made(self) -> dict[str, Any]:
-        """Rewards by split, and their loader: made when first asked for, where the training runs."""
+        """Rewards by split, and their loader; loaded on first use, in the training process."""
         return {}
 
     def rewards(self, split: Split, device: torch.device | str = "cpu") -> WeightedSum:
@@ -158,39 +173,41 @@ class ScstTask(FieldsOnlyPickle):
         if split not in self._made:
             if "loader" not in self._made:
                 self._made["loader"] = self._loader(torch.device(device))
-            self._made[split] = self._made["loader"].load(getattr(self, split))
+            self._made[split] = self._made["loader"].load(getattr(self.config, split))
         return self._made[split]
 
     def _loader(self, device: torch.device) -> RewardLoader:
-        return RewardLoader(self.reward, self.captioner.vocabulary, self.train.references, device)
+        return RewardLoader(
+            self.config.reward, self.captioner.vocabulary, self.config.train.references, device
+        )
 
     def check(self) -> None:
-        """Load everything that a step or a validation needs, once.
+        """Loads everything that a step or a validation needs, once, to find what is missing.
 
         Raises:
             UsageError: something is missing, or belongs to something else.
         """
-        # A copy: what is loaded here would otherwise travel to the workers with the task.
+        # On a copy, so that nothing loaded here is sent to the workers with the task.
         copy.deepcopy(self)._check()
 
     def _check(self) -> None:
-        features.check_same_extractor([*self.train.stores, *self.validation.stores])
+        features.check_same_extractor([*self.config.train.stores, *self.config.validation.stores])
         sizes = {
-            self.start: self.captioner.model.feature_size,
-            self.attributes: self.predictor.feature_size,
-            self.train.features: self.train.feature_size(),
-            self.validation.features: self.validation.feature_size(),
+            self.config.start: self.captioner.model.feature_size,
+            self.config.attributes: self.predictor.feature_size,
+            self.config.train.features: self.config.train.feature_size(),
+            self.config.validation.features: self.config.validation.feature_size(),
         }
         for what, trained_on in (
-            (f"start: {self.start}", self.captioner.extractor),
-            (f"attributes: {self.attributes}", self.predictor.extractor),
+            (f"start: {self.config.start}", self.captioner.extractor),
+            (f"attributes: {self.config.attributes}", self.predictor.extractor),
         ):
-            check_trained_on(what, trained_on, self.train.extractor, self.train.features)
+            check_trained_on(what, trained_on, self.config.train.extractor, self.config.train.features)
         if len(set(sizes.values())) > 1:
             found = ", ".join(f"{uri} {size}" for uri, size in sizes.items())
             raise UsageError(f"these do not have the same size of region features: {found}")
         loader = self._loader(torch.device("cpu"))
-        for data in (self.train, self.validation):
+        for data in (self.config.train, self.config.validation):
             loader.check(data)
 
     def build(self) -> CaptioningModel:
@@ -199,65 +216,69 @@ class ScstTask(FieldsOnlyPickle):
 
     @cached_property
     def _known_words(self) -> dict[bool, TopWords]:
-        """Of training and validation images; the predictor is frozen, so each image is looked at once."""
+        """Of training (True) and validation images; the predictor is frozen, so it reads each image once."""
         return {True: {}, False: {}}
 
     def data(self, split: Split) -> list[str]:
         """The Parquet files of the feature store."""
-        return (self.train if split == "train" else self.validation).paths()
+        return (self.config.train if split == "train" else self.config.validation).paths()
 
     def collate(self, rows: Sequence[Row], *, training: bool, generator: torch.Generator) -> ImageBatch:
-        """Read regions, predict attributes, and fix what the samples are drawn with."""
-        data = self.train if training else self.validation
+        """Reads regions, predicts attributes, and draws the seeds of the samples."""
+        data = self.config.train if training else self.config.validation
         present = data.present(rows)
         captioner = self.captioner
         count = captioner.attribute_count if captioner.model.config.reads_attributes else 0
         known = self._known_words[training]
         regions, attributes, mask = read_images(present, self.predictor, captioner.vocabulary, count, known)
         seeds = torch.randint(2**62, (len(present),), generator=generator).tolist()
-        if training and self.region_dropout:
-            regions = thin_out(regions, self.region_dropout, generator)
+        if training and self.config.region_dropout:
+            regions = thin_out(regions, self.config.region_dropout, generator)
         return ImageBatch([data.name(row["id"]) for row in present], regions, attributes, mask, seeds)
 
     def loss(self, model: nn.Module, batch: ImageBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
         """The self-critical loss of a batch's samples; logs rewards, figures of the samples, seconds."""
-        clock = _Clock()
-        with without_dropout(model):
-            drawn = self.draw(cast(CaptioningModel, getattr(model, "module", model)), batch)
-        clock.lap("draw")
-        device = batch.regions.features.device
-        with nullcontext() if self.sampling.dropout else without_dropout(model):
-            inputs, targets = (t.to(device) for t in sample_tensors(drawn.samples, self.sampling.samples))
+        clock = Clock()
+        with clock.measure("draw"), without_dropout(model):
+            samples = self.draw(cast(CaptioningModel, getattr(model, "module", model)), batch)
+        with clock.measure("score"):
+            log_probabilities, targets = self._rescore(model, batch, samples)
             mask = targets != PAD
-            logits = model(batch.regions, batch.attributes, batch.attribute_mask, inputs, mask)  # [M, V]
-        # The distribution that was drawn from: else the words that are never drawn take all probability.
-        never = torch.tensor(NEVER_WORDS, device=device)
-        log_probabilities = logits.index_fill(-1, never, -math.inf).log_softmax(dim=-1, dtype=torch.float32)
-        chosen = log_probabilities.gather(1, targets[mask][:, None]).squeeze(1)
-        clock.lap("score")
-        rewards = self.rewards("train", device)(self.captions(batch.names, drawn.hypotheses))
-        advantages = self._advantages(rewards.total)
-        loss = self_critical_loss(chosen, advantages, mask)
-        clock.lap("reward")
-        figures = self._figures(rewards, drawn, advantages)
+            chosen = log_probabilities.gather(1, targets[mask][:, None]).squeeze(1)
+        with clock.measure("reward"):
+            rewards = self.rewards("train", mask.device)(self.captions(batch.names, samples.hypotheses))
+            advantages = self._advantages(rewards.total)
+            loss = self_critical_loss(chosen, advantages, mask)
+        figures = self._figures(rewards, samples, advantages)
+        figures |= {f"seconds_{name}": spent for name, spent in clock.seconds.items()}
         figures["entropy"] = entropy(log_probabilities.detach())
-        return loss, {"loss": loss.detach(), **figures, **clock.seconds, WEIGHT: mask.sum()}
+        return loss, {"loss": loss.detach(), **figures, WEIGHT: mask.sum()}
 
     @torch.inference_mode()
-    def draw(self, model: CaptioningModel, batch: ImageBatch) -> Drawn:
-        """Sample the captions of a batch, and find the greedy ones.
+    def draw(self, model: CaptioningModel, batch: ImageBatch) -> Samples:
+        """Samples the captions of a batch, and searches the greedy ones.
 
         On a CPU always in float32: the frozen model's layers are, and bfloat16 is slow for single words.
         """
+        sampling = self.config.sampling
         half = torch.is_autocast_enabled(kind := batch.regions.features.device.type) and kind != "cpu"
         with torch.autocast(kind, enabled=half):
             frozen = freeze(model, tables=False)
             memory = frozen.encode(batch.regions, batch.attributes, batch.attribute_mask)
-            samples = decode(frozen, memory, self.sampling.drawing, seeds=batch.seeds)
-            greedy = decode(frozen, memory, self.sampling.greedy)
-        samples = [_complete(one, self.sampling.samples) for one in samples]
-        greedy = [_complete(one, 1) for one in greedy]
-        return Drawn([[*drawn, *best] for drawn, best in zip(samples, greedy, strict=True)])
+            samples = decode(frozen, memory, sampling.drawing, seeds=batch.seeds)
+            greedy = decode(frozen, memory, sampling.greedy)
+        pairs = zip(samples, greedy, strict=True)
+        return Samples([[*complete(some, sampling.samples), *complete(best, 1)] for some, best in pairs])
+
+    def _rescore(self, model: nn.Module, batch: ImageBatch, samples: Samples) -> tuple[Tensor, Tensor]:
+        """Log-probabilities [M, V] at the M tokens of the samples, with gradients, and targets [B, S, T]."""
+        sampling, device = self.config.sampling, batch.regions.features.device
+        inputs, targets = (one.to(device) for one in sample_tensors(samples.sampled, sampling.samples))
+        with nullcontext() if sampling.dropout else without_dropout(model):
+            logits = model(batch.regions, batch.attributes, batch.attribute_mask, inputs, targets != PAD)
+        # Words that are never drawn are excluded here too: otherwise they would take all the probability.
+        never = torch.tensor(NEVER_WORDS, device=device)
+        return logits.index_fill(-1, never, -math.inf).log_softmax(dim=-1, dtype=torch.float32), targets
 
     def captions(self, names: Sequence[str], hypotheses: Sequence[Sequence[Hypothesis]]) -> Captions:
         """Hypotheses as rewards read them."""
@@ -271,18 +292,18 @@ class ScstTask(FieldsOnlyPickle):
     def _advantages(self, rewards: Tensor) -> Tensor:
         """[B, S + 1], the greedy caption last -> [B, S]."""
         samples, greedy = rewards[:, :-1], rewards[:, -1]
-        if self.sampling.baseline == "greedy":
+        if self.config.sampling.baseline == "greedy":
             return greedy_advantage(samples, greedy)
         return leave_one_out_advantage(samples)
 
-    def _figures(self, rewards: Rewards, drawn: Drawn, advantages: Tensor) -> dict[str, float | Tensor]:
+    def _figures(self, rewards: Rewards, samples: Samples, advantages: Tensor) -> dict[str, float | Tensor]:
         """What is logged of a step; reward, length and so on are those of the samples."""
-        samples = rewards.total[:, :-1]
-        figures: dict[str, float | Tensor] = {"reward": samples.mean()}
+        sampled = rewards.total[:, :-1]
+        figures: dict[str, float | Tensor] = {"reward": sampled.mean()}
         figures |= {f"reward_{name}": part[:, :-1].mean() for name, part in rewards.parts.items()}
         figures["greedy"] = rewards.total[:, -1].mean()
-        figures["baseline"] = (samples - advantages).mean()
-        figures |= caption_figures(drawn.samples)
+        figures["baseline"] = (sampled - advantages).mean()
+        figures |= caption_figures(samples.sampled)
         return figures | {f"seconds_{name}": spent for name, spent in rewards.seconds.items()}
 
     def validate(self, model: nn.Module, batches: Iterable[ImageBatch]) -> dict[str, float]:
@@ -295,34 +316,34 @@ class ScstTask(FieldsOnlyPickle):
         """As `validate`, with the captions of the first images."""
         captioner = cast(CaptioningModel, model)
         names: list[str] = []
-        found: list[list[Hypothesis]] = []
+        hypotheses: list[list[Hypothesis]] = []
         totals, parts = [], []
         for batch in batches:
             memory = captioner.encode(batch.regions, batch.attributes, batch.attribute_mask)
-            best = [_complete(image, 1) for image in decode(captioner, memory, self.decoding)]
+            best = [complete(image, 1) for image in decode(captioner, memory, self.config.decoding)]
             rewards = self.rewards("validation", batch.regions.features.device)(
                 self.captions(batch.names, best)
             )
             totals.append(rewards.total)
             parts.append(rewards.parts)
             names += batch.names
-            found += best
-        texts = [text for (text,) in self.captions(names, found).texts]
+            hypotheses += best
+        texts = [text for (text,) in self.captions(names, hypotheses).texts]
         figures = {"reward": float(torch.cat(totals).mean())}
         for name in parts[0]:
             figures[f"reward_{name}"] = float(torch.cat([part[name] for part in parts]).mean())
-        truths = {name: [name] for name in names[:SHOWN]}
-        if self.validation.captions:
-            truths = {name: self.validation.references[name] for name in names}
+        truths = {name: [name] for name in names[:SHOWN_SAMPLES]}
+        if self.config.validation.captions:
+            truths = {name: self.config.validation.references[name] for name in names}
             figures["cider"] = cider(dict(zip(names, texts, strict=True)), truths)
-        figures |= caption_figures([one for (one,) in found])
-        shown = zip(names[:SHOWN], texts, strict=False)
+        figures |= caption_figures([one for (one,) in hypotheses])
+        shown = zip(names[:SHOWN_SAMPLES], texts, strict=False)
         return figures, [Sample(text, truths[name][0]) for name, text in shown]
 
     @cached_property
     def _familiarity(self) -> Familiarity | None:
-        """For a start that has none."""
-        return familiarity_of(self.train.features, self.validation.features)
+        """Computed when the captioner to start from has none."""
+        return familiarity_of(self.config.train.features, self.config.validation.features)
 
     def export(self, model: nn.Module, folder_uri: str) -> None:
         """Write the captioner in half precision, as it ships."""
@@ -331,38 +352,10 @@ class ScstTask(FieldsOnlyPickle):
             cast(CaptioningModel, model),
             start.vocabulary,
             attribute_count=start.attribute_count,
-            extractor=self.train.extractor,
+            extractor=self.config.train.extractor,
             familiarity=start.familiarity or self._familiarity,
         )
         trained.save(folder_uri, half=True)
-
-
-def _complete(hypotheses: Sequence[Hypothesis], count: int) -> list[Hypothesis]:
-    """The first `count`; decoding finds none where probabilities are not finite, as the loss then is."""
-    return [*hypotheses, *[Hypothesis((), -math.inf)] * count][:count]
-
-
-def sample_tensors(samples: Sequence[Hypothesis], count: int) -> tuple[Tensor, Tensor]:
-    """B * S samples -> inputs and targets [B, S, T] int64 for teacher forcing; S is `count`.
-
-    The end token is a target of a sample that ended, and not of one that was cut; `PAD` is no token.
-    """
-    length = max(len(one.tokens) + one.finished for one in samples)
-    targets = [[*one.tokens, EOS][: len(one.tokens) + one.finished] for one in samples]
-    padded = torch.tensor([words + [PAD] * (length - len(words)) for words in targets])
-    inputs = torch.cat((torch.full((len(padded), 1), BOS), padded[:, :-1]), dim=1)
-    inputs.masked_fill_(padded == PAD, PAD)
-    return inputs.view(-1, count, length), padded.view(-1, count, length)
-
-
-def caption_figures(hypotheses: Sequence[Hypothesis]) -> dict[str, float]:
-    """Mean number of words; shares of captions that repeat a bigram, and that were cut for their length."""
-    count = len(hypotheses)
-    return {
-        "length": sum(len(one.tokens) for one in hypotheses) / count,
-        "repeated_bigrams": sum(repeated_share([*map(str, one.tokens)], 2) > 0 for one in hypotheses) / count,
-        "cut": sum(not one.finished for one in hypotheses) / count,
-    }
 
 
 @contextmanager
@@ -374,17 +367,3 @@ def without_dropout(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(training)
-
-
-class _Clock:
-    """Seconds between laps, as the CPU sees them: work that a GPU has queued is not waited for."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._mark = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        """The time since the last lap was spent on `name`."""
-        now = time.perf_counter()
-        self.seconds[f"seconds_{name}"] = now - self._mark
-        self._mark = now

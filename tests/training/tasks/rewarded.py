@@ -14,8 +14,9 @@ from glied.regions import Regions
 from glied.text.references import save_frequencies
 from glied.text.vocabulary import Vocabulary
 from glied.training import steps
-from glied.training.tasks.captioner import CaptionerTask, WordsConfig
+from glied.training.tasks.captioner import CaptionerTask, TrainCaptionerConfig, WordsConfig
 from glied.vision.attributes import AttributePredictor, save_attributes
+from tests.training.settings import trainer
 
 KINDS = ["dog", "cat", "boat", "tree"]
 IMAGES = 16
@@ -55,10 +56,13 @@ def write_world(folder: Path) -> RewardedRegions:
     torch.manual_seed(0)
     save_attributes(AttributePredictor([*KINDS, "hill"], feature_size=8), str(folder / "attributes"))
     task = CaptionerTask(
-        train=split,
-        validation=split,
-        words=WordsConfig(minimum_count=4, attributes=str(folder / "attributes"), attribute_count=3),
-        model=CaptionerConfig(width=32, heads=4, dropout=0.3),
+        config=TrainCaptionerConfig(
+            train=split,
+            validation=split,
+            words=WordsConfig(minimum_count=4, attributes=str(folder / "attributes"), attribute_count=3),
+            model=CaptionerConfig(width=32, heads=4, dropout=0.3),
+            trainer=trainer(),
+        )
     )
     assert task.vocabulary.digest == VOCABULARY.digest
     task.export(pretrained(task), str(folder / "start"))

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -14,8 +13,9 @@ from glied.data.captioned_regions import CaptionedRegions
 from glied.errors import UsageError
 from glied.regions import Regions
 from glied.training.task import Task
-from glied.training.tasks.attributes import AttributesTask, average_precisions
+from glied.training.tasks.attributes import AttributesTask, TrainAttributesConfig, average_precisions
 from glied.vision.attributes import load_attributes
+from tests.training.settings import trainer, with_config
 
 CLASSES = ["dog", "cat", "kite"]
 
@@ -45,7 +45,11 @@ def write_split(folder: Path, count: int) -> CaptionedRegions:
 @pytest.fixture
 def task(tmp_path) -> AttributesTask:
     data = write_split(tmp_path, 40)
-    return AttributesTask(train=data, validation=data, words=4, minimum_positives=5)
+    return AttributesTask(
+        config=TrainAttributesConfig(
+            train=data, validation=data, words=4, minimum_positives=5, trainer=trainer()
+        )
+    )
 
 
 def rows_of(task: AttributesTask) -> list[dict]:
@@ -69,7 +73,7 @@ def test_words_are_the_most_frequent_counted_once_per_image(task):
 
 def test_words_may_come_from_a_list(task, tmp_path):
     (tmp_path / "attributes.json").write_text('{"words": ["hill", "and", "a"]}')
-    listed = dataclasses.replace(task, word_list=str(tmp_path / "attributes.json"), words=2)
+    listed = with_config(task, word_list=str(tmp_path / "attributes.json"), words=2)
     assert listed.vocabulary == ["hill", "and"]
     assert listed.build().words == ["hill", "and"]
 
@@ -130,8 +134,8 @@ def test_average_precision_by_hand():
 
 
 def test_words_start_at_their_frequency_in_an_image_of_typical_size(task):
-    grid = dataclasses.replace(task, typical_regions=196).build()
+    grid = with_config(task, typical_regions=196).build()
     found = grid.probabilities(torch.zeros(1, 196, 4), torch.ones(1, 196, dtype=torch.bool))[0]
-    images = len(task.train.references)
+    images = len(task.config.train.references)
     expected = [task._counts[word] / images for word in task.vocabulary]
     torch.testing.assert_close(found, torch.tensor(expected).clamp(max=0.99), rtol=1e-3, atol=0)

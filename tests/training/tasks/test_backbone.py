@@ -9,17 +9,17 @@ import timm
 import torch
 from PIL import Image
 
-from glied.commands.train_backbone import Config, build_task
 from glied.config import parse
 from glied.data.pairs import PairsConfig
 from glied.errors import UsageError
 from glied.regions import RegionBatch
 from glied.training.local_trainer import train_here
-from glied.training.tasks.backbone import BackboneConfig, BackboneTask, WordsOfCells
+from glied.training.tasks.backbone import BackboneConfig, BackboneTask, TrainBackboneConfig, WordsOfCells
 from glied.vision.attributes import load_attributes
 from glied.vision.crops import CropConfig
 from glied.vision.extractors.config import RegionsConfig
 from glied.vision.extractors.region_extractor import load_extractor
+from tests.training.settings import trainer
 
 COLORS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}
 
@@ -46,7 +46,14 @@ def make_task(data: Path, *, crop: CropConfig | None = None, **change) -> Backbo
     pairs = PairsConfig(pairs=str(data / "captions.json"))
     model = BackboneConfig(**{"model": "tf_efficientnet_lite0", "size": 64, **change})
     return BackboneTask(
-        train=pairs, validation=pairs, model=model, crop=crop or CropConfig(), minimum_positives=1
+        config=TrainBackboneConfig(
+            train=pairs,
+            validation=pairs,
+            model=model,
+            crop=crop or CropConfig(),
+            minimum_positives=1,
+            trainer=trainer(),
+        )
     )
 
 
@@ -57,8 +64,8 @@ def test_the_config_for_tests_trains_and_its_backbone_gives_regions(data, tmp_pa
         "--trainer.batch_size=6",
     ]
     options += [f"--{split}.pairs={data / 'captions.json'}" for split in ("train", "validation")]
-    config = parse(Config, options)
-    result = train_here(build_task(config), config.trainer)
+    config = parse(TrainBackboneConfig, options)
+    result = train_here(BackboneTask(config=config), config.trainer)
     assert result["complete"]
     assert result["validation"]["map_words"] == 4  # three colors and "something"
     extractor = load_extractor(RegionsConfig(kind="timm", checkpoint=str(tmp_path / "best")))

@@ -14,8 +14,16 @@ from glied.errors import UsageError
 from glied.regions import RegionBatch, Regions
 from glied.text.vocabulary import BOS, EOS, PAD
 from glied.training.task import ScheduledTask
-from glied.training.tasks.captioner import CaptionerTask, WordsConfig, caption_tensors, mix_inputs, thin_out
+from glied.training.tasks.captioner import (
+    CaptionerTask,
+    TrainCaptionerConfig,
+    WordsConfig,
+    caption_tensors,
+    mix_inputs,
+)
+from glied.training.tasks.image_inputs import thin_out
 from glied.vision.attributes import AttributePredictor, save_attributes
+from tests.training.settings import trainer, with_config
 
 KINDS = ["dog", "cat", "boat", "tree"]
 GENERATOR = torch.Generator()
@@ -50,10 +58,13 @@ def task(tmp_path):
     save_attributes(AttributePredictor([*KINDS, "hill"], feature_size=8), str(tmp_path / "attributes"))
     split = CaptionedRegions(features=str(tmp_path / "features"), captions=str(tmp_path / "captions.json"))
     return CaptionerTask(
-        train=split,
-        validation=split,
-        words=WordsConfig(minimum_count=1, attributes=str(tmp_path / "attributes"), attribute_count=3),
-        model=CaptionerConfig(width=32, heads=4, dropout=0.0),
+        config=TrainCaptionerConfig(
+            train=split,
+            validation=split,
+            words=WordsConfig(minimum_count=1, attributes=str(tmp_path / "attributes"), attribute_count=3),
+            model=CaptionerConfig(width=32, heads=4, dropout=0.0),
+            trainer=trainer(),
+        )
     )
 
 
@@ -78,8 +89,8 @@ def test_an_epoch_includes_the_copies(task, tmp_path):
         table = features.write([make_regions((i + shift) % 4) for i in range(16)], ids, fingerprint={})
         (tmp_path / name).mkdir()
         pq.write_table(table, tmp_path / name / "part.parquet")
-    train = dataclasses.replace(task.train, copies=(str(tmp_path / "copies"),))
-    both = dataclasses.replace(task, train=train)
+    train = dataclasses.replace(task.config.train, copies=(str(tmp_path / "copies"),))
+    both = with_config(task, train=train)
     files = both.data("train")
     assert [path.rsplit("/", 2)[-2] for path in files] == ["features", "copies"]
     assert len(both.data("validation")) == 1
@@ -98,15 +109,15 @@ def test_copies_must_have_the_same_extractor(task, tmp_path):
         table = features.write([make_regions(0)], ["train-0.jpg"], fingerprint={"size": len(name)})
         (tmp_path / name).mkdir()
         pq.write_table(table, tmp_path / name / "part.parquet")
-    train = dataclasses.replace(task.train, copies=(str(tmp_path / "copies"),))
+    train = dataclasses.replace(task.config.train, copies=(str(tmp_path / "copies"),))
     with pytest.raises(UsageError, match="extracted differently: size"):
-        dataclasses.replace(task, train=train).data("train")
+        with_config(task, train=train).data("train")
 
 
 def test_the_vocabulary_may_come_from_a_file(task, tmp_path):
     (tmp_path / "vocabulary.json").write_text('{"words": ["a", "horse"]}')
-    words = dataclasses.replace(task.words, vocabulary=str(tmp_path / "vocabulary.json"))
-    listed = dataclasses.replace(task, words=words)
+    words = dataclasses.replace(task.config.words, vocabulary=str(tmp_path / "vocabulary.json"))
+    listed = with_config(task, words=words)
     assert listed.vocabulary.to_json() == ["a", "horse"]
     assert len(task.vocabulary) > len(listed.vocabulary)
 
@@ -197,13 +208,13 @@ def test_the_attribute_predictor_sees_each_image_once(task, rows, monkeypatch):
 
 
 def test_regions_are_dropped_in_training_only(task, rows):
-    thin = dataclasses.replace(task, region_dropout=0.5)
+    thin = with_config(task, region_dropout=0.5)
     wide = [row | {"count": 4, "features": row["features"] * 4, "boxes": [*row["boxes"]] * 4} for row in rows]
     wide = [row | {name: row[name] * 4 for name in ("scores", "labels", "attributes")} for row in wide]
     found = thin.collate(wide[:3], training=True, generator=torch.Generator().manual_seed(0))
     assert found.regions.features.shape[:2] == (3, 2)
     assert found.attributes.equal(task.collate(wide[:3], training=True, generator=GENERATOR).attributes)
-    validating = dataclasses.replace(thin, validation=task.train)
+    validating = with_config(thin, validation=task.config.train)
     assert validating.collate(wide[:3], training=False, generator=GENERATOR).regions.mask.shape == (3, 4)
 
 
@@ -234,7 +245,7 @@ def test_scheduled_sampling_mixes_in_words_of_the_model():
 
 
 def test_scheduled_sampling_rises_with_the_training(task, rows):
-    task = dataclasses.replace(task, scheduled_sampling=0.9, label_smoothing=0.0)
+    task = with_config(task, scheduled_sampling=0.9, label_smoothing=0.0)
     assert isinstance(task, ScheduledTask)
     model = task.build().eval()
     batch = task.collate(rows, training=True, generator=GENERATOR)

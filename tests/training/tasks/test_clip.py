@@ -19,9 +19,10 @@ from glied.errors import UsageError
 from glied.training.config import TrainerConfig
 from glied.training.local_trainer import train_here
 from glied.training.task import Task
-from glied.training.tasks.clip import ClipTask, both_ways
+from glied.training.tasks.clip import ClipTask, TrainClipConfig, both_ways
 from glied.training.tasks.clip_model import ClipModel, ClipModelConfig
 from glied.training.tasks.clip_texts import TextsConfig
+from tests.training.settings import trainer
 from tests.training.tasks.pairs import ARCHITECTURE, write_pairs
 
 
@@ -33,7 +34,11 @@ def pairs(tmp_path) -> PairsConfig:
 @pytest.fixture
 def task(tmp_path, pairs) -> ClipTask:
     model = ClipModelConfig(architecture=ARCHITECTURE, preprocess={"resize_mode": "squash"})
-    return ClipTask(train=pairs, validation=pairs, model=model, cache=str(tmp_path / "cache"))
+    return ClipTask(
+        config=TrainClipConfig(
+            train=pairs, validation=pairs, model=model, cache=str(tmp_path / "cache"), trainer=trainer()
+        )
+    )
 
 
 def collate(task: ClipTask, rows: list[dict], *, training: bool = True, seed: int = 0):
@@ -83,7 +88,9 @@ def test_pixels_are_those_of_open_clips_transform_cached_or_not(task, pairs):
     rows = task.data("train").to_pylist()[4:6]
     transform = image_transform_v2(PreprocessCfg(size=32, resize_mode="squash"), is_train=False)
     expected = torch.stack([transform(Image.open(row["image"])) for row in rows])
-    uncached = ClipTask(train=pairs, validation=pairs, model=task.model)
+    uncached = ClipTask(
+        config=TrainClipConfig(train=pairs, validation=pairs, model=task.config.model, trainer=trainer())
+    )
     for one in (task, uncached):
         found = one._images.normalized(collate(one, rows).images)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
@@ -102,7 +109,7 @@ def test_learns_and_exports_only_known_tokens(task, tmp_path):
     assert metrics["r1"] > before["r1"] + 30
     task.export(model, str(tmp_path / "best"))
     scorer = load_clip(ClipConfig(checkpoint=str(tmp_path / "best")))
-    images = scorer.encode_images([task._images.resized(task.train)[0]])
+    images = scorer.encode_images([task._images.resized(task.config.train)[0]])
     texts = scorer.encode_texts(["a red field on the left with a red field on the right", "a blue field"])
     assert images[0] @ texts[0] > images[0] @ texts[1]
     assert scorer.unknown_words(["a red giraffe"]) == ["giraffe"]
@@ -118,7 +125,11 @@ def test_finetunes_a_checkpoint_and_keeps_its_words(task, tmp_path, pairs):
     (tmp_path / "more" / "pairs.jsonl").write_text(json.dumps(line))
     more = PairsConfig(pairs=str(tmp_path / "more" / "pairs.jsonl"), images="/")
     start = ClipConfig(checkpoint=str(tmp_path / "start"))
-    finetuning = ClipTask(train=more, validation=more, model=ClipModelConfig(start=start))
+    finetuning = ClipTask(
+        config=TrainClipConfig(
+            train=more, validation=more, model=ClipModelConfig(start=start), trainer=trainer()
+        )
+    )
     finetuning.export(train(finetuning, 1), str(tmp_path / "finetuned"))
     scorer = load_clip(ClipConfig(checkpoint=str(tmp_path / "finetuned")))
     assert scorer.unknown_words(["a red field and a scarlet meadow", "giraffe"]) == ["giraffe"]
@@ -131,7 +142,11 @@ def test_a_published_architecture_keeps_all_its_words(pairs, tmp_path, monkeypat
     weights = tmp_path / "weights.pt"
     torch.save(build_clip(ARCHITECTURE).state_dict(), weights)
     start = ClipConfig(model="glied-tiny", weights=str(weights))
-    task = ClipTask(train=pairs, validation=pairs, model=ClipModelConfig(start=start))
+    task = ClipTask(
+        config=TrainClipConfig(
+            train=pairs, validation=pairs, model=ClipModelConfig(start=start), trainer=trainer()
+        )
+    )
     task.export(train(task, 1), str(tmp_path / "finetuned"))
     assert load_clip(ClipConfig(checkpoint=str(tmp_path / "finetuned"))).unknown_words(["giraffe"]) == []
 
@@ -178,7 +193,9 @@ def test_a_model_with_nan_outputs_is_never_the_best() -> None:
 
 def test_the_bias_of_a_sigmoid_loss_is_not_trained(task, pairs):
     model = ClipModelConfig(architecture=ARCHITECTURE | {"init_logit_bias": -10.0})
-    built = ClipTask(train=pairs, validation=pairs, model=model).build()
+    built = ClipTask(
+        config=TrainClipConfig(train=pairs, validation=pairs, model=model, trainer=trainer())
+    ).build()
     assert not built.clip.logit_bias.requires_grad
     loss, _ = task.loss(built, collate(task, task.data("train").to_pylist()))
     loss.backward()
@@ -190,7 +207,9 @@ def test_missing_and_broken_images_are_named(task, tmp_path, pairs):
     with pytest.raises(UsageError, match=r"3\.png of the pairs cannot be read \(not_an_image"):
         task.data("train")
     (tmp_path / "pairs" / "3.png").unlink()
-    uncached = ClipTask(train=pairs, validation=pairs, model=task.model)
+    uncached = ClipTask(
+        config=TrainClipConfig(train=pairs, validation=pairs, model=task.config.model, trainer=trainer())
+    )
     rows = uncached.data("train").to_pylist()
     with pytest.raises(UsageError, match=r"3\.png of the pairs cannot be read"):
         collate(uncached, rows)
@@ -200,7 +219,11 @@ def test_missing_and_broken_images_are_named(task, tmp_path, pairs):
 def test_different_pairs_have_different_caches(task, tmp_path):
     task.data("train")
     other = write_pairs(tmp_path / "pairs", count=8)
-    fresh = ClipTask(train=other, validation=other, model=task.model, cache=task.cache)
+    fresh = ClipTask(
+        config=TrainClipConfig(
+            train=other, validation=other, model=task.config.model, cache=task.config.cache, trainer=trainer()
+        )
+    )
     assert len(fresh._images.resized(other)) == 8
     assert len(list(Path(tmp_path / "cache").iterdir())) == 2
 
@@ -230,8 +253,12 @@ def test_config_refuses(options, message):
 def test_untrainable_models_are_refused(task, pairs):
     unknown = ClipModelConfig(architecture=ARCHITECTURE, preprocess={"resize": "squash"})
     with pytest.raises(UsageError, match="preprocess has"):
-        ClipTask(train=pairs, validation=pairs, model=unknown).data("train")
+        ClipTask(
+            config=TrainClipConfig(train=pairs, validation=pairs, model=unknown, trainer=trainer())
+        ).data("train")
     coca = ClipModelConfig(architecture=ARCHITECTURE | {"multimodal_cfg": {}})
     with pytest.raises(UsageError, match="CoCa"):
-        ClipTask(train=pairs, validation=pairs, model=coca).data("train")
-    assert TextsConfig() == task.texts
+        ClipTask(config=TrainClipConfig(train=pairs, validation=pairs, model=coca, trainer=trainer())).data(
+            "train"
+        )
+    assert TextsConfig() == task.config.texts

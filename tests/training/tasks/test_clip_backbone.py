@@ -18,11 +18,12 @@ from glied.data.pairs import PairsConfig
 from glied.errors import UsageError
 from glied.training.config import TrainerConfig
 from glied.training.local_trainer import train_here
-from glied.training.tasks.clip import ClipTask
+from glied.training.tasks.clip import ClipTask, TrainClipConfig
 from glied.training.tasks.clip_model import ClipModel, ClipModelConfig
 from glied.vision.extractors.config import RegionsConfig
 from glied.vision.extractors.region_extractor import load_extractor
 from glied.vision.extractors.timm_cells import load_backbone, save_backbone, settings_of
+from tests.training.settings import trainer
 from tests.training.tasks.pairs import ARCHITECTURE, write_pairs
 
 NAME, SIDE = "tf_efficientnet_lite0", 64
@@ -53,7 +54,11 @@ def make_task(backbone: str, pairs: PairsConfig, cache: Path, **change) -> ClipT
     options: dict[str, Any] = {"frozen_stages": "all", "preprocess": {"resize_mode": "squash"}}
     mirror = change.pop("mirror", False)
     model = ClipModelConfig(architecture=NEW, backbone=backbone, **options | change)
-    return ClipTask(train=pairs, validation=pairs, model=model, cache=str(cache), mirror=mirror)
+    return ClipTask(
+        config=TrainClipConfig(
+            train=pairs, validation=pairs, model=model, cache=str(cache), mirror=mirror, trainer=trainer()
+        )
+    )
 
 
 def read(task: ClipTask, *, training: bool = False, seed: int = 0):
@@ -221,8 +226,12 @@ def test_the_whole_training(backbone, pairs, tmp_path):
 
 
 def test_a_run_of_an_earlier_version_without_these_settings_resumes(pairs, tmp_path):
-    task = ClipTask(train=pairs, validation=pairs, model=ClipModelConfig(architecture=ARCHITECTURE))
-    config = TrainerConfig(output=str(tmp_path), epochs=1, batch_size=12, learning_rate=1e-3, device="cpu")
+    task = ClipTask(
+        config=TrainClipConfig(
+            train=pairs, validation=pairs, model=ClipModelConfig(architecture=ARCHITECTURE), trainer=trainer()
+        )
+    )
+    config = trainer(tmp_path, epochs=1, batch_size=12, learning_rate=1e-3, device="cpu")
     first = train_here(task, config)
     run = json.loads((tmp_path / "run.json").read_text())
     for key in ("backbone", "frozen_stages", "dtype", "text_dropout"):
@@ -259,13 +268,20 @@ def test_config_refuses(options, message):
 def test_settings_that_do_not_fit_the_backbone_are_refused(backbone, pairs, tmp_path):
     model = ClipModelConfig(architecture=NEW, backbone=backbone, frozen_stages="all")
     with pytest.raises(UsageError, match="frozen_stages all needs cache"):
-        ClipTask(train=pairs, validation=pairs, model=model)
+        ClipTask(config=TrainClipConfig(train=pairs, validation=pairs, model=model, trainer=trainer()))
     other = NEW | {"vision_cfg": {"timm_model_name": "resnet18"}}
     task = ClipTask(
-        train=pairs, validation=pairs, model=ClipModelConfig(architecture=other, backbone=backbone)
+        config=TrainClipConfig(
+            train=pairs,
+            validation=pairs,
+            model=ClipModelConfig(architecture=other, backbone=backbone),
+            trainer=trainer(),
+        )
     )
     with pytest.raises(UsageError, match="timm_model_name is resnet18, but the backbone's is tf_eff"):
         task.build()
     model = ClipModelConfig(architecture=NEW, backbone=str(tmp_path / "nothing"))
     with pytest.raises(UsageError, match="nothing"):
-        ClipTask(train=pairs, validation=pairs, model=model).build()
+        ClipTask(
+            config=TrainClipConfig(train=pairs, validation=pairs, model=model, trainer=trainer())
+        ).build()

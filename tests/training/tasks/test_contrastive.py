@@ -6,8 +6,8 @@ import torch.multiprocessing
 from torch.nn import functional as F
 
 from glied.errors import UsageError
-from glied.training.config import TrainerConfig
 from glied.training.tasks.contrastive import contrastive_loss, refuse_micro_batches
+from tests.training.settings import trainer
 
 SCALE = torch.tensor(14.3)
 
@@ -57,9 +57,9 @@ def test_two_workers_with_half_the_pairs_train_as_one(tmp_path, monkeypatch):
 
 
 def test_micro_batches_are_refused(tmp_path):
-    refuse_micro_batches(TrainerConfig(output=str(tmp_path)))
+    refuse_micro_batches(trainer(tmp_path))
     with pytest.raises(UsageError, match="accumulate: 2, but a contrastive loss compares"):
-        refuse_micro_batches(TrainerConfig(output=str(tmp_path), accumulate=2))
+        refuse_micro_batches(trainer(tmp_path, accumulate=2))
 
 
 def test_autocast_does_not_reduce_the_precision():

@@ -13,7 +13,8 @@ from glied.data.pairs import PairsConfig
 from glied.errors import UsageError
 from glied.training.task import Task
 from glied.training.tasks.clip_texts import all_texts
-from glied.training.tasks.grammar import GrammarTask, accuracies, plain, word_loss
+from glied.training.tasks.grammar import FinetuneGrammarConfig, GrammarTask, accuracies, plain, word_loss
+from tests.training.settings import trainer
 from tests.training.tasks.pairs import ARCHITECTURE, write_pairs
 
 
@@ -26,7 +27,14 @@ def task(tmp_path) -> GrammarTask:
     save_clip(str(tmp_path / "clip"), clip, ARCHITECTURE, used_tokens=used)
     clip_config = ClipConfig(checkpoint=str(tmp_path / "clip"))
     return GrammarTask(
-        clip=clip_config, train=pairs, validation=pairs, cache=str(tmp_path / "cache"), hidden=32
+        config=FinetuneGrammarConfig(
+            clip=clip_config,
+            train=pairs,
+            validation=pairs,
+            cache=str(tmp_path / "cache"),
+            hidden=32,
+            trainer=trainer(),
+        )
     )
 
 
@@ -72,7 +80,7 @@ def test_every_word_has_a_label_where_its_last_token_is(task):
 
 def test_words_of_several_tokens_and_truncated_captions(task):
     captions = ["a zqxj field", "a red field " * 12]
-    tokens = task._scorer.tokenizer([f"{task.clip.prompt} {text}" for text in captions])
+    tokens = task._scorer.tokenizer([f"{task.config.clip.prompt} {text}" for text in captions])
     fits = task._fits(captions, [0, 0], tokens)
     more = task._token_count("zqxj") - 1
     assert more > 0
@@ -128,7 +136,7 @@ def test_learns_keeps_similarity_and_exports(task, tmp_path):
     assert scorer.figures == figures
     good, bad = scorer(["a red field and a blue field", "field a a blue and red field a a a"])
     assert good > bad
-    before = load_clip(task.clip)
+    before = load_clip(task.config.clip)
     image = torch.zeros(9, 9, 3, dtype=torch.uint8).numpy()
     torch.testing.assert_close(
         scorer.clip.encode_images([image]), before.encode_images([image]), atol=1e-2, rtol=0
@@ -140,14 +148,26 @@ def test_pairs_with_words_the_clip_does_not_know_are_left_out(task, tmp_path, ca
     file = tmp_path / "pairs" / "other.jsonl"
     file.write_text("\n".join(map(json.dumps, lines)))
     other = PairsConfig(pairs=str(file))
-    odd = GrammarTask(clip=task.clip, train=other, validation=other, cache=task.cache)
+    odd = GrammarTask(
+        config=FinetuneGrammarConfig(
+            clip=task.config.clip, train=other, validation=other, cache=task.config.cache, trainer=trainer()
+        )
+    )
     assert odd.data("train")["index"].to_pylist() == [1]
     assert "never seen the words giraffe; 1 of 2 pairs are left out" in caplog.text
     assert odd._before["pool"] == 1
     file.write_text(json.dumps(lines[0]))
     other = PairsConfig(pairs=str(file))
     with pytest.raises(UsageError, match="never seen the words giraffe; every pair has some"):
-        GrammarTask(clip=task.clip, train=other, validation=other, cache=task.cache).data("train")
+        GrammarTask(
+            config=FinetuneGrammarConfig(
+                clip=task.config.clip,
+                train=other,
+                validation=other,
+                cache=task.config.cache,
+                trainer=trainer(),
+            )
+        ).data("train")
 
 
 def test_captions_are_normalized_like_those_of_a_captioner():

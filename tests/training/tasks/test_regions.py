@@ -5,8 +5,15 @@ import torch
 
 from glied.errors import UsageError
 from glied.training.task import Task
-from glied.training.tasks.regions import RegionsData, RegionsTask, attribute_accuracy, mirror
+from glied.training.tasks.regions import (
+    RegionsData,
+    RegionsTask,
+    TrainRegionsConfig,
+    attribute_accuracy,
+    mirror,
+)
 from glied.vision.extractors.small_detector import load_detector
+from tests.training.settings import trainer
 from tests.vision.scenes import TINY, write_scenes
 
 
@@ -14,7 +21,11 @@ from tests.vision.scenes import TINY, write_scenes
 def task(tmp_path) -> RegionsTask:
     write_scenes(tmp_path / "scenes", 12)
     folder = str(tmp_path / "scenes")
-    return RegionsTask(data_config=RegionsData(train=folder, validation=folder), model=TINY)
+    return RegionsTask(
+        config=TrainRegionsConfig(
+            data=RegionsData(train=folder, validation=folder), model=TINY, trainer=trainer()
+        )
+    )
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -103,7 +114,11 @@ def test_attribute_accuracy_counts_found_objects():
 
 
 def test_a_folder_without_scenes_is_one_clear_error(tmp_path):
-    task = RegionsTask(data_config=RegionsData(train=str(tmp_path), validation=str(tmp_path)), model=TINY)
+    task = RegionsTask(
+        config=TrainRegionsConfig(
+            data=RegionsData(train=str(tmp_path), validation=str(tmp_path)), model=TINY, trainer=trainer()
+        )
+    )
     with pytest.raises(UsageError, match="no scene folder"):
         task.data("train")
 

@@ -26,10 +26,13 @@ from glied.rewards.weighted_sum import WeightedSum
 from glied.text.references import save_frequencies
 from glied.text.vocabulary import BOS, EOS, PAD, Vocabulary
 from glied.training import steps
+from glied.training.plan import Progress
 from glied.training.tasks.losses import entropy, self_critical_loss
-from glied.training.tasks.scst import SamplingConfig, ScstTask, caption_figures, sample_tensors
+from glied.training.tasks.samples import caption_figures, sample_tensors
+from glied.training.tasks.scst import SamplingConfig, ScstTask, TrainScstConfig
 from glied.vision.extractors.clip_images import image_fingerprint
 from tests.clip.test_clip import TINY
+from tests.training.settings import trainer, with_config
 from tests.training.tasks.rewarded import CAPTIONS, IMAGES, VOCABULARY, write_store, write_world
 
 
@@ -52,12 +55,15 @@ def make_task(world: Path, **rewards) -> ScstTask:
     clip = ClipConfig(checkpoint=str(world / "clip"))
     reward = RewardConfig(frequencies=str(world / "df"), clip=clip, **(rewards or {"cider": 1.0}))
     return ScstTask(
-        start=str(world / "start"),
-        attributes=str(world / "attributes"),
-        train=split,
-        validation=split,
-        reward=reward,
-        sampling=SamplingConfig(max_length=8),
+        config=TrainScstConfig(
+            start=str(world / "start"),
+            attributes=str(world / "attributes"),
+            train=split,
+            validation=split,
+            reward=reward,
+            sampling=SamplingConfig(max_length=8),
+            trainer=trainer(),
+        )
     )
 
 
@@ -118,7 +124,7 @@ def test_padding_carries_no_gradient() -> None:
 @pytest.mark.parametrize("baseline", ["greedy", "leave_one_out"])
 def test_equal_rewards_give_zero_gradient(world: Path, baseline) -> None:
     task = make_task(world)
-    task = dataclasses.replace(task, sampling=SamplingConfig(max_length=8, baseline=baseline))
+    task = with_config(task, sampling=SamplingConfig(max_length=8, baseline=baseline))
     task._made["train"] = WeightedSum(
         {"one": lambda c: torch.full((len(c.images), c.samples), 0.7)}, {"one": 2.0}
     )
@@ -147,15 +153,15 @@ def test_sampled_log_probabilities_equal_the_rescored_ones(world: Path) -> None:
     task = make_task(world)
     batch, model = make_batch(task), task.build().train()
     drawn = task.draw(model, batch)
-    inputs, targets = sample_tensors(drawn.samples, 5)
+    inputs, targets = sample_tensors(drawn.sampled, 5)
     mask = targets != PAD
     model.eval()
     logits = model(batch.regions, batch.attributes, batch.attribute_mask, inputs, mask)
     chosen = logits.log_softmax(dim=-1).gather(1, targets[mask][:, None]).squeeze(1)
     sums = torch.zeros(mask.shape).masked_scatter(mask, chosen).sum(dim=-1)
-    expected = torch.tensor([one.log_probability for one in drawn.samples]).view(sums.shape)
+    expected = torch.tensor([one.log_probability for one in drawn.sampled]).view(sums.shape)
     torch.testing.assert_close(sums, expected, rtol=1e-4, atol=1e-4)
-    assert {one.finished for one in drawn.samples} == {True, False}, (
+    assert {one.finished for one in drawn.sampled} == {True, False}, (
         "both ended and truncated samples were compared"
     )
     assert len({one.tokens for one in drawn.hypotheses[0]}) > 2
@@ -193,7 +199,7 @@ def test_rescoring_has_the_dropout_mode_of_sampling_and_training_goes_on(world: 
 
 def test_scoring_may_keep_the_dropout_while_samples_are_drawn_without(world: Path) -> None:
     task = make_task(world)
-    kept = dataclasses.replace(task, sampling=dataclasses.replace(task.sampling, dropout=True))
+    kept = with_config(task, sampling=dataclasses.replace(task.config.sampling, dropout=True))
     model, batch = kept.build().train(), make_batch(kept)
     losses, rewards = [], []
     for seed in (1, 2):
@@ -226,7 +232,7 @@ def test_sample_tensors_by_hand() -> None:
     assert targets.tolist() == [[[7, 8, EOS], [EOS, PAD, PAD]], [[9, 9, 9], [5, EOS, PAD]]]
     assert inputs.tolist() == [[[BOS, 7, 8], [BOS, PAD, PAD]], [[BOS, 9, 9], [BOS, 5, PAD]]]
     figures = caption_figures([*samples, Hypothesis((4, 5, 4, 5), -1.0)])
-    assert figures == {"length": 2.0, "repeated_bigrams": 0.4, "cut": 0.2}
+    assert figures == {"length": 2.0, "repeated_bigrams": 0.4, "truncated": 0.2}
 
 
 def test_entropy_by_hand() -> None:
@@ -242,7 +248,7 @@ def test_training_raises_the_cider_reward(world: Path, tmp_path: Path) -> None:
     rewards = train_steps(task, model, build_optimizer(model), 0, 30)
     after, shown = task.validate_and_show(model.eval(), [batch])
     assert next(iter(after)) == "reward"
-    known = [task.validation.references[name][0] for name in batch.names]
+    known = [task.config.validation.references[name][0] for name in batch.names]
     assert [one.reference for one in shown] == known[: len(shown)]
     assert len(shown) == min(8, len(known))
     assert np.mean(rewards[-3:]) > np.mean(rewards[:3]) + 0.5
@@ -263,7 +269,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(world: Path) -> None:
     model = task.build()
     optimizer = build_optimizer(model)
     rewards = train_steps(task, model, optimizer, 0, 3)
-    data = steps.pack_state(model, optimizer, steps.Progress(step=3))
+    data = steps.pack_state(model, optimizer, Progress(step=3))
     task = make_task(world)  # simulates a new process
     model = task.build()
     optimizer = build_optimizer(model)
@@ -282,7 +288,7 @@ def test_every_reward_is_reported_with_its_parts(world: Path) -> None:
     _, scalars = task.loss(model, make_batch(task, rows=slice(0, 6)))
     total = sum(weight * float(scalars[f"reward_{name}"]) for name, weight in weights.items())
     assert float(scalars["reward"]) == pytest.approx(total, rel=1e-4)
-    figures = {"greedy", "baseline", "length", "repeated_bigrams", "cut", "entropy"}
+    figures = {"greedy", "baseline", "length", "repeated_bigrams", "truncated", "entropy"}
     seconds = {f"seconds_{name}" for name in (*weights, "draw", "score", "reward")}
     assert figures | seconds <= set(scalars)
     assert float(scalars["baseline"]) == pytest.approx(float(scalars["greedy"]), abs=1e-4)
@@ -332,7 +338,7 @@ def test_missing_inputs_are_found_at_the_start(world: Path, tmp_path: Path) -> N
         assert "\n" not in str(caught.value)
 
     def rewarded(**settings) -> ScstTask:
-        return dataclasses.replace(task, reward=dataclasses.replace(task.reward, **settings))
+        return with_config(task, reward=dataclasses.replace(task.config.reward, **settings))
 
     refused(r"prepare_cider\.py makes it", rewarded(frequencies=str(tmp_path / "nothing")))
     other = Vocabulary([*VOCABULARY.to_json(), "zebra"])
@@ -341,16 +347,16 @@ def test_missing_inputs_are_found_at_the_start(world: Path, tmp_path: Path) -> N
     fewer = {name: split.references[name] for name in list(split.references)[1:]}
     save_frequencies(str(tmp_path / "fewer"), fewer, VOCABULARY)
     refused("counted with references", rewarded(frequencies=str(tmp_path / "fewer")))
-    refused(r"not captioner|not a captioner|no checkpoint", dataclasses.replace(task, start=str(tmp_path)))
+    refused(r"not captioner|not a captioner|no checkpoint", with_config(task, start=str(tmp_path)))
     refused("not the checkpoint", dataclasses.replace(task, start_digest="abc"))
-    refused("give captions", dataclasses.replace(task, train=dataclasses.replace(split, captions="")))
+    refused("give captions", with_config(task, train=dataclasses.replace(split, captions="")))
 
     content = json.loads((world / "captions.json").read_text())
     content["images"] = content["images"][:-2]
     content["annotations"] = [a for a in content["annotations"] if a["image_id"] < IMAGES - 2]
     (tmp_path / "some.json").write_text(json.dumps(content))
     some = dataclasses.replace(split, captions=str(tmp_path / "some.json"))
-    refused("no captions for 2 images", dataclasses.replace(task, validation=some))
+    refused("no captions for 2 images", with_config(task, validation=some))
 
     clip = make_task(world, clip_s=1.0)
     bare = dataclasses.replace(split, clip_features="")
@@ -370,7 +376,7 @@ def test_a_clip_that_lacks_words_is_refused(world: Path) -> None:
     longer = Vocabulary([*VOCABULARY.to_json(), "xylophone"])
     loader = dataclasses.replace(task._loader(torch.device("cpu")), vocabulary=longer)
     with pytest.raises(UsageError, match="never seen 1 words of the vocabulary: xylophone"):
-        loader.check(task.train)
+        loader.check(task.config.train)
 
 
 @pytest.mark.parametrize(
@@ -404,7 +410,7 @@ def test_familiarity_is_copied_from_the_start_or_computed(world: Path, tmp_path:
 
     old = shutil.copytree(world / "start", tmp_path / "old")
     (old / FILE).unlink()
-    again = dataclasses.replace(task, start=str(old))
+    again = with_config(task, start=str(old))
     assert again.captioner.familiarity is None
     again.export(again.build(), str(tmp_path / "new"))
     assert Captioner.load(str(tmp_path / "new")).familiarity.digest == known.digest

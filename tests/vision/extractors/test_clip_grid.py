@@ -18,10 +18,10 @@ from glied.bulk.run import bulk_run
 from glied.clip.config import ClipConfig
 from glied.clip.model import build_clip, save_clip
 from glied.clip.scorer import load_clip
-from glied.commands.train_attributes import Config, build_task
 from glied.config import parse
 from glied.data import features
 from glied.errors import UsageError
+from glied.training.tasks.attributes import AttributesTask, TrainAttributesConfig
 from glied.vision.extractors.clip_grid import ClipGrid, grid_boxes
 from glied.vision.extractors.region_extractor import load_extractor
 from tests.clip.test_clip import TINY
@@ -114,7 +114,7 @@ def losses_of_words(folder: Path) -> list[float]:
     options = ["--config=configs/attributes/grid_tiny.yaml"]
     for split in ("train", "validation"):
         options += [f"--{split}.features={folder / 'run'}", f"--{split}.captions={captions}"]
-    task = build_task(parse(Config, options))
+    task = AttributesTask(config=parse(TrainAttributesConfig, options))
     model = task.build()
     rows = [row for uri in task.data("train") for row in pq.read_table(uri).to_pylist()][:8]
     batch = task.collate(rows, training=True, generator=torch.Generator())
