@@ -84,4 +84,4 @@ def _summary(module: str) -> str:
     """The first line of a command's docstring, read without importing it."""
     file = Path(commands.__path__[0]) / f"{module}.py"
     text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
-    return text.partition("\n")[0]
+    return invocation.as_commands(text.partition("\n")[0])

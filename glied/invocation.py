@@ -23,7 +23,10 @@ def command_name(module: str) -> str:
 
 def as_invoked(text: str) -> str:
     """The text with commands in the form in which this process was started."""
-    if not sys.argv[0].startswith(f"{PROGRAM} "):
-        return text
+    return as_commands(text) if sys.argv[0].startswith(f"{PROGRAM} ") else text
+
+
+def as_commands(text: str) -> str:
+    """The text with `glied COMMAND` for each script of jobs/."""
     named = _SCRIPT.sub(lambda found: f"{PROGRAM} {command_name(found[1])}", text)
     return named.replace(".venv/bin/", "")

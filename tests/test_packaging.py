@@ -46,8 +46,8 @@ def test_imported_packages_are_declared() -> None:
     files = [file for folder in sorted(OWN) for file in (ROOT / folder).rglob("*.py")]
     names = {name for file in files for name in imported(file)} - set(sys.stdlib_module_names) - OWN
     extras = PROJECT["optional-dependencies"]
-    declared = [*PROJECT["dependencies"], *extras["hdf5"], *extras["heif"], *extras["detectron2"]]
-    known = {normalized(one) for one in declared}
+    optional = [one for extra in extras.keys() - {"dev"} for one in extras[extra]]
+    known = {normalized(one) for one in [*PROJECT["dependencies"], *optional]}
     distributions = packages_distributions()
     missing = [
         name
@@ -122,10 +122,10 @@ def test_the_wheel_has_weights_and_configs(installed: Path, tmp_path: Path) -> N
 def test_the_installed_command_captions_images_and_names_itself(installed: Path, tmp_path: Path) -> None:
     files = [str(PHOTOGRAPHS / name) for name in ("wren.jpg", "two-dogs.jpg")]
     done = run(installed, tmp_path, "glied", "caption-image", *files)
-    assert done.stdout.splitlines() == [
-        f"{files[0]}: a bird is standing on a rock wall",
-        f"{files[1]}: a brown dog is jumping over a fence",
-    ], done.stderr
+    assert done.returncode == 0, done.stderr
+    wren, dogs = done.stdout.splitlines()
+    assert re.fullmatch(rf"{files[0]}: [\w ]*bird[\w ]*", wren)
+    assert re.fullmatch(rf"{files[1]}: [\w ]*dog[\w ]*", dogs)
     done = run(installed, tmp_path, "glied", "caption", "--config", "caption/nothing.yaml")
     assert done.returncode == 2
     assert done.stderr.startswith("error: --config caption/nothing.yaml: no such file")
@@ -141,7 +141,7 @@ def test_the_installed_command_captions_a_folder(installed: Path, tmp_path: Path
     )
     captions = {Path(row["id"]).name: row["caption"] for row in rows}
     assert len(captions) == len(list(PHOTOGRAPHS.glob("*.jpg")))
-    assert captions["wren.jpg"] == "a bird is standing on a rock wall"
+    assert "bird" in captions["wren.jpg"]
 
 
 def test_the_script_of_the_readme_runs_where_the_package_is_installed(
@@ -154,4 +154,6 @@ def test_the_script_of_the_readme_runs_where_the_package_is_installed(
         (tmp_path / "photos" / name).symlink_to(PHOTOGRAPHS / name)
     done = run(installed, tmp_path, "python", "-c", script)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "wren.jpg: a bird is standing on a rock wall" in done.stdout
+    cat, wren = done.stdout.splitlines()
+    assert cat.startswith("photos/cat.jpg: ")
+    assert re.fullmatch(r"photos/wren\.jpg: .*bird.*", wren)

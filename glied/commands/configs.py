@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from glied import shipped
 from glied.config import parse, split_arguments
 from glied.errors import UsageError
+from glied.invocation import as_invoked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,4 +42,4 @@ def main() -> int:
 def _purpose(name: str) -> str:
     """The first line of a config's header."""
     with shipped.config_file(name).open(encoding="utf-8") as file:
-        return file.readline().lstrip("# ").rstrip()
+        return as_invoked(file.readline().lstrip("# ").rstrip())
