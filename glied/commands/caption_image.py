@@ -1,15 +1,15 @@
-"""Caption image files, without a cluster; the code and the captions are those of the bulk job.
+"""Caption image files without a cluster, with the same code and captions as the bulk job.
 
 .venv/bin/python jobs/caption_image.py photo.jpg another.png
 .venv/bin/python jobs/caption_image.py scene.jpg --config configs/caption/demo.yaml --decoding.beam_size 5
 
-Prints one line per image, "file: caption". Where images look unlike anything the captioner was trained on, so
-that their captions mean little, a line on stderr says how many and which. The config is
-configs/caption/photographs.yaml, which ships, unless --config names another, such as
-configs/caption/demo.yaml for the scenes of the demo world; its input and output are not used.
+Prints one line per image, "file: caption". If images look unlike the captioner's training images, so that
+their captions mean little, a line on stderr names them. The default config is the shipped
+configs/caption/photographs.yaml; for scenes of the demo world, use --config configs/caption/demo.yaml. The
+input and output of the config are ignored.
 
-Exit code 0: every image has its caption. 1: an image has none; the reason is on stderr. 2: bad usage or
-config, or a file is missing.
+Exit code 0: all images have captions. 1: an image has none; the reason is on stderr. 2: bad usage or config,
+or a file is missing.
 """
 
 import sys
@@ -30,11 +30,11 @@ from glied.errors import UsageError
 DEFAULT_CONFIG = "caption/photographs.yaml"
 
 NAMED = 5
-"""Unfamiliar images that are named; their number always is."""
+"""Maximum number of unfamiliar images that are named; the line always states their total."""
 
 
 def check(files: list[str]) -> None:
-    """Refuse a command without files, or with one that is missing."""
+    """Check that there are files, and that they exist."""
     if not files:
         raise UsageError("no image given: python jobs/caption_image.py FILE...")
     for file in files:
@@ -43,29 +43,29 @@ def check(files: list[str]) -> None:
 
 
 def chunk(files: list[str]) -> pa.Table:
-    """The files as a chunk of the bulk job."""
+    """Return the files as a chunk of the bulk job."""
     sizes = [Path(file).stat().st_size for file in files]
     return planned(id=files, uri=[storage.absolute(file) for file in files], size=sizes)
 
 
 def stage(config: CaptionDatasetConfig) -> Stage:
-    """The captioning stage, on as many threads as a worker of the bulk job has.
+    """Build the captioning stage, with as many threads as a worker of the bulk job.
 
-    More threads only wait for each other: a batch of one image is many small operations.
+    A batch of one image consists of many small operations, which more threads slow down.
 
     Raises:
-        UsageError: the config finds no regions in files, or its weights are not there.
+        UsageError: the config cannot extract regions from files, or its weights are missing.
     """
     if config.regions.kind == "precomputed":
-        raise UsageError("regions.kind precomputed finds no regions in files: name a detector in regions")
-    import torch  # it takes seconds, and mistakes on the command line are found before
+        raise UsageError("regions.kind precomputed cannot extract regions from files: name an extractor")
+    import torch  # takes seconds; mistakes on the command line should be reported before
 
     torch.set_num_threads(config.resources.worker.threads)
     return caption_factory(config).build()
 
 
 def main() -> int:
-    """Caption the files in their order."""
+    """Caption the files in order."""
     files, options = split_arguments(sys.argv[1:], CaptionDatasetConfig)
     if not any(option.split("=")[0] == "--config" for option in options):
         options = ["--config", DEFAULT_CONFIG, *options]

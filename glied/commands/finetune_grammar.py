@@ -26,6 +26,6 @@ def main() -> int:
     if result.get("complete"):
         result["unfit"] = unfit(result["validation"])
         if result["unfit"]:
-            log.warning("the head is unfit as a reward: it tells apart %s", ", ".join(result["unfit"]))
+            log.warning("the head is not accurate enough for a reward: %s", ", ".join(result["unfit"]))
     print(json.dumps(result))
     return 0
