@@ -89,6 +89,28 @@ def test_join_keeps_keys(uri, parts, joined) -> None:
     assert storage.join(uri, *parts) == joined
 
 
+def test_a_folder_with_the_name_of_a_file_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for write in (storage.write_bytes, storage.put_if_absent):
+        with pytest.raises(StorageError, match=f"cannot write {tmp_path}/a"):
+            write(str(tmp_path / "a"), b"x")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"], "no temporary file is left"
+
+
+def test_absolute_uris_and_paths_below_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "link").symlink_to("in")
+    assert storage.absolute("in/a.png") == f"{tmp_path}/in/a.png"
+    assert storage.absolute("s3://b/k/") == "s3://b/k"
+    assert storage.absolute("s3://b/k//") == "s3://b/k//", "a key may contain an empty name"
+    assert storage.path_below("link/run/x", str(tmp_path / "in")) == "run/x"
+    assert storage.path_below("link", f"file://{tmp_path}/in/") == ""
+    assert storage.path_below("input", "in") is None
+    assert storage.path_below("s3://b/k/run/", "s3://b/k") == "run"
+    assert storage.path_below("s3://b/keys", "s3://b/k") is None
+
+
 def test_file_uris(tmp_path: Path) -> None:
     """File URIs may be percent-encoded; a file with the decoded name has precedence."""
     for name in ("sp ace.txt", "100%.txt", "a%20b.txt", "ü.txt"):

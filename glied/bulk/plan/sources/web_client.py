@@ -27,7 +27,7 @@ LONGEST_HEADER = 1 << 16
 
 
 class Client:
-    """The event loop of a process, in a thread of its own, and its connections."""
+    """The event loop of a process, which runs in its own thread, and the connections."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -37,11 +37,11 @@ class Client:
         atexit.register(self.close)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for what the loop does."""
+        """Run a coroutine in the loop and wait for its result."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
     def session(self, allow_private: bool) -> aiohttp.ClientSession:
-        """The one for a policy, whose connections no other policy uses; called in the loop."""
+        """The session of a policy; policies share no connections. To be called in the loop."""
         if allow_private not in self._sessions:
             self._sessions[allow_private] = _session(allow_private)
         return self._sessions[allow_private]
@@ -63,7 +63,7 @@ _clients: dict[int, Client] = {}
 
 
 def client_of(pid: int) -> Client:
-    """That of the process; a forked one must not use its parent's."""
+    """The client of the process with this id; a forked process must not use that of its parent."""
     with _STARTING:
         if pid not in _clients:
             _clients[pid] = Client()
@@ -76,14 +76,14 @@ def _session(allow_private: bool) -> aiohttp.ClientSession:
         socket_factory=lambda candidate: _open_socket(allow_private, candidate),
         use_dns_cache=False,
         ssl=ssl.create_default_context(),
-        limit=0,  # who reads decides how many requests there are at once
+        limit=0,  # callers limit the number of requests
         keepalive_timeout=IDLE_S,
     )
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         middlewares=[_send_once],
-        auto_decompress=False,  # aiohttp takes a truncated gzip body for a whole one
+        auto_decompress=False,  # aiohttp does not notice a truncated gzip body
         max_line_size=LONGEST_HEADER,
         max_field_size=LONGEST_HEADER,
     )
@@ -106,7 +106,7 @@ async def _send_once(request: aiohttp.ClientRequest, send: ClientHandlerType) ->
 
 
 class _CheckingResolver(aiohttp.ThreadedResolver):
-    """Refuses a host if any of its addresses is not allowed: a name that mixes them is no accident."""
+    """Refuses a host if any of its addresses is not allowed: a name with both kinds is an attack."""
 
     def __init__(self, allow_private: bool) -> None:
         super().__init__()

@@ -352,6 +352,13 @@ def test_broken_answers_are_temporary(server, path, kind, reason):
     assert reason in message
 
 
+@pytest.mark.parametrize("path", ["/nothing", "/reset"])
+def test_a_lost_connection_is_not_repeated_here(server, path):
+    READER.read(server.url("/image"))
+    assert failure_of(server.url(path)).startswith("connection_lost: ")
+    assert [asked for asked, _ in server.requests] == ["/image", path], "the attempts are counted elsewhere"
+
+
 @pytest.mark.parametrize(
     ("header", "seconds"),
     [
