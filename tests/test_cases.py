@@ -34,8 +34,8 @@ from glied.bulk.exports.sidecars import SidecarNames, refusal
 from glied.bulk.plan import manifest
 from glied.bulk.plan.manifest import INPUT
 from glied.bulk.plan.sources.input_sources import inputs, open_source
-from glied.bulk.stages.describe import StageTimer
 from glied.bulk.stages.stage import DecodeImages, DescribeStage
+from glied.clock import Clock
 from glied.data import coco
 from glied.errors import UsageError
 from glied.reports.evaluate import EvaluateConfig, evaluate
@@ -72,7 +72,7 @@ class Pixels:
         ]
     )
 
-    def __call__(self, batch: Sequence[Picture], timer: StageTimer) -> list[dict[str, Any]]:
+    def __call__(self, batch: Sequence[Picture], clock: Clock) -> list[dict[str, Any]]:
         return [{"pixels": one.pixels.tobytes(), "height": one.height, "width": one.width} for one in batch]
 
 

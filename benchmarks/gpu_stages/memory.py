@@ -17,10 +17,11 @@ from benchmarks.gpu_stages.inputs import attribute_predictor, captioner
 from benchmarks.gpu_stages.measuring import peak_memory, release
 from benchmarks.gpu_stages.setting import Row, Setting, check
 from glied.bulk import row_schemas
-from glied.bulk.stages.describe import CaptionRegions, StageTimer
+from glied.bulk.stages.describe import CaptionRegions
 from glied.bulk.stages.stage import DescribeStage, ReadRegions
 from glied.bulk.stages.stage import log as stage_log
 from glied.captioner.config import DecodingConfig
+from glied.clock import Clock
 from glied.data import features
 from glied.regions import Regions
 
@@ -33,11 +34,11 @@ class RefusingCaptions(CaptionRegions):
 
     largest = 0
 
-    def __call__(self, batch: Sequence[Regions], timer: StageTimer) -> list[Row]:
+    def __call__(self, batch: Sequence[Regions], clock: Clock) -> list[Row]:
         """Caption regions, as `CaptionRegions` does."""
         if self.largest and len(batch) > self.largest:
             raise torch.cuda.OutOfMemoryError("refused")
-        return super().__call__(batch, timer)
+        return super().__call__(batch, clock)
 
 
 def rows(setting: Setting) -> Iterator[Row]:

@@ -78,7 +78,7 @@ class GalleryConfig:
 
 
 @dataclass
-class Report:
+class GalleryReport:
     """Summary of a gallery page.
 
     Attributes:
@@ -98,13 +98,13 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
 
-def make_gallery(config: GalleryConfig) -> Report:
+def make_gallery(config: GalleryConfig) -> GalleryReport:
     """Write the page of one or several runs.
 
     Raises:
         UsageError: a folder is not a finished run, or the references lack its images.
     """
-    report = Report()
+    report = GalleryReport()
     rows = [list(islice(read_rows(run), config.limit)) for run in config.runs]
     references = _references(config.references, rows)
     entries: list[Row] = []
@@ -126,7 +126,7 @@ def _entries(
     place: int,
     rows: Sequence[Row],
     references: Mapping[str, Sequence[str]],
-    report: Report,
+    report: GalleryReport,
 ) -> Iterator[Row]:
     """Yield the page's entries for the images of a run."""
     scores = _cider(rows, references)
@@ -156,7 +156,7 @@ def _shown(config: GalleryConfig, place: int, rows: Sequence[Row]) -> gallery_pa
 
 
 def _seen(
-    config: GalleryConfig, run: str, rows: Sequence[Row], scores: Mapping[str, float], report: Report
+    config: GalleryConfig, run: str, rows: Sequence[Row], scores: Mapping[str, float], report: GalleryReport
 ) -> Iterator[tuple[str | None, Any]]:
     """Yield picture and explanation of each row of a run; None for missing ones."""
     explainer = _explainer(config, run, report)
@@ -184,7 +184,7 @@ def _seen(
         report.notes.append(f"{ok - read} of {ok} images can no longer be read{where}")
 
 
-def _explainer(config: GalleryConfig, run: str, report: Report) -> Explainer | None:
+def _explainer(config: GalleryConfig, run: str, report: GalleryReport) -> Explainer | None:
     """Load the models of a run, or return None if they are not needed or no longer available."""
     if not config.explain:
         return None

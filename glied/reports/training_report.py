@@ -67,7 +67,7 @@ class ReportConfig:
 
 
 @dataclass(frozen=True)
-class Report:
+class TrainingReport:
     """Summary of a training report.
 
     Attributes:
@@ -103,7 +103,7 @@ class Figure:
         return "-".join(re.findall(r"[a-z0-9]+", self.title.lower())) or "figure"
 
 
-def make_report(config: ReportConfig) -> Report:
+def make_report(config: ReportConfig) -> TrainingReport:
     """Write the page, and the pictures if requested.
 
     Raises:
@@ -126,7 +126,9 @@ def make_report(config: ReportConfig) -> Report:
     ).encode()
     storage.write_bytes(config.out, page)
     every = [*drawn, *itertools.chain.from_iterable(figures_ for _, figures_ in measured)]
-    return Report(len(page), [one.title for one in every], _write(config.pictures, every), _notes(runs))
+    return TrainingReport(
+        len(page), [one.title for one in every], _write(config.pictures, every), _notes(runs)
+    )
 
 
 def labeled(runs: Sequence[History]) -> dict[str, History]:

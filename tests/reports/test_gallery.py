@@ -27,7 +27,7 @@ from glied.errors import UsageError
 from glied.metrics.text_metrics import cider_by_image
 from glied.regions import Regions
 from glied.reports import gallery_page
-from glied.reports.gallery import GalleryConfig, Report, make_gallery
+from glied.reports.gallery import GalleryConfig, GalleryReport, make_gallery
 from glied.reports.gallery_images import THUMBNAIL_SIDE, Explainer, read_pictures, thumbnail
 from glied.vision.images import Picture
 from tests.bulk import runs
@@ -36,7 +36,7 @@ from tests.reports.gallery_runs import BROKEN, NAMES, Page
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u2028'\""
 
 
-def made(folder: Path, out: Path, **options: Any) -> tuple[Report, dict[str, dict[str, Any]], Page]:
+def made(folder: Path, out: Path, **options: Any) -> tuple[GalleryReport, dict[str, dict[str, Any]], Page]:
     """Make a page; return its report, its entries by id, and the parsed page."""
     report = make_gallery(GalleryConfig(run=str(folder / "run"), out=str(out), **options))
     read = Page(out.read_text())

@@ -4,9 +4,7 @@ An image's life here: `Picture` -> extractor -> `Regions` -> one `RegionBatch` o
 attribute predictor and captioner share -> a row.
 """
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pyarrow as pa
@@ -14,6 +12,7 @@ import torch
 
 from glied.bulk import row_schemas
 from glied.captioner.captioner import Caption, Captioner
+from glied.clock import Clock
 from glied.data import features
 from glied.regions import RegionBatch, Regions
 from glied.vision.attributes import AttributePredictor
@@ -32,27 +31,6 @@ TRANSIT = features.EXACT
 Item = TypeVar("Item", contravariant=True)
 
 
-class StageTimer:
-    """Adds up the seconds that a chunk spends in each part of the work.
-
-    Attributes:
-        seconds: by part ("decode", "regions", "attributes", "captions", "clip").
-    """
-
-    def __init__(self) -> None:
-        """Start with no part."""
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def measure(self, part: str) -> Iterator[None]:
-        """Add the time of the block to a part."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
-
-
 class Describe(Protocol[Item]):
     """What models do with the decoded images, or the regions, of a batch.
 
@@ -64,7 +42,7 @@ class Describe(Protocol[Item]):
     schema: pa.Schema
     model: str
 
-    def __call__(self, batch: Sequence[Item], timer: StageTimer) -> list[Row]:
+    def __call__(self, batch: Sequence[Item], clock: Clock) -> list[Row]:
         """One row per item, in order, without id, uri, status, error_kind, error and model."""
         ...
 
@@ -80,12 +58,12 @@ class CaptionRegions:
         self.captioner = captioner
         self.model = model
 
-    def __call__(self, batch: Sequence[Regions], timer: StageTimer) -> list[Row]:
+    def __call__(self, batch: Sequence[Regions], clock: Clock) -> list[Row]:
         """Columns caption, captions, familiarity, attributes, regions, width, height."""
-        with timer.measure("attributes"), torch.inference_mode():
+        with clock.measure("attributes"), torch.inference_mode():
             regions = RegionBatch.collate(batch).to(self.captioner.device)
             attributes = self.predictor.top(regions, self.captioner.attribute_count)
-        with timer.measure("captions"):
+        with clock.measure("captions"):
             captions = self.captioner.caption_batch(regions, attributes)
         rows = [_caption_row(*parts) for parts in zip(batch, attributes, captions, strict=True)]
         if self.captioner.familiarity is not None:
@@ -108,13 +86,13 @@ class CaptionImages:
         self.clip = clip
         self.model = describe.model
 
-    def __call__(self, batch: Sequence[Picture], timer: StageTimer) -> list[Row]:
+    def __call__(self, batch: Sequence[Picture], clock: Clock) -> list[Row]:
         """The columns of `CaptionRegions`, and clip_score."""
-        with timer.measure("regions"):
+        with clock.measure("regions"):
             regions = extract(self.extractor, batch)
-        rows = self.describe(regions, timer)
+        rows = self.describe(regions, clock)
         if self.clip is not None:
-            with timer.measure("clip"):
+            with clock.measure("clip"):
                 scores = _clip_scores(self.clip, batch, [row["caption"] for row in rows])
             for row, score in zip(rows, scores, strict=True):
                 row["clip_score"] = score
@@ -132,9 +110,9 @@ class ExtractRegions:
         self.model = model
         self.dtype = dtype
 
-    def __call__(self, batch: Sequence[Picture], timer: StageTimer) -> list[Row]:
+    def __call__(self, batch: Sequence[Picture], clock: Clock) -> list[Row]:
         """The columns of the feature store but id."""
-        with timer.measure("regions"):
+        with clock.measure("regions"):
             regions = extract(self.extractor, batch)
         return [features.row(one, self.dtype) for one in regions]
 

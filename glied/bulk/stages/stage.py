@@ -17,7 +17,8 @@ import torch
 from glied.bulk import arrow_tables, row_schemas
 from glied.bulk.plan.sources import fetch
 from glied.bulk.row_schemas import FAILED, OK, REJECTED
-from glied.bulk.stages.describe import Describe, Row, StageTimer
+from glied.bulk.stages.describe import Describe, Row
+from glied.clock import Clock
 from glied.data import features
 from glied.errors import ImageError
 from glied.redaction import redacted
@@ -54,7 +55,7 @@ class Read(Protocol[Item]):
     @property
     def schema(self) -> pa.Schema: ...  # noqa: D102  # see Attributes
 
-    def __call__(self, table: pa.Table, timer: StageTimer) -> Iterator[list[Item | Fault]]:
+    def __call__(self, table: pa.Table, clock: Clock) -> Iterator[list[Item | Fault]]:
         """An item or a fault per row, in order, in batches as the models are to have them."""
         ...
 
@@ -88,19 +89,19 @@ class DescribeStage(Generic[Item]):
 
         The result's metadata has the seconds by part (`arrow_tables.seconds_of`).
         """
-        timer = StageTimer()
+        clock = Clock()
         own = len(self.read.schema)
         items, passing = table.select(range(own)), table.select(range(own, table.num_columns))
-        rows = [row for batch in self.read(items, timer) for row in self._rows(batch, timer)]
+        rows = [row for batch in self.read(items, clock) for row in self._rows(batch, clock)]
         described = self._table(items, rows)
         result = pa.table(
             [*described.columns, *passing.columns], schema=pa.schema([*described.schema, *passing.schema])
         )
-        return arrow_tables.with_seconds(result, timer.seconds)
+        return arrow_tables.with_seconds(result, clock.seconds)
 
-    def _rows(self, batch: list[Item | Fault], timer: StageTimer) -> list[Row]:
+    def _rows(self, batch: list[Item | Fault], clock: Clock) -> list[Row]:
         items = [item for item in batch if not isinstance(item, Fault)]
-        described = iter(_described(self.describe, items, timer))
+        described = iter(_described(self.describe, items, clock))
         return [self._row(item if isinstance(item, Fault) else next(described), item) for item in batch]
 
     def _row(self, found: Row | Fault, item: Item | Fault) -> Row:
@@ -145,10 +146,10 @@ class DecodeImages:
         self.batch_size = batch_size
         self.vary = vary
 
-    def __call__(self, table: pa.Table, timer: StageTimer) -> Iterator[list[Picture | Fault]]:
+    def __call__(self, table: pa.Table, clock: Clock) -> Iterator[list[Picture | Fault]]:
         """A picture or a fault per row."""
         for rows, decoding in _one_ahead(self._started(table)):
-            with timer.measure("decode"):  # the time that the models wait
+            with clock.measure("decode"):  # the time that the models wait
                 decoded = iter(decoding.result())
             yield [self._item(row, decoded) for row in rows]
 
@@ -178,7 +179,7 @@ class ReadRegions:
         """A batch has at most `batch_size` images."""
         self.batch_size = batch_size
 
-    def __call__(self, table: pa.Table, timer: StageTimer) -> Iterator[list[Regions | Fault]]:
+    def __call__(self, table: pa.Table, clock: Clock) -> Iterator[list[Regions | Fault]]:
         """Regions or a fault per row."""
         for first in range(0, table.num_rows, self.batch_size):
             yield [self._item(row) for row in table.slice(first, self.batch_size).to_pylist()]
@@ -189,12 +190,12 @@ class ReadRegions:
         return features.read(row)
 
 
-def _described(describe: Describe[T], batch: list[T], timer: StageTimer) -> list[Row | Fault]:
+def _described(describe: Describe[T], batch: list[T], clock: Clock) -> list[Row | Fault]:
     """A batch described; where that fails, its halves; at last single images, which fail by themselves."""
     if not batch:
         return []
     try:
-        rows = describe(batch, timer)
+        rows = describe(batch, clock)
         assert len(rows) == len(batch), f"{len(rows)} rows for {len(batch)} images"
         return list(rows)
     except Exception as error:
@@ -205,7 +206,7 @@ def _described(describe: Describe[T], batch: list[T], timer: StageTimer) -> list
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     middle = len(batch) // 2
-    return _described(describe, batch[:middle], timer) + _described(describe, batch[middle:], timer)
+    return _described(describe, batch[:middle], clock) + _described(describe, batch[middle:], clock)
 
 
 def _failure(error: Exception) -> Fault:

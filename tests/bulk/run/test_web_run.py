@@ -15,8 +15,9 @@ from glied.bulk.captioning import CaptionDatasetConfig, caption_job, caption_poo
 from glied.bulk.chunks import run_here
 from glied.bulk.run import bulk_run, committed_rows
 from glied.bulk.run.summary import Summary
-from glied.bulk.stages.describe import Row, StageTimer
+from glied.bulk.stages.describe import Row
 from glied.bulk.stages.stage import DecodeImages, DescribeStage
+from glied.clock import Clock
 from glied.config import parse
 from glied.vision.decoder_pool import DecoderPool
 from glied.vision.images import Picture
@@ -55,7 +56,7 @@ class Sizes:
     schema = row_schemas.CAPTIONS
     model = "sizes"
 
-    def __call__(self, batch: Sequence[Picture], timer: StageTimer) -> list[Row]:
+    def __call__(self, batch: Sequence[Picture], clock: Clock) -> list[Row]:
         return [
             {"caption": f"{one.width} x {one.height}", "width": one.width, "height": one.height}
             for one in batch

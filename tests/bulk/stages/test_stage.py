@@ -12,8 +12,9 @@ from glied.bulk.captioning import CaptionDatasetConfig, caption_factory
 from glied.bulk.items import Stage
 from glied.bulk.plan.sources.fetch import Fetch
 from glied.bulk.plan.sources.input_sources import inputs, open_source
-from glied.bulk.stages.describe import Row, StageTimer
+from glied.bulk.stages.describe import Row
 from glied.bulk.stages.stage import DescribeStage, Fault
+from glied.clock import Clock
 from glied.config import parse
 from glied.regions import RegionBatch
 from tests.bulk.models import model_options
@@ -24,11 +25,11 @@ class Numbers:
 
     schema = pa.schema([("id", pa.string()), ("uri", pa.string()), ("number", pa.int64())])
 
-    def __call__(self, table: pa.Table, timer: StageTimer) -> Iterator[list[int | Fault]]:
+    def __call__(self, table: pa.Table, clock: Clock) -> Iterator[list[int | Fault]]:
         fault = Fault("rejected", "null", "no number")
         values = [fault if value is None else value for value in table["number"].to_pylist()]
         for first in range(0, len(values), 2):
-            with timer.measure("read"):
+            with clock.measure("read"):
                 yield values[first : first + 2]
 
 
@@ -38,7 +39,7 @@ class Words:
     schema = row_schemas.CAPTIONS
     model = "words"
 
-    def __call__(self, batch: Sequence[int], timer: StageTimer) -> list[Row]:
+    def __call__(self, batch: Sequence[int], clock: Clock) -> list[Row]:
         if min(batch) < 0:
             raise ValueError(f"{min(batch)} of {len(batch)}")
         return [{"caption": str(number)} for number in batch]
