@@ -63,7 +63,7 @@ def test_choose_takes_the_confident_within_bounds(minimum, maximum, count):
 
 
 def test_anchors_are_the_published_ones():
-    """The anchors of py-faster-rcnn at scales 8, 16 and 32, which its source lists with coordinates from 1."""
+    """The anchors of py-faster-rcnn at scales 8, 16 and 32, which its source lists counted from 1."""
     listed = [
         [-83, -39, 100, 56],
         [-175, -87, 192, 104],
