@@ -26,7 +26,7 @@ LONGEST = [
 ]
 """Files that take half a minute or more, the longest first."""
 SLOW_FIXTURES = {"installed", "ray_session", "run_job", "s3"}
-"""Files that start Ray, an S3 server or jobs as processes, or that build the wheel."""
+"""Fixtures that start Ray, an S3 server or jobs as processes, or that build the wheel."""
 SLOW = (
     "tests/benchmarks/",
     "tests/bulk/run/test_web_run.py",

@@ -38,7 +38,7 @@ CONFIG = {
 
 
 def tiny_coca(seed=0, sharp=4.0, **text):
-    """Make a tiny CoCa in evaluation mode; `sharp` makes its distributions peaked like those of trained models."""
+    """Make a tiny CoCa in evaluation mode; `sharp` makes its distributions peaked."""
     torch.manual_seed(seed)
     config = CONFIG | {"text_cfg": CONFIG["text_cfg"] | text}
     model = build_clip(config).eval()
