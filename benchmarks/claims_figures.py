@@ -53,14 +53,14 @@ def figures(config: "Config", captions: Mapping[int, Captions], references: Refe
         references: reference captions of the same images.
     """
     metrics = [name for name in config.spec.metrics if name != "METEOR" or not config.short]
-    found = text_figures(captions[1], references, metrics)
-    values = found.values | clip_figures(config, captions[1]) | plain_figures(list(captions[1].values()))
+    text = text_figures(captions[1], references, metrics)
+    values = text.values | clip_figures(config, captions[1]) | plain_figures(list(captions[1].values()))
     if config.spec.scenes:
         values |= scene_figures(config.scenes, captions[1])
     for beam in captions.keys() - {1}:
         more = text_figures(captions[beam], references, metrics).values
         values |= {f"{name}, beam {beam}": value for name, value in more.items()}
-    return Figures(values, found.by_image)
+    return Figures(values, text.by_image)
 
 
 def text_figures(captions: Captions, references: References, metrics: list[Metric]) -> Figures:

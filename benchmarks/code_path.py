@@ -131,11 +131,11 @@ def main() -> int:
         options = ["--out", str(images.parent), "--split", "test", "--count", str(count)]
         subprocess.run([sys.executable, "jobs/make_scenes.py", *options], check=True)
     shutil.rmtree(folder / "run", ignore_errors=True)
-    given = [f"--config={config.recipe}", f"--input.uri={images}", f"--output.uri={folder / 'run'}"]
-    stage = caption_factory(parse(CaptionDatasetConfig, given)).build()
-    short = parse(CaptionDatasetConfig, [*given, "--input.limit=2", "--output.unit_size=1"])
+    options = [f"--config={config.recipe}", f"--input.uri={images}", f"--output.uri={folder / 'run'}"]
+    stage = caption_factory(parse(CaptionDatasetConfig, options)).build()
+    short = parse(CaptionDatasetConfig, [*options, "--input.limit=2", "--output.unit_size=1"])
     called = functions_of_one_image(short, stage)
-    figures = rates(stage, chunks_of(parse(CaptionDatasetConfig, given)))
+    figures = rates(stage, chunks_of(parse(CaptionDatasetConfig, options)))
     result = {
         "functions": len(called.names),
         "files": len({file for file, _ in called.names}),

@@ -251,11 +251,11 @@ class Products:
     """Layers applied once per image."""
     step: list[tuple[int, int]]
     """Layers applied at each word, without the classifier."""
-    memories: list[int]
+    cross_attentions: list[int]
     """Numbers of keys of the multi-head cross-attentions at each word."""
-    contexts: int = 0
+    self_attentions: int = 0
     """Number of self-attentions over the previous words at each word."""
-    among: int = 0
+    region_attentions: int = 0
     """Number of self-attentions of the regions."""
     additive: int = 0
     """Inner width of an additive attention over the regions at each word; 0 for none."""
@@ -268,12 +268,21 @@ def products_of(architecture: str) -> Products:
     square, gates = (width, width), 4 * width
     if architecture == "base":
         return Products(
-            encoding=[square] * 2, image=[], step=[square] * 8, memories=[REGIONS, ATTRIBUTES], contexts=1
+            encoding=[square] * 2,
+            image=[],
+            step=[square] * 8,
+            cross_attentions=[REGIONS, ATTRIBUTES],
+            self_attentions=1,
         )
     if architecture == "glied":
-        memories = [REGIONS, ATTRIBUTES] * 2
+        cross_attentions = [REGIONS, ATTRIBUTES] * 2
         return Products(
-            encoding=[square] * 8, image=[], step=[square] * 12, memories=memories, contexts=1, among=1
+            encoding=[square] * 8,
+            image=[],
+            step=[square] * 12,
+            cross_attentions=cross_attentions,
+            self_attentions=1,
+            region_attentions=1,
         )
     if architecture == "ct":
         forward, layers = [(width, config.feed_forward), (config.feed_forward, width)], config.layers
@@ -281,18 +290,24 @@ def products_of(architecture: str) -> Products:
             encoding=([square] * 6 + forward) * layers,
             image=[],
             step=([square] * 6 + forward) * layers,
-            memories=[REGIONS] * layers,
-            contexts=layers,
-            among=layers,
+            cross_attentions=[REGIONS] * layers,
+            self_attentions=layers,
+            region_attentions=layers,
         )
     if architecture == "lstm":
-        return Products(encoding=[], image=[(width, gates)], step=[(embedded + width, gates)], memories=[])
+        return Products(
+            encoding=[], image=[(width, gates)], step=[(embedded + width, gates)], cross_attentions=[]
+        )
     lstms = [(embedded + 2 * width, gates)]
     image = []
     if architecture == "up_down":
         lstms, image = [*lstms, (3 * width, gates)], [(width, gates)]
     return Products(
-        encoding=[(width, inner)], image=image, step=[(width, inner), *lstms], memories=[], additive=inner
+        encoding=[(width, inner)],
+        image=image,
+        step=[(width, inner), *lstms],
+        cross_attentions=[],
+        additive=inner,
     )
 
 
@@ -303,7 +318,7 @@ def products(
 
     The first step has one beam. The tensors are on torch's default device.
     """
-    wanted, width = products_of(architecture), PAPER_SIZES[architecture].width
+    model_products, width = products_of(architecture), PAPER_SIZES[architecture].width
     device = torch.get_default_device()
 
     @functools.cache
@@ -316,17 +331,26 @@ def products(
         return lambda rows: run_layer(layer_input(size)[:rows])
 
     # Each layer has its own weights, as in the model: shared ones would stay in the processor's cache.
-    encoding = [layer(*sizes) for sizes in ((FEATURES, width), *wanted.encoding)]
-    image = [layer(*sizes) for sizes in wanted.image]
-    at_step = [layer(*sizes) for sizes in (*wanted.step, (width, WORDS + 1))]
+    encoding = [layer(*sizes) for sizes in ((FEATURES, width), *model_products.encoding)]
+    image = [layer(*sizes) for sizes in model_products.image]
+    at_step = [layer(*sizes) for sizes in (*model_products.step, (width, WORDS + 1))]
     heads = batch * HEADS
-    memories = [attention(heads, size, width // HEADS, dtype) for size in wanted.memories]
-    contexts = [
-        [attention(heads, 1 + beams * step, width // HEADS, dtype) for _ in range(wanted.contexts)]
+    cross_attentions = [
+        attention(heads, size, width // HEADS, dtype) for size in model_products.cross_attentions
+    ]
+    self_attentions = [
+        [
+            attention(heads, 1 + beams * step, width // HEADS, dtype)
+            for _ in range(model_products.self_attentions)
+        ]
         for step in range(STEPS)
     ]
-    among = [attention(heads, REGIONS, width // HEADS, dtype) for _ in range(wanted.among)]
-    additive = [scoring(batch, beams, width, wanted.additive, dtype)] if wanted.additive else []
+    region_attentions = [
+        attention(heads, REGIONS, width // HEADS, dtype) for _ in range(model_products.region_attentions)
+    ]
+    additive = (
+        [scoring(batch, beams, width, model_products.additive, dtype)] if model_products.additive else []
+    )
 
     @torch.inference_mode()
     def multiply() -> None:
@@ -334,13 +358,13 @@ def products(
             one(batch * REGIONS)
         for one in image:
             one(batch)
-        for attend in among:
+        for attend in region_attentions:
             attend(REGIONS)
         for step in range(STEPS):
             count = beams if step else 1
             for one in at_step:
                 one(batch * count)
-            for attend in (*memories, *contexts[step], *additive):
+            for attend in (*cross_attentions, *self_attentions[step], *additive):
                 attend(count)
 
     return multiply

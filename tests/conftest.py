@@ -26,7 +26,7 @@ LONGEST = [
 ]
 """Files that take half a minute or more, the longest first."""
 SLOW_FIXTURES = {"installed", "ray_session", "run_job", "s3"}
-"""They start Ray, an S3 server, jobs as processes, or build the wheel."""
+"""Fixtures that start Ray, an S3 server or jobs as processes, or that build the wheel."""
 SLOW = (
     "tests/benchmarks/",
     "tests/bulk/run/test_web_run.py",
@@ -37,13 +37,13 @@ SLOW = (
     "tests/test_imports.py",
     "tests/test_layers.py",
 )
-"""Folders and files that do so too, or that `make lint` covers."""
+"""More such folders and files, and those that `make lint` covers."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what `make check` leaves out, and put the longest files first.
+    """Mark the tests that `make check` leaves out, and put the longest files first.
 
-    pytest-xdist hands out files in their order: a long one at the end would leave the other process idle.
+    pytest-xdist distributes files in order: a long one at the end would leave the other process idle.
     """
     for item in items:
         if _is_slow(item):
@@ -53,7 +53,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _is_slow(item: pytest.Item) -> bool:
-    """Whether a test starts much, or needs long: then it has a time limit of its own."""
+    """Return whether a test is slow: its file is listed, or it has its own time limit."""
     fixtures = set(getattr(item, "fixturenames", ()))
     limited = item.get_closest_marker("timeout") is not None
     return limited or bool(SLOW_FIXTURES & fixtures) or _name(item).startswith(SLOW)

@@ -1,4 +1,4 @@
-"""A feature store read as a whole."""
+"""Reads a whole feature store."""
 
 import pyarrow.parquet as pq
 
@@ -7,7 +7,7 @@ from glied.regions import Regions
 
 
 class StoredRegions(dict[str, Regions]):
-    """The regions of each image with regions, by id."""
+    """The regions of all images that have regions, by id."""
 
     def __init__(self, uri: str) -> None:
         tables = (pq.read_table(path) for path in features.paths(uri))

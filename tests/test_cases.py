@@ -529,7 +529,9 @@ def test_captions(cases: Path, tmp_path: Path, name: str) -> None:
         prepared = prepare_own(tmp_path, uri, str(tmp_path / "photos"))
         assert sum(prepared["images"].values()) == len(expected)
     config = EvaluateConfig(captions=uri, references=uri, metrics=["BLEU"])
-    assert evaluate(config).systems[0].captions == {image: said[0] for image, said in expected.items()}
+    assert evaluate(config).systems[0].captions == {
+        image: captions[0] for image, captions in expected.items()
+    }
 
 
 @pytest.mark.parametrize("name", NO_CAPTIONS)

@@ -1,6 +1,6 @@
 """Files of version 0.1 still work: run folders, feature stores, checkpoints, training states, configs.
 
-`tests/fixtures/v0_1/README.md` says how the files were made.
+`tests/fixtures/v0_1/README.md` describes how the files were made.
 """
 
 import importlib
@@ -66,7 +66,7 @@ CAPTIONERS = {name: f"runs/{name}_tiny/best" for name in ("glied", "up_down", "s
 
 @pytest.fixture
 def old(tmp_path: Path, monkeypatch) -> Path:
-    """A copy of the files to work in; the images are in fsspec's memory, where the runs read them."""
+    """A copy of the files; the images are in fsspec's memory file system, where the runs read them."""
     folder = shutil.copytree(FIXTURES, tmp_path / "old")
     monkeypatch.chdir(folder)
     filesystem = fsspec.filesystem("memory")
@@ -88,7 +88,7 @@ def extract(*options: str) -> int:
 
 
 def kill_before_last_unit(run: Path, results: str) -> None:
-    """Remove what a killed run would lack."""
+    """Delete the files that a killed run would lack."""
     for path in (*run.glob("commits/unit-000001-*"), *run.glob(f"{results}/unit-000001-*")):
         path.unlink()
     (run / "summary.json").unlink()
@@ -120,7 +120,7 @@ def test_there_is_a_config_file_of_each_job() -> None:
 # ---- bulk runs
 
 
-def test_a_caption_run_is_whole_and_read(old: Path, monkeypatch, capsys) -> None:
+def test_a_caption_run_is_complete_and_readable(old: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr("sys.argv", ["status.py", "runs/captions", "--verify"])
     assert status.main() == 0
     assert "verified 2 units, violations: 0" in capsys.readouterr().out
@@ -246,7 +246,7 @@ def train_losses(run: str) -> list[float]:
         (TrainScstConfig, ScstTask.of, "scst/cider_tiny.yaml", "scst_paused", ["--sampling.samples=2"]),
     ],
 )
-def test_a_training_run_goes_on_as_one_that_was_not_interrupted(
+def test_a_resumed_training_run_equals_an_uninterrupted_one(
     old: Path, config_class: Any, task_class: Any, file: str, paused: str, options: list[str]
 ) -> None:
     whole = {"glied_paused": "runs/glied_tiny", "scst_paused": "runs/scst_tiny/cider"}[paused]

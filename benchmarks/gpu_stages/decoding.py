@@ -108,16 +108,19 @@ def roofline(batch: int, beams: int, dtype: torch.dtype, ceilings: dict[str, flo
 
 def operations(batch: int, beams: int) -> Iterator[tuple[int, int]]:
     """Yield the floating-point operations and the values read or written of each product and logit pass."""
-    wanted = products_of("glied")
-    for layer in ((FEATURES, WIDTH), *wanted.encoding):
+    model_products = products_of("glied")
+    for layer in ((FEATURES, WIDTH), *model_products.encoding):
         yield _layer(batch * REGIONS, *layer)
-    for _ in range(wanted.among):
+    for _ in range(model_products.region_attentions):
         yield _attention(batch, REGIONS, REGIONS)
     for step in range(STEPS):
         count = beams if step else 1
-        for layer in wanted.step:
+        for layer in model_products.step:
             yield _layer(batch * count, *layer)
-        for memory in (*wanted.memories, *[1 + beams * step] * wanted.contexts):
+        for memory in (
+            *model_products.cross_attentions,
+            *[1 + beams * step] * model_products.self_attentions,
+        ):
             yield _attention(batch, count, memory)
         yield _layer(batch * count, WIDTH, WORDS + 1)
         yield 0, 2 * batch * count * (WORDS + 1)  # read once for normalization and once for token selection

@@ -54,8 +54,8 @@ def test_cuda_graphs_give_the_same_captions(make_model):
     attributes = [[("word1", 0.5), ("word7", 0.2)], []]
     for seed in range(3):
         regions = [make_regions(5, seed), make_regions(3 + seed, seed)]
-        said = [[one.text for one in each.caption(regions, attributes)[1]] for each in (plain, recorded)]
-        assert said[0] == said[1]
+        texts = [[one.text for one in each.caption(regions, attributes)[1]] for each in (plain, recorded)]
+        assert texts[0] == texts[1]
     assert len(recorded._graph_decoder._captured) == 1
 
 
@@ -76,10 +76,10 @@ def test_other_checkpoints_are_refused(tmp_path):
 def test_suppressed_words_do_not_occur(make_model):
     regions, attributes = [make_regions(5, 0)], [[("word3", 0.9)]]
     model = make_model(sharp=3.0)
-    said = Captioner(model, WORDS).caption(regions, attributes)[0][0].text.split()
-    decoding = DecodingConfig(suppress=(said[0],))
+    caption = Captioner(model, WORDS).caption(regions, attributes)[0][0].text.split()
+    decoding = DecodingConfig(suppress=(caption[0],))
     assert (
-        said[0]
+        caption[0]
         not in Captioner(model, WORDS, decoding=decoding).caption(regions, attributes)[0][0].text.split()
     )
     with pytest.raises(UsageError, match="'unheard'"):

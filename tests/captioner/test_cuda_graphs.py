@@ -53,13 +53,13 @@ def test_a_replay_equals_decoding(make_model, make_inputs, architecture, search)
     model = freeze(make_model(architecture=architecture, sharp=4.0))
     made = []
     recorder = GraphDecoder(model, config, new_capture=lambda: made.append(1) or tapes())
-    said = set()
+    distinct = set()
     for seed in range(5):
         memory = model.encode(*images(make_inputs, seed))
         expected = decode(model, memory, config, seeds=range(seed, seed + 4))
         same(recorder.decode(memory, range(seed, seed + 4)), expected)
-        said.update(one[0].tokens for one in expected)
-    assert len(said) > 5  # the batches differ
+        distinct.update(one[0].tokens for one in expected)
+    assert len(distinct) > 5  # the batches differ
     assert len(made) == 1  # the first batch is decoded without a recording
 
 

@@ -34,7 +34,7 @@ def named(text: str) -> Any:
     return lambda image, _: image.update(file_name=text.replace("#", str(image["id"])))
 
 
-def said(caption: Any) -> Any:
+def with_caption(caption: Any) -> Any:
     """Give all images this caption."""
     return lambda _, annotation: annotation.update(caption=caption)
 
@@ -75,10 +75,15 @@ READ: dict[str, tuple[str | bytes, str, int, list[str]]] = {
     "captionless": (extra(images=[{"id": 9, "file_name": "9.jpg"}]), "#.jpg", 6, ["a dog number 1"]),
     "empty-caption": (one("caption", " ", where="annotations"), "#.jpg", 5, ["a dog number 1"]),
     "sizes": (form(lambda image, _: image.update(width="640", height=True)), "#.jpg", 6, ["a dog number 1"]),
-    "lone-surrogate": (form(said("a dog \ud83d runs")), "#.jpg", 6, ["a dog   runs"]),
-    "emoji": (form(said("a dog \U0001f600")), "#.jpg", 6, ["a dog \U0001f600"]),
-    "lines": (form(said("a dog\nruns\ton\u2028a beach")), "#.jpg", 6, ["a dog\nruns\ton\u2028a beach"]),
-    "special-words": (form(said("<pad> <eos> a dog")), "#.jpg", 6, ["<pad> <eos> a dog"]),
+    "lone-surrogate": (form(with_caption("a dog \ud83d runs")), "#.jpg", 6, ["a dog   runs"]),
+    "emoji": (form(with_caption("a dog \U0001f600")), "#.jpg", 6, ["a dog \U0001f600"]),
+    "lines": (
+        form(with_caption("a dog\nruns\ton\u2028a beach")),
+        "#.jpg",
+        6,
+        ["a dog\nruns\ton\u2028a beach"],
+    ),
+    "special-words": (form(with_caption("<pad> <eos> a dog")), "#.jpg", 6, ["<pad> <eos> a dog"]),
     "list": (
         json.dumps([{"image": f"{n}.jpg", "caption": f"a dog number {n}"} for n in NUMBERS]),
         *("#.jpg", 6, ["a dog number 1"]),
@@ -91,7 +96,7 @@ READ: dict[str, tuple[str | bytes, str, int, list[str]]] = {
 
 REFUSED: dict[str, tuple[str | bytes, str]] = {
     "latin1": (
-        form(said("café")).encode().replace(b"\\u00e9", b"\xe9"),
+        form(with_caption("café")).encode().replace(b"\\u00e9", b"\xe9"),
         r"is not UTF-8 \(byte 0xe9 at \d+\)",
     ),
     "binary": (b"\x89PNG\r\n\x1a\n\xff\xd8", "is not UTF-8"),
@@ -116,7 +121,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "empty-name": (form(named("")), "image 0 has the file_name ''"),
     "same-name": (form(named("same.jpg")), r"image 1 \(same\.jpg\) is a duplicate of image 0"),
     "list-caption": (
-        form(said(["a dog", "a cat"])),
+        form(with_caption(["a dog", "a cat"])),
         r"a caption of image 0 is \['a dog', 'a cat'\]: it must",
     ),
     "nan-caption": (

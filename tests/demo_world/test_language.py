@@ -15,7 +15,7 @@ def words(text: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def said() -> list:
+def languages() -> list:
     return [describe(sample_scene("train", index)) for index in range(2000)]
 
 
@@ -25,18 +25,18 @@ def test_plurals() -> None:
     ]  # fmt: skip
 
 
-def test_references_are_plain_lowercase_words(said: list) -> None:
-    for language in said:
+def test_references_are_plain_lowercase_words(languages: list) -> None:
+    for language in languages:
         assert len(language.references) == 5
         for reference in language.references:
             assert reference == " ".join(reference.lower().split())
             assert all(word.isalpha() for word in reference.split())
-    lengths = [len(words(r)) for language in said for r in language.references]
+    lengths = [len(words(r)) for language in languages for r in language.references]
     assert 9 <= np.mean(lengths) <= 13
 
 
-def test_clauses_make_up_the_description(said: list) -> None:
-    for language in said:
+def test_clauses_make_up_the_description(languages: list) -> None:
+    for language in languages:
         assert len(language.clauses) >= 3
         assert language.description.startswith(" ".join(language.clauses[:3]))
         assert Counter(words(" ".join(language.clauses))) - Counter({"with": 9, "and": 9}) == Counter(
@@ -44,8 +44,8 @@ def test_clauses_make_up_the_description(said: list) -> None:
         ) - Counter({"with": 9, "and": 9})
 
 
-def test_descriptions_never_name_an_object_twice(said: list) -> None:
-    for language in said:
+def test_descriptions_never_name_an_object_twice(languages: list) -> None:
+    for language in languages:
         objects = language.phrases["object"]
         assert len(objects) == len(set(objects))
         for phrase in objects:
@@ -53,20 +53,20 @@ def test_descriptions_never_name_an_object_twice(said: list) -> None:
         assert len(words(language.description)) <= 55
 
 
-def test_every_word_of_a_description_occurs_in_references(said: list) -> None:
-    seen = Counter(word for language in said for r in language.references for word in r.split())
-    spoken = {word for language in said for word in words(language.description)}
+def test_every_word_of_a_description_occurs_in_references(languages: list) -> None:
+    seen = Counter(word for language in languages for r in language.references for word in r.split())
+    spoken = {word for language in languages for word in words(language.description)}
     assert {word: seen[word] for word in spoken if seen[word] < 5} == {}
     assert 180 <= len(seen) <= 700
 
 
-def test_descriptions_fit_into_clip(said: list) -> None:
+def test_descriptions_fit_into_clip(languages: list) -> None:
     tokenizer = pytest.importorskip("open_clip.tokenizer").SimpleTokenizer()
-    assert max(len(tokenizer.encode(language.description)) for language in said) <= 70
+    assert max(len(tokenizer.encode(language.description)) for language in languages) <= 70
 
 
-def test_phrases_cover_the_three_criteria(said: list) -> None:
-    for language in said:
+def test_phrases_cover_the_three_criteria(languages: list) -> None:
+    for language in languages:
         assert set(language.phrases) == {"background", "object", "relation"}
         assert all(language.phrases.values())
 

@@ -110,10 +110,10 @@ def test_a_terminated_job_reports_it_in_one_line(environment, models, photos, tm
             chaos._kill_session(job.pid)
     after = (tmp_path / "log").read_text().removeprefix(before)
     # Ray's C++ code may log a line before the raylet's death is noticed.
-    said = [line for line in after.splitlines() if line.strip() and "task_manager.cc" not in line]
-    assert len(said) == 1, after
-    assert said[0].startswith("error: ")
-    assert words in said[0]
+    lines = [line for line in after.splitlines() if line.strip() and "task_manager.cc" not in line]
+    assert len(lines) == 1, after
+    assert lines[0].startswith("error: ")
+    assert words in lines[0]
     assert list(status.verify(status.open_run(str(out)))) == []
 
 

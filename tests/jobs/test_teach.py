@@ -1,4 +1,4 @@
-"""jobs/teach.py from an archive to a captioner: killed and resumed, with a teacher, and its refusals."""
+"""jobs/teach.py from an archive to a captioner: killed and resumed, with a teacher, and its errors."""
 
 import html
 import json
@@ -36,7 +36,7 @@ OVERRIDES = {
     "reward": {"sampling": {"samples": 2}, "trainer": {"validate_every_steps": 2}},
     "test": {"decoding": {"beam_size": 2}},
 }
-"""A captioner that learns 44 scenes by heart in seconds."""
+"""Settings of a captioner that memorizes 44 scenes in seconds."""
 SCHEDULE = {"steps": 48, "width": 32, "batch_size": 16, "attribute_steps": 4, "reward_steps": 2}
 
 
@@ -62,7 +62,7 @@ def with_captions(scenes: Path) -> list[str]:
 
 
 def killed_within(step: str, command: list[str], out: Path) -> None:
-    """Run a command in a process of its own and kill it once a training has a checkpoint."""
+    """Run a command as a process and kill it when a training has a checkpoint."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "jobs" / "teach.py"), *command],
@@ -81,7 +81,7 @@ def killed_within(step: str, command: list[str], out: Path) -> None:
 
 
 @pytest.mark.timeout(500)
-def test_killed_teaching_goes_on_to_the_same_captioner(scenes, tmp_path, monkeypatch) -> None:
+def test_killed_teaching_resumes_to_the_same_captioner(scenes, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     command = arguments(scenes, tmp_path / "out", *with_captions(scenes))
     killed_within("captioner", command, tmp_path / "out")
@@ -101,7 +101,7 @@ def test_killed_teaching_goes_on_to_the_same_captioner(scenes, tmp_path, monkeyp
 
 
 def check_caption_config(path: Path, scenes: Path) -> None:
-    """caption.yaml captions new images with the new captioner."""
+    """Check that caption.yaml captions new images with the new captioner."""
     config = parse(CaptionDatasetConfig, [f"--config={path}"])
     assert config.input.uri == str(scenes / "images")
     image = scenes / "images" / "train-000000.jpg"
@@ -113,7 +113,7 @@ def check_caption_config(path: Path, scenes: Path) -> None:
 
 
 def check_report(out: Path, result: dict[str, Any]) -> None:
-    """The page has the verdict, the captions and every step's time."""
+    """Check that the page has the verdict, the captions and the time of every step."""
     page = (out / "report.html").read_text()
     assert html.escape(result["verdict"]) in page
     for name in ("captions", "time", "schedule", "running", "evaluation"):
@@ -125,7 +125,7 @@ def check_report(out: Path, result: dict[str, Any]) -> None:
 
 
 def check_changed_settings(command: list[str], out: Path) -> None:
-    """A changed reward names itself and what follows, and leaves what is there."""
+    """Check that a changed reward is reported with the later steps, and that no output is deleted."""
     changed = parse(TeachConfig, [*command, "--schedule.reward_learning_rate=1e-5"])
     message = (
         r"trainer.learning_rate was 0.0001, is 1e-05\); to be done again: reward, model, test, evaluation"
@@ -145,7 +145,7 @@ def test_teacher_captions_the_sample_and_the_best_of_it_is_kept(scenes, tmp_path
     steps = [step for step in DataSteps(teaching).steps() if step.name not in ("features", "copies")]
     records = run_steps(steps, StepRecords(teaching.output), redo=False)
     facts = records["chosen"].facts
-    assert facts["by_teacher"] == 20  # the fifth that fits worst is left out
+    assert facts["by_teacher"] == 20  # the fifth with the worst scores is left out
     assert facts["clip_s_of_chosen"] > facts["clip_s_of_all"]
     images = read_images(str(tmp_path / "out" / "chosen" / "images.jsonl"))
     assert {len(one.captions) for one in images} <= {1, 2, 3, 4}
@@ -158,7 +158,7 @@ def test_teacher_captions_the_sample_and_the_best_of_it_is_kept(scenes, tmp_path
 
 
 def some_captions(scenes: Path, folder: Path) -> Path:
-    """Captions of every second scene."""
+    """Return the captions of every second scene."""
     path = folder / "some.jsonl"
     names = sorted(file.name for file in (scenes / "images").iterdir())[::2]
     lines = [{"image": name, "caption": "a caption that is there"} for name in names]
@@ -170,7 +170,7 @@ def test_captioner_that_learned_nothing_is_refused(scenes, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     short = SCHEDULE | {"steps": 2, "attribute_steps": 2}
     config = parse(TeachConfig, arguments(scenes, tmp_path / "out", *with_captions(scenes), schedule=short))
-    for _ in range(2):  # the second call finds the step done
+    for _ in range(2):  # at the second call the step is finished
         with pytest.raises(
             JobError, match=r"nothing was learned: (CIDEr on validation is|the loss did not fall)"
         ):

@@ -10,12 +10,12 @@ CAPTIONS = {
 }
 
 
-def test_captions_that_fit_best_are_kept_in_order() -> None:
+def test_captions_with_the_best_scores_are_kept_in_order() -> None:
     assert choosing.best(CAPTIONS, keep=2, drop=0) == {
         "1.jpg": ["a brown dog", "a dog"], "2.jpg": ["grass", "a field"], "3.jpg": ["nothing"],
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(("drop", "kept"), [(0.3, 3), (0.4, 2), (0.99, 1)])
-def test_images_whose_best_caption_fits_worst_are_left_out(drop, kept) -> None:
+def test_images_whose_best_caption_has_a_low_score_are_left_out(drop, kept) -> None:
     assert [*choosing.best(CAPTIONS, keep=1, drop=drop)] == ["1.jpg", "2.jpg", "3.jpg"][:kept]

@@ -1,4 +1,4 @@
-"""The engine of steps: what is done again, what is not, and what a changed setting invalidates."""
+"""The engine of steps: which steps run again, and which steps a changed setting invalidates."""
 
 from pathlib import Path
 from typing import Any
@@ -53,14 +53,14 @@ def chain(tmp_path) -> Chain:
     return Chain(tmp_path)
 
 
-def test_finished_steps_are_not_done_again_but_checked_again(chain) -> None:
+def test_finished_steps_are_checked_and_not_run_again(chain) -> None:
     assert chain() == {"a": 1, "b": 2, "c": 2, "d": 3}
     assert chain.runs == [*"abcd"]
     assert chain() == {"a": 1, "b": 2, "c": 2, "d": 3}
     assert (chain.runs, chain.checks) == ([], [*"abcd"])
 
 
-def test_step_that_failed_is_where_the_next_call_goes_on(chain) -> None:
+def test_the_next_call_resumes_at_the_failed_step(chain) -> None:
     chain.fails = {"c"}
     with pytest.raises(JobError, match="c failed"):
         chain()

@@ -20,5 +20,5 @@ TEACHER = {"CIDEr": 90.0, "R@1": 50.0}
         ({"CIDEr": 60.0}, {"teacher": {"CIDEr": 90.0}}, "use it: its CIDEr is 60.0"),
     ],
 )  # fmt: skip
-def test_verdict_says_what_to_do_and_why(student, others, expected) -> None:
+def test_verdict_has_advice_and_reasons(student, others, expected) -> None:
     assert verdict(student, commonest=5.0, **others).startswith(expected)

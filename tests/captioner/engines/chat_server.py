@@ -1,4 +1,4 @@
-"""A chat completions server on this machine that misbehaves on request."""
+"""A local chat completions server that misbehaves on request."""
 
 import asyncio
 import base64
@@ -20,12 +20,12 @@ class ChatServer:
     """A running server.
 
     Attributes:
-        url: as configs have it.
-        behave: names the behavior for the n-th request (from 0) with a body; see `BEHAVIORS`.
-        bodies: of all requests so far.
-        keys: the Authorization header of each request.
-        most_at_once: the largest number of requests that were being answered at the same time.
-        retry_after: header of the answers with status 429.
+        url: URL for `captioner.url`.
+        behave: returns the behavior for the n-th request (from 0) with a body; see `BEHAVIORS`.
+        bodies: bodies of all requests so far.
+        keys: Authorization header of each request.
+        most_at_once: maximum number of concurrent requests.
+        retry_after: Retry-After header of the answers with status 429.
     """
 
     behave: Callable[[int, dict], str] = lambda number, body: "ok"
@@ -38,7 +38,7 @@ class ChatServer:
 
 
 def picture_of(body):
-    """The image that a request holds."""
+    """Return the image of a request."""
     (part,) = [part for part in body["messages"][-1]["content"] if part["type"] == "image_url"]
     head, _, data = part["image_url"]["url"].partition(",")
     assert head == "data:image/jpeg;base64"
@@ -51,7 +51,7 @@ def prompt_of(body):
 
 
 def caption_of(body):
-    """Tells the images of tests apart: the red of the middle pixel, which they count up in steps of 8."""
+    """Return a caption with the number of a test image, which the red of its middle pixel encodes."""
     picture = picture_of(body)
     red, green, _ = picture.getpixel((picture.width // 2, picture.height // 2))
     return f"image {round(red / 8) + 32 * round(green / 8)} for {prompt_of(body)!r}"
@@ -78,7 +78,7 @@ def error(status, message, code=None, headers=None):
 
 
 async def answer(server, request, body, behavior):
-    """What a behavior answers."""
+    """Return the answer of a behavior."""
     key = request.headers.get("Authorization", "")
     if behavior == "hang":
         await asyncio.sleep(3600)
@@ -116,7 +116,7 @@ async def answer(server, request, body, behavior):
 
 @contextmanager
 def serve(server: ChatServer | None = None) -> Iterator[ChatServer]:
-    """Serve on a free port of this machine, in a thread."""
+    """Serve on a free local port in a thread."""
     server = server or ChatServer()
     loop, started = asyncio.new_event_loop(), threading.Event()
 

@@ -38,7 +38,7 @@ CONFIG = {
 
 
 def tiny_coca(seed=0, sharp=4.0, **text):
-    """In evaluation mode; `sharp` makes the distributions peaked, as those of trained models are."""
+    """Make a tiny CoCa in evaluation mode; `sharp` makes its distributions peaked."""
     torch.manual_seed(seed)
     config = CONFIG | {"text_cfg": CONFIG["text_cfg"] | text}
     model = build_clip(config).eval()

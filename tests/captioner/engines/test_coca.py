@@ -19,7 +19,7 @@ BEAMS = DecodingConfig(beam_size=3, n_best=3, max_length=6)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A checkpoint as open_clip's models lie on the hub."""
+    """A checkpoint in the format of open_clip's models on the Hub."""
     path = tmp_path_factory.mktemp("coca")
     (path / "open_clip_config.json").write_text(json.dumps({"model_cfg": CONFIG}))
     safetensors.torch.save_file(tiny_coca().state_dict(), path / "open_clip_model.safetensors")
@@ -53,7 +53,7 @@ def test_a_caption_is_the_same_alone_shuffled_and_in_a_batch(engine):
     assert texts[0] == texts[1] == texts[2]
 
 
-def test_the_text_is_that_of_open_clip_without_blanks_before_punctuation(engine):
+def test_the_text_equals_open_clip_without_spaces_before_punctuation(engine):
     tokens = open_clip.SimpleTokenizer().encode("a man's dog, on the grass.")
     assert engine._text(tokens) == "a man's dog, on the grass."
 
@@ -76,7 +76,7 @@ def test_tokens_whose_rows_were_not_stored_never_occur(tmp_path):
     assert words <= {"a", "red", "kite", "over", "the", "sea", "photo", "depicts"}
 
 
-def test_the_fingerprint_tells_weights_and_precision_but_not_the_device_apart(engine, folder):
+def test_the_fingerprint_depends_on_weights_and_precision_but_not_on_the_device(engine, folder):
     half = CocaEngine.load(CocaConfig(checkpoint=folder, dtype="bfloat16"), BEAMS)
     assert half.fingerprint == engine.fingerprint | {"dtype": "bfloat16"}
     assert half.caption(pictures(1))[0][0].text
@@ -84,7 +84,7 @@ def test_the_fingerprint_tells_weights_and_precision_but_not_the_device_apart(en
 
 
 def eager(word):
-    """A CoCa that says nothing but `word`."""
+    """Make a CoCa that generates only `word`."""
     model = tiny_coca()
     with torch.no_grad():
         model.text_decoder.ln_final.weight.zero_()
@@ -129,7 +129,7 @@ def test_configs_without_one_set_of_weights_are_refused(options, message):
         ({"checkpoint": "nowhere"}, "no checkpoint in nowhere"),
     ],
 )
-def test_what_is_no_coca_is_refused_in_one_line(options, message):
+def test_other_models_are_refused_in_one_line(options, message):
     with pytest.raises(UsageError, match=message):
         CocaEngine.load(CocaConfig(**options), BEAMS)
 

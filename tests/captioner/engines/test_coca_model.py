@@ -23,9 +23,9 @@ def images():
 
 @torch.no_grad()
 def forward(coca, image, tokens):
-    """open_clip's own logits of the token after each of `tokens`, [T, V]."""
+    """Return open_clip's logits of the token after each of `tokens`, [T, V]."""
     _, image_tokens = coca._encode_image(image[None])
-    # Without a class token open_clip takes nothing but the full length.
+    # Without a class token open_clip accepts only the full length.
     padding = [] if coca.text.cls_emb is not None else [PADDING] * (20 - len(tokens))
     _, text_tokens = coca._encode_text(torch.tensor([[*tokens, *padding]]))
     return coca.text_decoder(image_tokens, text_tokens)[0, : len(tokens)]
@@ -37,7 +37,7 @@ def memory_of(coca, decoder, images):
 
 
 def recompute(coca, image, one):
-    """Log-probability of a hypothesis by teacher forcing."""
+    """Return the log-probability of a hypothesis by teacher forcing."""
     tokens = [START, *one.tokens, *([END] if one.finished else [])]
     table = forward(coca, image, tokens[:-1]).log_softmax(-1)
     return sum(table[place, token].item() for place, token in enumerate(tokens[1:]))
@@ -83,10 +83,10 @@ def test_greedy_is_the_best_token_of_open_clip_after_every_prefix(coca, images):
     ],
     ids=str,
 )
-def test_log_probabilities_are_those_of_teacher_forcing(coca, images, options):
+def test_log_probabilities_equal_those_of_teacher_forcing(coca, images, options):
     config = DecodingConfig(max_length=8, **options)
     decoder = CocaDecoder(coca)
-    with torch.no_grad():  # captions of random weights hardly ever end
+    with torch.no_grad():  # random weights hardly ever end a caption
         coca.text_decoder.text_projection[:, END] *= 3
     found = decode(decoder, memory_of(coca, decoder, images), config)
     for image, captions in zip(images, found, strict=True):

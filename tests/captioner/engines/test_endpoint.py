@@ -23,7 +23,7 @@ def server():
 
 @pytest.fixture
 def make(server, monkeypatch):
-    """Engines that ask the server."""
+    """Make engines that use the server."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     engines = []
 
@@ -38,7 +38,7 @@ def make(server, monkeypatch):
 
 
 def pictures(count, side=32):
-    """Images whose number stands in their color, as `chat_server.caption_of` reads it."""
+    """Make images whose color encodes their number, see `chat_server.caption_of`."""
     return [np.full((side, side, 3), (n % 32 * 8, n // 32 * 8, 0), np.uint8) for n in range(count)]
 
 
@@ -47,11 +47,11 @@ def texts(found):
 
 
 def script(*behaviors):
-    """The first requests behave so, and the others well."""
+    """Let the first requests behave as given, and the others well."""
     return lambda number, body: behaviors[number] if number < len(behaviors) else "ok"
 
 
-def test_every_image_has_its_own_caption_whatever_the_order_of_the_answers(make, server):
+def test_every_image_has_its_own_caption_for_any_order_of_the_answers(make, server):
     engine = make(concurrency=8)
     found = engine.caption(pictures(40))
     assert texts(found) == [[f"image {n} for 'Describe.'"] for n in range(40)]
@@ -61,7 +61,7 @@ def test_every_image_has_its_own_caption_whatever_the_order_of_the_answers(make,
     assert engine.usage() == Usage()  # counted once
 
 
-def test_the_request_is_what_the_config_says(make, server):
+def test_the_request_follows_the_config(make, server):
     config = {"system": "Be brief.", "max_tokens": 7, "length_field": "max_completion_tokens", "seed": 3}
     engine = make(
         **config, longest_side=64, detail="low", extra={"top_k": 5}, n_best=2, log_probabilities=True
@@ -92,7 +92,7 @@ def test_each_prompt_gives_captions_and_quotes_the_columns_of_the_table(make, se
 
 
 @pytest.mark.parametrize("fault", ["500", "429", "empty", "cut json", "cut body", "html"])
-def test_what_may_pass_is_tried_again(make, server, fault):
+def test_temporary_failures_are_retried(make, server, fault):
     server.behave = script(fault, fault)
     engine = make()
     assert texts(engine.caption(pictures(1))) == [["image 0 for 'Describe.'"]]
@@ -111,7 +111,7 @@ def test_what_may_pass_is_tried_again(make, server, fault):
         ("hang", "timeout", "no answer within 0.2 s (2 attempts)"),
     ],
 )
-def test_attempts_are_bounded_and_the_row_says_what_went_wrong(make, server, fault, kind, message):
+def test_attempts_are_bounded_and_the_row_has_the_error(make, server, fault, kind, message):
     server.behave = lambda number, body: fault if caption_of(body).startswith("image 1 ") else "ok"
     found = make(attempts=2, timeout_s=0.2 if fault == "hang" else 30.0).caption(pictures(3))
     assert found[1] == Failure(kind, message, "failed")
@@ -129,19 +129,19 @@ def test_attempts_are_bounded_and_the_row_says_what_went_wrong(make, server, fau
         ("redirect", Failure("http_307", "HTTP 307")),
     ],
 )
-def test_what_would_only_repeat_itself_is_not_tried_again(make, server, fault, expected):
+def test_permanent_failures_are_not_retried(make, server, fault, expected):
     server.behave = script(fault)
     assert make().caption(pictures(1)) == [expected]
     assert len(server.bodies) == 1
 
 
-def test_cut_answers_may_be_kept(make, server):
+def test_truncated_answers_may_be_kept(make, server):
     server.behave = script("length")
     ((caption,),) = make(cut_answers="keep").caption(pictures(1))
     assert (caption.text, caption.truncated) == ("a long", True)
 
 
-def test_retry_after_holds_all_requests_of_the_worker(make, server):
+def test_retry_after_delays_all_requests_of_the_worker(make, server):
     server.behave, server.retry_after = script("429"), "1"
     start = time.monotonic()
     engine = make(concurrency=1)
@@ -149,7 +149,7 @@ def test_retry_after_holds_all_requests_of_the_worker(make, server):
     assert time.monotonic() - start >= 1
 
 
-def test_a_server_that_asks_for_more_time_than_allowed_is_not_asked_again(make, server):
+def test_a_longer_retry_after_than_allowed_is_not_waited_for(make, server):
     server.behave, server.retry_after = script("429"), "3600"
     (found,) = make().caption(pictures(1))
     assert found == Failure("http_429", "HTTP 429: slow down (Retry-After 3600 s)")
@@ -162,7 +162,7 @@ def test_retry_after_as_seconds_and_as_a_date():
     assert [retry_after(value) for value in (None, "", "-3", "soon", formatdate(0))] == [0.0] * 5
 
 
-def test_nobody_sees_the_key_nor_the_image(make, server, monkeypatch, caplog):
+def test_errors_and_logs_contain_neither_the_key_nor_the_image(make, server, monkeypatch, caplog):
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     caplog.set_level(logging.DEBUG)
     server.behave = lambda number, body: ("echo", "401")[number % 2]
@@ -197,20 +197,20 @@ def test_without_a_key_there_is_no_header(make, server):
         ("quota", "exceeded your current quota"),
     ],
 )
-def test_the_check_finds_what_no_image_is_to_blame_for(make, server, behavior, message):
+def test_the_check_finds_failures_that_no_image_causes(make, server, behavior, message):
     server.behave = script(behavior)
     with pytest.raises(UsageError, match=message):
         make().check()
 
 
 @pytest.mark.parametrize("behavior", ["ok", "refusal", "empty", "500", "429"])
-def test_the_check_lets_pass_what_may_be_the_images_fault(make, server, behavior):
+def test_the_check_ignores_failures_that_the_image_may_cause(make, server, behavior):
     server.behave = script(behavior)
     make(prompts={"caption": "Say {title}."}).check()
     assert len(server.bodies) == 1
 
 
-def test_the_check_says_where_no_server_is(monkeypatch):
+def test_the_check_reports_an_unreachable_server(monkeypatch):
     engine = EndpointEngine(EndpointConfig(url="http://127.0.0.1:9/v1", model="tiny"))
     with pytest.raises(UsageError, match=r"captioner.url: no answer from http://127.0.0.1:9/v1"):
         engine.check()
@@ -222,7 +222,7 @@ def test_a_thousand_images_survive_a_server_with_every_fault(make, server):
     turns = collections.Counter()
 
     def behave(number, body):
-        """An image in ten refuses; of the first requests for the others half go wrong."""
+        """Refuse every tenth image, and let half of the first requests for the others fail."""
         image = int(caption_of(body).split()[1])
         turns[image] += 1
         fault = faults[image % 10] if image % 10 < len(faults) else "ok"
@@ -262,7 +262,7 @@ def test_configs_that_make_no_request_are_refused(options, message):
     assert SECRET not in str(caught.value)
 
 
-def test_the_fingerprint_has_what_changes_captions_only():
+def test_the_fingerprint_has_only_settings_that_change_captions():
     one = endpoint_fingerprint(EndpointConfig(url="http://host/v1", model="m"))
     same = EndpointConfig(url="http://host/v1", model="m", concurrency=2, timeout_s=3.0, attempts=9)
     assert endpoint_fingerprint(same) == one
@@ -276,7 +276,7 @@ def test_the_fingerprint_has_what_changes_captions_only():
         assert endpoint_fingerprint(other) != one
 
 
-def test_usage_adds_up_and_costs():
+def test_usage_is_summed_with_its_cost():
     used = Usage(1, 0, 1_000_000, 200_000) + Usage(2, 1, 500_000, 0)
     assert used == Usage(3, 1, 1_500_000, 200_000)
     assert used.cost(prompt_price=0.4, completion_price=2.0) == pytest.approx(1.0)

@@ -21,7 +21,7 @@ BEAMS = {"beam_size": 3, "n_best": 2}
 
 @pytest.fixture(scope="module")
 def folder_of(tmp_path_factory):
-    """The folder of a tiny model by the name of its family, made once."""
+    """Return a function that makes the tiny model of a family once and returns its folder."""
     made = {}
 
     def folder(family):
@@ -42,14 +42,14 @@ def load(folder_of):
 
 
 def pictures(count=7):
-    """Of three shapes, so that Qwen-VL's inputs have different lengths."""
+    """Make images of three shapes, so that Qwen-VL's inputs have different lengths."""
     random = np.random.default_rng(5)
     shapes = [(40, 64), (64, 40), (48, 48)]
     return [random.integers(0, 256, (*shapes[n % 3], 3), dtype=np.uint8) for n in range(count)]
 
 
 def recorded(engine, monkeypatch):
-    """The inputs of each batch that the model generates for."""
+    """Record the inputs of each batch that the model generates for."""
     batches, generate = [], engine.model.generate
 
     def record(**inputs):
@@ -73,12 +73,12 @@ def test_a_caption_is_the_same_alone_shuffled_and_in_a_batch(load, family, optio
     together = texts(engine.caption(images))
     assert together == texts(engine.caption(images[::-1]))[::-1]
     assert together == [texts(engine.caption([image]))[0] for image in images]
-    assert len({tuple(one) for one in together}) > 1  # or the test would show nothing
+    assert len({tuple(one) for one in together}) > 1  # otherwise the test would prove nothing
     assert all(len(one) == options.get("n_best", 1) for one in together)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_captions_hold_neither_the_prompt_nor_special_tokens(load, family):
+def test_captions_contain_neither_the_prompt_nor_special_tokens(load, family):
     engine = load(family, **({} if family in ("blip", "git") else {"prompts": {"caption": "word1 word2"}}))
     for captions in engine.caption(pictures()):
         words = captions[0].text.split()
@@ -89,7 +89,7 @@ def test_captions_hold_neither_the_prompt_nor_special_tokens(load, family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("options", [{}, {"beam_size": 3, "n_best": 3, "block_ngrams": 1}], ids=str)
-def test_log_probabilities_are_those_of_teacher_forcing(load, family, options):
+def test_log_probabilities_equal_those_of_teacher_forcing(load, family, options):
     engine = load(family, log_probabilities=True, extra={"suppress_tokens": tiny_models.NOT_WORDS}, **options)
     (image,) = pictures(1)
     ((*captions,),) = engine.caption([image])
@@ -101,7 +101,7 @@ def test_log_probabilities_are_those_of_teacher_forcing(load, family, options):
 
 @torch.no_grad()
 def teacher_forcing(engine, image, caption):
-    """Log-probability of a caption by one pass of the model over all of it."""
+    """Return the log-probability of a caption by one pass over all of it."""
     vocabulary = tiny_models.VOCABULARY
     words = [vocabulary[word] for word in caption.text.split()]
     words += [] if caption.truncated else [tiny_models.EOS]
@@ -118,7 +118,7 @@ def teacher_forcing(engine, image, caption):
     return sum(table[place, word].item() for place, word in enumerate(words))
 
 
-def test_beams_are_those_of_the_library(load):
+def test_beams_equal_those_of_the_library(load):
     engine = load("blip", beam_size=3, n_best=2)
     (image,) = pictures(1)
     inputs = engine._prepare(image, "", False)
@@ -161,7 +161,7 @@ def test_padded_batches_join_inputs_of_different_lengths(load, monkeypatch):
     assert padded == texts(load("qwen2_vl").caption(images))
 
 
-def test_the_fingerprint_is_known_without_the_weights_and_follows_them(folder_of, load, tmp_path):
+def test_the_fingerprint_depends_on_the_weights_and_does_not_load_them(folder_of, load, tmp_path):
     config = TransformersConfig(model=folder_of("blip"), max_tokens=8)
     engine = load("blip")
     assert inspect_engine(config, DecodingConfig()) == (engine.name, engine.fingerprint)
@@ -171,7 +171,7 @@ def test_the_fingerprint_is_known_without_the_weights_and_follows_them(folder_of
     assert inspect_engine(changed, DecodingConfig())[1] != engine.fingerprint
 
 
-def test_a_name_on_the_hub_is_known_by_its_commit(folder_of, tmp_path, monkeypatch):
+def test_a_name_on_the_hub_is_recorded_with_its_commit(folder_of, tmp_path, monkeypatch):
     import shutil
 
     import huggingface_hub
@@ -188,7 +188,7 @@ def test_a_name_on_the_hub_is_known_by_its_commit(folder_of, tmp_path, monkeypat
         weights_identity(TransformersConfig(model="someone/other"))
 
 
-def test_code_of_a_repository_is_not_run_unless_it_is_named(tmp_path):
+def test_code_of_a_repository_is_not_run_unless_allowed(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "odd", "auto_map": {"AutoConfig": "code.Config"}}')
     (tmp_path / "code.py").write_text("raise SystemExit('this code must not run')\n")
     with pytest.raises(UsageError, match=r"not run unless captioner.remote_code is"):
@@ -220,7 +220,7 @@ def test_a_style_that_the_model_does_not_have_is_refused(load):
     assert load("blip", prompts={"a": "word1"}).style == "text"
 
 
-def test_half_precision_is_that_of_weights_and_inputs(load):
+def test_half_precision_applies_to_weights_and_inputs(load):
     engine = load("blip", dtype="bfloat16")
     assert engine.model.dtype == torch.bfloat16
     assert not math.isnan(len(engine.caption(pictures(1))[0][0].text))

@@ -1,4 +1,4 @@
-"""Tiny models of transformers with random weights, saved with their processors as they lie on the Hub."""
+"""Tiny transformers models with random weights, saved with their processors in the format of the Hub."""
 
 import torch
 import transformers as hf
@@ -40,7 +40,7 @@ def image_size(side=32):
 
 
 def save(folder, model, processor):
-    """Peaked distributions, so that greedy captions differ between images."""
+    """Save a model with peaked distributions, so that greedy captions differ between images."""
     torch.manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

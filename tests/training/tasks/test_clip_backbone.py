@@ -107,8 +107,8 @@ def test_the_exported_model_encodes_pixels_like_the_stored_features(backbone, pa
     scorer = load_clip(config)
     scored = scorer.encode_images([np.asarray(Image.open(pair.image)) for pair in pairs.all])
     torch.testing.assert_close(scored, seen, atol=1e-5, rtol=0)
-    said = scorer.encode_texts([pair.texts[0] for pair in pairs.all])
-    torch.testing.assert_close(said, texts, atol=4e-3, rtol=0)
+    encoded = scorer.encode_texts([pair.texts[0] for pair in pairs.all])
+    torch.testing.assert_close(encoded, texts, atol=4e-3, rtol=0)
     assert scorer.unknown_words(["a red giraffe"]) == ["giraffe"]
 
 
