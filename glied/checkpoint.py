@@ -60,13 +60,19 @@ def save(
         storage.write_bytes(storage.join(folder_uri, EXTRACTOR), text.encode())
 
 
-def load(folder_uri: str) -> Checkpoint:
+def load(folder_uri: str, kind: str | None = None) -> Checkpoint:
     """Read a checkpoint folder; weights that ship are found from any working directory.
 
+    Args:
+        folder_uri: local path or storage URI.
+        kind: what the checkpoint must hold, as the `kind` in its metadata says; None for anything.
+
     Raises:
-        UsageError: the folder holds no checkpoint, or a broken one.
+        UsageError: the folder holds no checkpoint, a broken one, or one of another kind.
     """
     info, data = checkpoint_files.read(folder_uri)
+    if kind is not None and info.kind != kind:
+        raise UsageError(f"{folder_uri} holds a checkpoint of kind {info.kind or 'unknown'}, not {kind}")
     try:
         tensors = {name: _loadable(tensor) for name, tensor in safetensors.torch.load(data).items()}
     except (ValueError, safetensors.SafetensorError) as error:

@@ -35,6 +35,15 @@ class CheckpointInfo:
     digest: str
     extractor: dict[str, Any] | None = None
 
+    @property
+    def kind(self) -> str:
+        """What the checkpoint holds, for example "captioner"; empty if that is not known.
+
+        Version 0.1 wrote a format, such as "glied-clip-1", to some checkpoints instead.
+        """
+        version_0_1 = str(self.metadata.get("format", "")).removeprefix("glied-").removesuffix("-1")
+        return str(self.metadata.get("kind", version_0_1))
+
 
 def inspect(folder_uri: str) -> CheckpointInfo:
     """What the checkpoint in a folder says of its model.

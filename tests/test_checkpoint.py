@@ -58,3 +58,18 @@ def test_the_digests_of_weights_are_those_of_version_0_1():
         model.bias.zero_()
     assert checkpoint.weights_digest(model) == EXTRACTOR_DIGEST
     assert checkpoint.weights_digest(model, shapes=True) == CLIP_DIGEST
+
+
+@pytest.mark.parametrize("metadata", [{"kind": "clip"}, {"format": "glied-clip-1"}])
+def test_checkpoints_know_their_kind(tmp_path: Path, metadata: dict[str, str]) -> None:
+    checkpoint.save(str(tmp_path), {"w": torch.zeros(1)}, metadata)
+    assert checkpoint.load(str(tmp_path), "clip").metadata == metadata
+    with pytest.raises(UsageError, match="of kind clip, not captioner"):
+        checkpoint.load(str(tmp_path), "captioner")
+
+
+def test_a_checkpoint_without_a_kind_is_only_loaded_as_it_is(tmp_path: Path) -> None:
+    checkpoint.save(str(tmp_path), {"w": torch.zeros(1)}, {})
+    assert checkpoint.load(str(tmp_path)).metadata == {}
+    with pytest.raises(UsageError, match="of kind unknown, not clip"):
+        checkpoint.load(str(tmp_path), "clip")

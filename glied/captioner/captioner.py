@@ -106,10 +106,8 @@ class Captioner:
         Raises:
             UsageError: there is no captioner in the folder.
         """
-        loaded = checkpoint.load(uri)
+        loaded = checkpoint.load(uri, KIND)
         metadata = loaded.metadata
-        if metadata.get("kind") != KIND:
-            raise UsageError(f"{uri} holds a checkpoint of kind {metadata.get('kind')}, not a captioner")
         familiarity = load_familiarity(uri)
         if familiarity and familiarity.feature_size != metadata["feature_size"]:
             sizes = f"{familiarity.feature_size} values, the captioner reads {metadata['feature_size']}"

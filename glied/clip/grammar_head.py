@@ -16,7 +16,7 @@ from glied.clip.scorer import ClipScorer, load_clip
 from glied.clip.text_encoder import text_width
 from glied.errors import UsageError
 
-FORMAT = "glied-grammar-1"
+KIND = "grammar"
 FOLDER = "grammar"
 CORRUPTIONS = ("repeat", "remove", "insert", "swap", "shuffle", "duplicate", "loop")
 """Kinds of ungrammatical captions used in training; see glied.training.tasks.corruptions."""
@@ -81,7 +81,7 @@ def unfit(figures: Mapping[str, float]) -> list[str]:
 def save_grammar(folder_uri: str, head: GrammarHead, figures: Mapping[str, float]) -> None:
     """Write the head into the existing CLIP checkpoint at `folder_uri`."""
     metadata = {
-        "format": FORMAT,
+        "kind": KIND,
         "width": head.width,
         "hidden": head.hidden,
         "clip_sha256": checkpoint.load(folder_uri).digest,
@@ -110,12 +110,8 @@ def load_grammar(config: ClipConfig, *, require_fit: bool = False) -> GrammarSco
     if not has_grammar(config):
         place = config.checkpoint or config.model
         raise UsageError(f"{place} has no grammar head: jobs/finetune_grammar.py makes a CLIP with one")
-    stored = checkpoint.load(storage.join(config.checkpoint, FOLDER))
+    stored = checkpoint.load(storage.join(config.checkpoint, FOLDER), KIND)
     metadata: dict[str, Any] = stored.metadata
-    if metadata.get("format") != FORMAT:
-        raise UsageError(
-            f"{config.checkpoint}/{FOLDER} is not a grammar head: its format is {metadata.get('format')!r}"
-        )
     if metadata["clip_sha256"] != checkpoint.load(config.checkpoint).digest:
         raise UsageError(f"{config.checkpoint}: its grammar head belongs to another CLIP; finetune it again")
     weak = unfit(metadata["figures"])

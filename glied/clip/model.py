@@ -18,7 +18,7 @@ from glied.clip.preprocessing import preprocessing, preprocessing_of
 from glied.clip.tokenizer import token_ids, token_table_rows
 from glied.errors import StorageError, UsageError
 
-FORMAT = "glied-clip-1"
+KIND = "clip"
 
 _USED_TOKENS = "used_tokens"
 _TOKEN_TABLES = ("token_embedding.weight", "text.token_embedding.weight")
@@ -104,7 +104,7 @@ def save_clip(
         table = _token_table(tensors)
         tensors |= {table: tensors[table].cpu()[ids], _USED_TOKENS: ids.int()}
     metadata = extra | {
-        "format": FORMAT,
+        "kind": KIND,
         "model_config": dict(model_config),
         "preprocess": open_clip.get_model_preprocess_cfg(model),
     }
@@ -112,11 +112,7 @@ def save_clip(
 
 
 def _load_own(config: ClipConfig) -> OpenedClip:
-    stored = checkpoint.load(config.checkpoint)
-    if stored.metadata.get("format") != FORMAT:
-        raise UsageError(
-            f"{config.checkpoint} is not a CLIP checkpoint: its format is {stored.metadata.get('format')!r}"
-        )
+    stored = checkpoint.load(config.checkpoint, KIND)
     model_config = stored.metadata["model_config"]
     model = build_clip(model_config, preprocess=stored.metadata["preprocess"])
     tensors = stored.tensors

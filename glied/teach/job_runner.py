@@ -84,8 +84,8 @@ class JobRunner:
     def train(self, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """Train; the content of result.json."""
         training = self.trainings[name]
-        values = values | {"trainer": self._placement() | values["trainer"]}
-        config = build(training.config_class, with_new_keys(training.config_class, values, warn=False))
+        values = {**values, "trainer": self._placement() | values["trainer"]}
+        config: Any = build(training.config_class, with_new_keys(training.config_class, values, warn=False))
         task = training.build_task(config)
         if self.local:
             from glied.training.local_trainer import train_here

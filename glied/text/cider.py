@@ -104,13 +104,9 @@ class DocumentFrequencies:
             UsageError: there is no table, or it was counted over other captions than `metadata` says.
         """
         try:
-            stored = checkpoint.load(folder_uri)
+            stored = checkpoint.load(folder_uri, KIND)
         except UsageError as error:
             raise UsageError(f"{error}; jobs/prepare_cider.py makes it") from error
-        if stored.metadata.get("kind") != KIND:
-            raise UsageError(
-                f"{folder_uri} holds a checkpoint of kind {stored.metadata.get('kind')}, not {KIND}"
-            )
         for name, value in metadata.items():
             found = stored.metadata.get(name, "")
             if found != value:

@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glied import checkpoint
-from glied.errors import UsageError
 from glied.regions import RegionBatch
 
-FORMAT = "glied-attributes-1"
+KIND = "attributes"
 
 
 class AttributePredictor(nn.Module):
@@ -95,7 +94,7 @@ def noisy_or_loss(log_absent: Tensor, targets: Tensor) -> Tensor:
 
 def save_attributes(model: AttributePredictor, folder_uri: str, *, half: bool = True) -> None:
     """Write weights (as fp16 if `half`) and words to a checkpoint folder."""
-    metadata = {"format": FORMAT, "words": model.words, "feature_size": model.feature_size}
+    metadata = {"kind": KIND, "words": model.words, "feature_size": model.feature_size}
     checkpoint.save(folder_uri, model.state_dict(), metadata, half=half, extractor=model.extractor)
 
 
@@ -105,11 +104,7 @@ def load_attributes(folder_uri: str) -> AttributePredictor:
     Raises:
         UsageError: there is no checkpoint, or it is not an attribute predictor.
     """
-    stored = checkpoint.load(folder_uri)
-    if stored.metadata.get("format") != FORMAT:
-        raise UsageError(
-            f"{folder_uri} is not an attribute predictor: its format is {stored.metadata.get('format')!r}"
-        )
+    stored = checkpoint.load(folder_uri, KIND)
     model = AttributePredictor(stored.metadata["words"], feature_size=stored.metadata["feature_size"])
     model.load_state_dict(stored.tensors)
     model.extractor = stored.extractor

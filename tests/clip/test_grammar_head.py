@@ -98,6 +98,6 @@ def test_a_clip_without_a_head(tmp_path):
 def test_other_files_are_refused(tmp_path):
     config = saved(tmp_path, FIT)
     metadata = json.loads((tmp_path / "grammar" / "model.json").read_text())
-    (tmp_path / "grammar" / "model.json").write_text(json.dumps(metadata | {"format": "other"}))
-    with pytest.raises(UsageError, match="is not a grammar head: its format is 'other'"):
+    (tmp_path / "grammar" / "model.json").write_text(json.dumps(metadata | {"kind": "other"}))
+    with pytest.raises(UsageError, match="a checkpoint of kind other, not grammar"):
         load_grammar(config)

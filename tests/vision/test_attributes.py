@@ -91,6 +91,6 @@ def test_checkpoint_round_trip(predictor, tmp_path):
 
 
 def test_another_checkpoint_is_refused(tmp_path):
-    checkpoint.save(str(tmp_path), {"x": torch.zeros(1)}, {"format": "other"})
-    with pytest.raises(UsageError, match="is not an attribute predictor"):
+    checkpoint.save(str(tmp_path), {"x": torch.zeros(1)}, {"kind": "other"})
+    with pytest.raises(UsageError, match="of kind other, not attributes"):
         load_attributes(str(tmp_path))

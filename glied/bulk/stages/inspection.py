@@ -30,7 +30,7 @@ def inspect_captions(spec: CaptionSpec) -> Inspection | None:
     familiarity = load_familiarity(spec.captioner)
     if spec.clip is not None or regions is None:  # their fingerprints take the tensors
         return None
-    if not (_is_usable(spec, captioner) and attributes.metadata.get("format") == "glied-attributes-1"):
+    if not (_is_usable(spec, captioner) and attributes.kind == "attributes"):
         return None
     size = captioner.metadata["feature_size"]
     if attributes.metadata["feature_size"] != size:
@@ -68,10 +68,10 @@ def _regions(config: RegionsConfig) -> dict[str, Any] | None:
     if not config.checkpoint or config.kind not in ("torchvision", "timm"):
         return None
     info = checkpoint_files.inspect(config.checkpoint)
-    known = (config.kind, info.metadata.get("format"))
-    if known == ("torchvision", "glied-detector-1"):
+    known = (config.kind, info.kind)
+    if known == ("torchvision", "detector"):
         return specs.with_decoder(detector_fingerprint(config, weights=info.digest), config)
-    if known == ("timm", "glied-backbone-1"):
+    if known == ("timm", "backbone"):
         about = info.metadata
         found = timm_fingerprint(config, model=about["model"], weights=info.digest, settings=about)
         return specs.with_decoder(found, config)
@@ -79,9 +79,9 @@ def _regions(config: RegionsConfig) -> dict[str, Any] | None:
 
 
 def _is_usable(spec: CaptionSpec, captioner: CheckpointInfo) -> bool:
-    about = captioner.metadata
-    if about.get("kind") != "captioner":
+    if captioner.kind != "captioner":
         return False
+    about = captioner.metadata
     vocabulary = Vocabulary.from_json(about["vocabulary"], about["vocabulary_digest"])
     return all(word in vocabulary for word in spec.decoding.suppress)
 

@@ -35,7 +35,7 @@ from glied.vision.extractors.image_padding import padded, same_canvas, widened
 from glied.vision.extractors.small_detector import AttributeHead
 
 BOTTOM_UP = "bottom-up-attention"
-FORMAT = "glied-detectron2-1"
+KIND = "detectron2"
 ATTRIBUTE_HEAD = "attribute_head."
 ANCHORS = "anchors"
 """Names of the additional tensors of a converted checkpoint."""
@@ -354,12 +354,10 @@ def load_detectron(config: RegionsConfig) -> DetectronRegions:
     """
     _require_detectron2()
     if config.checkpoint:
-        stored = checkpoint.load(config.checkpoint)
-        if stored.metadata.get("format") != FORMAT:
-            raise UsageError(
-                f"{config.checkpoint} is not a converted detector: its format is "
-                f"{stored.metadata.get('format')!r}; create one with jobs/convert_weights.py"
-            )
+        try:
+            stored = checkpoint.load(config.checkpoint, KIND)
+        except UsageError as error:
+            raise UsageError(f"{error}; jobs/convert_weights.py converts weights of detectron2") from error
         return _build(stored.metadata, stored.tensors, stored.digest, config)
     names = {"classes": [], "attributes": []} if config.model != BOTTOM_UP else _numbered()
     return _build({"model": config.model, **names}, None, "", config)

@@ -17,7 +17,7 @@ from torch import Tensor
 from glied import checkpoint
 from glied.errors import UsageError
 from glied.vision.extractors import array_unpickler, bottom_up
-from glied.vision.extractors.detectron_regions import ANCHORS, ATTRIBUTE_HEAD, BOTTOM_UP, FORMAT, coco_classes
+from glied.vision.extractors.detectron_regions import ANCHORS, ATTRIBUTE_HEAD, BOTTOM_UP, KIND, coco_classes
 
 _PREDICTOR = "roi_heads.box_predictor."
 _OBJECTNESS = "proposal_generator.rpn_head.objectness_logits."
@@ -75,7 +75,7 @@ def convert_file(
         if len(given) != found:
             raise UsageError(f"{name}: {len(given)} names, but {path} has {found} outputs")
     about = {
-        "format": FORMAT,
+        "kind": KIND,
         "model": model,
         "classes": classes,
         "attributes": list(attributes),

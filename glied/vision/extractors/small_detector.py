@@ -22,7 +22,7 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from glied import checkpoint
 from glied.errors import UsageError
 
-FORMAT = "glied-detector-1"
+KIND = "detector"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,7 +292,7 @@ class Detector(FasterRCNN):
 def save_detector(model: Detector, folder_uri: str, *, half: bool = True) -> None:
     """Write weights (as fp16 if ``half``), config, classes and attribute values to a checkpoint folder."""
     metadata = {
-        "format": FORMAT,
+        "kind": KIND,
         "config": asdict(model.config),
         "classes": model.classes,
         "attributes": model.attributes,
@@ -306,9 +306,7 @@ def load_detector(folder_uri: str) -> tuple[Detector, str]:
     Raises:
         UsageError: there is no checkpoint, or it is not a detector.
     """
-    stored = checkpoint.load(folder_uri)
-    if stored.metadata.get("format") != FORMAT:
-        raise UsageError(f"{folder_uri} is not a detector: its format is {stored.metadata.get('format')!r}")
+    stored = checkpoint.load(folder_uri, KIND)
     fields = {name: _as_tuple(value) for name, value in stored.metadata["config"].items()}
     model = Detector(
         DetectorConfig(**fields),

@@ -32,7 +32,7 @@ from glied.vision.extractors.fingerprints import side, timm_fingerprint
 from glied.vision.extractors.half_precision import Cast
 from glied.vision.images import MAX_SIDE
 
-FORMAT = "glied-backbone-1"
+KIND = "backbone"
 LARGEST_BATCH = 16
 _LONGEST = 4  # limit on the cells of the long side of a thin image, relative to the square's side
 SETTINGS = ("mean", "std", "interpolation", "input_size")
@@ -251,7 +251,7 @@ def save_backbone(
     tensors = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
     classifier = str(getattr(model, "default_cfg", {}).get("classifier", "")) + "."
     tensors = {k: v for k, v in tensors.items() if not k.startswith(classifier)}
-    about = {"format": FORMAT, "model": name, **{key: settings[key] for key in SETTINGS}}
+    about = {"kind": KIND, "model": name, **{key: settings[key] for key in SETTINGS}}
     checkpoint.save(folder_uri, tensors, {**about, "source": dict(source)}, half=True)
 
 
@@ -261,11 +261,7 @@ def load_backbone(folder_uri: str, **options: Any) -> tuple[nn.Module, checkpoin
     Raises:
         UsageError: there is no checkpoint, or it is not a backbone.
     """
-    stored = checkpoint.load(folder_uri)
-    if stored.metadata.get("format") != FORMAT:
-        raise UsageError(
-            f"{folder_uri} is not a timm backbone: its format is {stored.metadata.get('format')!r}"
-        )
+    stored = checkpoint.load(folder_uri, KIND)
     model = timm.create_model(stored.metadata["model"], num_classes=0, **options)
     found = model.load_state_dict(stored.tensors, strict=False)
     lacking = [key for key in found.missing_keys if not key.endswith("num_batches_tracked")]

@@ -310,7 +310,7 @@ def test_a_converted_checkpoint(bottom_up_attention, tmp_path):
     }
     head = bottom_up_attention.attribute_head.state_dict()
     tensors |= {f"attribute_head.{name}": value for name, value in head.items()}
-    about = {"format": detectron_regions.FORMAT, "model": BOTTOM_UP}
+    about = {"kind": detectron_regions.KIND, "model": BOTTOM_UP}
     about |= {"classes": [f"thing {i}" for i in range(1600)], "attributes": [f"kind {i}" for i in range(400)]}
     checkpoint.save(str(tmp_path / "weights"), tensors, about)
     pictures = tmp_path / "in"

@@ -95,8 +95,8 @@ def test_checkpoint_round_trip(detector, tmp_path):
 
 
 def test_another_checkpoint_is_refused(tmp_path):
-    checkpoint.save(str(tmp_path), {"x": torch.zeros(1)}, {"format": "other"})
-    with pytest.raises(UsageError, match="is not a detector"):
+    checkpoint.save(str(tmp_path), {"x": torch.zeros(1)}, {"kind": "other"})
+    with pytest.raises(UsageError, match="of kind other, not detector"):
         load_detector(str(tmp_path))
 
 
