@@ -36,9 +36,9 @@ Config = TypeVar("Config")
 log = logging.getLogger(__name__)
 
 _CHATTY = ("botocore", "aiobotocore", "boto3", "s3fs", "fsspec", "urllib3", "filelock", "jax", "absl")
-"""Libraries whose INFO lines, such as where credentials were found, say nothing of the job."""
+"""Libraries whose INFO lines, such as where credentials were found, do not interest the users of a job."""
 
-# jsonargparse's words about a bad value where null was possible, too; what is wrong stands in the middle.
+# jsonargparse's message about a bad value of an optional field; the actual error is in the middle.
 _OPTIONAL = re.compile(
     r"Does not validate against any of the Union subtypes .*? Errors: - "
     r"(?:Problem with given class_path \S+: )?(.*?) - Expected a <class 'NoneType'>.*"
@@ -46,20 +46,20 @@ _OPTIONAL = re.compile(
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's own loader keeps the last of two equal keys in silence; this one refuses them."""
+    """Refuses duplicate keys, of which YAML's own loader silently keeps the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=deep)
             if key in seen:
-                raise UsageError(f"config key {key!r} stands twice (line {key_node.start_mark.line + 1})")
+                raise UsageError(f"duplicate config key {key!r} (line {key_node.start_mark.line + 1})")
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
 class _HelpFormatter(DefaultHelpFormatter):
-    """Help that keeps the lines of a job's docstring, most of which are commands."""
+    """Keeps the line breaks of a job's docstring, which contains commands."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return "\n".join(indent + line for line in text.strip().splitlines())
@@ -75,7 +75,7 @@ def build_parser(config_class: type, description: str | None = None, arguments: 
     Args:
         config_class: of the job.
         description: for the help.
-        arguments: what stands before the options, for the help, such as "FILE...".
+        arguments: positional arguments, for the help, such as "FILE...".
     """
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(
@@ -97,10 +97,10 @@ def build_parser(config_class: type, description: str | None = None, arguments: 
 
 
 def split_arguments(argv: Sequence[str], config_class: type) -> tuple[list[str], list[str]]:
-    """A command line's bare arguments and its options.
+    """Splits a command line into its positional arguments and its options.
 
-    An option is what begins with --, and the argument after it unless it has a "="; a bare flag of a boolean
-    field means true. All after "--" is bare.
+    An option is an argument that begins with --, together with the next one unless it contains "="; a flag of
+    a boolean field without a value means true. Everything after "--" is positional.
     """
     flags = {f"--{field.name}" for field in dataclasses.fields(config_class) if field.type in (bool, "bool")}
     alone = {"--help", "-h", "--print_config"}
@@ -123,7 +123,7 @@ def split_arguments(argv: Sequence[str], config_class: type) -> tuple[list[str],
 
 
 def lists_as_json(argv: Sequence[str], names: Sequence[str]) -> list[str]:
-    """The arguments with `--name A B` of the options `names` as lists in JSON, which the parser takes."""
+    """Rewrites `--name A B` of the options `names` as JSON lists, which the parser accepts."""
     arguments: list[str] = []
     rest = deque(argv)
     while rest:
@@ -352,11 +352,11 @@ def _valid_keys(parser: ArgumentParser) -> list[str]:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came: whoever sent it wants the process to end as after Ctrl-C."""
+    """SIGTERM was received; the process ends as after Ctrl-C."""
 
 
 ending = threading.Event()
-"""Set once a signal ends the job: what its workers then say is of no use to anybody."""
+"""Set when a signal ends the job; from then on the output of its workers is suppressed."""
 
 
 def _terminate(number: int, frame: object) -> NoReturn:
@@ -372,9 +372,8 @@ def _interrupt(number: int, frame: object) -> NoReturn:
 def run(main: Callable[[], int]) -> NoReturn:
     """Run a job's `main` and exit: 0 done, 1 failed or incomplete, 2 bad usage or config, 143 on SIGTERM."""
     signal.signal(signal.SIGTERM, _terminate)
-    if (
-        signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    ):  # a shell has its background jobs ignore it
+    # Background jobs of a shell ignore SIGINT, and must go on doing so.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
     handler = logging.StreamHandler()
     handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"))

@@ -96,7 +96,7 @@ def test_errors_of_optional_parts_are_like_those_of_others(option: str, message:
     ("text", "message"),
     [
         ("name: n\ninner:\n  sise: 5\n", "sise.*Valid keys"),
-        ("name: n\nname: m\n", "'name' stands twice"),
+        ("name: n\nname: m\n", "duplicate config key 'name'"),
         ("name: [n\n", "not valid YAML"),
     ],
 )

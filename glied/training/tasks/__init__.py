@@ -1,1 +1,1 @@
-"""What can be trained, one task per module, and what several of them use."""
+"""The tasks that can be trained, one per module, and what they share."""
