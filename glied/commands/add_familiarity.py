@@ -1,11 +1,11 @@
-"""Let a captioner say how familiar images are: jobs/train_captioner.py does it by itself, older ones lack it.
+"""Add familiarity to a captioner of an earlier version; jobs/train_captioner.py adds it by itself.
 
     .venv/bin/python jobs/add_familiarity.py --captioner runs/glied/best \\
         --train runs/features/train --validation runs/features/val
 
-Reads the feature stores of the captioner's training and validation images, at most 6,000 and 5,000 images of
-them, and writes familiarity.safetensors into the captioner's folder. Its weights, digest and captions stay as
-they are; runs begun before can be resumed.
+It reads the feature stores of the captioner's training and validation images, at most 6,000 and 5,000 images,
+and writes familiarity.safetensors to the captioner's folder. Weights, digest and captions stay the same, and
+earlier runs can be resumed.
 """
 
 import json
@@ -22,27 +22,27 @@ from glied.training.tasks.familiarity import familiarity_of
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Which captioner, and what it was trained on."""
+    """The captioner, and the images it was trained on."""
 
     captioner: str
     """Checkpoint (folder or URI) of the captioner."""
     train: str
     """Feature store (folder or URI) of its training images."""
     validation: str
-    """Feature store of its validation images, 100 at least; images that it was not trained on."""
+    """Feature store of at least 100 validation images, on which it was not trained."""
     replace: bool = False
-    """Compute it anew where the captioner has it already."""
+    """Replace the familiarity of a captioner that has one."""
 
 
 def add(config: Config) -> dict[str, object]:
-    """Write the file; what was computed, for people.
+    """Writes the file; returns a summary.
 
     Raises:
         UsageError: the captioner has it already, or was trained on other regions than the stores hold.
     """
     captioner = Captioner.load(config.captioner)
     if captioner.familiarity is not None and not config.replace:
-        raise UsageError(f"{config.captioner} has {FILE} already: --replace true computes it anew")
+        raise UsageError(f"{config.captioner} has {FILE} already: --replace true replaces it")
     for uri in (config.train, config.validation):
         trained_on = f"captioner: {config.captioner}"
         check_trained_on(trained_on, captioner.extractor, features.fingerprint(uri), uri)

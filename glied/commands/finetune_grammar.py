@@ -1,11 +1,11 @@
-"""Teach a CLIP's text encoder to tell grammatical captions from broken ones, beside what it knows.
+"""Finetune a CLIP's text encoder to distinguish grammatical from broken captions, keeping its similarity.
 
 .venv/bin/python jobs/finetune_grammar.py --config configs/grammar/demo.yaml
 
 Needs a CLIP (jobs/train_clip.py, or a published one) and pairs as that job takes them. The same command
 resumes; <trainer.output>/best is a CLIP for `clip.checkpoint` with the head in it. The last line is one JSON
 object with the accuracy by corruption and by length, retrieval before and after, and `unfit`: the corruptions
-told apart at less than 90 %, with which training refuses the head as a reward.
+recognized at less than 90 %, with which training refuses the head as a reward.
 """
 
 import json

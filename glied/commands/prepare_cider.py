@@ -1,9 +1,9 @@
-"""Count the document frequencies of training references, which CIDEr rewards need; seconds, once.
+"""Count the document frequencies of the training references for CIDEr rewards; once, in seconds.
 
     .venv/bin/python jobs/prepare_cider.py --captions data/scenes/train/captions.json \\
         --captioner runs/glied/best --out runs/cider
 
-The table belongs to these captions and to the captioner's vocabulary: jobs/train_scst.py refuses any other.
+The table is valid for these captions and the captioner's vocabulary; jobs/train_scst.py refuses any other.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from glied.text.references import save_frequencies
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What to count, and in whose words."""
+    """What to count, and with which vocabulary."""
 
     captions: str
     """captions.json of the training images."""

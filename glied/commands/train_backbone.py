@@ -1,8 +1,8 @@
-"""Finetune a timm backbone on photographs with captions: its cells learn to show the captions' words.
+"""Finetune a timm backbone on captioned photographs: its cells learn to predict the words of the captions.
 
 .venv/bin/python jobs/train_backbone.py --config configs/backbone/photographs.yaml
 
-Needs weights that jobs/convert_weights.py converted. The same command resumes. The best backbone of the run
+It needs weights converted by jobs/convert_weights.py. The same command resumes. The best backbone of the run
 is <trainer.output>/best (regions.checkpoint with regions.kind timm), its attribute predictor
 <trainer.output>/best/attributes.
 """

@@ -1,4 +1,4 @@
-"""Train a captioner (Base, GLIED or an ablation) with cross-entropy on stored region features.
+"""Train a captioner (GLIED, Base, an ablation or a baseline) with cross-entropy on stored region features.
 
 .venv/bin/python jobs/train_captioner.py --config configs/captioner/glied_demo.yaml
 .venv/bin/python jobs/train_captioner.py --config configs/captioner/base_demo.yaml

@@ -1,4 +1,4 @@
-"""Train a small CLIP on images with texts, from nothing or from a backbone, or finetune one of open_clip.
+"""Train a small CLIP on images with texts, from scratch or from a backbone, or finetune one of open_clip.
 
 .venv/bin/python jobs/train_clip.py --config configs/clip/demo.yaml
 .venv/bin/python jobs/train_clip.py --config configs/clip/photographs.yaml

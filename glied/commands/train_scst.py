@@ -1,4 +1,4 @@
-"""Go on training a captioner with a reward: self-critical sequence training on stored region features.
+"""Train a captioner further with a reward: self-critical sequence training on stored region features.
 
     .venv/bin/python jobs/prepare_cider.py --captions data/scenes/train/captions.json \\
         --captioner runs/glied/best --out runs/cider
@@ -6,7 +6,7 @@
 
 Needs a captioner of jobs/train_captioner.py, its feature stores and attribute predictor; for rewards with
 CIDEr the table of jobs/prepare_cider.py; for those with CLIP-S the images' CLIP vectors
-(configs/extract/clip_demo.yaml). All of it is checked before the first step. The same command resumes; the
+(configs/extract/clip_demo.yaml). Everything is checked before the first step. The same command resumes; the
 best model of the run is <trainer.output>/best.
 """
 
