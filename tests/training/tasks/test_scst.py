@@ -213,7 +213,7 @@ def test_scoring_may_keep_the_dropout_while_samples_are_drawn_without(world: Pat
 
 
 def test_training_images_lose_regions_and_validation_images_none(world: Path) -> None:
-    task = dataclasses.replace(make_task(world), region_dropout=0.5)
+    task = with_config(make_task(world), region_dropout=0.5)
     rows = [row for uri in task.data("train") for row in pq.read_table(uri).to_pylist()]
     whole = make_batch(make_task(world)).regions.mask.sum(dim=1)
     assert make_batch(task).regions.mask.sum(dim=1).equal((whole / 2).ceil().long())
@@ -321,7 +321,7 @@ def test_clip_rewards_equal_the_metrics_one_by_one(world: Path) -> None:
 
 def test_images_without_captions_can_be_rewarded_by_clip(world: Path) -> None:
     bare = dataclasses.replace(write_split(world), captions="")
-    task = dataclasses.replace(make_task(world, clip_s=2.0), train=bare, validation=bare)
+    task = with_config(make_task(world, clip_s=2.0), train=bare, validation=bare)
     task.check()
     metrics, shown = task.validate_and_show(task.build().eval(), [batch := make_batch(task)])
     assert "reward" in metrics
@@ -360,15 +360,15 @@ def test_missing_inputs_are_found_at_the_start(world: Path, tmp_path: Path) -> N
 
     clip = make_task(world, clip_s=1.0)
     bare = dataclasses.replace(split, clip_features="")
-    refused("give clip_features", dataclasses.replace(clip, train=bare))
+    refused("give clip_features", with_config(clip, train=bare))
     wrong = dataclasses.replace(split, clip_features=split.features)
-    refused("not extracted with this CLIP", dataclasses.replace(clip, train=wrong))
+    refused("not extracted with this CLIP", with_config(clip, train=wrong))
     blind = build_clip(TINY)
     save_clip(str(tmp_path / "blind"), blind, TINY, used_tokens=token_ids(["a dog"], TINY))
-    reward = dataclasses.replace(clip.reward, clip=ClipConfig(checkpoint=str(tmp_path / "blind")))
+    reward = dataclasses.replace(clip.config.reward, clip=ClipConfig(checkpoint=str(tmp_path / "blind")))
     scorer = ClipScorer(build_clip(TINY), TINY)
     assert scorer.size == 16
-    refused("not extracted with this CLIP", dataclasses.replace(clip, reward=reward))
+    refused("not extracted with this CLIP", with_config(clip, reward=reward))
 
 
 def test_a_clip_that_lacks_words_is_refused(world: Path) -> None:
