@@ -259,7 +259,7 @@ class ScstTask(FieldsOnlyPickle):
         """Samples the captions of a batch, and searches the greedy ones.
 
         On a CPU always in float32: the frozen model's layers are, and bfloat16 is slow for single words. The
-        frozen copy shares the tensors of the model and takes 2.5 ms; packing the weights for a CPU takes 10 ms
+        frozen copy shares the model's tensors and takes 2.5 ms; packing its weights for a CPU takes 10 ms
         at the demo world's size, which decoding saves many times over.
         """
         sampling = self.config.sampling
