@@ -132,7 +132,7 @@ def test_training_resumes_after_a_worker_is_killed(cluster, s3, tmp_path):
     options += [f"--start={world}/start", f"--attributes={world}/attributes"]
     options += [f"--reward.frequencies={world}/df"]
     options += ["--trainer.workers=2", "--trainer.epochs=6", "--trainer.recovery.checkpoint_every_steps=1"]
-    options += ["--trainer.validate_every_epochs=6"]
+    options += ["--trainer.monitoring.validate_every_epochs=6"]
     log = tmp_path / "log"
     job = submit(cluster, log, *options, job="train_scst")
 

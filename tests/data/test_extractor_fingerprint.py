@@ -58,7 +58,9 @@ def test_training_records_the_extractor_and_refuses_another(world: Path) -> None
     scst.export(scst.build(), str(world / "rewarded"))
     assert Captioner.load(str(world / "rewarded")).extractor == {"weights": "toy"}
     attributes = AttributesTask(
-        config=TrainAttributesConfig(train=captioner.config.train, validation=captioner.config.train, trainer=trainer())
+        config=TrainAttributesConfig(
+            train=captioner.config.train, validation=captioner.config.train, trainer=trainer()
+        )
     )
     attributes.export(attributes.build(), str(world / "attributes"))
     assert load_attributes(str(world / "attributes")).extractor == {"weights": "toy"}
