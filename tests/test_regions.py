@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from glied.config import build
 from glied.errors import UsageError
 from glied.regions import RegionBatch, Regions
+from glied.vision.extractors.config import RegionsConfig
 from tests.vision.extractors.regions_config import regions_config
 
 
@@ -64,3 +66,13 @@ def test_to_moves_every_tensor():
 def test_config_refuses(change, message):
     with pytest.raises(UsageError, match=message):
         regions_config(**{"checkpoint": "somewhere", **change})
+
+
+def test_keys_of_version_0_1_mean_the_same():
+    settings = {"kind": "timm", "model": "resnet18", "max_regions": 8}
+    old = {"min_regions": 2, "canvas_step": 64, "resize": "fit", "levels": ["final", -2], "dtype": "bfloat16"}
+    config = build(RegionsConfig, settings | old)
+    assert config == regions_config(**settings | old | {"levels": ("final", -2)})
+    assert config.detector.min_regions == 2
+    assert config.timm.resize == "fit"
+    assert config.compute.dtype == "bfloat16"
