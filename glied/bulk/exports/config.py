@@ -1,4 +1,4 @@
-"""What an export is asked for, and what it did."""
+"""The config and the report of an export."""
 
 from dataclasses import dataclass, field
 from typing import Literal

@@ -13,7 +13,7 @@ from glied import s3, storage
 from glied.bulk.exports.markers import STATE
 
 NAME_BYTES = 236
-"""Most bytes of a name in an id: 255, less .txt and what the name of a temporary file adds."""
+"""Most bytes of a name in an id: 255, minus .txt and the additions of a temporary file's name."""
 _SCHEME = re.compile("[A-Za-z][A-Za-z0-9+.-]+:/(/?)")
 
 

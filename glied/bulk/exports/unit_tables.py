@@ -12,7 +12,7 @@ CAPTION_COLUMNS = ["id", "caption", "status"]
 
 
 def read_output(unit: CommittedUnit) -> bytes:
-    """The bytes of a unit's output; raises `JobError` where it is missing or truncated."""
+    """The bytes of a unit's output; raises `JobError` if it is missing or truncated."""
     damage = unit.damage
     if damage is None:
         try:

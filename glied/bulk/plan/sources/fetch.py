@@ -282,7 +282,7 @@ class Fetch:
         return self._by_path(uri, fetched), pa.table(dict(values), schema=columns).take(places)
 
     def _by_path(self, uri: str, rows: list[Row]) -> list[Row]:
-        """The rows, with the images read of which the cells hold only the paths."""
+        """The rows, after reading the images whose cells hold only paths."""
         folder = uri.rsplit("/", 1)[0]
         rules = self.uris or RowUris.of(uri)
         named = [

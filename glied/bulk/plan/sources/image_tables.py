@@ -69,7 +69,7 @@ class ImageTableSource:
             yield from self.index(partial(_plan_named, column=config.id_column), shards)
 
     def _footers(self) -> Iterator[_Shard]:
-        """Those of all files; with a limit only of as many as have so many rows."""
+        """The footers of all files; with a limit, only of the first files that have that many rows."""
         config = self.files.config
         rows = 0
         for shard in self.index(partial(_read_footer, config=config), self.files.shards(".parquet")):

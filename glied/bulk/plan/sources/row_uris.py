@@ -47,7 +47,7 @@ _WORD = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):")
 _WEB_ADDRESS = re.compile("https?://", re.IGNORECASE)
 """Their hosts (IPv6) and paths may contain two colons."""
 _S3_KEY = re.compile(r"s3[an]?://(?!.*::\s*[A-Za-z][A-Za-z0-9+.\-]*:).*", re.IGNORECASE | re.DOTALL)
-"""Keys may hold two colons: they are read as they are. What looks like a chain is refused all the same."""
+"""Keys may contain two colons, which have no meaning there. What looks like a chain is refused anyway."""
 _DRIVE = re.compile(r"[A-Za-z]:([\\/]|$)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _WORDS = frozenset([*WEB, *LOCAL, "data", "mailto", "javascript", "about", "blob", "urn"])

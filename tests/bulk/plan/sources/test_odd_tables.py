@@ -527,7 +527,7 @@ NO_IMAGES = {
     "struct": (pa.array([{"width": 3}]), r"is struct<width: int64>, not images"),
     "links": (
         pa.array([None, "https://host/a.png"]),
-        r"of images that it names by path or link take --input.form table",
+        r"for paths or links use --input.form table",
     ),
 }
 
