@@ -11,9 +11,12 @@ docs/scaling.md has those of the defaults.
 
 import json
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for glied, if it is not installed
 
 from glied.bulk.plan.manifest import PART_ROWS
 from glied.bulk.run.driver import IN_FLIGHT_IMAGES, IN_FLIGHT_UNITS

@@ -9,11 +9,15 @@ Words outside the CLIP's vocabulary are removed.
 """
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for glied, if it is not installed
 
 from glied import storage
 from glied.clip.config import ClipConfig

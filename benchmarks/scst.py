@@ -29,7 +29,7 @@ from open_clip import SimpleTokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the other files of benchmarks/
 
-from benchmarks.decoding import ATTRIBUTES, FEATURES, REGIONS, STEPS, WORDS
+from benchmarks.decoding_products import ATTRIBUTES, FEATURES, REGIONS, STEPS, WORDS
 from benchmarks.measurement import print_result, torch_machine
 from glied.captioner.architectures import PAPER_SIZES, build_model
 from glied.captioner.captioner import Captioner

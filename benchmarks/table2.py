@@ -36,7 +36,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the other files of benchmarks/
 
-from benchmarks.decoding import FEATURES, WORDS, captioning, inputs, paper_vocabulary, timed
+from benchmarks.decoding import captioning, inputs, paper_vocabulary, timed
+from benchmarks.decoding_products import FEATURES, WORDS
 from benchmarks.measurement import ROOT, batches, print_result, torch_machine
 from benchmarks.table2_results import PAPER, markdown, parameter_table
 from glied.captioner.architectures import PAPER_SIZES, build_model

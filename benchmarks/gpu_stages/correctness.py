@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.decoding import FEATURES, WORDS, inputs
+from benchmarks.decoding import inputs
+from benchmarks.decoding_products import FEATURES, WORDS
 from benchmarks.gpu_stages.inputs import BACKBONE, WEIGHTS, captioner, paper_model
 from benchmarks.gpu_stages.measuring import tf32
 from benchmarks.gpu_stages.setting import Row, Setting, check

@@ -16,15 +16,8 @@ from itertools import chain
 
 import torch
 
-from benchmarks.decoding import (
-    FEATURES,
-    REGIONS,
-    STEPS,
-    WORDS,
-    captioning,
-    products,
-    products_of,
-)
+from benchmarks.decoding import captioning
+from benchmarks.decoding_products import FEATURES, REGIONS, STEPS, WORDS, products, products_of
 from benchmarks.gpu_stages.inputs import captioner, paper_inputs
 from benchmarks.gpu_stages.measuring import peak_memory, release, timed
 from benchmarks.gpu_stages.setting import Row, Setting

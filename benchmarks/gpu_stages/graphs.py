@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import torch
 
-from benchmarks.decoding import FEATURES, STEPS, captioning
+from benchmarks.decoding import captioning
+from benchmarks.decoding_products import FEATURES, STEPS
 from benchmarks.gpu_stages.decoding import cases
 from benchmarks.gpu_stages.inputs import WEIGHTS, captioner, paper_inputs
 from benchmarks.gpu_stages.measuring import peak_memory, release, timed

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.decoding import WORDS, inputs, paper_vocabulary
+from benchmarks.decoding import inputs, paper_vocabulary
+from benchmarks.decoding_products import WORDS
 from benchmarks.jpegs import COCO_SIZES
 from glied.bulk.plan.sources.fetch import FETCHED
 from glied.captioner.architectures import PAPER_SIZES, build_model

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 import pyarrow as pa
 import torch
 
-from benchmarks.decoding import FEATURES, inputs
+from benchmarks.decoding import inputs
+from benchmarks.decoding_products import FEATURES
 from benchmarks.gpu_stages.inputs import attribute_predictor, captioner
 from benchmarks.gpu_stages.measuring import peak_memory, release
 from benchmarks.gpu_stages.setting import Row, Setting, check

@@ -15,7 +15,7 @@ import torch.distributed
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.decoding import FEATURES, WORDS
+from benchmarks.decoding_products import FEATURES, WORDS
 from benchmarks.gpu_stages.correctness import gradient_of, relative_error
 from benchmarks.gpu_stages.inputs import paper_inputs, paper_model
 from benchmarks.gpu_stages.measuring import once, timed

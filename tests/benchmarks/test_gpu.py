@@ -13,7 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import gpu, gpu_wheels
-from benchmarks.decoding import REGIONS, products
+from benchmarks.decoding_products import REGIONS, products
 from benchmarks.gpu_stages import (
     captions,
     correctness,
