@@ -23,7 +23,7 @@ TRAINING = (
     "train_scst",
     "train_clip",
 )
-WITH_RAY |= {f"glied.commands.{name}" for name in (*TRAINING, "finetune_grammar", "teach")}
+WITH_RAY |= {f"glied.commands.{name}" for name in (*TRAINING, "finetune_grammar")}
 
 
 def modules() -> list[str]:
