@@ -15,16 +15,6 @@ import json
 
 from glied.config import parse
 from glied.teach.config import TeachConfig
-from glied.teach.job_runner import Training
-from glied.training.tasks.attributes import AttributesTask, TrainAttributesConfig
-from glied.training.tasks.captioner import CaptionerTask, TrainCaptionerConfig
-from glied.training.tasks.scst import ScstTask, TrainScstConfig
-
-TRAININGS = {
-    "attributes": Training(TrainAttributesConfig, AttributesTask),
-    "captioner": Training(TrainCaptionerConfig, CaptionerTask),
-    "reward": Training(TrainScstConfig, ScstTask.of),
-}
 
 
 def main() -> int:
@@ -33,5 +23,5 @@ def main() -> int:
 
     from glied.teach.run import teach  # torch takes seconds to import; mistakes are found before
 
-    print(json.dumps(teach(config, TRAININGS)))
+    print(json.dumps(teach(config)))
     return 0

@@ -100,6 +100,9 @@ class StartConfig:
     repository."""
     attributes: str
     """Checkpoint of the attribute predictor that it was trained with."""
+    cross_entropy: bool | None = None
+    """Train it with cross-entropy before the reward, with the words of the captions that it does not know;
+    null: where more than 2 % of the captions' words are unknown to it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from glied import storage
+from glied.bulk.extraction import ExtractRegionsConfig
 from glied.bulk.plan.sources.listing import absolute
 from glied.data import coco
 from glied.teach.images import TaughtImage, read_images, table_of, write_images
@@ -106,7 +107,7 @@ class DataSteps:
     # ---- features
 
     def _features_settings(self, done: Done) -> Facts:
-        return self.teaching.overridden("features", {"regions": self.teaching.regions})
+        return self.teaching.overridden("features", ExtractRegionsConfig, {"regions": self.teaching.regions})
 
     def _features(self, done: Done) -> Facts:
         return self._extracted({name: {} for name in SPLITS}, self._features_settings(done))

@@ -9,9 +9,11 @@ from typing import Any
 import yaml
 
 from glied import checkpoint, storage
+from glied.bulk.captioning import CaptionDatasetConfig
 from glied.bulk.plan.sources.listing import absolute
 from glied.bulk.run.committed_rows import read_rows
 from glied.data import coco
+from glied.errors import UsageError
 from glied.metrics.text_metrics import WITHOUT_JAVA, cider
 from glied.reports import evaluation_report
 from glied.reports.evaluate import EvaluateConfig, evaluate
@@ -53,6 +55,8 @@ class FinalSteps:
     def _choose(self, done: Done) -> Facts:
         """Copy the weights of the best training: after a reward, unless CIDEr on validation fell by it."""
         folder = CAPTIONER if self._reward_failed(done) or "reward" not in done else REWARDED
+        if folder == CAPTIONER and not done["captioner"]["folder"]:
+            raise UsageError("start and reward none leave nothing to train: --start.cross_entropy true")
         source = self.teaching.path(folder, "best")
         _copy(source, self.teaching.path(MODEL, "captioner"))
         _copy(self.trainings.predictor, self.teaching.path(MODEL, "attributes"))
@@ -61,7 +65,8 @@ class FinalSteps:
         return {"from": folder, "digest": digest}
 
     def _reward_failed(self, done: Done) -> bool:
-        if "captioner" not in done or "reward" not in done or self.teaching.config.reward == "clip_s_grammar":
+        trained = "reward" in done and done["captioner"]["folder"]
+        if not trained or self.teaching.config.reward == "clip_s_grammar":
             return False
         failed = done["reward"]["cider"] < done["captioner"]["cider"]
         if failed:
@@ -72,7 +77,7 @@ class FinalSteps:
 
     def _test_settings(self, done: Done) -> Facts:
         decoding = {"beam_size": 5, "n_best": 1, "max_length": self.teaching.schedule(done)["max_length"]}
-        return self.teaching.overridden("test", {"decoding": decoding})
+        return self.teaching.overridden("test", CaptionDatasetConfig, {"decoding": decoding})
 
     def _test(self, done: Done) -> Facts:
         model = {name: self.teaching.path(MODEL, name) for name in ("attributes", "captioner")}

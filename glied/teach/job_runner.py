@@ -20,17 +20,24 @@ from glied.bulk.run.bulk_run import execute, exit_code
 from glied.bulk.run.summary import Summary
 from glied.config import build, with_new_keys
 from glied.errors import JobError
+from glied.teach.nested import merged
+from glied.training.task import Task
+from glied.training.tasks.attributes import AttributesTask, TrainAttributesConfig
+from glied.training.tasks.captioner import CaptionerTask, TrainCaptionerConfig
+from glied.training.tasks.scst import ScstTask, TrainScstConfig
+from glied.training.tasks.tuned_captioner import TuneCaptionerConfig, TunedCaptionerTask
 
 _MOST_CPU_WORKERS = 8
 """Actors without a GPU: each holds the models."""
 
 
-@dataclass(frozen=True)
-class Training:
-    """A training job: the class of its config, and what its command does before the first step."""
-
-    config_class: type
-    build_task: Callable[[Any], Any]
+TRAININGS: dict[str, tuple[type, Callable[[Any], Task]]] = {
+    "attributes": (TrainAttributesConfig, AttributesTask),
+    "captioner": (TrainCaptionerConfig, CaptionerTask),
+    "tuned": (TuneCaptionerConfig, TunedCaptionerTask.of),
+    "reward": (TrainScstConfig, ScstTask.of),
+}
+"""The training jobs: the class of the config, and what makes the task of it."""
 
 
 @dataclass(frozen=True)
@@ -38,25 +45,23 @@ class JobRunner:
     """Runs jobs by the values of their configs.
 
     Attributes:
-        trainings: the training jobs by their names.
         local: in this process, on the CPU, without Ray.
         cpus, gpus: of the cluster.
     """
 
-    trainings: Mapping[str, Training]
     local: bool
     cpus: int
     gpus: int
 
     @classmethod
-    def of(cls, runtime: str, trainings: Mapping[str, Training]) -> "JobRunner":
+    def of(cls, runtime: str) -> "JobRunner":
         """A runner for `runtime` ray or local; with ray, the cluster is joined or started."""
         if runtime == "local":
-            return cls(trainings, True, len(os.sched_getaffinity(0)), 0)
+            return cls(True, len(os.sched_getaffinity(0)), 0)
         from glied.cluster_runtime.cluster_size import cluster_size
 
         size = cluster_size()
-        return cls(trainings, False, size.cpus, size.gpus)
+        return cls(False, size.cpus, size.gpus)
 
     @property
     def device(self) -> str:
@@ -83,10 +88,12 @@ class JobRunner:
 
     def train(self, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """Train; the content of result.json."""
-        training = self.trainings[name]
-        values = {**values, "trainer": self._placement() | values["trainer"]}
-        config: Any = build(training.config_class, with_new_keys(training.config_class, values, warn=False))
-        task = training.build_task(config)
+        config_class, task_of = TRAININGS[name]
+        values = {**values, "trainer": merged(self._placement(), values["trainer"])}
+        config: Any = build(config_class, with_new_keys(config_class, values, warn=False))
+        task = task_of(config)
+        if name == "reward":
+            task.check()
         if self.local:
             from glied.training.local_trainer import train_here
 
@@ -113,8 +120,8 @@ class JobRunner:
     def _placement(self) -> dict[str, Any]:
         """Where a training runs: on one GPU, or on all cores of a machine."""
         if self.gpus:
-            return {"workers": 1, "device": "cuda", "cpus_per_worker": 1}
-        return {"workers": 1, "device": "cpu", "threads_per_worker": self.cpus if self.local else _cores()}
+            return {"workers": 1, "device": "cuda"}
+        return {"workers": 1, "device": "cpu", "resources": {"threads_per_worker": _cores()}}
 
 
 def _cores() -> int:

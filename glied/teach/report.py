@@ -51,7 +51,9 @@ class TeachReport:
         tables = [self._write(name, table) for name, table in self._tables().items()]
         out = self.teaching.path("report.html")
         names = {"attributes": ATTRIBUTES, "captioner": CAPTIONER, "reward": REWARDED}
-        runs = [self.teaching.path(folder) for name, folder in names.items() if name in self.records]
+        runs = [
+            self.teaching.path(folder) for name, folder in names.items() if self._facts(name).get("folder")
+        ]
         make_report(ReportConfig(runs=runs, tables=tables, out=out, title=f"Taught: {self.verdict}"))
         return out
 

@@ -8,11 +8,10 @@ from dataclasses import asdict
 from typing import Any
 
 from glied import storage
-from glied.errors import UsageError
 from glied.teach.config import TeachConfig
 from glied.teach.data_steps import DataSteps
 from glied.teach.final_steps import FinalSteps, write_caption_config
-from glied.teach.job_runner import JobRunner, Training
+from glied.teach.job_runner import JobRunner
 from glied.teach.report import TeachReport
 from glied.teach.step_records import Record, Step, StepRecords, run_steps
 from glied.teach.teaching import Teaching
@@ -22,12 +21,8 @@ from glied.teach.verdict import verdict
 log = logging.getLogger(__name__)
 
 
-def teach(config: TeachConfig, trainings: Mapping[str, Training]) -> dict[str, Any]:
+def teach(config: TeachConfig) -> dict[str, Any]:
     """Do all steps that are missing; what came of it, as the command prints it.
-
-    Args:
-        config: what to do.
-        trainings: the training jobs, by the names attributes, captioner and reward.
 
     Raises:
         UsageError: something is missing or does not fit together, or settings of a finished step have
@@ -35,7 +30,7 @@ def teach(config: TeachConfig, trainings: Mapping[str, Training]) -> dict[str, A
         JobError: a step failed, or nothing was learned; the same call goes on from there.
     """
     started = time.perf_counter()
-    teaching = Teaching(config, JobRunner.of(config.runtime, trainings))
+    teaching = Teaching(config, JobRunner.of(config.runtime))
     settings = json.dumps(asdict(config), indent=1, default=list).encode() + b"\n"
     storage.write_bytes(teaching.path("teach.json"), settings)
     startup = time.perf_counter() - started
@@ -64,14 +59,11 @@ def teach(config: TeachConfig, trainings: Mapping[str, Training]) -> dict[str, A
 def steps_of(teaching: Teaching) -> list[Step]:
     """All steps of a config, in order."""
     trainings = TrainingSteps(teaching)
-    steps = [
+    return [
         *DataSteps(teaching).steps(),
         *trainings.steps(),
         *FinalSteps(teaching, trainings).steps(),
     ]
-    if not any(step.name in ("captioner", "reward") for step in steps):
-        raise UsageError("start and reward none leave nothing to train")
-    return steps
 
 
 def _seconds(records: Mapping[str, Record]) -> dict[str, float]:

@@ -8,7 +8,9 @@ from typing import Any
 import yaml
 
 from glied import storage
+from glied.bulk.captioning import CaptionDatasetConfig
 from glied.bulk.run.committed_rows import read_rows
+from glied.config import with_new_keys
 from glied.data import features
 from glied.errors import JobError, UsageError
 from glied.shipped import config_file
@@ -17,8 +19,9 @@ from glied.teach.choosing import Scored
 from glied.teach.config import FilterConfig, TeacherConfig
 from glied.teach.images import TaughtImage, read_images, table_of, write_images
 from glied.teach.known_captions import texts_of
+from glied.teach.nested import merged
 from glied.teach.step_records import Done, Facts, Step
-from glied.teach.teaching import Teaching, located, merged
+from glied.teach.teaching import Teaching, located
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +60,8 @@ class TeacherSteps:
 
     def _teacher_settings(self, done: Done) -> Facts:
         """The teacher's config file, with candidates for a choice."""
-        values = {
-            key: value for key, value in _read_yaml(self._teacher.config).items() if key not in _REPLACED
-        }
+        content = with_new_keys(CaptionDatasetConfig, _read_yaml(self._teacher.config), warn=False)
+        values = {key: value for key, value in content.items() if key not in _REPLACED}
         decoding = {"method": self._teacher.method, "n_best": self._teacher.candidates}
         if self._teacher.method == "sample":
             decoding["temperature"] = self._teacher.temperature

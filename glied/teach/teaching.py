@@ -1,5 +1,6 @@
 """What all steps share: the config, the runner of jobs, and where things are."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -7,9 +8,11 @@ from typing import Any
 
 from glied import storage
 from glied.bulk.plan.sources.listing import absolute
+from glied.config import with_new_keys
 from glied.shipped import locate
 from glied.teach.config import TeachConfig
 from glied.teach.job_runner import JobRunner
+from glied.teach.nested import merged
 from glied.teach.schedule import DataSize, Schedule, decide
 from glied.teach.step_records import Done
 
@@ -59,9 +62,8 @@ class Teaching:
     @property
     def regions(self) -> dict[str, Any]:
         """`regions` of a bulk job, without the device, which decides nothing."""
-        values = asdict(self.config.regions)
+        values = json.loads(json.dumps(asdict(self.config.regions)))
         del values["device"]
-        values["levels"] = list(values["levels"])
         values["checkpoint"] = located(values["checkpoint"])
         return values
 
@@ -76,23 +78,15 @@ class Teaching:
             tuned=self.config.start is not None,
         )
 
-    def overridden(self, job: str, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The values of a job's config with those that `overrides` sets."""
-        return merged(values, self.config.overrides.get(job) or {})
+    def overridden(self, job: str, config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of a job's config with those that `overrides` sets, maybe by keys of version 0.1."""
+        overrides = self.config.overrides.get(job) or {}
+        return merged(values, with_new_keys(config_class, overrides, warn=False))
 
 
 def located(checkpoint: str) -> str:
     """A checkpoint as workers and other commands find it: shipped weights by their absolute path."""
     return absolute(locate(checkpoint)) if checkpoint else ""
-
-
-def merged(values: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings, in which those of `others` replace the same ones of `values`."""
-    found = dict(values)
-    for key, value in others.items():
-        both = isinstance(value, Mapping) and isinstance(found.get(key), Mapping)
-        found[key] = merged(found[key], value) if both else value
-    return found
 
 
 def _place(uri: str, *, file: bool) -> str:

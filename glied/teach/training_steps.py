@@ -1,26 +1,36 @@
 """The steps from stored regions to a trained captioner: attributes, cross-entropy, frequencies, reward."""
 
 import dataclasses
+import json
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from glied import checkpoint, storage
+from glied import storage
 from glied.captioner.captioner import Captioner
+from glied.captioner.extended_vocabulary import extended_vocabulary
 from glied.data import coco
 from glied.errors import JobError
 from glied.metrics.text_metrics import cider
+from glied.teach.job_runner import TRAININGS
+from glied.teach.nested import merged
 from glied.teach.schedule import Schedule, rounds, validate_every
 from glied.teach.step_records import Done, Facts, Step
 from glied.teach.teaching import Teaching, located
 from glied.text.references import save_frequencies
+from glied.text.tokenizer import tokenize
+from glied.text.vocabulary import SPECIAL, by_count
 from glied.training.history import VALIDATION, read_history
 
 log = logging.getLogger(__name__)
 
 CAPTIONER, REWARDED, ATTRIBUTES, FREQUENCIES = "captioner", "rewarded", "attributes", "frequencies"
 """Folders of the trainings, and of the table of document frequencies."""
+_UNKNOWN = 0.02
+"""Share of unknown words in the captions above which a captioner learns them before the reward."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +44,14 @@ class TrainingSteps:
         return [*self._from_scratch(), *self._rewarded()]
 
     def _from_scratch(self) -> list[Step]:
-        """Attributes and cross-entropy; a captioner to go on from has both."""
+        """Attributes and cross-entropy; a captioner to go on from has its attributes."""
         if self.teaching.config.start:
-            return []
+            return [
+                Step(name="vocabulary", needs=("captions",), settings=self._vocabulary_settings,
+                     run=self._extend_vocabulary, folders=("vocabulary",)),
+                Step(name="captioner", needs=("copies", "vocabulary"), settings=self._tuned_settings,
+                     run=self._tune, folders=(CAPTIONER,), check=self._check_captioner),
+            ]  # fmt: skip
         return [
             Step(name="attributes", needs=("copies",), settings=self._attribute_settings,
                  run=self._train_attributes, folders=(ATTRIBUTES,)),
@@ -47,12 +62,11 @@ class TrainingSteps:
     def _rewarded(self) -> list[Step]:
         if self.teaching.config.reward == "none":
             return []
-        before = "copies" if self.teaching.config.start else "captioner"
-        counted = Step(name="frequencies", needs=(before,), settings=self._frequency_settings,
+        counted = Step(name="frequencies", needs=("captioner",), settings=self._frequency_settings,
                        run=self._count, folders=(FREQUENCIES,))  # fmt: skip
         reward = Step(
             name="reward",
-            needs=(before, *self._clip_needs),
+            needs=("captioner", *self._clip_needs),
             settings=self._reward_settings,
             run=self._train_reward,
             folders=(REWARDED,),
@@ -68,10 +82,12 @@ class TrainingSteps:
             "words": schedule["attribute_words"],
             "minimum_positives": max(1, min(20, validation // 25)),
             "typical_regions": 65 if schedule["region_dropout"] else 16,
-            "trainer": self._trainer(done, schedule["attribute_steps"], schedule["learning_rate"])
-            | {"clip_norm": 5.0, "ema_decay": 0.0},
+            "trainer": merged(
+                self._trainer(done, schedule["attribute_steps"], schedule["learning_rate"]),
+                {"optimizer": {"clip_norm": 5.0, "ema_decay": 0.0}},
+            ),
         }
-        return self.teaching.overridden("attributes", settings)
+        return self.teaching.overridden("attributes", TRAININGS["attributes"][0], settings)
 
     def _train_attributes(self, done: Done) -> Facts:
         values = self._with_data(self._attribute_settings(done), done, ATTRIBUTES)
@@ -86,10 +102,12 @@ class TrainingSteps:
             "model": self._model(schedule),
             "region_dropout": schedule["region_dropout"],
             "decoding": {"beam_size": 1, "max_length": schedule["max_length"]},
-            "trainer": self._trainer(done, schedule["steps"], schedule["learning_rate"])
-            | {"warmup_steps": schedule["warmup_steps"]},
+            "trainer": merged(
+                self._trainer(done, schedule["steps"], schedule["learning_rate"]),
+                {"schedule": {"warmup_steps": schedule["warmup_steps"]}},
+            ),
         }
-        return self.teaching.overridden("captioner", settings)
+        return self.teaching.overridden("captioner", TRAININGS["captioner"][0], settings)
 
     def _model(self, schedule: Schedule) -> dict[str, Any]:
         architecture = self.teaching.config.architecture
@@ -100,10 +118,82 @@ class TrainingSteps:
     def _train_captioner(self, done: Done) -> Facts:
         values = self._with_data(self._captioner_settings(done), done, CAPTIONER)
         values["words"] = values["words"] | {"attributes": self.teaching.path(ATTRIBUTES, "best")}
-        trained = self._train("captioner", values)
+        return self._trained_captioner("captioner", values, done)
+
+    def _trained_captioner(self, name: str, values: Mapping[str, Any], done: Done) -> dict[str, Any]:
+        """Train with cross-entropy; its figures beside those of the commonest caption."""
+        trained = self._train(name, values)
         references = coco.load_captions(self.teaching.captions("val"))
         commonest = dict.fromkeys(references, done["captions"]["commonest"])
         return trained | {"commonest_cider": cider(commonest, references)}
+
+    # ---- cross-entropy of a captioner to go on from
+
+    @cached_property
+    def _started_from(self) -> Captioner:
+        """The captioner to go on from."""
+        start = self.teaching.config.start
+        assert start is not None
+        return Captioner.load(located(start.captioner))
+
+    def _vocabulary_settings(self, done: Done) -> Facts:
+        minimum = self.teaching.schedule(done)["minimum_count"]
+        return {"start_digest": self._started_from.digest, "minimum_count": minimum}
+
+    def _extend_vocabulary(self, done: Done) -> Facts:
+        """Write the words of the captioner and of the captions, and count those that it does not know."""
+        captions = coco.load_captions(self.teaching.captions("train"))
+        known = self._started_from.vocabulary
+        words = Counter(word for texts in captions.values() for text in texts for word in tokenize(text))
+        minimum = self.teaching.schedule(done)["minimum_count"]
+        frequent = by_count({word: count for word, count in words.items() if count >= minimum})
+        extended = extended_vocabulary(known, [word for word in frequent if word not in SPECIAL])
+        content = {"words": extended.to_json()}
+        storage.write_bytes(self.teaching.path("vocabulary", "vocabulary.json"), json.dumps(content).encode())
+        unknown = sum(count for word, count in words.items() if word not in known) / max(1, words.total())
+        new = len(extended) - len(known)
+        log.info(
+            "the captioner does not know %.1f %% of the captions' words; %d new ones", 100 * unknown, new
+        )
+        return {"unknown_share": unknown, "new_words": new}
+
+    def _tuned(self, done: Done) -> bool:
+        """Whether the captioner to go on from is trained with cross-entropy first."""
+        start = self.teaching.config.start
+        assert start is not None
+        if start.cross_entropy is None:
+            return bool(done["vocabulary"]["unknown_share"] > _UNKNOWN)
+        return start.cross_entropy
+
+    def _tuned_settings(self, done: Done) -> Facts:
+        """As from scratch, but for the architecture and the words, which are the captioner's."""
+        if not self._tuned(done):
+            return {"cross_entropy": False}
+        settings = dict(self._captioner_settings(done))
+        settings["words"] = settings["words"] | {"attribute_count": self._started_from.attribute_count}
+        model = dataclasses.asdict(self._started_from.model.config)
+        settings["model"] = model | {"dropout": settings["model"]["dropout"]}
+        return settings
+
+    def _tune(self, done: Done) -> Facts:
+        settings = dict(self._tuned_settings(done))
+        if not self._tuned(done):
+            log.info("no cross-entropy: the captioner to go on from knows the captions' words")
+            return {"folder": "", "notes": []}
+        values = self._with_data(settings, done, CAPTIONER)
+        words = {
+            "attributes": self.predictor,
+            "vocabulary": self.teaching.path("vocabulary", "vocabulary.json"),
+        }
+        values["words"] = values["words"] | words
+        values |= {"start": self._trained_from}
+        return self._trained_captioner("tuned", values, done)
+
+    @property
+    def _trained_from(self) -> str:
+        start = self.teaching.config.start
+        assert start is not None
+        return located(start.captioner)
 
     def _check_captioner(self, done: Done) -> None:
         """Refuse a captioner that has learned nothing.
@@ -113,7 +203,9 @@ class TrainingSteps:
         """
         found = done["captioner"]
         folder = self.teaching.path(CAPTIONER)
-        if found["notes"]:
+        if not found["folder"]:  # nothing was trained
+            return
+        if found["notes"] and not self.teaching.config.start:
             raise JobError(f"{folder}: nothing was learned: {found['notes'][0]}")
         if found["cider"] <= found["commonest_cider"]:
             raise JobError(
@@ -134,12 +226,11 @@ class TrainingSteps:
         return ("frequencies",) if self._with_cider else ("clip_features",)
 
     def _frequency_settings(self, done: Done) -> Facts:
-        start = self.teaching.config.start
-        return {"captioner": checkpoint.load(located(start.captioner)).digest if start else ""}
+        return {"start_digest": self._started_from.digest if self.teaching.config.start else ""}
 
     def _count(self, done: Done) -> Facts:
         """What jobs/prepare_cider.py does."""
-        vocabulary = Captioner.load(self._start).vocabulary
+        vocabulary = Captioner.load(self.start_of_reward(done)).vocabulary
         captions = coco.load_captions(self.teaching.captions("train"))
         table = save_frequencies(self.teaching.path(FREQUENCIES), captions, vocabulary)
         return {"ngrams": len(table), "documents": table.documents}
@@ -174,11 +265,10 @@ class TrainingSteps:
             )
         return {"runs": found}
 
-    @property
-    def _start(self) -> str:
+    def start_of_reward(self, done: Done) -> str:
         """The captioner that the training with a reward goes on from."""
-        start = self.teaching.config.start
-        return located(start.captioner) if start else self.teaching.path(CAPTIONER, "best")
+        trained = done["captioner"]["folder"]
+        return self.teaching.path(CAPTIONER, "best") if trained else self._trained_from
 
     @property
     def predictor(self) -> str:
@@ -188,24 +278,26 @@ class TrainingSteps:
 
     def _reward_settings(self, done: Done) -> Facts:
         schedule = self.teaching.schedule(done)
-        start = self.teaching.config.start
+        start_digest = self._started_from.digest if self.teaching.config.start else ""
         steps, rate = schedule["reward_steps"], schedule["reward_learning_rate"]
         settings = {
-            "start_digest": checkpoint.load(located(start.captioner)).digest if start else "",
+            "start_digest": start_digest,
             "reward": {"cider": 1.0}
             if self._with_cider
             else {"clip_s": 2.0, "grammar": 1.0, "clip": self._clip},
             "sampling": {"samples": 5, "max_length": schedule["max_length"], "baseline": "leave_one_out"},
             "decoding": {"beam_size": 1, "max_length": schedule["max_length"]},
-            "trainer": self._trainer(done, steps, rate)
-            | {"warmup_steps": 0, "weight_decay": 0.0, "ema_decay": 0.0},
+            "trainer": merged(
+                self._trainer(done, steps, rate),
+                {"optimizer": {"weight_decay": 0.0, "ema_decay": 0.0}, "schedule": {"warmup_steps": 0}},
+            ),
         }
-        return self.teaching.overridden("reward", settings)
+        return self.teaching.overridden("reward", TRAININGS["reward"][0], settings)
 
     def _train_reward(self, done: Done) -> Facts:
         values = self._with_data(self._reward_settings(done), done, REWARDED)
         del values["start_digest"]
-        values |= {"start": self._start, "attributes": self.predictor}
+        values |= {"start": self.start_of_reward(done), "attributes": self.predictor}
         if self._with_cider:
             values["reward"] = values["reward"] | {"frequencies": self.teaching.path(FREQUENCIES)}
         else:
@@ -227,16 +319,19 @@ class TrainingSteps:
         return {
             **lengths,
             "batch_size": batch,
-            "learning_rate": rate,
-            "schedule": "cosine",
-            "warmup_steps": steps // 10,
-            "weight_decay": 0.01,
-            "clip_norm": 1.0,
-            "ema_decay": min(0.99, max(0.0, 1 - 10 / steps)),
-            "precision": schedule["precision"],
-            "validate_every_steps": validate_every(steps),
-            "validate_every_epochs": lengths["epochs"],
             "seed": self.teaching.config.sample.seed,
+            "optimizer": {
+                "learning_rate": rate,
+                "weight_decay": 0.01,
+                "clip_norm": 1.0,
+                "ema_decay": min(0.99, max(0.0, 1 - 10 / steps)),
+                "precision": schedule["precision"],
+            },
+            "schedule": {"name": "cosine", "warmup_steps": steps // 10},
+            "monitoring": {
+                "validate_every_steps": validate_every(steps),
+                "validate_every_epochs": lengths["epochs"],
+            },
         }
 
     def _with_data(self, settings: Facts, done: Done, folder: str) -> dict[str, Any]:
@@ -250,10 +345,10 @@ class TrainingSteps:
         steps = settings["trainer"]["max_steps"]
         trainer = {
             "output": teaching.path(folder),
-            "log_every_steps": max(1, min(25, steps // 10)),
-            "checkpoint_every_steps": max(25, steps // 10),
+            "monitoring": {"log_every_steps": max(1, min(25, steps // 10))},
+            "recovery": {"checkpoint_every_steps": max(25, steps // 10)},
         }
-        values: dict[str, Any] = {**settings, **data, "trainer": trainer | settings["trainer"]}
+        values: dict[str, Any] = {**settings, **data, "trainer": merged(trainer, settings["trainer"])}
         values["train"] = values["train"] | {"copies": copies}
         return values
 
