@@ -22,18 +22,18 @@ READ_EVERY = 4
 NAMED = 20
 """Most rows that a message names; it always gives their number."""
 _NAMES = ("id", "image", "uri")
-"""Columns that name a row, the first that it has."""
+"""Columns that may name a row; the first one present does."""
 
 Scalars = Mapping[str, float | Tensor]
 
 
 class NotFiniteError(JobError):
-    """A loss, a gradient or a weight is not finite; trying again gives the same."""
+    """A loss, a gradient or a weight is not finite; a retry would give the same."""
 
 
 @dataclass(frozen=True)
 class Names:
-    """What the rows of a step are called: all of them, and those whose own values are not finite."""
+    """Names of the rows of a step: of all, and of those whose own values are not finite."""
 
     rows: list[str]
     faulty: list[str] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Names:
 
 @dataclass
 class Step:
-    """One step of this worker until its verdict is read.
+    """One step of this worker, until it is read whether it was finite.
 
     Attributes:
         number: steps that were done before it.
@@ -60,14 +60,14 @@ class Step:
     norm: Tensor = field(default_factory=lambda: torch.tensor(0.0))
 
     def add(self, loss: Tensor, scalars: Scalars, weight: float | Tensor) -> None:
-        """Takes note of a micro-batch."""
+        """Adds a micro-batch."""
         self.scalars.append(({"loss": loss.detach(), **scalars}, weight))
         finite = loss.detach().isfinite()
         self.loss_finite = finite if self.loss_finite is None else self.loss_finite & finite
 
 
 class Buffers:
-    """A model's buffers before a step: its forward pass changes some, such as batch norm's means."""
+    """Copies of a model's buffers before a step, whose forward pass changes some (batch norm's means)."""
 
     def __init__(self, model: nn.Module) -> None:
         """Copies them."""
@@ -105,7 +105,7 @@ def _name(row: Row) -> str:
 
 
 def name_rows(rows: Sequence[Row], batches: Sequence[Any], collate: Callable[[list[Row]], Any]) -> Names:
-    """What a step's rows are called, and which of them have values that are not finite.
+    """Names the rows of a step, and those of them whose values are not finite.
 
     Args:
         rows: of one worker.
@@ -126,7 +126,7 @@ def _alone(row: Row, collate: Callable[[list[Row]], Any]) -> Any:
 
 
 def describe(step: Step, world: int) -> str:
-    """What is not finite in a step, and its rows, in the same words on all workers, each of which calls this.
+    """Describes what is not finite in a step, and its rows. All workers call this and get the same text.
 
     Rows whose own values are not finite are named, if there are any, else those of the workers whose loss is
     not finite, else all.

@@ -42,7 +42,7 @@ class ClipImages:
         return Pixels(self.form.preprocess)
 
     def prepare(self, pairs: PairsConfig, *, mirrored: bool) -> None:
-        """Fill the cache; mirrored copies are only needed of what a frozen backbone reads."""
+        """Fills the cache; only a frozen backbone needs mirrored copies."""
         if self.model.frozen:
             for flip in (False, True) if mirrored else (False,):
                 self._features(pairs, flip)
@@ -68,7 +68,7 @@ class ClipImages:
         return torch.from_numpy(images)
 
     def normalized(self, images: Tensor) -> Tensor:
-        """What `read` gave, as the model in training takes it."""
+        """The output of `read` as the model in training takes it."""
         return self.pixels.normalize(images) if images.dtype == torch.uint8 else images
 
     def resized(self, pairs: PairsConfig) -> NDArray[np.uint8]:
@@ -83,7 +83,7 @@ class ClipImages:
         return self._cached(name, (count, *self.pixels.size, 3), np.uint8, fill)
 
     def _features(self, pairs: PairsConfig, mirrored: bool) -> NDArray[np.float16]:
-        """What the frozen backbone makes of all images, before the projection, [N, F]."""
+        """Features of the frozen backbone for all images, before the projection, [N, F]."""
         vision = self.form.model_config["vision_cfg"]
         made_by = [self.form.digest, vision["timm_pool"], self.model.dtype, mirrored]
         name = cache_name("features", pairs.digest, self.form.preprocess, made_by)

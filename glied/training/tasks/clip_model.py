@@ -24,7 +24,7 @@ from glied.vision.extractors.timm_cells import load_backbone
 
 LARGEST_SCALE = 100.0
 _OF_BACKBONES = ("mean", "std", "interpolation")
-"""What a backbone says of its pixels and open_clip's preprocessing has, too."""
+"""Preprocessing settings of a backbone that open_clip has, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class ClipModelConfig:
     architecture: dict[str, Any] | None = None
     """open_clip's config of a new model: embed_dim, vision_cfg, text_cfg; excludes `start`."""
     preprocess: dict[str, Any] = field(default_factory=dict)
-    """What a new model's preprocessing has different from open_clip's, e.g. {resize_mode: squash}."""
+    """Preprocessing settings of a new model that differ from open_clip's, e.g. {resize_mode: squash}."""
     start: ClipConfig | None = None
     """A model to be finetuned; excludes `architecture`."""
     backbone: str = ""
@@ -151,13 +151,13 @@ def build_model(config: ClipModelConfig, form: ClipForm) -> ClipModel:
 
 
 class ClipModel(nn.Module):
-    """A CLIP in training: vectors as its own forward makes them, sooner.
+    """A CLIP in training, with the vectors of its own forward pass, computed faster.
 
     Convolutions read channels last, and no text is computed behind its end token.
     """
 
     def __init__(self, clip: Any, config: ClipModelConfig | None = None) -> None:
-        """Take over a model of open_clip; `config` says what is frozen and dropped."""
+        """Wraps a model of open_clip; `config` says what is frozen and dropped."""
         super().__init__()
         self.clip = clip.to(memory_format=torch.channels_last)
         self._reads_words = has_text_tower(clip)
@@ -176,7 +176,7 @@ class ClipModel(nn.Module):
             _drop_text(self.clip, config.text_dropout)
 
     def train(self, mode: bool = True) -> ClipModel:
-        """As of any module, but for a pretrained backbone, which keeps its statistics."""
+        """Sets the mode; a pretrained backbone keeps its batch norm statistics."""
         super().train(mode)
         if self._pretrained:
             keep_statistics(self.clip.visual.trunk)

@@ -1,8 +1,8 @@
-"""Captions made ungrammatical, for the grammar head to tell from correct ones.
+"""Makes captions ungrammatical, as negatives of the grammar head.
 
-The first five kinds are Cho et al.'s (arXiv 2205.13115, section 3.2). "duplicate" and "loop" are ours: what a
-CLIP reward drives captions to, "a white kite with a white kite" and "on a beach on a beach on a beach", is
-made of neighbors that correct captions have, too.
+The first five kinds are those of Cho et al. (arXiv 2205.13115, section 3.2). "duplicate" and "loop" are ours.
+They imitate what a CLIP reward drives captions to, such as "a white kite with a white kite" and "on a beach
+on a beach on a beach", whose pairs of neighboring words all occur in correct captions.
 """
 
 import random
@@ -17,27 +17,28 @@ LONGEST_NGRAM = 3
 MOST_TIMES = 3
 LOOP_SPAN, LOOP_TIMES = (2, 5), (3, 6)
 LONGEST_LOOP = 40
-"""Words; a longer loop would be cut by the context of a CLIP anyway."""
+"""In words; the context of a CLIP would truncate a longer loop."""
 _TRIES = 20
 _BOUNDARY = ""
 _JOINTS = ("with", "and", "next to", "on", "in", "near", "of", "in front of")
 _DETERMINERS = frozenset(("a", "an", "the", "one", "two", "three", "four", "some", "several", "his", "her"))
 _PHRASE = (2, 4)
 _PHRASES = ("duplicate", "loop")
-"""Kinds whose neighbors are those of correct captions."""
+"""Kinds whose pairs of neighboring words may all occur in correct captions."""
 
 
 @dataclass(frozen=True)
 class Corruptor:
-    """Makes correct captions wrong.
+    """Corrupts correct captions.
 
-    A word taken out or put in often leaves a correct caption ("a red dog" less "red"), which nobody could
-    tell. So the published kinds are drawn again until two neighbors are such as no correct caption has. Three
-    words would be a doubtful witness: every twelfth correct caption of the demo world has three of its own.
+    Removing or inserting a word often leaves a correct caption ("a red dog" without "red"), which cannot be
+    recognized. So the published kinds are drawn again until some pair of neighboring words occurs in no
+    correct caption. Triples are less reliable: one in twelve correct captions of the demo world has a unique
+    one.
 
     Attributes:
         words: all words of correct captions, for insertions and swaps.
-        neighbors: all pairs of neighboring words of correct captions, "" standing for begin and end.
+        neighbors: all pairs of neighboring words of correct captions; "" is the begin and the end.
     """
 
     words: tuple[str, ...]
@@ -45,22 +46,22 @@ class Corruptor:
 
     @classmethod
     def of(cls, captions: Iterable[str]) -> "Corruptor":
-        """Learn the words and neighbors of correct captions, words separated by blanks."""
+        """Collects the words and neighbors of correct captions, whose words are separated by blanks."""
         neighbors = {pair for caption in captions for pair in _neighbors(caption.split())}
         words = sorted({word for pair in neighbors for word in pair} - {_BOUNDARY})
         assert words, "no captions"
         return cls(tuple(words), frozenset(neighbors))
 
     def __call__(self, caption: str, kind: str, rng: random.Random, *, once: bool = False) -> str:
-        """The caption after one corruption of `CORRUPTIONS`; always another one.
+        """Returns the caption after a corruption; it always differs from the caption.
 
-        What a kind cannot make different, as the only word shuffled, is repeated instead.
+        Where a kind changes nothing, such as shuffling a single word, words are repeated instead.
 
         Args:
-            caption: a correct one.
-            kind: of the corruption.
-            rng: what it is drawn with.
-            once: take the first that is another caption, be it correct or not, as published.
+            caption: a correct caption.
+            kind: of the corruption, one of `CORRUPTIONS`.
+            rng: source of randomness.
+            once: accept the first different caption, correct or not, as published.
         """
         original, last = caption.split(), None
         for _ in range(_TRIES):
@@ -72,10 +73,10 @@ class Corruptor:
         return " ".join(last or _repeat(original, self.words, rng))
 
     def faults(self, caption: str, kind: str | None) -> list[bool]:
-        """Of each word, and of the end behind the last, whether it cannot stand there; `kind` as in a call.
+        """For each word, and for the end of the caption, whether it is wrong at its position.
 
-        It cannot behind a word that it never stands behind, and in a duplicate or loop where the caption has
-        the two already. Of a correct caption `kind` is None.
+        A word is wrong after a word that it never follows in correct captions; in a duplicate or a loop also
+        where the pair of both words has occurred before. `kind` is None for a correct caption.
         """
         found, seen = [], set()
         for pair in _neighbors(caption.split()):

@@ -16,7 +16,6 @@ from glied.clip.scorer import load_clip
 from glied.clip.tokenizer import clip_tokenizer
 from glied.data.pairs import PairsConfig
 from glied.errors import UsageError
-from glied.training.config import TrainerConfig
 from glied.training.local_trainer import train_here
 from glied.training.task import Task
 from glied.training.tasks.clip import ClipTask, TrainClipConfig, both_ways
@@ -173,13 +172,8 @@ def test_the_scale_stays_within_the_bound_of_clip_and_keeps_its_gradient(task):
 
 
 def test_the_trainer_limits_the_scale(task, tmp_path):
-    config = TrainerConfig(
-        output=str(tmp_path / "run"),
-        epochs=1,
-        batch_size=4,
-        learning_rate=1.0,
-        schedule="constant",
-        device="cpu",
+    config = trainer(
+        tmp_path / "run", epochs=1, batch_size=4, learning_rate=1.0, schedule="constant", device="cpu"
     )
     assert train_here(task, config)["last"]["scale"] <= 100.001
     exported = load_clip(ClipConfig(checkpoint=str(tmp_path / "run" / "last")))

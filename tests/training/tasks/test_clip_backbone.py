@@ -16,7 +16,6 @@ from glied.clip.model import build_clip, open_clip_model
 from glied.clip.scorer import load_clip
 from glied.data.pairs import PairsConfig
 from glied.errors import UsageError
-from glied.training.config import TrainerConfig
 from glied.training.local_trainer import train_here
 from glied.training.tasks.clip import ClipTask, TrainClipConfig
 from glied.training.tasks.clip_model import ClipModel, ClipModelConfig
@@ -212,13 +211,8 @@ def test_dropout_of_texts_is_in_training_only():
 
 def test_the_whole_training(backbone, pairs, tmp_path):
     task = make_task(backbone, pairs, tmp_path / "cache", text_dropout=0.1, mirror=True)
-    config = TrainerConfig(
-        output=str(tmp_path / "run"),
-        epochs=2,
-        batch_size=6,
-        learning_rate=3e-3,
-        device="cpu",
-        precision="bf16",
+    config = trainer(
+        tmp_path / "run", epochs=2, batch_size=6, learning_rate=3e-3, device="cpu", precision="bf16"
     )
     assert train_here(task, config)["complete"]
     scorer = load_clip(ClipConfig(checkpoint=str(tmp_path / "run" / "best")))
