@@ -45,9 +45,7 @@ def make_clips() -> None:
 
 
 @pytest.mark.timeout(400)
-def test_every_stage_trains_on_the_output_of_the_previous_one(
-    ray_session, tmp_path: Path, monkeypatch, capsys
-):
+def test_every_stage_trains_on_the_output_of_the_previous_one(run_job, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for split, count in (("train", 24), ("val", 8)):
         write_split(tmp_path / "data" / "scenes_tiny" / split, split, count, 0, 1)
@@ -73,9 +71,9 @@ def test_every_stage_trains_on_the_output_of_the_previous_one(
     for name in ("clip_s", "ref_clip_s", "cider_clip_s", "clip_s_grammar"):
         load_task(f"scst/{name}_tiny.yaml").check()
         assert train_here(f"scst/{name}_tiny.yaml")["reward"] >= 0
-    monkeypatch.setattr("sys.argv", ["train_scst.py", scst])
-    assert train_scst.main() == 0  # this job uses Ray
-    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    done = run_job("train_scst", scst, folder=tmp_path)  # this job uses Ray
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
     assert (result["complete"], result["steps"]) == (True, 3)
     assert {"reward", "reward_cider", "entropy", "seconds_draw"} <= set(result["last"])
 

@@ -140,7 +140,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_which_can_resume(
         train(BrokenTask(), config)
     assert len(re.findall(r"toy: 96 rows", capfd.readouterr().out)) == 1, "Ray did not try again"
     assert max(line["step"] for line in read_metrics(tmp_path / "run", "train")) == 3
-    result = train(BrokenTask(), changed(config, skip_steps=1, workers=1))
+    result = train(BrokenTask(), changed(config, skip_steps=1))
     assert (result["complete"], result["steps"], result["skipped_steps"]) == (True, 6, 1)
     assert [line["step"] for line in read_metrics(tmp_path / "run", "train")] == [1, 2, 3, 5, 6]
 
