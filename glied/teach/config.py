@@ -102,7 +102,7 @@ class StartConfig:
     """Checkpoint of the attribute predictor that it was trained with."""
     cross_entropy: bool | None = None
     """Train it with cross-entropy before the reward, with the words of the captions that it does not know;
-    null: where more than 2 % of the captions' words are unknown to it."""
+    null: where these are more than 2 % of the captions' words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +169,10 @@ class TeachConfig:
             raise UsageError("teaching needs images: no input.form features or regions.kind precomputed")
         if self.filter and not self.teacher:
             raise UsageError("filter chooses among a teacher's captions: name a teacher")
+        if self.start and self.start.cross_entropy is False and self.reward == "none":
+            raise UsageError("start.cross_entropy false and reward none leave nothing to train")
+        if self.judge and self.input.form != "files":
+            raise UsageError("judge looks at the images below input.uri: it needs input.form files")
         if self.reward == "clip_s_grammar" and self.clip is None:
             raise UsageError("reward clip_s_grammar needs a CLIP with a grammar head: --clip.checkpoint")
         if unknown := self.overrides.keys() - set(OVERRIDABLE):

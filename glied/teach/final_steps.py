@@ -13,10 +13,10 @@ from glied.bulk.captioning import CaptionDatasetConfig
 from glied.bulk.plan.sources.listing import absolute
 from glied.bulk.run.committed_rows import read_rows
 from glied.data import coco
-from glied.errors import UsageError
-from glied.metrics.text_metrics import WITHOUT_JAVA, cider
+from glied.metrics.text_metrics import WITHOUT_JAVA
 from glied.reports import evaluation_report
 from glied.reports.evaluate import EvaluateConfig, evaluate
+from glied.teach.splitting import cider_on_all
 from glied.teach.step_records import Done, Facts, Step
 from glied.teach.teaching import Teaching, located
 from glied.teach.training_steps import CAPTIONER, REWARDED, TrainingSteps
@@ -55,8 +55,6 @@ class FinalSteps:
     def _choose(self, done: Done) -> Facts:
         """Copy the weights of the best training: after a reward, unless CIDEr on validation fell by it."""
         folder = CAPTIONER if self._reward_failed(done) or "reward" not in done else REWARDED
-        if folder == CAPTIONER and not done["captioner"]["folder"]:
-            raise UsageError("start and reward none leave nothing to train: --start.cross_entropy true")
         source = self.teaching.path(folder, "best")
         _copy(source, self.teaching.path(MODEL, "captioner"))
         _copy(self.trainings.predictor, self.teaching.path(MODEL, "attributes"))
@@ -120,7 +118,7 @@ class FinalSteps:
         found = self._figures(teaching.path("test"))
         storage.write_bytes(teaching.path("evaluation.json"), json.dumps(found, indent=1).encode() + b"\n")
         references = coco.load_captions(teaching.captions("test"))
-        commonest = cider(dict.fromkeys(references, done["captions"]["commonest"]), references)
+        commonest = cider_on_all(done["captions"]["commonest"], references)
         facts: dict[str, Any] = {"student": _flat(found), "commonest_cider": commonest}
         if "before" in done:
             facts["before"] = _flat(self._figures(teaching.path("before")))

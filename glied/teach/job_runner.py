@@ -31,11 +31,18 @@ _MOST_CPU_WORKERS = 8
 """Actors without a GPU: each holds the models."""
 
 
+def _rewarded(config: TrainScstConfig) -> ScstTask:
+    """The task, after a look at all that it needs."""
+    task = ScstTask.of(config)
+    task.check()
+    return task
+
+
 TRAININGS: dict[str, tuple[type, Callable[[Any], Task]]] = {
     "attributes": (TrainAttributesConfig, AttributesTask),
     "captioner": (TrainCaptionerConfig, CaptionerTask),
     "tuned": (TuneCaptionerConfig, TunedCaptionerTask.of),
-    "reward": (TrainScstConfig, ScstTask.of),
+    "reward": (TrainScstConfig, _rewarded),
 }
 """The training jobs: the class of the config, and what makes the task of it."""
 
@@ -92,8 +99,6 @@ class JobRunner:
         values = {**values, "trainer": merged(self._placement(), values["trainer"])}
         config: Any = build(config_class, with_new_keys(config_class, values, warn=False))
         task = task_of(config)
-        if name == "reward":
-            task.check()
         if self.local:
             from glied.training.local_trainer import train_here
 

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from glied import storage
+from glied.bulk import arrow_tables
 from glied.bulk.captioning import fetch_stage
 from glied.bulk.config import ResourcesConfig
 from glied.bulk.plan.manifest import INPUT
@@ -100,7 +101,7 @@ def _candidates(config: TeachConfig, output: str, known: KnownCaptions | None) -
     for table in inputs(source, config.input):
         table = _with_caption_column(table, config, source.columns)
         cells = _cells(table, INPUT + _column(config))
-        names, uris = table["id"].to_pylist(), table["uri"].to_pylist()
+        names, uris = arrow_tables.texts(table, "id"), arrow_tables.texts(table, "uri")
         for row, (name, uri, cell) in enumerate(zip(names, uris, cells, strict=True)):
             texts = [*(known.of(name) if known else []), *known_captions.of_cell(cell)]
             if texts or config.teacher or config.caption_column or config.caption_sidecars:
@@ -149,7 +150,8 @@ def _read(
         chunk = taken[start : start + _CHUNK]
         fetched = fetch(pa.concat_tables([one.planned for one in chunk]))
         cells = _cells(fetched, _column(config)) if copies else [None] * len(chunk)
-        for one, data, cell in zip(chunk, fetched["data"].to_pylist(), cells, strict=True):
+        read: list[Any] = fetched["data"].to_pylist()
+        for one, data, cell in zip(chunk, read, cells, strict=True):
             value = _hash(data, wanted=config.sample.near_duplicates is not None)
             if value is None:
                 continue

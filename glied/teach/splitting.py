@@ -1,10 +1,11 @@
 """The images with captions, split for training, validation and test."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from glied.data import coco
 from glied.data.coco import CaptionedImage
+from glied.metrics.text_metrics import cider
 from glied.teach.images import TaughtImage
 from glied.teach.schedule import DataSize, ScheduleConfig, held_out
 from glied.text.tokenizer import tokenize
@@ -37,6 +38,11 @@ def commonest_caption(images: Sequence[CaptionedImage]) -> str:
         return sum(words[word] for word in known) / (total * max(1, len(known)))
 
     return max(texts, key=lambda text: (texts[text], typical(text), text))
+
+
+def cider_on_all(caption: str, references: Mapping[str, Sequence[str]]) -> float:
+    """CIDEr x 100 of one caption on all images, by their references."""
+    return cider(dict.fromkeys(references, caption), references)
 
 
 def size_of(splits: dict[str, list[CaptionedImage]]) -> DataSize:

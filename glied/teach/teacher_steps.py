@@ -62,7 +62,7 @@ class TeacherSteps:
         """The teacher's config file, with candidates for a choice."""
         content = with_new_keys(CaptionDatasetConfig, _read_yaml(self._teacher.config), warn=False)
         values = {key: value for key, value in content.items() if key not in _REPLACED}
-        decoding = {"method": self._teacher.method, "n_best": self._teacher.candidates}
+        decoding: dict[str, Any] = {"method": self._teacher.method, "n_best": self._teacher.candidates}
         if self._teacher.method == "sample":
             decoding["temperature"] = self._teacher.temperature
         else:
@@ -134,7 +134,8 @@ class TeacherSteps:
         }
         keep = self._teacher.captions
         if self.teaching.config.filter is None:
-            chosen, facts = {image: texts[:keep] for image, texts in said.items() if texts}, {}
+            chosen = {image: texts[:keep] for image, texts in said.items() if texts}
+            facts: Facts = {}
         else:
             chosen, facts = self._fitting(said, keep)
         images = [

@@ -14,10 +14,10 @@ from glied.captioner.captioner import Captioner
 from glied.captioner.extended_vocabulary import extended_vocabulary
 from glied.data import coco
 from glied.errors import JobError
-from glied.metrics.text_metrics import cider
 from glied.teach.job_runner import TRAININGS
 from glied.teach.nested import merged
 from glied.teach.schedule import Schedule, rounds, validate_every
+from glied.teach.splitting import cider_on_all
 from glied.teach.step_records import Done, Facts, Step
 from glied.teach.teaching import Teaching, located
 from glied.text.references import save_frequencies
@@ -124,8 +124,7 @@ class TrainingSteps:
         """Train with cross-entropy; its figures beside those of the commonest caption."""
         trained = self._train(name, values)
         references = coco.load_captions(self.teaching.captions("val"))
-        commonest = dict.fromkeys(references, done["captions"]["commonest"])
-        return trained | {"commonest_cider": cider(commonest, references)}
+        return trained | {"commonest_cider": cider_on_all(done["captions"]["commonest"], references)}
 
     # ---- cross-entropy of a captioner to go on from
 
@@ -150,20 +149,18 @@ class TrainingSteps:
         extended = extended_vocabulary(known, [word for word in frequent if word not in SPECIAL])
         content = {"words": extended.to_json()}
         storage.write_bytes(self.teaching.path("vocabulary", "vocabulary.json"), json.dumps(content).encode())
-        unknown = sum(count for word, count in words.items() if word not in known) / max(1, words.total())
-        new = len(extended) - len(known)
-        log.info(
-            "the captioner does not know %.1f %% of the captions' words; %d new ones", 100 * unknown, new
-        )
-        return {"unknown_share": unknown, "new_words": new}
+        new = extended.to_json()[len(known.to_json()) :]
+        share = sum(words[word] for word in new) / max(1, words.total())
+        log.info("new to the captioner: %d words, %.1f %% of those of the captions", len(new), 100 * share)
+        return {"unknown_share": share, "new_words": len(new)}
 
     def _tuned(self, done: Done) -> bool:
         """Whether the captioner to go on from is trained with cross-entropy first."""
         start = self.teaching.config.start
         assert start is not None
-        if start.cross_entropy is None:
-            return bool(done["vocabulary"]["unknown_share"] > _UNKNOWN)
-        return start.cross_entropy
+        if start.cross_entropy is not None:
+            return start.cross_entropy
+        return self.teaching.config.reward == "none" or bool(done["vocabulary"]["unknown_share"] > _UNKNOWN)
 
     def _tuned_settings(self, done: Done) -> Facts:
         """As from scratch, but for the architecture and the words, which are the captioner's."""

@@ -184,6 +184,21 @@ def test_shipped_captioner_learns_new_words(scenes, tmp_path, monkeypatch) -> No
     assert "before" in result["verdict"]
 
 
+@pytest.mark.timeout(1200)
+def test_reward_without_references_raises_clip_s(scenes, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    more = [*with_captions(scenes), "--sample.images=24", "--reward=clip_s_grammar"]
+    more += [f"--start.{name}=glied/weights/demo/{folder}" for name, folder in STARTS.items()]
+    more += ["--start.cross_entropy=false", "--clip.checkpoint=glied/weights/demo/grammar"]
+    short = {"validation": 4, "test": 4, "reward_steps": 2}
+    result = teach(parse(TeachConfig, arguments(scenes, tmp_path / "out", *more, schedule=short)))
+    figures = json.loads((tmp_path / "out" / "steps" / "reward.json").read_text())["facts"]
+    assert {"reward_clip_s", "reward_grammar", "cider"} <= figures.keys()
+    assert not (tmp_path / "out" / "captioner").exists()
+    model = json.loads((tmp_path / "out" / "steps" / "model.json").read_text())["facts"]
+    assert (model["from"], model["digest"]) == ("rewarded", result["digest"])
+
+
 def test_captioner_that_learned_nothing_is_refused(scenes, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     short = SCHEDULE | {"steps": 2, "attribute_steps": 2}

@@ -20,6 +20,7 @@ from glied.teach.images import TaughtImage, read_images, table_of, write_images
 from glied.teach.sampling import take_sample
 
 COUNT = 6
+START = {"captioner": "one", "attributes": "other"}
 
 
 def jpeg(number: int, quality: int = 90) -> bytes:
@@ -171,6 +172,10 @@ def test_images_are_written_and_read_back(tmp_path) -> None:
         ({"caption_column": "text"}, "caption_column is for input.form table"),
         ({"captions": "a.csv", "overrides": {"captoner": {}}}, "overrides: captoner; the jobs are features"),
         ({"captions": "a.csv", "reward": "clip_s_grammar"}, "needs a CLIP with a grammar head"),
+        (
+            {"captions": "a.csv", "reward": "none", "start": START | {"cross_entropy": False}},
+            "leave nothing to train",
+        ),
     ],
 )
 def test_contradictory_configs_are_refused(tmp_path, given, message) -> None:

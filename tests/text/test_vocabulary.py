@@ -94,7 +94,7 @@ def test_word_lists_are_read_and_invalid_ones_are_named(tmp_path) -> None:
         load_words(str(tmp_path / "none.json"))
     for content in ("{", "[]", "{}", '{"words": []}', '{"words": ["a", 1]}', '{"words": "ab"}'):
         file.write_text(content)
-        with pytest.raises(UsageError, match="is no word list"):
+        with pytest.raises(UsageError, match="is not a word list"):
             load_words(str(file))
 
 

@@ -48,6 +48,6 @@ plain = lambda x: x + 1
 marked = torch.compiler.disable(plain)
 print(marked is plain, "torch._dynamo" in sys.modules)
 print(torch.compile(marked, backend="eager")(torch.ones(1)).item())
-assert fast_imports._unmarked(plain) is plain is fast_imports._unmarked(recursive=False)(plain)
+assert fast_imports._no_decorator(plain) is plain is fast_imports._no_decorator(recursive=False)(plain)
 """)
     assert lines == ["True False", "False True", "2.0"]

@@ -1,0 +1,47 @@
+"""The steps before anything is extracted, with the archive and the output on S3."""
+
+import csv
+import io
+import json
+
+from glied.config import build
+from glied.data import coco
+from glied.teach.config import TeachConfig
+from glied.teach.data_steps import DataSteps
+from glied.teach.job_runner import JobRunner
+from glied.teach.step_records import StepRecords, run_steps
+from glied.teach.teaching import Teaching
+
+COUNT = 30
+
+
+def test_sample_and_split_on_s3(s3, tmp_path, monkeypatch) -> None:
+    filesystem, variables = s3
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for number in range(COUNT):
+        filesystem.pipe_file(f"photos/taught/a b/{number}.jpg", b"not read")
+    captions = tmp_path / "captions.jsonl"
+    lines = [{"image": f"{number}.jpg", "caption": f"caption {number}"} for number in range(COUNT)]
+    captions.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    values = {
+        "input": {"uri": "s3://photos/taught"},
+        "output": {"uri": "s3://captions/taught"},
+        "captions": str(captions),
+        "regions": {"kind": "torchvision", "checkpoint": "glied/weights/demo/regions"},
+        "runtime": "local",
+    }
+    teaching = Teaching(build(TeachConfig, values), JobRunner.of("local"))
+    steps = [step for step in DataSteps(teaching).steps() if step.name in ("sample", "captions", "schedule")]
+    records = run_steps(steps, StepRecords(teaching.output), redo=False)
+    assert records["captions"].facts["images"] == {"train": 14, "val": 8, "test": 8}
+    assert run_steps(steps, StepRecords(teaching.output), redo=False) == records
+
+    known = {name: texts for split in coco.SPLITS for name, texts in
+             coco.load_captions(f"s3://captions/taught/captions/{split}.json").items()}  # fmt: skip
+    assert known == {f"a b/{number}.jpg": [f"caption {number}"] for number in range(COUNT)}
+    table = filesystem.cat_file("captions/taught/captions/test.csv").decode()
+    rows = [*csv.DictReader(io.StringIO(table))]
+    assert len(rows) == 8
+    assert all(row["uri"] == f"s3://photos/taught/{row['id']}" for row in rows)
+    assert teaching.table_input(teaching.table("test"))["allow"][0] == "s3://photos/taught/"
