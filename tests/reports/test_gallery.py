@@ -183,7 +183,8 @@ def test_words_are_not_explained_with_other_weights(captioned: Path, tmp_path: P
 def test_a_run_that_used_a_gpu_is_explained_without_one(captioned: Path, tmp_path: Path) -> None:
     shutil.copytree(captioned / "run", tmp_path / "run")
     with runs.changed_record(tmp_path / "run") as record:
-        record["config"]["regions"]["compute"] |= {"device": "cuda", "jpeg": "gpu", "compile": True}
+        record["config"]["regions"]["device"] = "cuda"
+        record["config"]["regions"]["compute"] |= {"jpeg": "gpu", "compile": True}
         record["config"]["captioner"]["cuda_graphs"] = True
         record["fingerprint"]["regions"]["jpeg"] = "gpu"
     report, _, _ = made(tmp_path, tmp_path / "g.html")
