@@ -31,7 +31,7 @@ def test_only_relevant_differences_are_refused() -> None:
     check_trained_on(
         "a model", TOY, TOY | {"dtype": "bfloat16", "jpeg": "gpu", "canvas_step": 128}, "a store"
     )
-    message = r"^a model was trained on other regions than those of a store: max_regions was 36, is 8\. Take"
+    message = r"^a model was trained on other regions than those of a store: max_regions was 36, is 8\. Use"
     with pytest.raises(UsageError, match=message):
         check_trained_on("a model", TOY, TOY | {"max_regions": 8}, "a store")
     with pytest.raises(UsageError, match="weights was 'toy', is None"):
