@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from glied import checkpoint
 from glied.cluster_runtime.ray_output import shown
 from glied.demo_world.dataset import write_split
+from tests.bulk.models import model_options
 from tests.jobs.conftest import ROOT
 from tests.jobs.test_training import extract_here
 
@@ -39,8 +39,15 @@ def unexpected(text: str, patterns: list[str]) -> list[str]:
     return [line for line in text.splitlines() if not re.fullmatch("|".join(patterns), line)]
 
 
-def check_terminal_of_captions(done: subprocess.CompletedProcess[str]) -> None:
-    """Check the output of a captioning job with Ray and S3; test_caption_dataset.py runs one."""
+@pytest.mark.timeout(300)
+def test_caption_dataset(run_job, s3, models, photos) -> None:
+    filesystem, variables = s3
+    filesystem.put(str(photos), "photos/terminal", recursive=True)
+    places = ["--input.uri=s3://photos/terminal", "--output.uri=s3://captions/terminal"]
+    done = run_job(
+        "caption_dataset", "--config=configs/caption/demo.yaml", *places, *model_options(models), **variables
+    )
+    assert done.returncode == 0, done.stderr
     assert unexpected(done.stdout, CAPTIONS) == []
     # On stderr: progress, and warnings with a time.
     assert unexpected(done.stderr, [r"\d\d:\d\d:\d\d (?:INFO|WARNING) .*"]) == []
