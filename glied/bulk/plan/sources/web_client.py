@@ -130,4 +130,5 @@ def _open_socket(allow_private: bool, candidate: tuple[Any, ...]) -> socket.sock
 
 def _check_address(address: str, allow_private: bool, host: str) -> None:
     if not is_allowed(address, allow_private):
-        raise ImageError("forbidden", f"{host} is at {address}, which must not be read from")
+        subject = address if host == address else f"{host} is at {address}, which"
+        raise ImageError("forbidden", f"{subject} must not be read from")
