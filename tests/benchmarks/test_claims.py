@@ -42,7 +42,7 @@ def verdict_of(claim, better: list[dict], other: list[dict]) -> str:
     return verdict(claim, [*better, *other])["verdict"]
 
 
-def test_a_difference_must_reach_its_size_and_pass_the_spread():
+def test_a_difference_must_reach_its_minimum_and_exceed_the_spread():
     base = runs("base", 100, 101, 102)
     assert verdict_of(HIGHER, runs("glied", 104, 105, 104), base) == "shown"
     assert verdict_of(HIGHER, runs("glied", 102, 103, 103), base) == "not shown", "1.7 above"
@@ -57,7 +57,7 @@ def test_no_verdict_from_fewer_seeds_than_three():
     assert (found["seeds"], found["difference"]) == (2, None)
 
 
-def test_a_claim_of_no_rise_is_refuted_by_a_rise_alone():
+def test_a_claim_of_no_increase_is_refuted_only_by_an_increase():
     figure = PRESERVED.figure
     xe = runs("glied", 10, 10, 10, figure=figure)
     assert verdict_of(PRESERVED, runs("clip_s_grammar", 10, 11, 12, figure=figure), xe) == "shown"
@@ -91,7 +91,7 @@ def test_a_verdict_has_the_interval_over_images_where_all_cells_know_them():
     assert f"| {low:g} to {high:g} |" in shown
 
 
-def test_equal_cpu_is_that_of_the_cheapest_of_the_seed():
+def test_equal_cpu_is_the_time_of_the_cheapest_run_of_the_seed():
     two = runs("base", 1) + runs("glied", 1)
     for run, minutes in zip(two, (4, 8), strict=True):
         points = [{"cpu_minutes": minutes * part / 4, "cider": 10.0 * minutes + part} for part in range(1, 5)]
@@ -100,7 +100,7 @@ def test_equal_cpu_is_that_of_the_cheapest_of_the_seed():
     assert [row["CIDEr val at equal CPU"] for row in rows] == [44, 82]
 
 
-def test_report_says_what_is_missing(tmp_path):
+def test_report_names_missing_runs(tmp_path):
     found = runs("glied", 104, 105, 106)
     result = report(found, DEMO)
     assert result["note"].startswith("3 of 42 runs; m; 2026-01-01")
@@ -111,7 +111,7 @@ def test_report_says_what_is_missing(tmp_path):
     assert read_table(str(tmp_path / "claims.json")).labels == ["GLIED, XE"]
 
 
-def test_without_options_prints_what_is_there(tmp_path, monkeypatch, capsys):
+def test_without_options_the_stored_results_are_printed(tmp_path, monkeypatch, capsys):
     options = [f"--results={tmp_path}", f"--out={tmp_path}/out.json", "--seeds", "0", "1"]
     monkeypatch.setattr(sys, "argv", ["claims.py", *options])
     assert claims.main() == 0
@@ -171,7 +171,7 @@ def test_the_short_form_warms_up_within_its_steps():
             assert trainer.schedule.warmup_steps <= trainer.max_steps, variant
 
 
-def test_committed_cells_of_the_demo_world_are_those_of_its_recipe():
+def test_committed_runs_of_the_demo_world_have_its_recipe():
     """Apart from digests and missing keys: --full would measure a run with a different recipe again."""
     config = claims.Config(full=True)
     for variant in DEMO.variants:
@@ -217,7 +217,7 @@ def few_scenes(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_short_form_trains_measures_and_is_not_done_twice(few_scenes, monkeypatch, capsys):
+def test_short_form_trains_and_measures_once(few_scenes, monkeypatch, capsys):
     options = ["--configs=tiny", "--scenes=data/scenes_tiny/test", "--features=runs/features_tiny/test"]
     monkeypatch.setattr(sys, "argv", ["claims.py", "--short", "--clip=runs/grammar", *options])
     assert claims.main() == 0
@@ -240,7 +240,7 @@ def test_short_form_trains_measures_and_is_not_done_twice(few_scenes, monkeypatc
     assert json.loads(marked.read_text())["date"] == "kept", "a finished run is not measured again"
 
 
-def test_photographs_are_measured_without_what_only_scenes_have(few_scenes, monkeypatch, capsys):
+def test_photographs_are_measured_without_figures_of_scenes(few_scenes, monkeypatch, capsys):
     tiny = {"captioner": "captioner/glied_tiny.yaml", "reward": "scst/cider_tiny.yaml"}
     monkeypatch.setitem(WORLDS, "photographs", dataclasses.replace(PHOTOGRAPHS, **tiny, images="images"))
     options = ["--scenes=data/scenes_tiny/test", "--features=runs/features_tiny/test"]

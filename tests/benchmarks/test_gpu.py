@@ -66,7 +66,7 @@ def run(tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_a_stage_that_fails_stops_no_other_and_keeps_its_rows(run):
+def test_a_failing_stage_keeps_its_rows_and_the_others_run(run):
     code, last, stages, _ = run("raising", "dying", "failing", "good")
     assert code == 1
     assert (last["incomplete"], last["failed_checks"]) == (["raising", "dying"], 1)
@@ -78,7 +78,7 @@ def test_a_stage_that_fails_stops_no_other_and_keeps_its_rows(run):
     assert stages["good"]["rows"][0]["ceilings"] == 5, "measured by the stage machine"
 
 
-def test_what_is_complete_is_not_done_again(run, tmp_path):
+def test_complete_results_are_used_again(run, tmp_path):
     assert run("good", "raising")[0] == 1
     kept = tmp_path / "results" / "good.json"
     kept.write_text(kept.read_text().replace('"figure": 1', '"figure": 10'))
@@ -90,7 +90,7 @@ def test_what_is_complete_is_not_done_again(run, tmp_path):
     assert run("good")[2]["good"]["rows"][0]["figure"] == 1, "the stored result has a different form"
 
 
-def test_a_stage_ends_at_its_limit_with_all_that_it_started(run, monkeypatch):
+def test_a_stage_is_killed_with_its_children_at_its_limit(run, monkeypatch):
     monkeypatch.setattr(gpu, "LONGER", 0.25)
     code, last, stages, _ = run("slow", "good")
     assert (code, last["incomplete"]) == (1, ["slow"])
@@ -147,7 +147,7 @@ def mute(work):
     return lambda: None, work()
 
 
-def test_correctness_finds_what_differs(monkeypatch):
+def test_correctness_detects_differences(monkeypatch):
     """The reference is the CPU, and here both sides run on it: the check must fail for a wrong model."""
     found = list(correctness.logits(DRY))
     assert all(row["ok"] for row in found)
@@ -187,7 +187,7 @@ def test_the_roofline_counts_the_operations_of_the_products(beams):
     assert narrow > features / 1e9, "the region features are read once"
 
 
-def test_every_stage_is_there_and_imported_ahead():
+def test_every_stage_exists_and_is_preloaded():
     assert {"machine", *preload.STAGES} == {*gpu.LIMITS}
     for function in gpu.STAGES.values():
         module, _, name = function.partition(":")
@@ -195,7 +195,7 @@ def test_every_stage_is_there_and_imported_ahead():
     assert gpu.TOTAL_S < 360
 
 
-def test_workers_of_a_case_are_added_up():
+def test_workers_of_a_case_are_combined():
     one = {"images_per_s": 10.0, "peak_mb": 5, "reserved_mb": 6, "host_mb": 7, "share_decode": 0.2}
     one |= {"gpu_share": None, "cores": 2.0, "seconds": 3.0, "all_ok": True}
     found = captions.combine([one, one | {"images_per_s": 20.0, "share_decode": 0.4}])
@@ -256,7 +256,7 @@ def test_the_wheels_are_pinned():
     assert gpu_wheels.pinned((gpu_wheels.ROOT / "constraints.txt").read_text(), gpu_wheels.WHEELS)
 
 
-def test_all_that_is_imported_is_on_the_machine_or_carried():
+def test_imported_packages_are_on_the_machine_or_among_the_wheels():
     machine = gpu_wheels.listed(gpu_wheels.MACHINE.read_text())
     assert "ray" not in machine
     assert gpu_wheels.import_error([*machine, "glied", *gpu_wheels.WHEELS]) == ""
