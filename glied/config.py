@@ -156,6 +156,28 @@ def parse(
     return _instantiate(config_class, parser, lambda: parser.parse_args(given))
 
 
+def given_value(arguments: Sequence[str], key: str) -> Any:
+    """The last value of a dotted key among the options and config files of a command line, else None.
+
+    Raises:
+        UsageError: a config file is missing or is not YAML.
+    """
+    found = None
+    rest = deque(arguments)
+    while rest:
+        name, equals, value = rest.popleft().partition("=")
+        if name in ("--config", f"--{key}") and not equals and rest:
+            value = rest.popleft()
+        if name == f"--{key}":
+            found = value
+        elif name == "--config":
+            values: Any = _read_config_file(value)[1]
+            for part in key.split("."):
+                values = values.get(part) if isinstance(values, dict) else None
+            found = found if values is None else values
+    return found
+
+
 def build(config_class: type[Config], values: Mapping[str, Any]) -> Config:
     """Build `config_class` from nested values, such as those that run.json keeps.
 

@@ -1,7 +1,7 @@
 """Helpers for Arrow tables: schemas, serialization, seconds by stage as metadata."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import pyarrow as pa
@@ -51,17 +51,36 @@ def from_ipc(data: bytes) -> pa.Table:
     return pa.ipc.open_stream(data).read_all()
 
 
-def with_seconds(table: pa.Table, seconds: dict[str, float]) -> pa.Table:
+def with_seconds(table: pa.Table, seconds: Mapping[str, float]) -> pa.Table:
     """The table with seconds by stage in its metadata, added to those it has already."""
-    known = seconds_of(table)
-    merged = known | {stage: known.get(stage, 0.0) + value for stage, value in seconds.items()}
-    metadata = dict(table.schema.metadata or {}) | {b"seconds": json.dumps(merged).encode()}
-    return table.replace_schema_metadata(metadata)
+    return _with_numbers(table, b"seconds", seconds)
 
 
 def seconds_of(table: pa.Table) -> dict[str, float]:
     """The seconds by stage that a table carries."""
-    return json.loads((table.schema.metadata or {}).get(b"seconds", b"{}"))
+    return _numbers_of(table, b"seconds")
+
+
+def with_usage(table: pa.Table, usage: Mapping[str, float]) -> pa.Table:
+    """The table with what its rows have used (requests, tokens, cost), added to what it has already."""
+    return _with_numbers(table, b"usage", usage) if usage else table
+
+
+def usage_of(table: pa.Table) -> dict[str, float]:
+    """What the rows of a table have used."""
+    return _numbers_of(table, b"usage")
+
+
+def _with_numbers(table: pa.Table, key: bytes, numbers: Mapping[str, float]) -> pa.Table:
+    known = _numbers_of(table, key)
+    merged = known | {name: known.get(name, 0) + value for name, value in numbers.items()}
+    return table.replace_schema_metadata(
+        dict(table.schema.metadata or {}) | {key: json.dumps(merged).encode()}
+    )
+
+
+def _numbers_of(table: pa.Table, key: bytes) -> dict[str, float]:
+    return json.loads((table.schema.metadata or {}).get(key, b"{}"))
 
 
 def ranges(sizes: Sequence[int], *, most: int, size: int) -> Iterator[tuple[int, int]]:
@@ -80,10 +99,10 @@ def ranges(sizes: Sequence[int], *, most: int, size: int) -> Iterator[tuple[int,
 
 
 def merged(parts: list[pa.Table]) -> pa.Table:
-    """Concatenated tables of one schema, with the sum of their seconds."""
+    """Concatenated tables of one schema, with the sums of their seconds and their usage."""
     whole = pa.concat_tables(part.replace_schema_metadata(None) for part in parts)
     for part in parts:
-        whole = with_seconds(whole, seconds_of(part))
+        whole = with_usage(with_seconds(whole, seconds_of(part)), usage_of(part))
     return whole
 
 

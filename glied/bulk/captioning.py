@@ -3,6 +3,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Literal
 
 from glied import storage
 from glied.bulk import row_schemas
@@ -33,6 +34,9 @@ class CheckpointConfig:
 class CaptionerSourceConfig(CheckpointConfig):
     """The captioner, and how it runs."""
 
+    kind: Literal["glied"] = "glied"
+    """Which captioner this is: one of ours, over regions. coca, transformers and endpoint are captioners of
+    whole images, with settings of their own (docs/other_captioners.md)."""
     cuda_graphs: bool = False
     """On a GPU: record decoding as CUDA graphs and replay them where a batch's sizes come again. Same
     captions; each recording holds the memory of a batch."""

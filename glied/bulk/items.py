@@ -142,6 +142,7 @@ class Job:
         fingerprint: what the rows depend on; another one never joins the run.
         source, output, resources, error_budget: parts of the config that the driver reads.
         example: the text of a row that the summary may show, or None; None where rows have no such text.
+        budget: cost at which the run stops; None for no limit.
     """
 
     results: str
@@ -155,6 +156,7 @@ class Job:
     resources: ResourcesConfig
     error_budget: float
     example: Callable[[dict[str, Any]], str | None] | None
+    budget: float | None = None
 
     def takes(self, unit: int) -> bool:
         """Whether this job of those that share the run does the unit."""

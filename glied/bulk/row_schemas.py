@@ -70,6 +70,21 @@ Boxes are xyxy in upright pixels; log-probabilities are natural; clip_score is C
 familiarity is that of `glied.captioner.familiarity`, null if the captioner cannot compute it.
 """
 
+ENGINE_CAPTIONS = CAPTIONS.set(
+    CAPTIONS.get_field_index("captions"),
+    pa.field(
+        "captions",
+        arrow_tables.list_of(
+            text=pa.string(),
+            log_probability=pa.float32(),
+            prompt=pa.string(),
+            truncated=pa.bool_(),
+        ),
+    ),
+)
+"""The rows of captioners of whole images: each caption also has the name of its prompt and whether it was cut
+at its maximum length. Attributes, regions and familiarity are null, as is what a captioner does not know."""
+
 LATER = frozenset({"familiarity"})
 """Columns that rows of older runs do not have; readers and resumed runs treat them as null."""
 

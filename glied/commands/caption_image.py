@@ -2,6 +2,8 @@
 
 .venv/bin/python jobs/caption_image.py photo.jpg another.png
 .venv/bin/python jobs/caption_image.py scene.jpg --config configs/caption/demo.yaml --decoding.beam_size 5
+.venv/bin/python jobs/caption_image.py photo.jpg --config configs/caption/endpoint.yaml \\
+    --captioner.url http://localhost:8000/v1 --captioner.model NAME
 
 Prints one line per image, "file: caption". If images look unlike the captioner's training images, so that
 their captions mean little, a line on stderr names them. The default config is the shipped
@@ -18,16 +20,18 @@ from pathlib import Path
 import pyarrow as pa
 
 from glied import storage
-from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, fetch_stage
+from glied.bulk.captioning import CaptionDatasetConfig, fetch_stage
+from glied.bulk.engine_captioning import CaptionConfig, parse_captioning, stage_factory
 from glied.bulk.items import Stage
 from glied.bulk.plan.manifest import planned
 from glied.bulk.row_schemas import OK
 from glied.bulk.run.totals import unfamiliar_line
 from glied.captioner.familiarity import UNFAMILIAR
-from glied.config import parse, split_arguments
+from glied.config import given_value, split_arguments
 from glied.errors import UsageError
 
-DEFAULT_CONFIG = "caption/photographs.yaml"
+DEFAULT_CONFIGS = {None: "photographs", "glied": "photographs"}
+"""Names of the configs by captioner.kind, where they are not the kind's own."""
 
 NAMED = 5
 """Maximum number of unfamiliar images that are named; the line always states their total."""
@@ -48,7 +52,7 @@ def chunk(files: list[str]) -> pa.Table:
     return planned(id=files, uri=[storage.absolute(file) for file in files], size=sizes)
 
 
-def stage(config: CaptionDatasetConfig) -> Stage:
+def stage(config: CaptionConfig) -> Stage:
     """Build the captioning stage, with as many threads as a worker of the bulk job.
 
     A batch of one image consists of many small operations, which more threads slow down.
@@ -56,20 +60,21 @@ def stage(config: CaptionDatasetConfig) -> Stage:
     Raises:
         UsageError: the config cannot extract regions from files, or its weights are missing.
     """
-    if config.regions.kind == "precomputed":
+    if isinstance(config, CaptionDatasetConfig) and config.regions.kind == "precomputed":
         raise UsageError("regions.kind precomputed cannot extract regions from files: name an extractor")
     import torch  # takes seconds; mistakes on the command line should be reported before
 
     torch.set_num_threads(config.resources.worker.threads)
-    return caption_factory(config).build()
+    return stage_factory(config).build()
 
 
 def main() -> int:
     """Caption the files in order."""
     files, options = split_arguments(sys.argv[1:], CaptionDatasetConfig)
     if not any(option.split("=")[0] == "--config" for option in options):
-        options = ["--config", DEFAULT_CONFIG, *options]
-    config = parse(CaptionDatasetConfig, options, description=__doc__, arguments="FILE...")
+        kind = given_value(options, "captioner.kind")
+        options = ["--config", f"caption/{DEFAULT_CONFIGS.get(kind, kind)}.yaml", *options]
+    config = parse_captioning(options, description=__doc__, arguments="FILE...")
     check(files)
     rows = stage(config)(fetch_stage(config.input, config.resources)(chunk(files))).to_pylist()
     for row in rows:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from glied import storage
 from glied.bulk import chunks, row_schemas
-from glied.bulk.arrow_tables import seconds_of
+from glied.bulk.arrow_tables import seconds_of, usage_of
 from glied.bulk.items import Chunk, DescribedChunk, Job, Stream, StreamBroken
 from glied.bulk.plan.manifest import INPUT, Manifest, Unit
 from glied.bulk.plan.sources import fetch
@@ -61,6 +61,8 @@ class Driver:
             whole: all units that are committed at the end.
             broken: units that are not committed because of their storage, and why.
             open: units under way.
+            earlier_cost: of the units that were committed before, where the job has a budget.
+            stopped: why the run stops before its end; empty otherwise.
         """
         self.job = job
         self.plan = plan
@@ -76,6 +78,8 @@ class Driver:
         self.confirmed_at = time.monotonic()
         self.broken: dict[int, str] = {}
         self.open: dict[int, UnitWork] = {}
+        self.earlier_cost = 0.0
+        self.stopped = ""
         self.images = 0
         self.startup_seconds = 0.0
         self.streaming_seconds = 0.0
@@ -86,6 +90,9 @@ class Driver:
         files = self._read_state()
         mine = [unit for unit in range(self.plan.units) if self.job.takes(unit)]
         self._adopt(files)
+        if self.job.budget is not None:
+            self.earlier_cost = sum_counts(read_commits(self.earlier.values())).usage.get("cost", 0.0)
+            self._check_budget()
         done = [unit for unit in mine if self._is_committed(unit)]
         with Progress(self._count_images(mine), self._count_images(done)) as progress:
             finished = [self.earlier[unit] for unit in mine if unit in self.earlier and unit not in self.done]
@@ -149,7 +156,7 @@ class Driver:
             seconds=round(seconds, 2),
             ended_at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
             error_budget=self.job.error_budget,
-            problems=[self.broken[unit] for unit in sorted(self.broken)],
+            problems=[*filter(None, [self.stopped]), *(self.broken[unit] for unit in sorted(self.broken))],
             examples=self.examples,
         )
 
@@ -213,16 +220,16 @@ class Driver:
         """Describe units in windows, each in a bounded number of rounds."""
         iterator = iter(works)
         units = max(1, min(IN_FLIGHT_UNITS, IN_FLIGHT_IMAGES // self.plan.unit_size))
-        while window := list(itertools.islice(iterator, units)):
+        while not self.stopped and (window := list(itertools.islice(iterator, units))):
             self.open = {work.unit.index: work for work in window}
             complete = self._run_round(progress, isolated=False)
             for number in range(1, self.job.resources.recovery.rounds):
-                if not self.open:
+                if not self.open or self.stopped:
                     break
                 log.warning("round %d: %d units are missing", number + 1, len(self.open))
                 # Chunks that a complete round lost are suspect; a stream that broke proves nothing.
                 complete = self._run_round(progress, isolated=complete)
-            if complete:
+            if complete and not self.stopped:
                 self._give_up()
 
     def _run_round(self, progress: Progress, *, isolated: bool) -> bool:
@@ -235,6 +242,8 @@ class Driver:
                 for result in results:
                     if self._gather(result, time.perf_counter() - start):
                         progress.update(result.table.num_rows)
+                    if self.stopped:
+                        break
             return True
         except StreamBroken as error:
             log.warning("the stream broke: %s", error)
@@ -297,13 +306,15 @@ class Driver:
         unit, generation = work.unit, work.generation
         del self.open[unit.index]
         seconds: Counter[str] = Counter()
+        usage: Counter[str] = Counter()
         for piece in work.arrived.values():
             seconds.update(seconds_of(piece))
+            usage.update(usage_of(piece))
         table = work.rows(self.schema)
         work.arrived.clear()  # free memory: features are large
         work.earlier = None
         check_ids(unit, table)
-        counts = count_rows(table, seconds)
+        counts = count_rows(table, seconds, usage)
         if self._storage_failed(unit, table, counts):
             return
         data = self.job.encode(table)
@@ -314,6 +325,17 @@ class Driver:
             counts = self._verified(unit, generation, data)
         self._commit(unit, generation, data, counts)
         self._collect_examples(table)
+        self._check_budget()
+
+    def _check_budget(self) -> None:
+        """Stop the run once its committed rows have cost what the budget allows."""
+        budget, cost = self.job.budget, self.earlier_cost + self.counts.usage.get("cost", 0.0)
+        if budget is not None and cost >= budget and not self.stopped:
+            self.stopped = (
+                f"budget: {cost:.4f} of captioner.budget {budget:g} are spent; the same command with a "
+                "larger budget goes on"
+            )
+            log.warning(self.stopped)
 
     def _commit(
         self, unit: Unit, generation: int, data: bytes, counts: Counts, *, adopted: bool = False

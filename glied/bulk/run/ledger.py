@@ -50,19 +50,21 @@ class Counts:
         seconds: time spent in each stage, summed over workers.
         familiarity: images whose familiarity is known ("rated"), and those of them that are unfamiliar
             ("unfamiliar"); empty where none is known.
+        usage: requests, tokens and cost of captioners that are billed; empty for others.
     """
 
     rows: dict[str, int] = field(default_factory=dict)
     errors: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     familiarity: dict[str, int] = field(default_factory=dict)
+    usage: dict[str, float] = field(default_factory=dict)
 
     def add(self, other: "Counts") -> None:
         """Add another's numbers to these."""
-        for name in ("rows", "errors", "seconds", "familiarity"):
+        for name in ("rows", "errors", "seconds", "familiarity", "usage"):
             mine = getattr(self, name)
             for key, value in getattr(other, name).items():
-                mine[key] = round(mine.get(key, 0) + value, 3)
+                mine[key] = round(mine.get(key, 0) + value, 6)
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ class Commit:
                     {str(kind): int(count) for kind, count in record["errors"].items()},
                     {str(stage): float(seconds) for stage, seconds in record["seconds"].items()},
                     {str(kind): int(count) for kind, count in record.get("familiarity", {}).items()},
+                    {str(name): float(value) for name, value in record.get("usage", {}).items()},
                 ),
                 committed_at=time if time.tzinfo else time.replace(tzinfo=timezone.utc),
                 plan=str(record["plan"]),
@@ -170,6 +173,7 @@ class Ledger:
             "errors": counts.errors,
             "seconds": counts.seconds,
             "familiarity": counts.familiarity,
+            "usage": counts.usage,
         }
         name = run_folder.record_name(unit, generation, self.plan, len(data))
         uri = storage.join(self.run_uri, "commits", name)

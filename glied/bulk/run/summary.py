@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from glied.bulk.config import describe_skipped
 from glied.bulk.plan.sources.web_hosts import is_host_failure
 from glied.bulk.row_schemas import OK
-from glied.bulk.run.totals import Totals, counted
+from glied.bulk.run.totals import Totals, counted, usage_line
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,11 @@ class Summary(Totals):
             ranked = sorted(self.stage_seconds.items(), key=lambda pair: -pair[1])
             parts = ", ".join(f"{name} {seconds:.0f}" for name, seconds in ranked)
             yield f"seconds of all workers: {parts}"
+        if self.usage:
+            yield f"used: {usage_line(self.usage)}"
 
     def _unit_lines(self) -> Iterator[str]:
+        yield from (problem for problem in self.problems if problem.startswith("budget"))
         if self.units_missing:
             yield f"{self.units_missing} of {self.units} units are missing; the same command resumes"
         if self.units_mended:

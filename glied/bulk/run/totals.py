@@ -1,6 +1,7 @@
 """What a run's plan and commit records say of it at any time: what its status and its summary share."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from glied.bulk.run.ledger import Counts
@@ -21,6 +22,7 @@ class Totals:
         images_rated: committed images whose familiarity is known, of which images_unfamiliar look unlike what
             the captioner was trained on.
         stage_seconds: seconds in each stage over all attempts, summed over workers.
+        usage: requests, tokens and cost of the committed rows, where the captioner is billed.
     """
 
     run: str
@@ -34,6 +36,7 @@ class Totals:
     images_rated: int = 0
     images_unfamiliar: int = 0
     stage_seconds: dict[str, float]
+    usage: dict[str, float] = field(default_factory=dict)
 
     def error_lines(self) -> list[str]:
         """For a person: errors by kind, and images that the captioner does not know."""
@@ -51,12 +54,19 @@ def of_rows(counts: Counts) -> dict[str, Any]:
         "images_rated": counts.familiarity.get("rated", 0),
         "images_unfamiliar": counts.familiarity.get("unfamiliar", 0),
         "stage_seconds": {stage: round(seconds, 2) for stage, seconds in counts.seconds.items()},
+        "usage": counts.usage,
     }
 
 
 def counted(counts: dict[str, int]) -> str:
     """For a person, such as "3 ok, 1 rejected"."""
     return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+
+
+def usage_line(usage: Mapping[str, float]) -> str:
+    """For a person: what a run has used."""
+    parts = [f"{value:,.0f} {name.replace('_', ' ')}" for name, value in usage.items() if name != "cost"]
+    return ", ".join(parts) + (f", cost {usage['cost']:.4f}" if usage.get("cost") else "")
 
 
 def unfamiliar_line(count: int, of: int) -> str:

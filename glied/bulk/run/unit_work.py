@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -67,12 +67,13 @@ def check_ids(unit: Unit, table: pa.Table) -> None:
         raise JobError(f"unit {unit.index}: the ids of its rows are not those of the manifest")
 
 
-def count_rows(table: pa.Table, seconds: Counter[str]) -> Counts:
-    """What became of the images of rows; `seconds` were spent on them, by stage."""
+def count_rows(table: pa.Table, seconds: Counter[str], usage: Mapping[str, float] | None = None) -> Counts:
+    """What became of the images of rows; `seconds` were spent on them, by stage, and `usage` was billed."""
     statuses: Counter[str] = Counter(map(str, table["status"].to_pylist()))
     errors: Counter[str] = Counter(str(kind) for kind in table["error_kind"].to_pylist() if kind is not None)
     spent: dict[str, float] = {stage: round(value, 3) for stage, value in seconds.items()}
-    return Counts(dict(statuses), dict(errors), spent, _count_familiarity(table))
+    billed = {name: round(value, 6) for name, value in (usage or {}).items()}
+    return Counts(dict(statuses), dict(errors), spent, _count_familiarity(table), billed)
 
 
 def _count_familiarity(table: pa.Table) -> dict[str, int]:

@@ -93,7 +93,7 @@ class CaptionImages:
         rows = self.describe(regions, clock)
         if self.clip is not None:
             with clock.measure("clip"):
-                scores = _clip_scores(self.clip, batch, [row["caption"] for row in rows])
+                scores = clip_scores(self.clip, batch, [row["caption"] for row in rows])
             for row, score in zip(rows, scores, strict=True):
                 row["clip_score"] = score
         return rows
@@ -123,7 +123,8 @@ def extract(extractor: RegionExtractor, batch: Sequence[Picture]) -> list[Region
     return [one.scaled(of.width, of.height) for one, of in zip(found, batch, strict=True)]
 
 
-def _clip_scores(clip: "ClipScorer", batch: Sequence[Picture], captions: list[str]) -> list[float]:
+def clip_scores(clip: "ClipScorer", batch: Sequence[Picture], captions: list[str]) -> list[float]:
+    """CLIP-S of each picture's caption."""
     from glied.clip.scores import clip_score
 
     images = clip.encode_images([picture.pixels for picture in batch])

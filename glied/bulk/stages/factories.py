@@ -31,7 +31,7 @@ class CaptionFactory(CaptionSpec):
         Raises:
             UsageError: a checkpoint is missing or of another kind, or the models do not fit together.
         """
-        return inspection.inspect_captions(self) or _with_models(partial(_load_captions, self))
+        return inspection.inspect_captions(self) or with_models(partial(_load_captions, self))
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class ExtractFactory(ExtractSpec):
 
     def inspect(self) -> Inspection:
         """What the regions depend on; raises as that of `CaptionFactory`."""
-        return inspection.inspect_regions(self) or _with_models(partial(_load_regions, self))
+        return inspection.inspect_regions(self) or with_models(partial(_load_regions, self))
 
 
-def _with_models(inspect: Callable[[], Inspection]) -> Inspection:
+def with_models(inspect: Callable[[], Inspection]) -> Inspection:
     """Call what loads models: in a process of its own, unless this one has torch already.
 
     torch takes 450 MB of the process that imports it, for good.

@@ -92,12 +92,16 @@ class DescribeStage(Generic[Item]):
         clock = Clock()
         own = len(self.read.schema)
         items, passing = table.select(range(own)), table.select(range(own, table.num_columns))
-        rows = [row for batch in self.read(items, clock) for row in self._rows(batch, clock)]
+        rows = [row for batch in self._items(items, passing, clock) for row in self._rows(batch, clock)]
         described = self._table(items, rows)
         result = pa.table(
             [*described.columns, *passing.columns], schema=pa.schema([*described.schema, *passing.schema])
         )
         return arrow_tables.with_seconds(result, clock.seconds)
+
+    def _items(self, items: pa.Table, passing: pa.Table, clock: Clock) -> Iterator[list[Item | Fault]]:
+        """What is described of each row; subclasses may look at the columns that pass through, too."""
+        return self.read(items, clock)
 
     def _rows(self, batch: list[Item | Fault], clock: Clock) -> list[Row]:
         items = [item for item in batch if not isinstance(item, Fault)]

@@ -28,7 +28,7 @@ from glied.clip.config import ClipConfig
 from glied.clip.model import OpenedClip, build_clip, open_clip_model
 from glied.clip.preprocessing import Pixels, preprocessing_of
 from glied.clip.tokenizer import clip_tokenizer
-from glied.errors import UsageError
+from glied.errors import StorageError, UsageError
 
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 """What the hub's folders of open_clip's models hold beside the weights."""
@@ -73,8 +73,7 @@ class CocaEngine(Engine):
         """Load the model that `config` names.
 
         Raises:
-            UsageError: there is no such model, or its weights are not there and say where to put them.
-            StorageError: published weights could not be fetched.
+            UsageError: there is no such model, or its published weights could not be fetched.
         """
         return cls(open_coca(config), config, decoding)
 
@@ -131,7 +130,6 @@ def coca_fingerprint(config: CocaConfig, decoding: DecodingConfig) -> tuple[str,
 
     Raises:
         UsageError: as `CocaEngine.load`.
-        StorageError: as `CocaEngine.load`.
     """
     engine = CocaEngine.load(dataclasses.replace(config, device="cpu"), decoding)
     return engine.name, engine.fingerprint | {"decoding": dataclasses.asdict(decoding)}
@@ -141,19 +139,32 @@ def open_coca(config: CocaConfig) -> OpenedClip:
     """The model that `config` names, on the CPU in float32.
 
     Raises:
-        UsageError: there is no such model.
-        StorageError: published weights could not be fetched.
+        UsageError: there is no such model, or its published weights could not be fetched.
     """
-    if config.checkpoint and (Path(config.checkpoint) / OPEN_CLIP_CONFIG).is_file():
-        return _open_folder(Path(config.checkpoint))
-    return open_clip_model(
-        ClipConfig(
-            model=config.model,
-            weights=config.weights,
-            weights_tag=config.weights_tag,
-            checkpoint=config.checkpoint,
-            allow_random=config.allow_random,
-        )
+    folder = Path(config.checkpoint or config.weights)
+    if (folder / OPEN_CLIP_CONFIG).is_file():
+        return _open_folder(folder)
+    clip = ClipConfig(
+        model=config.model,
+        weights=config.weights,
+        weights_tag=config.weights_tag,
+        checkpoint=config.checkpoint,
+        allow_random=config.allow_random,
+    )
+    try:
+        return open_clip_model(clip)
+    except StorageError as error:
+        raise _not_fetched(config, error) from error
+
+
+def _not_fetched(config: CocaConfig, error: StorageError) -> UsageError:
+    """Say what to download, and where to put it."""
+    published = open_clip.get_pretrained_cfg(config.model, config.weights)
+    repository = str(published.get("hf_hub", "")).strip("/") or published.get("url", "")
+    return UsageError(
+        f"captioner.weights: {config.weights} of {config.model} could not be fetched. Where there is "
+        f"internet, `hf download {repository} --local-dir DIR` does; then give DIR as captioner.weights. "
+        + " ".join(str(error).split())[:200]
     )
 
 

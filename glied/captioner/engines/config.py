@@ -14,11 +14,13 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 class CocaConfig:
     """A CoCa of open_clip; how captions are searched is in `decoding`, whose lengths count its tokens."""
 
+    kind: Literal["coca"] = "coca"
+    """Which captioner this is."""
     model: str = ""
     """Architecture by open_clip's name, e.g. coca_ViT-B-32; excludes `checkpoint`."""
     weights: str = ""
-    """Weights of `model`: a published tag of open_clip, e.g. mscoco_finetuned_laion2b_s13b_b90k, or a local
-    .safetensors, .bin or .pt file."""
+    """Weights of `model`: a published tag of open_clip, e.g. mscoco_finetuned_laion2b_s13b_b90k, a local
+    .safetensors, .bin or .pt file, or a folder with the files of the hub (open_clip_config.json)."""
     weights_tag: str = ""
     """Published tag that a file in `weights` descends from: says its preprocessing."""
     checkpoint: str = ""
@@ -40,7 +42,7 @@ class CocaConfig:
         if self.model and not (self.weights or self.allow_random):
             raise UsageError(
                 f"captioner.weights: {self.model} needs a published tag of open_clip, such as "
-                "mscoco_finetuned_laion2b_s13b_b90k, or a local file"
+                "mscoco_finetuned_laion2b_s13b_b90k, a local file or folder"
             )
         if self.checkpoint and (self.weights or self.weights_tag):
             raise UsageError("captioner.weights belongs to captioner.model, not to captioner.checkpoint")
@@ -50,6 +52,8 @@ class CocaConfig:
 class TransformersConfig:
     """A model of Hugging Face transformers that turns an image into text."""
 
+    kind: Literal["transformers"] = "transformers"
+    """Which captioner this is."""
     model: str
     """Name on the Hub, such as Salesforce/blip-image-captioning-base, or a local folder."""
     revision: str = "main"
@@ -151,6 +155,8 @@ _GENERATION_FIELDS = frozenset(
 class EndpointConfig:
     """A model behind an OpenAI-compatible API: vLLM, SGLang, llama.cpp, Ollama, or a hosted one."""
 
+    kind: Literal["endpoint"] = "endpoint"
+    """Which captioner this is."""
     url: str
     """Base URL, such as http://localhost:8000/v1; /chat/completions is added."""
     model: str

@@ -146,7 +146,7 @@ class EndpointEngine(Engine):
                 chat_messages.data_uri, image, longest_side=config.longest_side, quality=config.quality
             )
             body = chat_messages.request(config, prompt, uri)
-            found = await retrying(self._ask, name, body)
+            found: list[EngineCaption] | Failure = await retrying(self._ask, name, body)
         self._count(Usage(retries=retrying.statistics["attempt_number"] - 1))
         return found
 

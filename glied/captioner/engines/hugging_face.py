@@ -197,7 +197,7 @@ def pinned(config: TransformersConfig, identity: str) -> TransformersConfig:
 
 def transformers_fingerprint(config: TransformersConfig, identity: str) -> dict[str, Any]:
     """What the captions depend on; a folder counts by its content, and devices do not count."""
-    ignored = {"model", "revision", "device", "attention", "remote_code"}
+    ignored = {"kind", "model", "revision", "device", "attention", "remote_code"}
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in ignored}
     return {"kind": "transformers", "weights": identity} | settings
 

@@ -16,7 +16,6 @@ def load_engine(config: EngineConfig, decoding: DecodingConfig) -> Engine:
 
     Raises:
         UsageError: a model or a package is missing, or they do not fit the config.
-        StorageError: published weights could not be fetched.
     """
     if isinstance(config, EndpointConfig):
         from glied.captioner.engines.endpoint import EndpointEngine

@@ -107,6 +107,10 @@ def teacher_forcing(engine, image, caption):
     words += [] if caption.truncated else [tiny_models.EOS]
     prompt = next(iter(engine.prompts.values()))
     inputs = engine._prepare(image, prompt, False)
+    if engine.model.config.is_encoder_decoder:
+        start = torch.tensor([[engine.model.config.get_text_config().decoder_start_token_id, *words]])
+        table = engine.model(**inputs, decoder_input_ids=start).logits[0].log_softmax(-1)
+        return sum(table[place, word].item() for place, word in enumerate(words))
     start = inputs.pop("input_ids", torch.tensor([[tiny_models.BOS]]))
     inputs.pop("attention_mask", None)
     whole = torch.cat((start, torch.tensor([words])), dim=1)

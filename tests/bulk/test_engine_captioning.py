@@ -1,0 +1,204 @@
+"""Bulk captioning with captioners of whole images: the run folder, its rows, and what they cost."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import safetensors.torch
+from PIL import Image
+
+from glied.bulk import engine_captioning
+from glied.bulk.captioning import CaptionDatasetConfig, fetch_stage
+from glied.bulk.chunks import run_here
+from glied.bulk.run import bulk_run
+from glied.bulk.run.committed_rows import read_rows
+from glied.errors import UsageError
+from tests.captioner.engines.chat_server import caption_of, prompt_of, serve
+from tests.captioner.engines.coca_models import CONFIG, tiny_coca
+
+SECRET = "sk-verysecret123"
+COUNT = 24
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """Images whose number stands in their color, and a broken one."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(COUNT):
+        pixels = np.full((40, 50, 3), (number * 8, 0, 0), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:02}.png")
+    (folder / "broken.jpg").write_text("no image")
+    return folder
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    with serve() as running:
+        yield running
+
+
+@pytest.fixture
+def configure(server, photos, tmp_path):
+    """Configs of the endpoint."""
+
+    def make(*options):
+        where = [f"--input.uri={photos}", f"--output.uri={tmp_path / 'out'}", "--output.unit_size=5"]
+        captioner = [f"--captioner.url={server.url}", "--captioner.model=tiny", "--captioner.backoff_s=0.01"]
+        return engine_captioning.parse_captioning(
+            ["--config=configs/caption/endpoint.yaml", *where, *captioner, *options]
+        )
+
+    return make
+
+
+def run(config):
+    """The summary of a run in this process."""
+    stage = engine_captioning.stage_factory(config).build()
+    stream = run_here(fetch_stage(config.input, config.resources), stage)
+    return bulk_run.execute(engine_captioning.job(config), stream)
+
+
+def rows_of(folder):
+    return {row["id"]: row for row in read_rows(str(folder))}
+
+
+def files_of(folder):
+    return b"".join(path.read_bytes() for path in Path(folder).rglob("*") if path.is_file())
+
+
+def test_every_image_has_a_row_and_the_summary_says_what_was_used(configure, server, tmp_path):
+    server.behave = lambda number, body: "refusal" if caption_of(body).startswith("image 3 ") else "ok"
+    summary = run(configure("--captioner.prompt_price=1", "--captioner.completion_price=10"))
+    rows = rows_of(tmp_path / "out")
+    assert len(rows) == COUNT + 1
+    assert summary.statuses == {"ok": COUNT - 1, "rejected": 2}
+    assert summary.errors == {"not_an_image": 1, "refused": 1}
+    assert rows["07.png"]["caption"] == "image 7 for 'Describe this image in one sentence.'"
+    assert rows["07.png"]["captions"] == [
+        {"text": rows["07.png"]["caption"], "log_probability": None, "prompt": "caption", "truncated": False}
+    ]
+    assert (rows["07.png"]["width"], rows["07.png"]["height"], rows["07.png"]["model"]) == (50, 40, "tiny")
+    assert rows["07.png"]["regions"] is None
+    assert rows["03.png"]["error"] == "I can't help with that."
+    assert summary.usage == {  # of the broken image nothing is sent
+        "requests": COUNT, "retries": 0, "prompt_tokens": 100 * COUNT, "completion_tokens": 10 * COUNT,
+        "cost": pytest.approx(COUNT * (100 * 1 + 10 * 10) / 1e6),
+    }  # fmt: skip
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["usage"] == summary.usage
+    assert any(line.startswith(f"used: {COUNT} requests, 0 retries") for line in summary.lines())
+
+
+def test_nothing_that_is_written_holds_the_key_or_image_data(configure, server, tmp_path):
+    server.behave = lambda number, body: ("ok", "echo", "500")[number % 3]
+    run(configure("--captioner.attempts=1"))
+    written = files_of(tmp_path / "out")
+    assert server.keys[0] == f"Bearer {SECRET}"
+    assert b"endpoint" in written
+    assert SECRET.encode() not in written
+    assert b"base64" not in written
+
+
+def test_the_same_command_goes_on_where_a_run_ended(configure, server, tmp_path):
+    limited = ("--captioner.prompt_price=1", "--captioner.completion_price=0")
+    first = run(configure(*limited, "--captioner.budget=0.0010"))
+    assert bulk_run.exit_code(first) == 1
+    assert first.usage["cost"] == pytest.approx(0.0010)  # two units of five images at 0.0001 each
+    assert first.units_done == 2
+    (problem,) = first.problems
+    assert problem.startswith("budget: 0.0010 of captioner.budget 0.001 are spent")
+    asked = len(server.bodies)
+    again = run(configure(*limited, "--captioner.budget=0.0010"))
+    assert len(server.bodies) == asked + 1  # the check before the run
+    assert again.units_done == 2
+    last = run(configure(*limited, "--captioner.budget=1"))
+    assert bulk_run.exit_code(last) == 0
+    assert last.usage["requests"] == COUNT
+    assert len(rows_of(tmp_path / "out")) == COUNT + 1
+
+
+def test_another_prompt_is_another_fingerprint(configure):
+    run(configure("--input.limit=2"))
+    with pytest.raises(UsageError, match=r"captioner\.prompts\.caption was .* and is now"):
+        run(configure("--input.limit=2", '--captioner.prompts={"caption": "Name the colors."}'))
+    with pytest.raises(UsageError, match=r"captioner\.quality was 90 and is now 50"):
+        run(configure("--input.limit=2", "--captioner.quality=50"))
+
+
+def test_prompts_read_the_columns_of_a_table(configure, server, photos, tmp_path):
+    names = [f"{number:02}.png" for number in range(3)]
+    titles = ["one", 'two "quoted"', None]
+    table = pa.table({"uri": [str(photos / name) for name in names], "title": titles})
+    pq.write_table(table, tmp_path / "photos.parquet")
+    prompts = '--captioner.prompts={"short": "Describe {title}.", "long": "Describe it at length."}'
+    source = [f"--input.uri={tmp_path / 'photos.parquet'}", "--input.form=table"]
+    run(configure(*source, f'--input.allow=["{photos}"]', prompts))
+    asked = {prompt_of(body) for body in server.bodies}
+    described = {'Describe "one".', r'Describe "two \"quoted\"".', 'Describe "".'}
+    assert asked >= described | {"Describe it at length."}
+    for row in rows_of(tmp_path / "out").values():
+        assert [one["prompt"] for one in row["captions"]] == ["short", "long"]
+        assert row["caption"] == row["captions"][0]["text"]
+        assert row["title"] in titles
+
+
+def test_a_server_that_is_not_there_is_found_before_the_run(configure, tmp_path):
+    config = configure("--captioner.url=http://127.0.0.1:9/v1")
+    with pytest.raises(UsageError, match=r"captioner.url: no answer from http://127.0.0.1:9/v1"):
+        engine_captioning.job(config)
+    assert not (tmp_path / "out").exists()
+
+
+def coca_options(folder):
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": CONFIG}))
+    safetensors.torch.save_file(tiny_coca().state_dict(), folder / "open_clip_model.safetensors")
+    return [f"--captioner.weights={folder}", "--decoding.max_length=6", "--decoding.n_best=2"]
+
+
+def test_a_coca_captions_a_folder_whatever_the_batch(photos, tmp_path):
+    (tmp_path / "model").mkdir()
+    found = []
+    for batch in (1, 16):
+        options = [f"--input.uri={photos}", f"--output.uri={tmp_path / str(batch)}", "--input.limit=6"]
+        options += ["--config=configs/caption/coca.yaml", *coca_options(tmp_path / "model")]
+        config = engine_captioning.parse_captioning([*options, f"--resources.worker.batch_size={batch}"])
+        assert run(config).statuses == {"ok": 6}
+        found.append({name: row["captions"] for name, row in rows_of(tmp_path / str(batch)).items()})
+    texts = [{name: [one["text"] for one in row] for name, row in one.items()} for one in found]
+    assert texts[0] == texts[1]
+    assert all(len(row) == 2 and row[0]["log_probability"] < 0 for row in found[0].values())
+
+
+def test_a_model_of_transformers_captions_a_folder(photos, tmp_path):
+    pytest.importorskip("transformers")
+    from tests.captioner.engines import tiny_models
+
+    model = tiny_models.blip(tmp_path / "model")
+    options = [f"--input.uri={photos}", f"--output.uri={tmp_path / 'out'}", "--input.limit=6"]
+    options += [f"--captioner.model={model}", "--captioner.max_tokens=5"]
+    config = engine_captioning.parse_captioning(["--config=configs/caption/transformers.yaml", *options])
+    summary = run(config)
+    assert summary.statuses == {"ok": 6}
+    assert not summary.usage
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["fingerprint"]["captioner"]["kind"] == "transformers"
+    assert len(record["fingerprint"]["captioner"]["weights"]) == 64
+
+
+def test_the_kind_of_captioner_decides_the_config():
+    where = ["--input.uri=a", "--output.uri=b"]
+    demo = engine_captioning.parse_captioning(["--config=configs/caption/demo.yaml", *where])
+    assert isinstance(demo, CaptionDatasetConfig)
+    with pytest.raises(UsageError, match=r"captioner.kind: 'blip' is not one of glied, coca, transformers"):
+        engine_captioning.parse_captioning([*where, "--captioner.kind=blip"])
+    with pytest.raises(UsageError, match=r"regions.*Valid keys: .*captioner.url"):
+        engine_captioning.parse_captioning(
+            ["--config=configs/caption/endpoint.yaml", "--regions.kind=torchvision"]
+        )
+    with pytest.raises(UsageError, match=r"only captioner.kind glied reads"):
+        engine_captioning.parse_captioning(
+            ["--config=configs/caption/endpoint.yaml", "--input.form=features"]
+        )
