@@ -8,31 +8,10 @@ from functools import partial
 from glied.bulk import row_schemas
 from glied.bulk.items import Stage
 from glied.bulk.stages.factories import with_models
-from glied.bulk.stages.specs import Inspection, preprocessing
-from glied.captioner.config import DecodingConfig
+from glied.bulk.stages.specs import EngineSpec, Inspection, preprocessing
 from glied.captioner.engines.config import EndpointConfig
-from glied.captioner.engines.loading import EngineConfig, inspect_engine
+from glied.captioner.engines.loading import inspect_engine
 from glied.clip.config import ClipConfig
-
-
-@dataclass(frozen=True)
-class EngineSpec:
-    """What the stage is built from.
-
-    Attributes:
-        captioner: config of the engine.
-        decoding: how a CoCa is searched.
-        batch_size, decoders: images at a time, processes that decode them.
-        clip: config of the CLIP that scores captions; None for no scores.
-        missing_rows: as `InputConfig.max_missing_rows`.
-    """
-
-    captioner: EngineConfig
-    decoding: DecodingConfig
-    batch_size: int
-    decoders: int
-    clip: ClipConfig | None = None
-    missing_rows: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from glied.bulk import arrow_tables, row_schemas
 from glied.bulk.items import Stage
 from glied.bulk.row_schemas import INPUT
 from glied.bulk.stages.describe import Row, clip_scores
-from glied.bulk.stages.engine_factory import EngineSpec
+from glied.bulk.stages.specs import EngineSpec
 from glied.bulk.stages.stage import DecodeImages, DescribeStage, Fault
 from glied.captioner.engines.config import EndpointConfig
 from glied.captioner.engines.engine import Engine, EngineCaption, Failure

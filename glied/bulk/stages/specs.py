@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from glied.bulk import row_schemas
 from glied.captioner.config import DecodingConfig
+from glied.captioner.engines.loading import EngineConfig
 from glied.captioner.familiarity import Familiarity
 from glied.clip.config import ClipConfig
 from glied.vision import images
@@ -57,6 +58,26 @@ class ExtractSpec:
     decoders: int
     missing_rows: float = 0.0
     copy: CopyConfig | None = None
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """What the stage of a whole-image captioner is built from.
+
+    Attributes:
+        captioner: config of the engine.
+        decoding: how a CoCa is searched.
+        batch_size, decoders: images at a time, processes that decode them.
+        clip: config of the CLIP that scores captions; None for no scores.
+        missing_rows: as `InputConfig.max_missing_rows`.
+    """
+
+    captioner: EngineConfig
+    decoding: DecodingConfig
+    batch_size: int
+    decoders: int
+    clip: ClipConfig | None = None
+    missing_rows: float = 0.0
 
 
 @dataclass(frozen=True)
