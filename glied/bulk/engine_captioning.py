@@ -135,12 +135,20 @@ def engine_factory(config: EngineConfigs) -> EngineFactory:
     )
 
 
-def pools(config: CaptionConfig) -> list[ActorPoolSpec]:
-    """The pools of workers that a config asks for."""
+def pools(config: CaptionConfig, described: Job) -> list[ActorPoolSpec]:
+    """The pools of workers that a config asks for.
+
+    Args:
+        config: of the captioning.
+        described: its job, which knows the commit that the workers are to load.
+    """
     if isinstance(config, CaptionDatasetConfig):
         return captioning.caption_pools(config)
-    worker = config.resources.worker
-    return [actor_pool(engine_factory(config), worker, threads=worker.threads)]
+    factory, worker = engine_factory(config), config.resources.worker
+    if isinstance(config.captioner, TransformersConfig):
+        weights = described.fingerprint["captioner"]["weights"]
+        factory = dataclasses.replace(factory, captioner=config.captioner.pinned(weights))
+    return [actor_pool(factory, worker, threads=worker.threads)]
 
 
 def job(config: CaptionConfig) -> Job:

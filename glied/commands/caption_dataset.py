@@ -26,7 +26,7 @@ def main() -> int:
 
     from glied.bulk.ray.stream import RayStream  # Ray takes seconds to import; mistakes are found before
 
-    pools = engine_captioning.pools(config)
+    pools = engine_captioning.pools(config, job)
     stream = RayStream(fetch_stage(config.input, config.resources), pools, config.resources)
     summary = execute(job, stream, stream.in_order)
     print("\n".join(summary.lines()))

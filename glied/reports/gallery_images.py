@@ -191,6 +191,9 @@ class Explainer:
             UsageError: a checkpoint is missing or is not the one of the run.
         """
         record = _record(run_uri)
+        kind = record["config"].get("captioner", {}).get("kind", "glied")
+        if kind != "glied":
+            raise UsageError(f"captioner.kind {kind} does not tell")
         factory = caption_factory(_runnable(build(CaptionDatasetConfig, record["config"])))
         extractor, captioner = caption_models(factory)
         mine = {"regions": regions_fingerprint(factory, extractor), "captioner": captioner.digest}

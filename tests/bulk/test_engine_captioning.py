@@ -163,8 +163,8 @@ def test_a_coca_captions_a_folder_whatever_the_batch(photos, tmp_path):
     found = []
     for batch in (1, 16):
         options = [f"--input.uri={photos}", f"--output.uri={tmp_path / str(batch)}", "--input.limit=6"]
-        options += ["--config=configs/caption/coca.yaml", *coca_options(tmp_path / "model")]
-        config = engine_captioning.parse_captioning([*options, f"--resources.worker.batch_size={batch}"])
+        options += [*coca_options(tmp_path / "model"), f"--resources.worker.batch_size={batch}"]
+        config = engine_captioning.parse_captioning(["--config=configs/caption/coca.yaml", *options])
         assert run(config).statuses == {"ok": 6}
         found.append({name: row["captions"] for name, row in rows_of(tmp_path / str(batch)).items()})
     texts = [{name: [one["text"] for one in row] for name, row in one.items()} for one in found]

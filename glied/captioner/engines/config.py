@@ -1,7 +1,9 @@
 """Configs of the captioners that other people trained; light, since a job's driver need not import torch."""
 
+import dataclasses
 import urllib.parse
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from glied.captioner.engines.prompts import DEFAULT_PROMPTS, check_prompts
@@ -140,6 +142,10 @@ class TransformersConfig:
             raise UsageError(
                 f"captioner.extra: {sorted(taken)[0]} has a setting of its own or is not supported"
             )
+
+    def pinned(self, commit: str) -> "TransformersConfig":
+        """The config with a commit of the Hub, so that all workers load the same one; a folder has none."""
+        return self if Path(self.model).is_dir() else dataclasses.replace(self, revision=commit)
 
 
 _GENERATION_FIELDS = frozenset(

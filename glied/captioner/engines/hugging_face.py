@@ -66,7 +66,7 @@ class TransformersEngine(Engine):
             UsageError: there is no such model, it needs code that was not asked for, or a package is missing.
         """
         identity = weights_identity(config)
-        config = pinned(config, identity)
+        config = config.pinned(identity)
         options = _source(config)
         try:
             AutoConfig.from_pretrained(config.model, **options)  # says the most clearly what is missing
@@ -188,11 +188,6 @@ def weights_identity(config: TransformersConfig) -> str:
 def model_name(config: TransformersConfig, identity: str) -> str:
     """Name of the model for the column `model`."""
     return f"{Path(config.model).name}-{identity[:12]}"
-
-
-def pinned(config: TransformersConfig, identity: str) -> TransformersConfig:
-    """The config with the commit that `weights_identity` found, so that all workers load the same one."""
-    return config if Path(config.model).is_dir() else dataclasses.replace(config, revision=identity)
 
 
 def transformers_fingerprint(config: TransformersConfig, identity: str) -> dict[str, Any]:

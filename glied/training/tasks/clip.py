@@ -63,12 +63,16 @@ class TrainClipConfig:
     without it images are decoded in every epoch."""
     mirror: bool = False
     """Mirror half of the training images; for captions that seldom name sides."""
+    caption_weight: float = 2.0
+    """Of a CoCa: weight of the captioning loss beside the contrastive one."""
 
     def __post_init__(self) -> None:
         """Refuse values without meaning."""
         refuse_micro_batches(self.trainer)
         if not 0 <= self.prompt_share <= 1:
             raise UsageError(f"prompt_share: {self.prompt_share} is not in [0, 1]")
+        if self.caption_weight <= 0:
+            raise UsageError(f"caption_weight: {self.caption_weight} is not above 0")
         if self.model.frozen and not self.cache:
             raise UsageError("model.frozen_stages all needs cache: the backbone reads each image only once")
         if self.cache and not storage.is_local(self.cache):
@@ -101,7 +105,7 @@ class ClipTask(FieldsOnlyPickle):
     def data(self, split: Split) -> pa.Table:
         """Rows of `index`, `image` (URI), `texts` and `clauses`; images are decoded into the cache first."""
         if "multimodal_cfg" in self._form.model_config:
-            raise UsageError("a CoCa cannot be trained here: its captioning half would stay as it is")
+            raise UsageError("this task trains no CoCa, whose captioning half would stay as it is")
         pairs = self._source(split)
         self._images.prepare(pairs, mirrored=self.config.mirror and split == "train")
         return pairs_table(pairs.all)
