@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from glied import storage
 from glied.bulk.captioning import CaptionDatasetConfig, fetch_stage
-from glied.bulk.engine_captioning import CaptionConfig, parse_captioning, stage_factory
+from glied.bulk.engine_captioning import CaptionConfig, config_class, parse_captioning, stage_factory
 from glied.bulk.items import Stage
 from glied.bulk.plan.manifest import planned
 from glied.bulk.row_schemas import OK
@@ -73,6 +73,7 @@ def main() -> int:
     files, options = split_arguments(sys.argv[1:], CaptionDatasetConfig)
     if not any(option.split("=")[0] == "--config" for option in options):
         kind = given_value(options, "captioner.kind")
+        config_class(kind)  # refuses others
         options = ["--config", f"caption/{DEFAULT_CONFIGS.get(kind, kind)}.yaml", *options]
     config = parse_captioning(options, description=__doc__, arguments="FILE...")
     check(files)

@@ -5,11 +5,14 @@ connections stay open from batch to batch.
 """
 
 import asyncio
+import concurrent.futures
+import contextlib
 import dataclasses
 import email.utils
 import os
 import threading
 import time
+import weakref
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -32,6 +35,7 @@ _RETRIED = frozenset({408, 409, 425, 429})
 """Statuses below 500 after which another request may succeed."""
 _FATAL = frozenset({301, 302, 303, 307, 308, 400, 401, 402, 403, 404, 405, 422})
 """Statuses of the first request that no image is to blame for."""
+_LONGEST_END_S = 5.0
 
 T = TypeVar("T")
 
@@ -64,11 +68,14 @@ class EndpointEngine(Engine):
         self._key = api_key(config)
         self._url = config.url.rstrip("/") + "/chat/completions"
         self._used, self._lock = Usage(), threading.Lock()
-        self._session: aiohttp.ClientSession | None = None
         self._open_at = 0.0
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True).start()
         self._slots = asyncio.Semaphore(config.concurrency)
+        self._sessions: list[aiohttp.ClientSession] = []  # one, once a request is made
+        self._loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)
+        thread.start()
+        # At the end of the process, too: an open session is reported, and its loop may not end.
+        self._finish = weakref.finalize(self, _end_loop, self._loop, thread, self._sessions)
 
     def caption(
         self, images: Sequence[Image], columns: Sequence[Mapping[str, Any]] | None = None
@@ -103,9 +110,7 @@ class EndpointEngine(Engine):
 
     def close(self) -> None:
         """Close the connections and end the thread."""
-        if self._session is not None:
-            self._run(self._session.close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._finish()
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
@@ -198,15 +203,16 @@ class EndpointEngine(Engine):
 
     def _opened(self) -> aiohttp.ClientSession:
         """The session, which has to be made in the loop."""
-        if self._session is None:
+        if not self._sessions:
             config = self.config
-            self._session = aiohttp.ClientSession(
+            session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=config.concurrency),
                 timeout=aiohttp.ClientTimeout(total=config.timeout_s, sock_connect=config.connect_s),
                 headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
                 trust_env=True,  # proxies
             )
-        return self._session
+            self._sessions.append(session)
+        return self._sessions[0]
 
     def _refusal(self, status: int, headers: Mapping[str, str], content: bytes) -> Failure:
         """What an error status means for the image.
@@ -235,6 +241,21 @@ class EndpointEngine(Engine):
         if kind == "http_404":
             return "; see captioner.url (it usually ends in /v1) and captioner.model"
         return ""
+
+
+def _end_loop(
+    loop: asyncio.AbstractEventLoop, thread: threading.Thread, sessions: Sequence[aiohttp.ClientSession]
+) -> None:
+    """Close the sessions and end the loop and its thread, in a few seconds at most."""
+
+    async def close() -> None:
+        for session in sessions:
+            await session.close()
+
+    with contextlib.suppress(TimeoutError, concurrent.futures.TimeoutError):
+        asyncio.run_coroutine_threadsafe(close(), loop).result(_LONGEST_END_S)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(_LONGEST_END_S)
 
 
 def endpoint_fingerprint(config: EndpointConfig) -> dict[str, Any]:
