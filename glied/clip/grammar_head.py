@@ -21,7 +21,7 @@ FOLDER = "grammar"
 CORRUPTIONS = ("repeat", "remove", "insert", "swap", "shuffle", "duplicate", "loop")
 """Kinds of ungrammatical captions used in training; see glied.training.tasks.corruptions."""
 REQUIRED = 90.0
-"""Balanced accuracy in percent, on each corruption, that a head needs before it may be used as a reward."""
+"""Balanced accuracy in percent, on each corruption, below which a head is unreliable."""
 
 
 class GrammarHead(nn.Module):
@@ -68,13 +68,13 @@ class GrammarScorer:
             return self._head(pooled).softmax(dim=-1)[:, 1], vectors
 
 
-def unfit(figures: Mapping[str, float]) -> list[str]:
-    """List the corruptions on which a head with these figures is too inaccurate, each with its accuracy."""
+def unfit(figures: Mapping[str, float], required: float = REQUIRED) -> list[str]:
+    """List the corruptions on which a head with these figures is below `required`, each with its accuracy."""
     accuracies = {kind: figures.get(f"accuracy_{kind}") for kind in CORRUPTIONS}
     return [
         f"{kind} {'not measured' if value is None else f'{value:.1f} %'}"
         for kind, value in accuracies.items()
-        if value is None or not value >= REQUIRED
+        if value is None or not value >= required
     ]
 
 
@@ -97,12 +97,12 @@ def has_grammar(config: ClipConfig) -> bool:
     )
 
 
-def load_grammar(config: ClipConfig, *, require_fit: bool = False) -> GrammarScorer:
+def load_grammar(config: ClipConfig, *, required: float = 0.0) -> GrammarScorer:
     """Load the scorer of a CLIP checkpoint with a grammar head, which jobs/finetune_grammar.py writes.
 
     Args:
         config: names the checkpoint.
-        require_fit: reject a head that is too inaccurate on any corruption to be used as a reward.
+        required: reject a head whose accuracy in percent is lower on any corruption; 0 takes every head.
 
     Raises:
         UsageError: there is no head, it belongs to other weights, or it is too inaccurate.
@@ -114,11 +114,11 @@ def load_grammar(config: ClipConfig, *, require_fit: bool = False) -> GrammarSco
     metadata: dict[str, Any] = stored.metadata
     if metadata["clip_sha256"] != checkpoint.load(config.checkpoint).digest:
         raise UsageError(f"{config.checkpoint}: its grammar head belongs to another CLIP; finetune it again")
-    weak = unfit(metadata["figures"])
-    if weak and require_fit:
+    if required and (weak := unfit(metadata["figures"], required)):
         raise UsageError(
-            f"{config.checkpoint}: its grammar head is not accurate enough for a reward, {REQUIRED:g} % are "
-            f"needed: {', '.join(weak)}; train it longer with jobs/finetune_grammar.py"
+            f"{config.checkpoint}: its grammar head is not accurate enough for a reward, {required:g} % are "
+            f"needed: {', '.join(weak)}; train it longer with jobs/finetune_grammar.py, or accept it with a "
+            "lower reward.grammar_accuracy"
         )
     clip = load_clip(config)
     head = GrammarHead(width=metadata["width"], hidden=metadata["hidden"])

@@ -20,6 +20,9 @@ class RewardConfig:
     """Weight of RefCLIP-S, which is 0 to 2.5."""
     grammar: float = 0.0
     """Weight of the probability that a caption is grammatical, 0 to 1."""
+    grammar_accuracy: float = 90.0
+    """Balanced accuracy in percent that the grammar head must have reached on every corruption; 0 takes every
+    head. The corruptions of free captions can be grammatical, so a head for them stays below 90."""
     frequencies: str = ""
     """Folder (path or URI) of the document frequencies, as jobs/prepare_cider.py writes it; for cider."""
     clip: ClipConfig | None = None
@@ -28,6 +31,8 @@ class RewardConfig:
 
     def __post_init__(self) -> None:
         """Refuse weights that are all 0, negative, or lack what they need."""
+        if not 0 <= self.grammar_accuracy <= 100:
+            raise UsageError(f"reward.grammar_accuracy: {self.grammar_accuracy:g} is not between 0 and 100")
         for name, weight in self.weights.items():
             if weight < 0:
                 raise UsageError(f"reward.{name}: {weight} is negative")

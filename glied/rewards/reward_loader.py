@@ -65,7 +65,7 @@ class RewardLoader:
     def _grammar(self) -> "GrammarScorer":
         from glied.clip.grammar_head import load_grammar
 
-        return load_grammar(self._clip, require_fit=True)
+        return load_grammar(self._clip, required=self.config.grammar_accuracy)
 
     @cached_property
     def _both(self) -> "OnePass":

@@ -69,7 +69,9 @@ def test_the_folder_is_also_a_clip_and_has_no_pickles(tmp_path):
 def test_a_head_with_low_accuracy_is_refused_as_a_reward(tmp_path):
     config = saved(tmp_path, FIT | {"accuracy_remove": 89.9, "accuracy_loop": float("nan")})
     with pytest.raises(UsageError, match=r"90 % are needed: remove 89.9 %, loop nan %; train"):
-        load_grammar(config, require_fit=True)
+        load_grammar(config, required=90.0)
+    with pytest.raises(UsageError, match="80 % are needed: loop nan %; train"):
+        load_grammar(config, required=80.0)
     assert load_grammar(config)(CAPTIONS).shape == (3,)
     assert unfit(FIT) == []
     assert unfit({})[0] == "repeat not measured"
