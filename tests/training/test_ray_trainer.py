@@ -101,7 +101,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, ray_session: 
     assert len(kept) <= 3, "6 were written and 2 are kept; Ray may still be deleting one"
 
     assert train(task, config) == result, "a complete run is left alone"
-    with pytest.raises(UsageError, match=r"trainer\.learning_rate was 0\.05, is 0\.1"):
+    with pytest.raises(UsageError, match=r"trainer\.optimizer\.learning_rate was 0\.05, is 0\.1"):
         train(task, changed(config, learning_rate=0.1))
     with pytest.raises(UsageError, match=r"task\.width was 8, is 9"):
         train(ToyTask(width=9), config)
