@@ -152,7 +152,10 @@ def entrypoint(name: str) -> tuple[str, Any]:
     module, class_name = CONFIGS[config.parent.name]
     config_class = getattr(importlib.import_module(module), class_name)
     source = inspect.getsource(importlib.import_module(f"glied.commands.{Path(script).stem}"))
-    assert f"parse({class_name}" in source, "the config belongs to another job"
+    parsers = ["parse_captioning("] if class_name == "CaptionDatasetConfig" else []
+    assert any(one in source for one in [f"parse({class_name}", *parsers]), (
+        "the config belongs to another job"
+    )
     return Path(script).stem, parse(config_class, [one.replace("/app/", f"{ROOT}/") for one in options])
 
 

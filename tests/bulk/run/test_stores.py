@@ -116,7 +116,7 @@ def test_a_run_with_a_bad_run_json_is_not_read_as_a_plain_folder(store, content,
 
 def test_a_caption_run_is_not_a_store(tmp_path):
     runs.make_run(tmp_path, [runs.row("a.jpg")], 1)
-    with pytest.raises(UsageError, match="holds captions, no feature store"):
+    with pytest.raises(UsageError, match="holds captions, not a feature store"):
         features.paths(str(tmp_path))
 
 
