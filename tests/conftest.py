@@ -29,13 +29,20 @@ SLOW_FIXTURES = {"installed", "ray_session", "run_job", "s3"}
 """Fixtures that start Ray, an S3 server or jobs as processes, or that build the wheel."""
 SLOW = (
     "tests/benchmarks/",
+    "tests/bulk/run/test_folders.py",
     "tests/bulk/run/test_web_run.py",
     "tests/cluster/test_job_submit.py",
     "tests/cluster/test_placement.py",
+    "tests/jobs/",
+    "tests/metrics/test_java_metrics.py",
     "tests/reports/test_gallery_browser.py",
     "tests/reports/test_training_report_browser.py",
     "tests/test_imports.py",
     "tests/test_layers.py",
+    "tests/test_python_api.py",
+    "tests/training/tasks/",
+    "tests/vision/extractors/test_detectron_weights.py",
+    "tests/vision/test_fast_imports.py",
 )
 """More such folders and files, and those that `make lint` covers."""
 
