@@ -66,8 +66,8 @@ class CaptionDatasetConfig:
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
     """What the run uses."""
     error_budget: float = 0.01
-    """Share of the images that may fail for reasons of ours; images that are at fault themselves (status
-    rejected) do not count."""
+    """Share of the images that a system failure may cost (status failed); images that are at fault themselves
+    (status rejected) do not count."""
     caption_version: str = "1"
     """Part of the fingerprint; change it to distinguish runs that are otherwise the same."""
 

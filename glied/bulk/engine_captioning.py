@@ -35,8 +35,8 @@ class EngineDatasetConfig:
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
     """What the run uses."""
     error_budget: float = 0.01
-    """Share of the images that may fail for reasons of ours; images that are at fault themselves, and those
-    that a model declines (status rejected), do not count."""
+    """Share of the images that a system failure may cost (status failed); images that are at fault themselves
+    and those that a model declines (status rejected), do not count."""
     caption_version: str = "1"
     """Part of the fingerprint; change it to distinguish runs that are otherwise the same, for instance when
     other weights are served under the name of an endpoint's model."""

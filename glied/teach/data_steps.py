@@ -9,8 +9,8 @@ from typing import Any
 
 from glied import storage
 from glied.bulk.extraction import ExtractRegionsConfig
-from glied.bulk.plan.sources.listing import absolute
 from glied.data import coco
+from glied.storage import absolute
 from glied.teach.images import TaughtImage, read_images, table_of, write_images
 from glied.teach.sampling import take_sample
 from glied.teach.splitting import commonest_caption, size_of, split

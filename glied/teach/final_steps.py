@@ -10,12 +10,12 @@ import yaml
 
 from glied import checkpoint, storage
 from glied.bulk.captioning import CaptionDatasetConfig
-from glied.bulk.plan.sources.listing import absolute
 from glied.bulk.run.committed_rows import read_rows
 from glied.data import coco
 from glied.metrics.text_metrics import WITHOUT_JAVA
 from glied.reports import evaluation_report
 from glied.reports.evaluate import EvaluateConfig, evaluate
+from glied.storage import absolute
 from glied.teach.splitting import cider_on_all
 from glied.teach.step_records import Done, Facts, Step
 from glied.teach.teaching import Teaching, located

@@ -17,8 +17,8 @@ from glied.bulk.config import ResourcesConfig
 from glied.bulk.plan.manifest import INPUT
 from glied.bulk.plan.sources.input_columns import passed_name
 from glied.bulk.plan.sources.input_sources import inputs, open_source
-from glied.bulk.plan.sources.listing import absolute
 from glied.errors import ImageError, JobError, UsageError
+from glied.storage import absolute
 from glied.teach import known_captions, near_duplicates
 from glied.teach.config import DEFAULT_SAMPLE, TeachConfig
 from glied.teach.images import TaughtImage

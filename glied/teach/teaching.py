@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import Any
 
 from glied import storage
-from glied.bulk.plan.sources.listing import absolute
 from glied.config import with_new_keys
 from glied.shipped import locate
+from glied.storage import absolute
 from glied.teach.config import TeachConfig
 from glied.teach.job_runner import JobRunner
 from glied.teach.nested import merged

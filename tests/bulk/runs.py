@@ -1,6 +1,8 @@
 """Small handmade caption runs, written through the real manifest and ledger."""
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -80,3 +82,18 @@ def record(folder: Path, unit: int, generation: int = 0) -> Path:
     """Return the path of a unit's commit record."""
     (found,) = folder.glob(f"commits/unit-{unit:06d}-*.g{generation}.json")
     return found
+
+
+def light_job(script: str, *options: str) -> subprocess.CompletedProcess:
+    """Run a job of jobs/ as a process without Ray and torch, which are slow to import."""
+    root = Path(__file__).resolve().parents[2]
+    command = "import runpy, sys; sys.modules |= {'ray': None, 'torch': None}; "
+    command += f"runpy.run_path('jobs/{script}.py', run_name='__main__')"
+    return subprocess.run(
+        [sys.executable, "-c", command, *options],
+        cwd=root,
+        env={"PYTHONPATH": str(root), "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )

@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from glied import checkpoint_files
 from glied.bulk.items import Stage
 from glied.bulk.stages import specs
@@ -13,6 +11,7 @@ from glied.bulk.stages.describe import TRANSIT, CaptionImages, CaptionRegions, D
 from glied.bulk.stages.specs import CaptionSpec, ExtractSpec, Inspection
 from glied.bulk.stages.stage import DecodeImages, Decoder, DescribeStage, ReadRegions
 from glied.captioner.captioner import Captioner
+from glied.captioner.devices import check_device
 from glied.clip.config import ClipConfig
 from glied.data import features
 from glied.data.extractor_fingerprint import check_trained_on
@@ -155,7 +154,7 @@ def _decoder(spec: CaptionSpec | ExtractSpec, resolution: tuple[int, int]) -> De
 
 
 def _extractor(config: RegionsConfig) -> RegionExtractor:
-    check_device(config.device)
+    check_device(config.device, key="regions.device")
     return load_extractor(config)
 
 
@@ -168,22 +167,9 @@ def _clip(config: ClipConfig | None, device: str) -> "ClipScorer | None":
 
 
 def _captions(spec: CaptionSpec) -> CaptionRegions:
-    device = check_device(spec.regions.device)
+    device = check_device(spec.regions.device, key="regions.device")
     predictor = load_attributes(spec.attributes).to(device)
     graphs = spec.cuda_graphs and device.type == "cuda"
     captioner = Captioner.load(spec.captioner, spec.decoding, device, cuda_graphs=graphs)
     name = specs.captioner_name(captioner.model.config.architecture, captioner.digest)
     return CaptionRegions(predictor, captioner, model=name)
-
-
-def check_device(name: str) -> torch.device:
-    """The torch device, if this machine has it."""
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"regions.device: {name} is not a torch device") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(
-            f"regions.device: {name}, but there is no GPU here (resources.worker.gpus is what asks for one)"
-        )
-    return device

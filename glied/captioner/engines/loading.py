@@ -21,7 +21,9 @@ def load_engine(config: EngineConfig, decoding: DecodingConfig) -> Engine:
         from glied.captioner.engines.endpoint import EndpointEngine
 
         return EndpointEngine(config)
-    _check_device(config.device)
+    from glied.captioner.devices import check_device
+
+    check_device(config.device, key="captioner.device")
     if isinstance(config, TransformersConfig):
         check_transformers()
         from glied.captioner.engines.hugging_face import TransformersEngine
@@ -73,17 +75,4 @@ def check_transformers() -> None:
     if importlib.util.find_spec("transformers") is None:
         raise UsageError(
             'captioner.kind transformers needs the package of that name: pip install -e ".[transformers]"'
-        )
-
-
-def _check_device(name: str) -> None:
-    import torch
-
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"captioner.device: {name} is not a torch device") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(
-            f"captioner.device: {name}, but there is no GPU here (resources.worker_gpus is what asks for one)"
         )

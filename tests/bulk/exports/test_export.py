@@ -5,8 +5,6 @@ import json
 import math
 import re
 import shutil
-import subprocess
-import sys
 import tarfile
 from datetime import datetime
 from decimal import Decimal
@@ -25,7 +23,6 @@ from glied.bulk.exports.export import ExportConfig, ExportReport, export
 from glied.errors import JobError, StorageError, UsageError
 from tests.bulk import runs
 
-ROOT = Path(__file__).resolve().parents[3]
 IDS = ["a.jpg", "sub/b.png", "bad.jpg", "c.d.jpg", "e.jpg"]
 ROWS = [runs.row(image_id, "rejected" if image_id == "bad.jpg" else "ok") for image_id in IDS]
 
@@ -527,37 +524,25 @@ def test_a_commit_without_its_output(folder, form):
         run(folder, form)
 
 
-def job(*options: str) -> subprocess.CompletedProcess:
-    """Run the job as a process without Ray and torch."""
-    command = "import runpy, sys; sys.modules |= {'ray': None, 'torch': None}; "
-    command += "runpy.run_path('jobs/export.py', run_name='__main__')"
-    return subprocess.run(
-        [sys.executable, "-c", command, *options],
-        cwd=ROOT,
-        env={"PYTHONPATH": str(ROOT), "PATH": ""},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-
 def test_the_job(tmp_path):
     runs.make_run(tmp_path / "run", [*ROWS, runs.row("../x.jpg")], 2, units=3)
     runs.make_run(tmp_path / "more", ROWS, 2, units=2)
     place = f"--out={tmp_path / 'out'}"
-    done = job("--run", str(tmp_path / "run"), place, "--form=jsonl")
+    done = runs.light_job("export", "--run", str(tmp_path / "run"), place, "--form=jsonl")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("6 rows written, 0 skipped, 0 refused, 1 images without a caption\n")
-    refused = job("--run", str(tmp_path / "run"), f"--out={tmp_path / 'txt'}", "--form", "txt", "--partial")
+    refused = runs.light_job(
+        "export", "--run", str(tmp_path / "run"), f"--out={tmp_path / 'txt'}", "--form", "txt", "--partial"
+    )
     assert refused.returncode == 1
     assert refused.stdout.startswith("refused '../x.jpg'")
     options = ["--run", str(tmp_path / "more"), f"--out={tmp_path / 'coco.json'}", "--form=coco"]
-    unfinished = job(*options)
+    unfinished = runs.light_job("export", *options)
     assert (unfinished.returncode, unfinished.stdout) == (2, "")
     assert "2 of 3 units are done" in unfinished.stderr
-    assert job("--partial", *options).returncode == 0
+    assert runs.light_job("export", "--partial", *options).returncode == 0
     columns = ["--columns", "[id, caption]", "--form=parquet", f"--out={tmp_path / 'parquet'}"]
-    assert job("--run", str(tmp_path / "run"), *columns).returncode == 0
+    assert runs.light_job("export", "--run", str(tmp_path / "run"), *columns).returncode == 0
     table = pq.read_table(io.BytesIO((tmp_path / "parquet" / "unit-000000.parquet").read_bytes()))
     assert table.column_names == ["id", "caption"]
 
@@ -567,6 +552,6 @@ def test_the_job(tmp_path):
     [[], ["--run=a"], ["--run=configs", "--out=o", "--form=csv"], ["--run=a", "--out=o", "--from=txt"]],
 )
 def test_mistakes_are_one_line_and_exit_2(options):
-    done = job(*options)
+    done = runs.light_job("export", *options)
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1

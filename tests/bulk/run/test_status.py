@@ -1,8 +1,6 @@
 """The output of jobs/status.py for handmade runs."""
 
 import json
-import subprocess
-import sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -15,22 +13,7 @@ from glied.bulk.run.ledger import Commit, Counts
 from glied.errors import JobError, UsageError
 from tests.bulk import runs
 
-ROOT = Path(__file__).resolve().parents[3]
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
-
-
-def job(*options: str) -> subprocess.CompletedProcess:
-    """Run the job as a process without Ray and torch, which are slow to import."""
-    command = "import runpy, sys; sys.modules |= {'ray': None, 'torch': None}; "
-    command += "runpy.run_path('jobs/status.py', run_name='__main__')"
-    return subprocess.run(
-        [sys.executable, "-c", command, *options],
-        cwd=ROOT,
-        env={"PYTHONPATH": str(ROOT), "PATH": ""},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
 
 
 def commits(*seconds: float, images: int = 10) -> list[Commit]:
@@ -268,15 +251,15 @@ def test_no_run(tmp_path):
 
 def test_the_job(unfinished):
     folder, plan = unfinished
-    plain = job(str(folder))
+    plain = runs.light_job("status", str(folder))
     assert (plain.returncode, plain.stderr) == (1, "")
     assert plain.stdout.startswith("12 of 18 images done")
-    as_json = job("--json", "true", str(folder), "--verify")
+    as_json = runs.light_job("status", "--json", "true", str(folder), "--verify")
     assert as_json.returncode == 1, "the run is not complete"
     assert json.loads(as_json.stdout)["violations"] == []
     assert json.loads(as_json.stdout)["images_missing"] == 6
     runs.output(folder, plan, 0).unlink()
-    found = job("--verify", f"--run={folder}")
+    found = runs.light_job("status", "--verify", f"--run={folder}")
     assert found.returncode == 1
     assert found.stdout.splitlines()[-2].startswith("unit 0: committed, but ")
     assert found.stdout.splitlines()[-1] == "verified 3 units, violations: 1"
@@ -284,7 +267,7 @@ def test_the_job(unfinished):
 
 def test_the_job_on_a_complete_run(tmp_path):
     runs.make_run(tmp_path, [runs.row("a.jpg"), runs.row("b.jpg")], 1)
-    done = job(str(tmp_path), "--verify")
+    done = runs.light_job("status", str(tmp_path), "--verify")
     assert (done.returncode, done.stderr) == (0, "")
     assert "left at that speed" not in done.stdout
 
@@ -293,6 +276,6 @@ def test_the_job_on_a_complete_run(tmp_path):
     "options", [[], ["configs"], ["a", "b"], ["configs", "--verfy"], ["configs", "--json=3"]]
 )
 def test_mistakes_are_one_line_and_exit_2(options):
-    done = job(*options)
+    done = runs.light_job("status", *options)
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1

@@ -9,7 +9,6 @@ from glied import storage
 from glied.bulk.config import InputConfig
 from glied.bulk.plan.manifest import planned
 from glied.errors import StorageError, UsageError
-from glied.storage import absolute as absolute
 
 _HIDDEN = "(hidden)"
 BROKEN_SHARD = "broken_shard"
