@@ -1,15 +1,18 @@
 """Familiarity of an image to a captioner: whether it resembles the captioner's training images.
 
-Statistics of an image's region features are measured along the principal components of *lowest* variance of
-the training images. Such a component is a linear relation between feature values that holds for nearly every
-training image. Images from another domain violate it, even if their leading components look normal. Five
-distances measure the mean squared deviation from such relations, in units of the training variance: one of
-the mean over the image's regions; one of the mean and second moment of those features that the others predict
-best; and three of single regions, from relations that hold within images. For the last three only the regions
-that deviate least count, because an unusual object does not make an unusual image. The logarithms of the
-distances are scaled (0 is the median of the validation images, 1 their 99 % quantile) and added. Familiarity
-is the rank of that sum among those of the validation images, which is a conformal p-value (Vovk et al. 2005).
-The training images would be a biased reference, because the components were fitted to them.
+Three distances are computed from an image's region features. Two measure its deviation from linear relations
+that hold for nearly every training image: the principal components of *lowest* variance, in units of that
+variance. Images from another domain violate them, even if their leading components look normal. One is of the
+mean over the image's regions, the other of the mean and second moment of those features that the others
+predict best. The third is the inverse of the features' contrast, their standard deviation within a region:
+features respond weakly to what they were not trained on (Yu et al. 2023, "Block Selection Method for Using
+Feature Norm in Out-of-Distribution Detection"). The logarithms of the distances are scaled (0 is the median
+of the validation images, 1 their 99 % quantile) and added. Familiarity is the rank of that sum among those of
+the validation images, which is a conformal p-value (Vovk et al. 2005). The training images would be a biased
+reference, because the components were fitted to them.
+
+Files of an earlier format have three distances of single regions in place of the contrast. They are still
+evaluated, so that captioners and unfinished runs of that version keep their values.
 
 This module does not import torch, because the drivers of bulk jobs import it.
 
@@ -19,7 +22,7 @@ Shapes: ``R`` regions, ``F`` feature size, ``V`` values of a statistic, ``K`` re
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -38,19 +41,16 @@ UNFAMILIAR = 0.01
 LEAST_VALIDATION = 100
 """With fewer validation images, no familiarity is below `UNFAMILIAR`."""
 RELATIONS = 20
-"""Number of components of lowest variance used for statistics of whole images."""
-REGION_RELATIONS = (10, 25, 40)
-"""Numbers of components used for single regions.
-
-The first two use the 10 % quantile, the last the minimum.
-"""
-WEIGHTS = np.array([1, 1, 1, 1, 0.5])
+"""Number of components of lowest variance."""
+WEIGHTS = np.array([1, 0.5, 1])
 """Weights of the distances in their sum."""
 PREDICTABLE = 192
 """Number of feature values whose second moment is used."""
-_REGIONS = 4
-"""Regions per training image used to fit the relations."""
-_FORMAT = "glied-familiarity-1"
+_FORMAT = "glied-familiarity-2"
+_EARLIER_FORMAT = "glied-familiarity-1"
+_EARLIER_WEIGHTS = np.array([1, 1, 1, 1, 0.5])
+_EARLIER_RELATIONS = (10, 25, 40)
+"""Numbers of components used for single regions: for two the 10 % quantile counts, for one the minimum."""
 _LEAST_VARIANCE = 1e-5
 """Components of lower variance, relative to that of a value, are rounding errors or constant values."""
 _LEAST_SCALE = 1e-3
@@ -154,20 +154,21 @@ class Familiarity:
     Attributes:
         image: relations between the means over the regions of an image; V is F.
         moment: relations between means and second moments of the features `columns`; V is twice their number.
-        region: relations between the features of a region, fitted to differences within images; V is F.
         columns: int32, indices of the features whose moments are used.
-        median: [5] float32, medians of the log distances of the validation images.
-        spread: [5] float32, their 99 % quantiles minus the medians.
+        median: [3] float32, medians of the log distances of the validation images.
+        spread: [3] float32, their 99 % quantiles minus the medians.
         distances: [M] float32, summed distances of the validation images, ascending.
+        region: in files of the earlier format, relations between the features of a region; V is F. There are
+            five distances then.
     """
 
     image: Relations
     moment: Relations
-    region: Relations
     columns: NDArray[np.int32]
     median: Array
     spread: Array
     distances: Array
+    region: Relations | None = None
 
     @classmethod
     def fit(cls, training: Iterable[Array], validation: Iterable[Array]) -> "Familiarity":
@@ -175,28 +176,20 @@ class Familiarity:
 
         The caller leaves out images without regions and images whose features are not finite.
         """
-        draw = np.random.default_rng(0)
-        moments, differences = [], []
-        for image in training:
-            moments.append(_moments(image).astype(np.float32))
-            differences.append(image[draw.permutation(len(image))[:_REGIONS]] - moments[-1][0])
-        fitted = cls._related(np.stack(moments), np.concatenate(differences))
+        fitted = cls._related(np.stack([_moments(image).astype(np.float32) for image in training]))
         logs = np.stack([fitted._logs(image) for image in validation])
         median = np.median(logs, axis=0)
         spread = np.maximum(np.quantile(logs, 0.99, axis=0) - median, 1e-6)
         return fitted._ranking(median.astype(np.float32), spread.astype(np.float32), logs)
 
     @classmethod
-    def _related(cls, moments: Array, differences: Array) -> "Familiarity":
-        """Fit the relations to `moments` [M, 2, F] and to `differences` [N, F] of regions from means."""
+    def _related(cls, moments: Array) -> "Familiarity":
+        """Fit the relations to `moments` [M, 2, F]."""
         means = _spectrum(moments[:, 0])
-        # Images with a single region have no differences; use the regions themselves instead.
-        regions = differences + means.mean if differences.any() else moments[:, 0]
         columns = means.predictable(PREDICTABLE)
         return cls(
             image=means.relations(RELATIONS),
             moment=_spectrum(np.asarray(_chosen(moments, columns), np.float32)).relations(RELATIONS),
-            region=_spectrum(regions).relations(max(REGION_RELATIONS)),
             columns=columns,
             median=np.zeros(len(WEIGHTS), np.float32),
             spread=np.ones(len(WEIGHTS), np.float32),
@@ -204,34 +197,36 @@ class Familiarity:
         )
 
     def _ranking(self, median: Array, spread: Array, logs: Exact) -> "Familiarity":
-        """Return a copy with the reference distances of images whose log distances are `logs` [M, 5]."""
-        parts = {one.name: getattr(self, one.name) for one in fields(self)}
-        scaled = Familiarity(**parts | {"median": median, "spread": spread})
+        """Return a copy with the reference distances of images whose log distances are `logs` [M, 3]."""
+        scaled = replace(self, median=median, spread=spread)
         # Use the rounded values that are stored, so that rounding cannot change an image's rank.
         distances = np.sort(np.array([scaled._sum(one) for one in logs], np.float32))
-        return Familiarity(**parts | {"median": median, "spread": spread, "distances": distances})
+        return replace(scaled, distances=distances)
 
     @property
     def feature_size(self) -> int:
         """F, the size of the region features."""
         return len(self.image.mean)
 
+    @property
+    def _weights(self) -> NDArray[np.float64]:
+        return WEIGHTS if self.region is None else _EARLIER_WEIGHTS
+
     def _logs(self, features: Array) -> Exact:
-        """Return the logarithms of the five distances, [R, F] -> [5]."""
+        """Return the logarithms of the distances, [R, F] -> [3], or [5] in the earlier format."""
         moments = _moments(features)
-        regions = self.region.deviations(features)
-        few, some, many = (regions[:, :count].mean(axis=1) for count in REGION_RELATIONS)
         distances = [
             self.image.deviations(moments[0]).mean(),
             self.moment.deviations(_chosen(moments, self.columns)).mean(),
-            np.quantile(few, 0.1),
-            np.quantile(some, 0.1),
-            many.min(),
         ]
+        if self.region is None:
+            distances.append(1 / max(features.std(axis=1, dtype=np.float64).mean(), _LEAST_DISTANCE))
+        else:
+            distances += _earlier_distances(self.region.deviations(features))
         return np.log(np.maximum(distances, _LEAST_DISTANCE))
 
     def _sum(self, logs: Exact) -> np.float32:
-        return np.float32(((logs - self.median) / self.spread) @ WEIGHTS)
+        return np.float32(((logs - self.median) / self.spread) @ self._weights)
 
     def distance(self, features: Array) -> np.float32:
         """Return the distance from the training images of an image with region features [R, F].
@@ -256,23 +251,32 @@ class Familiarity:
 
     def _arrays(self) -> dict[str, NDArray[np.generic]]:
         parts = {
-            f"{name}.{one.name}": getattr(getattr(self, name), one.name)
-            for name in _RELATIONS
+            f"{name}.{one.name}": getattr(relations, one.name)
+            for name, relations in self._relations().items()
             for one in fields(Relations)
         }
         return parts | {name: getattr(self, name) for name in _PLAIN}
 
+    def _relations(self) -> dict[str, Relations]:
+        earlier = {} if self.region is None else {"region": self.region}
+        return {"image": self.image, "moment": self.moment} | earlier
+
     def _to_bytes(self) -> bytes:
         arrays = {name: np.ascontiguousarray(array) for name, array in self._arrays().items()}
-        return safetensors.numpy.save(arrays, {"format": _FORMAT})
+        return safetensors.numpy.save(arrays, {"format": _FORMAT if self.region is None else _EARLIER_FORMAT})
 
     def save(self, folder_uri: str) -> None:
         """Write the file beside a captioner's weights."""
         storage.write_bytes(storage.join(folder_uri, FILE), self._to_bytes())
 
 
-_RELATIONS = ("image", "moment", "region")
 _PLAIN = ("columns", "median", "spread", "distances")
+
+
+def _earlier_distances(deviations: Exact) -> list[float]:
+    """Return the three distances of single regions from their deviations [R, K]."""
+    few, some, many = (deviations[:, :count].mean(axis=1) for count in _EARLIER_RELATIONS)
+    return [np.quantile(few, 0.1), np.quantile(some, 0.1), many.min()]
 
 
 def load_familiarity(folder_uri: str) -> Familiarity | None:
@@ -286,8 +290,8 @@ def load_familiarity(folder_uri: str) -> Familiarity | None:
     except FileNotFoundError:
         return None
     try:
-        _check_format(data)
-        found = _from_arrays(safetensors.numpy.load(data))
+        names = _NAMES[_format(data)]
+        found = _from_arrays(safetensors.numpy.load(data), names)
         _check(found)
         return found
     except (SafetensorError, ValueError, KeyError) as error:
@@ -296,27 +300,32 @@ def load_familiarity(folder_uri: str) -> Familiarity | None:
         raise UsageError(f"{FILE} in {folder_uri} is broken: {reason}; {hint}") from error
 
 
-def _from_arrays(arrays: Mapping[str, NDArray[np.generic]]) -> Familiarity:
+_NAMES = {_FORMAT: ("image", "moment"), _EARLIER_FORMAT: ("image", "moment", "region")}
+"""The relations in a file of each format."""
+
+
+def _from_arrays(arrays: Mapping[str, NDArray[np.generic]], names: Iterable[str]) -> Familiarity:
     relations = {
         name: Relations(**{one.name: arrays[f"{name}.{one.name}"] for one in fields(Relations)})  # type: ignore[arg-type]  # checked by _check
-        for name in _RELATIONS
+        for name in names
     }
     return Familiarity(**relations, **{name: arrays[name] for name in _PLAIN})  # type: ignore[arg-type]  # as above
 
 
-def _check_format(data: bytes) -> None:
+def _format(data: bytes) -> str:
     safetensors.numpy.load(data)  # raises an informative error for other bytes
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    if (format_ := header.get("__metadata__", {}).get("format")) != _FORMAT:
-        raise ValueError(f"its format is {format_!r}, not {_FORMAT!r}")
+    if (found := header.get("__metadata__", {}).get("format")) not in _NAMES:
+        raise ValueError(f"its format is {found!r}, not {_FORMAT!r}")
+    return str(found)
 
 
 def _check(found: Familiarity) -> None:
     size, chosen = found.feature_size, found.columns
     shapes = {"columns": chosen.shape, "distances": (len(found.distances),)}
-    shapes |= dict.fromkeys(("median", "spread"), WEIGHTS.shape)
-    for name, width in (("image", size), ("moment", 2 * chosen.size), ("region", size)):
-        count = len(getattr(found, name).directions)
+    shapes |= dict.fromkeys(("median", "spread"), found._weights.shape)
+    for name, relations in found._relations().items():
+        width, count = 2 * chosen.size if name == "moment" else size, len(relations.directions)
         shapes |= {
             f"{name}.mean": (width,),
             f"{name}.scale": (width,),
