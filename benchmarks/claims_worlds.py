@@ -115,7 +115,7 @@ CIDER = Variant(name="GLIED, CIDEr", reward="cider")
 
 def ablation(setting: str, name: str) -> Variant:
     """Return GLIED with one of its ablation switches on."""
-    return Variant(name=f"GLIED{name}, XE", model={setting: True})
+    return Variant(name=f"GLIED{name}, XE", model={f"ablation.{setting}": True})
 
 
 DEMO = World(

@@ -15,7 +15,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
+from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import (
@@ -187,6 +187,35 @@ def build(config_class: type[Config], values: Mapping[str, Any]) -> Config:
     parser = build_parser(config_class)
     current = with_new_keys(config_class, values)
     return _instantiate(config_class, parser, lambda: parser.parse_object(current))
+
+
+def from_record(config_class: type[Config], record: Mapping[str, Any]) -> Config:
+    """Build `config_class` from values of the right types under keys of today or of an earlier version.
+
+    This is for what the project itself recorded, as in a checkpoint: lists become tuples where the config has
+    tuples, and nothing else is checked or converted but by the config.
+    """
+    built: Config = _from_values(config_class, with_new_keys(config_class, record, warn=False))
+    return built
+
+
+def with_former_keys(config: Any) -> dict[str, Any]:
+    """A config's values under the keys they had before, for records that are compared with older ones."""
+    values = dataclasses.asdict(config)
+    for former, key in renamed_keys(type(config)).items():
+        _put(values, former, _take(values, key), key)
+    return values
+
+
+def _from_values(hint: Any, value: Any) -> Any:
+    if isinstance(value, Mapping) and dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        hints = get_type_hints(hint)
+        return hint(**{name: _from_values(hints.get(name), inner) for name, inner in value.items()})
+    return _as_tuple(value) if get_origin(hint) is tuple else value
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, (list, tuple)) else value
 
 
 def renamed_keys(config_class: type) -> dict[str, str]:

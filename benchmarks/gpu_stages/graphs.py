@@ -16,7 +16,7 @@ from benchmarks.gpu_stages.inputs import WEIGHTS, captioner, paper_inputs
 from benchmarks.gpu_stages.measuring import peak_memory, release, timed
 from benchmarks.gpu_stages.setting import Row, Setting, check
 from glied.captioner.captioner import Captioner
-from glied.captioner.config import DecodingConfig
+from glied.captioner.config import BeamSearchConfig, DecodingConfig
 from glied.captioner.cuda_graphs import GraphDecoder
 from glied.captioner.decode import decode
 from glied.regions import RegionBatch
@@ -24,8 +24,8 @@ from glied.regions import RegionBatch
 SEARCHES = {
     "greedy": DecodingConfig(beam_size=1),
     "beam 3": DecodingConfig(beam_size=3, n_best=3),
-    "beam 5 exact": DecodingConfig(beam_size=5, n_best=5, stop="exact"),
-    "groups": DecodingConfig(beam_size=4, groups=2, n_best=2),
+    "beam 5 exact": DecodingConfig(beam_size=5, n_best=5, search=BeamSearchConfig(stop="exact")),
+    "groups": DecodingConfig(beam_size=4, n_best=2, search=BeamSearchConfig(groups=2)),
     "no trigram twice": DecodingConfig(beam_size=3, block_ngrams=3),
     "samples": DecodingConfig(method="sample", n_best=5),
 }

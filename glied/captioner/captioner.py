@@ -18,6 +18,7 @@ from glied.captioner.explain import Explanation, explain
 from glied.captioner.familiarity import Familiarity, load_familiarity
 from glied.captioner.inference import freeze
 from glied.captioner.model import CaptionerConfig, CaptioningModel
+from glied.config import from_record
 from glied.errors import UsageError
 from glied.regions import RegionBatch, Regions
 from glied.text.tokenizer import tokenize
@@ -114,7 +115,7 @@ class Captioner:
             raise UsageError(f"{uri}: its familiarity was computed from features of {sizes}")
         vocabulary = Vocabulary.from_json(metadata["vocabulary"], metadata["vocabulary_digest"])
         model = build_model(
-            CaptionerConfig(**metadata["config"]),
+            from_record(CaptionerConfig, metadata["config"]),
             feature_size=metadata["feature_size"],
             vocabulary_size=len(vocabulary),
         )

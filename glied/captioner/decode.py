@@ -117,7 +117,7 @@ def step_blocks(config: DecodingConfig, every: int) -> list[range]:
 
 def start(model: StepModel, encoded: EncoderOutput, config: DecodingConfig, *, no_sync: bool) -> Search:
     """Create the search in its state before the first step; `no_sync` as in `Search`."""
-    groups = config.chains or config.groups
+    groups = config.chains or config.search.groups
     beams = 1 if config.chains else config.beam_size // groups
     return Search(
         model,
@@ -126,8 +126,8 @@ def start(model: StepModel, encoded: EncoderOutput, config: DecodingConfig, *, n
         beams=beams,
         n_best=config.n_best if groups == 1 else beams,  # duplicates of other groups are skipped
         max_length=config.max_length,
-        length_penalty=config.length_penalty,
-        stop="full" if config.chains else config.stop,
+        length_penalty=config.search.length_penalty,
+        stop="full" if config.chains else config.search.stop,
         no_sync=no_sync,
     )
 
@@ -157,7 +157,7 @@ def _uniform(config: DecodingConfig, batch: int, seeds: Sequence[int] | torch.Ge
     """Draw the random numbers [B, samples, T] of the images."""
     if isinstance(seeds, torch.Generator):
         seeds = torch.randint(2**62, (batch,), generator=seeds, device=seeds.device).tolist()
-    seeds = [config.seed] * batch if seeds is None else seeds
+    seeds = [config.sampling.seed] * batch if seeds is None else seeds
     if len(seeds) != batch:
         raise UsageError(f"seeds: {len(seeds)} for {batch} images")
     return random_streams(seeds, config.n_best, config.max_length)
@@ -184,7 +184,7 @@ def _select_tokens(
         config: the search settings.
         uniform: random numbers for sampling.
     """
-    if config.groups > 1 and not config.chains:
+    if config.search.groups > 1 and not config.chains:
         return _diverse(logits, before, search, config)
     if not config.chains:
         best = best_words(logits, before, 2 * config.beam_size)
@@ -197,9 +197,9 @@ def _select_tokens(
         words = sample_words(
             logits,
             uniform[search.images, :, search.step],
-            temperature=config.temperature,
-            top_k=config.top_k,
-            top_p=config.top_p,
+            temperature=config.sampling.temperature,
+            top_k=config.sampling.top_k,
+            top_p=config.sampling.top_p,
         )
     scores = before + logits.gather(2, words[..., None]).squeeze(2)  # [B, K]
     own = torch.arange(search.words.shape[1], device=words.device).expand_as(words)
@@ -210,15 +210,15 @@ def _diverse(logits: Tensor, before: Tensor, search: Search, config: DecodingCon
     """Select candidates group by group; a word costs `diversity` per beam of earlier groups that took it."""
     taken = torch.zeros_like(logits[:, :1], dtype=torch.float32)  # [B, 1, V]
     selected = []
-    for group in range(config.groups):
+    for group in range(config.search.groups):
         first = 0 if search.step == 0 else group * search.beams
         beams = slice(first, first + search.beams)
         keys, parents, words = best_words(
-            logits[:, beams] - config.diversity * taken,
+            logits[:, beams] - config.search.diversity * taken,
             before[:, beams],
             2 * search.beams,
         )
-        penalties = config.diversity * taken[:, 0].gather(1, words)
+        penalties = config.search.diversity * taken[:, 0].gather(1, words)
         parts = (keys, keys + penalties, first + parents, words)
         candidates = Candidates(*(part[:, None] for part in parts))  # [B, 1, C]
         selected.append(candidates)
@@ -244,6 +244,6 @@ def _merge_groups(groups: list[list[Hypothesis]], config: DecodingConfig) -> lis
     merged: dict[tuple[int, ...], Hypothesis] = {}
     for rank in range(max(len(group) for group in groups)):
         of_rank = [group[rank] for group in groups if rank < len(group)]
-        for one in sorted(of_rank, key=lambda one: -one.score(config.length_penalty)):
+        for one in sorted(of_rank, key=lambda one: -one.score(config.search.length_penalty)):
             merged.setdefault(one.tokens, one)
     return list(merged.values())[: config.n_best]

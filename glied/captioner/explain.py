@@ -112,7 +112,7 @@ def explain(
     }
     if "H_vd" in trace:
         weights["groupings"] = _array(trace["H_vd"][0])
-    if "H_ad" in trace and model.config.no_pivot:
+    if "H_ad" in trace and model.config.ablation.no_pivot:
         count = attributes.shape[1]
         weights["attribute_groupings"] = _array(trace["H_ad"][0, :, :count, :count])
     elif "H_ad" in trace:

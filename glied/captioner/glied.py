@@ -102,14 +102,14 @@ class Glied(CaptioningModel[WordCache]):
             unique, index = torch.unique(attributes, return_inverse=True)
             tables = self.word_tables(unique)
         sources = {name: self._attention(name).look_up(table, index, mask) for name, table in tables.items()}
-        if self.config.no_pivot:
+        if self.config.ablation.no_pivot:
             distilled = self._distill("ad", self._embed(attributes), mask, trace)
             sources["H_a"] = self._attention("H_a").project(distilled, mask)
         return sources
 
     def word_tables(self, words: Tensor) -> dict[str, Tensor]:
         """Project `words` [U] (ids) to the keys and values [U, 2D] of each attention to the attributes."""
-        names = ("H_al",) if self.config.no_pivot else ("H_a", "H_ad", "H_al")
+        names = ("H_al",) if self.config.ablation.no_pivot else ("H_a", "H_ad", "H_al")
         embedded = self._embed(words)
         return {name: self._attention(name).word_table(embedded) for name in names if name in self.attentions}
 
@@ -195,15 +195,16 @@ def attention_names(config: CaptionerConfig) -> list[str]:
     """Return the names of a configuration's attentions in the order of the data flow."""
     if config.architecture == "base":
         return ["H_x", "H_v", "H_a"]
-    pivot = not (config.no_attribute_distilling or config.no_pivot or config.vision_only)
+    off = config.ablation
+    pivot = not (off.no_attribute_distilling or off.no_pivot or off.vision_only)
     present = {
-        "H_vd": not (config.no_visual_distilling or config.attributes_only),
-        "H_ad": pivot or config.no_pivot,
+        "H_vd": not (off.no_visual_distilling or off.attributes_only),
+        "H_ad": pivot or off.no_pivot,
         "H_x": True,
-        "H_v": not config.attributes_only,
-        "H_a": config.no_pivot,
-        "H_vl": not (config.no_local_distilling or config.attributes_only),
-        "H_al": not (config.no_local_distilling or config.vision_only),
+        "H_v": not off.attributes_only,
+        "H_a": off.no_pivot,
+        "H_vl": not (off.no_local_distilling or off.attributes_only),
+        "H_al": not (off.no_local_distilling or off.vision_only),
     }
     return [name for name, is_present in present.items() if is_present]
 

@@ -14,9 +14,10 @@ word embeddings, V vocabulary.
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from itertools import chain
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import ClassVar, Generic, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -33,8 +34,51 @@ REGIONS = "H_v"
 
 
 @dataclass(frozen=True, kw_only=True)
+class AblationConfig:
+    """The paper's six ablations of GLIED; symbols as in `glied.captioner.glied`."""
+
+    no_visual_distilling: bool = False
+    """I~ = I."""
+    no_attribute_distilling: bool = False
+    """t~ = x."""
+    no_pivot: bool = False
+    """t~ = x; A~ = G(H_ad(A, A, A), A); c_g = G(H_v(x~, I~, I~) + H_a(x~, A~, A~), x~)."""
+    no_local_distilling: bool = False
+    """c~ = c_g."""
+    vision_only: bool = False
+    """t~ = x, and no H_al."""
+    attributes_only: bool = False
+    """c_g = x~, and no H_vl."""
+
+    def __post_init__(self) -> None:
+        """Reject combinations that exclude each other."""
+        for one, other in _CONFLICTS:
+            if getattr(self, one) and getattr(self, other):
+                raise UsageError(f"{one} and {other} exclude each other")
+
+    @property
+    def chosen(self) -> list[str]:
+        """The ablations that are switched on."""
+        return [name for name in ABLATIONS if getattr(self, name)]
+
+
+ABLATIONS = tuple(one.name for one in fields(AblationConfig))
+_CONFLICTS = (
+    ("vision_only", "attributes_only"),
+    ("vision_only", "no_pivot"),
+    ("vision_only", "no_attribute_distilling"),
+    ("attributes_only", "no_pivot"),
+    ("attributes_only", "no_visual_distilling"),
+    ("attributes_only", "no_local_distilling"),
+    ("no_attribute_distilling", "no_pivot"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CaptionerConfig:
     """Architecture of a captioner; the defaults are the paper's GLIED."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {name: f"ablation.{name}" for name in ABLATIONS}
 
     architecture: Literal["base", "glied", "lstm", "soft_att", "up_down", "ct"] = "glied"
     """The paper's Base or GLIED, or one of the models it compares with: LSTM, SoftAtt, Up-Down, CT."""
@@ -57,27 +101,12 @@ class CaptionerConfig:
     """Inner width of the additive attention. For soft_att and up_down."""
     layers: int = 3
     """Number of encoder layers, and of decoder layers. For ct."""
-    no_visual_distilling: bool = False
-    """Ablation: I~ = I."""
-    no_attribute_distilling: bool = False
-    """Ablation: t~ = x."""
-    no_pivot: bool = False
-    """Ablation: t~ = x; A~ = G(H_ad(A, A, A), A); c_g = G(H_v(x~, I~, I~) + H_a(x~, A~, A~), x~)."""
-    no_local_distilling: bool = False
-    """Ablation: c~ = c_g."""
-    vision_only: bool = False
-    """Ablation: t~ = x, and no H_al."""
-    attributes_only: bool = False
-    """Ablation: c_g = x~, and no H_vl."""
+    ablation: AblationConfig = field(default_factory=AblationConfig)
+    """What is left out. For glied."""
 
     def __post_init__(self) -> None:
         """Reject invalid values and combinations."""
-        for field in fields(self):
-            owners = _OWNERS.get(field.name, (self.architecture,))
-            if self.architecture not in owners and getattr(self, field.name) != field.default:
-                raise UsageError(
-                    f"{field.name}: belongs to architecture {', '.join(owners)}, not {self.architecture}"
-                )
+        self._check_owners()
         for name in ("width", "heads", "attention_width", "layers"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}: {getattr(self, name)} is not at least 1")
@@ -90,9 +119,17 @@ class CaptionerConfig:
                 raise UsageError(f"{name}: {getattr(self, name)} is negative")
         if self.tied and self.embedded != self.width:
             raise UsageError(f"tied: embedding_width ({self.embedded}) must equal width ({self.width})")
-        for one, other in _CONFLICTS:
-            if getattr(self, one) and getattr(self, other):
-                raise UsageError(f"{one} and {other} exclude each other")
+
+    def _check_owners(self) -> None:
+        """Reject settings of other architectures."""
+        defaults = {one.name: one.default for one in fields(self)}
+        owned = {name: owners for name, owners in _OWNERS.items() if getattr(self, name) != defaults[name]}
+        owned |= {f"ablation.{name}": ("glied",) for name in self.ablation.chosen}
+        for name, owners in owned.items():
+            if self.architecture not in owners:
+                raise UsageError(
+                    f"{name}: belongs to architecture {', '.join(owners)}, not {self.architecture}"
+                )
 
     @property
     def embedded(self) -> int:
@@ -102,26 +139,9 @@ class CaptionerConfig:
     @property
     def reads_attributes(self) -> bool:
         """Whether the captions depend on the attributes."""
-        return self.architecture in ("base", "glied") and not self.vision_only
+        return self.architecture in ("base", "glied") and not self.ablation.vision_only
 
 
-ABLATIONS = (
-    "no_visual_distilling",
-    "no_attribute_distilling",
-    "no_pivot",
-    "no_local_distilling",
-    "vision_only",
-    "attributes_only",
-)
-_CONFLICTS = (
-    ("vision_only", "attributes_only"),
-    ("vision_only", "no_pivot"),
-    ("vision_only", "no_attribute_distilling"),
-    ("attributes_only", "no_pivot"),
-    ("attributes_only", "no_visual_distilling"),
-    ("attributes_only", "no_local_distilling"),
-    ("no_attribute_distilling", "no_pivot"),
-)
 _WITH_HEADS = ("base", "glied", "ct")
 _OWNERS: dict[str, tuple[str, ...]] = {
     "heads": _WITH_HEADS,
@@ -129,7 +149,6 @@ _OWNERS: dict[str, tuple[str, ...]] = {
     "embedding_width": ("lstm", "soft_att", "up_down"),
     "attention_width": ("soft_att", "up_down"),
     "layers": ("ct",),
-    **dict.fromkeys(ABLATIONS, ("glied",)),
 }
 """The architectures that a setting belongs to; the others reject any value but the default."""
 

@@ -7,7 +7,7 @@
     --finecapeval finecapeval.csv
 .venv/bin/python jobs/evaluate.py --captions run --finecapeval FineCapEval.csv --training_captions train.json
 .venv/bin/python jobs/evaluate.py --captions run --references val.json --clip.checkpoint runs/clip/best \\
-    --images val
+    --clip.images val
 
 METEOR and SPICE need Java, SPICE also its parser models; unavailable metrics are omitted with a note.
 Captions files with missing, duplicate or unknown images are rejected. The results file includes the recipe,

@@ -11,34 +11,29 @@
 """
 
 import contextlib
-import csv
-import dataclasses
 import fcntl
 import hashlib
-import io
 import json
 import logging
 import os
-import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 from glied import storage
+from glied.config import with_former_keys
 from glied.data import caption_files, coco
 from glied.data.coco import SPLITS, CaptionedImage
+from glied.data.dataset_zips import annotated_images, json_in, unpack
 from glied.data.download import Asset, AssetConfig, Downloads
-from glied.data.image_names import ImageNames, parts
+from glied.data.photograph_folder import PhotographFolder
 from glied.errors import JobError, UsageError
 from glied.text.vocabulary import Vocabulary, by_count, image_counts
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-MAX_IMAGE_BYTES = 1 << 28
-MAX_JSON_BYTES = 1 << 31
 
 Splits = dict[str, list[CaptionedImage]]
 
@@ -65,17 +60,29 @@ class SplitConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KarpathyConfig:
+    """Captions and splits of the published datasets."""
+
+    splits: AssetConfig | None = None
+    """Karpathy's splits: caption_datasets.zip, or a dataset_*.json."""
+    sizes: AssetConfig | None = None
+    """Zip of COCO annotation files with the sizes of the images; null omits sizes from captions.json."""
+    restval: bool = True
+    """Also train on the rest of COCO's validation images, as is common (113,287 images)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
     """The dataset to prepare and its source files."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {key: f"karpathy.{key}" for key in ("splits", "sizes", "restval")}
 
     out: str
     """Local output folder."""
     dataset: Literal["coco", "flickr8k", "flickr30k", "own"]
     """Which of Karpathy's splits to prepare; own: the files in `captions`."""
-    splits: AssetConfig | None = None
-    """Karpathy's splits: caption_datasets.zip, or a dataset_*.json; not for `own`."""
-    sizes: AssetConfig | None = None
-    """Zip of COCO annotation files with the sizes of the images; null omits sizes from captions.json."""
+    karpathy: KarpathyConfig = field(default_factory=KarpathyConfig)
+    """For the published datasets: the files with splits and captions."""
     captions: list[str] = field(default_factory=list)
     """For `own`: captions files (paths or URIs): COCO's JSON, JSON lines or a table (docs/inputs.md)."""
     split: SplitConfig = field(default_factory=SplitConfig)
@@ -88,8 +95,6 @@ class PrepareConfig:
     subfolders, as long as their names are unique."""
     skip_missing: bool = False
     """Skip images whose photograph is not in `images`, instead of failing."""
-    restval: bool = True
-    """Also train on the rest of COCO's validation images, as is common (113,287 images)."""
     minimum_count: int = 6
     """Words that occur less often in the captions of all splits are unknown; commonly "count > 5"."""
     attribute_words: int = 1000
@@ -103,8 +108,9 @@ class PrepareConfig:
         """Reject conflicting settings."""
         if not storage.is_local(self.out):
             raise UsageError(f"out: {self.out} is not a local path")
-        if (self.dataset == "own") != bool(self.captions) or (self.dataset == "own") == bool(self.splits):
-            raise UsageError("dataset own takes captions, the others take splits")
+        own = self.dataset == "own"
+        if own != bool(self.captions) or own == bool(self.karpathy.splits):
+            raise UsageError("dataset own takes captions, the others take karpathy.splits")
         if self.archives and self.images:
             raise UsageError("give archives or images, not both")
         names = [asset.name for asset in self.assets if asset.remote]
@@ -118,7 +124,8 @@ class PrepareConfig:
     @property
     def assets(self) -> list[AssetConfig]:
         """All files that may have to be downloaded."""
-        return [asset for asset in (self.splits, self.sizes, *self.archives) if asset is not None]
+        assets = (self.karpathy.splits, self.karpathy.sizes, *self.archives)
+        return [asset for asset in assets if asset is not None]
 
 
 def prepare(config: PrepareConfig) -> dict[str, Any]:
@@ -143,8 +150,8 @@ class _Preparation:
         self.config = config
         self.out = out
         self.downloads = Downloads(out / "downloads", verify=config.verify)
+        self.folder = PhotographFolder(config.images)
         self.facts: dict[str, Any] = {}
-        self._full_names: dict[str, str] = {}
 
     def run(self) -> dict[str, Any]:
         """Run all steps, unless the manifest shows that they are complete."""
@@ -157,7 +164,7 @@ class _Preparation:
         splits = self._splits(assets)
         self._check_numbers(splits)
         if self.config.images and not self.config.skip_missing:
-            self._check_photographs(splits)
+            self.folder.check(splits)
         files = self._tables(splits)
         files |= self._photographs(splits, assets)
         manifest = {
@@ -180,7 +187,7 @@ class _Preparation:
 
     def _identity(self, assets: dict[str, str]) -> dict[str, Any]:
         """Return what the files depend on; if it changes, they are created again."""
-        settings = dataclasses.asdict(self.config)
+        settings = with_former_keys(self.config)
         for name in ("out", "verify", "splits", "sizes", "archives"):
             del settings[name]
         if not self.config.skip_missing:  # older manifests do not have this setting
@@ -202,13 +209,13 @@ class _Preparation:
 
     def _splits(self, assets: dict[str, Asset]) -> Splits:
         """Return the images of each split with their captions."""
-        config = self.config
-        if config.splits is None:
+        config, published = self.config, self.config.karpathy
+        if published.splits is None:
             images = [image for uri in config.captions for image in coco.load_images(uri)]
             _check_unique(images)
             if config.images and config.skip_missing:
                 images = self._with_photographs(images)
-            images = self._without_folders(images)
+            images = self.folder.without_folders(images)
             named = {
                 split: _names(uri)
                 for split, uri in (("val", config.split.val_list), ("test", config.split.test_list))
@@ -217,12 +224,12 @@ class _Preparation:
             split = config.split
             return coco.split_images(images, val=split.val, test=split.test, seed=split.seed, named=named)
         name = f"dataset_{config.dataset}.json"
-        path = assets[config.splits.url].path
-        found = coco.read_karpathy(_json_in(path, name), f"{path}: {name}", restval=config.restval)
+        path = assets[published.splits.url].path
+        found = coco.read_karpathy(json_in(path, name), f"{path}: {name}", restval=published.restval)
         self.facts |= {"published_words": found.published_words, "left_out": found.left_out}
-        if config.sizes is None:
+        if published.sizes is None:
             return found.images
-        entries = list(_annotated_images(assets[config.sizes.url].path))
+        entries = list(annotated_images(assets[published.sizes.url].path))
         return {name: coco.with_sizes(images, entries) for name, images in found.images.items()}
 
     def _check_numbers(self, splits: Splits) -> None:
@@ -266,147 +273,19 @@ class _Preparation:
         """Unpack archives into the folders of the splits, or write the locations of the photographs."""
         if self.config.images:
             for name, images in splits.items():
-                storage.write_bytes(str(self.out / name / "images.csv"), self._locations(images))
+                storage.write_bytes(str(self.out / name / "images.csv"), self.folder.locations(images))
             return {f"{name}/images.csv": _file_record(self.out / name / "images.csv") for name in splits}
         if self.config.archives:
             paths = [assets[asset.url].path for asset in self.config.archives]
             self.facts["photographs"] = unpack(paths, splits, self.out)
         return {}
 
-    def _locations(self, images: list[CaptionedImage]) -> bytes:
-        paths = self._paths([image.file_name for image in images])
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["id", "uri"])
-        writer.writerows(
-            [image.file_name, storage.join(self._root, paths[image.file_name])] for image in images
-        )
-        return text.getvalue().encode()
-
-    @property
-    def _root(self) -> str:
-        root = self.config.images
-        return str(storage.local_path(root).absolute()) if storage.is_local(root) else root
-
-    @cached_property
-    def _photos(self) -> ImageNames | None:
-        """Paths of all files below `images`; None on web servers, which cannot be listed."""
-        if self._root.startswith(("http://", "https://")):
-            return None
-        if storage.is_local(self._root) and storage.local_path(self._root).is_file():
-            raise UsageError(f"images {self.config.images} is a file; name the folder of the photographs")
-        return ImageNames(
-            (file.name for file in storage.list_files(self._root)), f"images {self.config.images}"
-        )
-
-    def _paths(self, names: list[str]) -> dict[str, str]:
-        """Return the paths of photographs below `images` by file name; raises as `ImageNames.join`."""
-        full = {name: self._full_names.get(name, name) for name in names}
-        if self._photos is None:
-            return full
-        matches = self._photos.join(full.values(), "the captions")
-        return {name: matches[path] for name, path in full.items() if path in matches}
-
-    def _without_folders(self, images: list[CaptionedImage]) -> list[CaptionedImage]:
-        """Remove folders from the names of images, unless names would collide."""
-        short = ["".join(parts(image.file_name)[:1]) or image.file_name for image in images]
-        if len(set(short)) < len(short):
-            return images
-        self._full_names = {name: image.file_name for name, image in zip(short, images, strict=True)}
-        return [dataclasses.replace(image, file_name=name) for name, image in zip(short, images, strict=True)]
-
-    def _check_photographs(self, splits: Splits) -> None:
-        """Check that all photographs exist."""
-        names = [image.file_name for images in splits.values() for image in images]
-        found = self._paths(names)
-        missing = [name for name in names if name not in found]
-        if missing:
-            raise UsageError(
-                f"images: {len(found)} of {len(names)} photographs are below {self.config.images}, "
-                f"{len(missing)} are missing, first {missing[0]}. It must be one folder with all of them; "
-                "--skip_missing true skips the missing ones"
-            )
-
     def _with_photographs(self, images: list[CaptionedImage]) -> list[CaptionedImage]:
-        """Return the images whose photographs exist."""
-        paths = self._paths([image.file_name for image in images])
-        kept = [image for image in images if image.file_name in paths]
-        if len(kept) < len(images):
-            self.facts["without_photograph"] = len(images) - len(kept)
-            log.warning("images: %d of %d photographs are missing", len(images) - len(kept), len(images))
+        kept = self.folder.present(images)
+        if missing := len(images) - len(kept):
+            self.facts["without_photograph"] = missing
+            log.warning("images: %d of %d photographs are missing", missing, len(images))
         return kept
-
-
-def unpack(archives: Collection[Path], splits: Splits, out: Path) -> dict[str, int]:
-    """Unpack photographs from zips into <out>/<split>/images; return their number per split.
-
-    Only members whose file name is that of a needed image are read; folders in the archive are ignored. A
-    file appears only when it is complete and its checksum matches; existing files are kept.
-
-    Raises:
-        JobError: an archive is broken, or needed images are in none of them.
-    """
-    targets = {one.file_name: out / split / "images" for split, images in splits.items() for one in images}
-    for folder in set(targets.values()):
-        folder.mkdir(parents=True, exist_ok=True)
-    missing = set(targets)
-    for archive in archives:
-        try:
-            with zipfile.ZipFile(archive) as opened:
-                for member in opened.infolist():
-                    name = PurePosixPath(member.filename).name
-                    if name in missing and not member.is_dir():
-                        _extract(opened, member, targets[name] / name)
-                        missing.discard(name)
-        # zipfile raises the last two for unknown compression and encryption.
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-            raise JobError(
-                f"{archive} is broken: {error}; delete it, and the same command downloads it again"
-            ) from error
-    if missing:
-        raise JobError(f"{len(missing)} photographs are not in any archive, first {min(missing)}")
-    return {split: len(images) for split, images in splits.items()}
-
-
-def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
-    if target.exists() and target.stat().st_size == member.file_size:
-        return
-    if member.file_size > MAX_IMAGE_BYTES:
-        raise JobError(f"{archive.filename}: {member.filename} claims a size of {member.file_size} bytes")
-    temporary = target.with_name(f".{target.name}.part")
-    temporary.write_bytes(archive.read(member))
-    os.replace(temporary, target)
-
-
-def _json_in(path: Path, name: str) -> Any:
-    """Parse a JSON file, or the member `name` of a zip."""
-    try:
-        if not zipfile.is_zipfile(path):
-            return json.loads(path.read_bytes())
-        with zipfile.ZipFile(path) as archive:
-            return json.loads(_read_member(archive, name))
-    except (ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise JobError(f"{path}: {name} cannot be read: {error}") from error
-
-
-def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
-    for member in archive.infolist():
-        if PurePosixPath(member.filename).name == name and not member.filename.startswith("__MACOSX"):
-            if member.file_size > MAX_JSON_BYTES:
-                raise JobError(f"{archive.filename}: {name} claims a size of {member.file_size} bytes")
-            return archive.read(member)
-    raise JobError(f"{archive.filename} has no {name}")
-
-
-def _annotated_images(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the image entries of all captions_*.json in a zip of COCO annotations."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = {PurePosixPath(name).name for name in archive.namelist()}
-            for name in sorted(name for name in names if name.startswith("captions_")):
-                yield from json.loads(_read_member(archive, name))["images"]
-    except (ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
-        raise JobError(f"{path} is not a zip of COCO annotations: {error}") from error
 
 
 def _names(uri: str) -> list[str]:

@@ -5,10 +5,10 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import numpy as np
 
@@ -32,8 +32,44 @@ FINE = "FineCapEval "
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvaluationClipConfig(ClipConfig):
+    """The CLIP that scores captions, its prompt, and the images."""
+
+    images: str = ""
+    """Folder (path or URI) of the images of the references."""
+
+    def __post_init__(self) -> None:
+        """Reject a CLIP without images, images without a CLIP, and what `ClipConfig` rejects."""
+        if not (self.images and (self.checkpoint or self.model)):
+            raise UsageError(
+                "clip and images must be set together: a CLIP (--clip.checkpoint) needs --clip.images FOLDER"
+            )
+        super().__post_init__()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BootstrapConfig:
+    """How the difference of two captions files is tested."""
+
+    resamples: int = 10_000
+    """Number of resamples."""
+    seed: int = 0
+    """Seed of the resampling."""
+
+    def __post_init__(self) -> None:
+        """Reject too few resamples."""
+        if self.resamples < 100:
+            raise UsageError(f"resamples: {self.resamples} is below 100, too few for an interval")
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """The captions to score, and what to score them against."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {
+        "images": "clip.images",
+        **{key: f"bootstrap.{key}" for key in ("resamples", "seed")},
+    }
 
     captions: str | None = None
     """Captions file: COCO's JSON, JSON lines or a table (.csv, .tsv) with image_id or another name of the
@@ -51,20 +87,16 @@ class EvaluateConfig:
     """JSON file for the figures and their recipe; a Markdown table is written beside it."""
     metrics: list[Metric] = field(default_factory=lambda: list(get_args(Metric)))
     """Text metrics to compute; METEOR and SPICE need Java, SPICE also its parser models."""
-    clip: ClipConfig | None = None
-    """CLIP for CLIP-S, RefCLIP-S, retrieval and, if it has a grammar head, p(grammatical); needs images."""
-    images: str | None = None
-    """Folder (path or URI) of the images of the references."""
+    clip: EvaluationClipConfig | None = None
+    """CLIP for CLIP-S, RefCLIP-S, retrieval and, if it has a grammar head, p(grammatical)."""
     partial: bool = False
     """Score the images that have a caption, instead of rejecting a file that lacks some."""
     split: str | None = None
     """Name of the split, recorded in the recipe."""
     java_timeout_s: float = 1800
     """Time limit in seconds for each of METEOR and SPICE; a metric that exceeds it is omitted."""
-    resamples: int = 10_000
-    """Bootstrap resamples of a comparison."""
-    seed: int = 0
-    """Seed of the bootstrap."""
+    bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
+    """Of comparisons."""
 
     def __post_init__(self) -> None:
         """Reject missing, conflicting and invalid settings."""
@@ -77,14 +109,8 @@ class EvaluateConfig:
             raise UsageError("references is missing: name a captions file to score against, or finecapeval")
         if not self.metrics or len(set(self.metrics)) < len(self.metrics):
             raise UsageError(f"metrics: {self.metrics} is empty or names one twice")
-        if (self.clip is None) != (self.images is None):
-            raise UsageError(
-                "clip and images must be set together: a CLIP (--clip.checkpoint) needs --images FOLDER"
-            )
         if self.java_timeout_s <= 0:
             raise UsageError(f"java_timeout_s: {self.java_timeout_s} is not above 0")
-        if self.resamples < 100:
-            raise UsageError(f"resamples: {self.resamples} is below 100, too few for an interval")
 
     @property
     def uris(self) -> list[str]:
@@ -256,11 +282,11 @@ def _aliases(annotations: Sequence[Annotation]) -> dict[str, list[str]]:
 
 
 def _clip(config: EvaluateConfig) -> "ClipMetrics | None":
-    if config.clip is None or config.images is None:
+    if config.clip is None:
         return None
     from glied.metrics.clip_metrics import ClipMetrics  # takes seconds to import
 
-    return ClipMetrics(config.clip, config.images)
+    return ClipMetrics(config.clip, config.clip.images)
 
 
 def _figures(
@@ -296,7 +322,7 @@ def _score(captions: dict[str, str], references: dict[str, list[str]], config: E
 
 def _differences(first: Figures, second: Figures, config: EvaluateConfig) -> dict[str, Difference]:
     """Compare means over images and corpus BLEU; document frequencies stay fixed in the bootstrap."""
-    compare = partial(paired_bootstrap, resamples=config.resamples, seed=config.seed)
+    compare = partial(paired_bootstrap, **vars(config.bootstrap))
     found: dict[str, Difference] = {}
     for prefix, one, two in (("", first.scores, second.scores), (FINE, first.overall, second.overall)):
         if one is None or two is None:
@@ -343,9 +369,7 @@ def _recipe(
         "clip": clip.recipe() if clip else None,
         "partial": config.partial,
         "tokenizer": "glied.text.tokenizer.tokenize",
-        "bootstrap": {"resamples": config.resamples, "seed": config.seed, "confidence": 0.95}
-        if len(config.uris) == 2
-        else None,
+        "bootstrap": vars(config.bootstrap) | {"confidence": 0.95} if len(config.uris) == 2 else None,
         "versions": {"glied": glied.__version__, "python": platform.python_version()} | versions,
         "command": list(command),
     }

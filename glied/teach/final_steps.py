@@ -14,7 +14,7 @@ from glied.bulk.run.committed_rows import read_rows
 from glied.data import coco
 from glied.metrics.text_metrics import WITHOUT_JAVA
 from glied.reports import evaluation_report
-from glied.reports.evaluate import EvaluateConfig, evaluate
+from glied.reports.evaluate import EvaluateConfig, EvaluationClipConfig, evaluate
 from glied.storage import absolute
 from glied.teach.splitting import cider_on_all
 from glied.teach.step_records import Done, Facts, Step
@@ -143,8 +143,7 @@ class FinalSteps:
                 references=teaching.captions("test"),
                 training_captions=teaching.captions("train"),
                 metrics=[*WITHOUT_JAVA],
-                clip=judge,
-                images=teaching.config.input.uri if judge else None,
+                clip=EvaluationClipConfig(**vars(judge), images=teaching.config.input.uri) if judge else None,
                 split="test",
             )
         )

@@ -64,7 +64,7 @@ class TeacherSteps:
         values = {key: value for key, value in content.items() if key not in _REPLACED}
         decoding: dict[str, Any] = {"method": self._teacher.method, "n_best": self._teacher.candidates}
         if self._teacher.method == "sample":
-            decoding["temperature"] = self._teacher.temperature
+            decoding["sampling"] = {"temperature": self._teacher.temperature}
         else:
             decoding["beam_size"] = max(self._teacher.candidates, 5)
         if "decoding" in values:

@@ -12,6 +12,7 @@ from typing import Any
 from glied import storage
 from glied.captioner.captioner import Captioner
 from glied.captioner.extended_vocabulary import extended_vocabulary
+from glied.config import with_former_keys
 from glied.data import coco
 from glied.errors import JobError
 from glied.teach.job_runner import TRAININGS
@@ -168,7 +169,7 @@ class TrainingSteps:
             return {"cross_entropy": False}
         settings = dict(self._captioner_settings(done))
         settings["words"] = settings["words"] | {"attribute_count": self._started_from.attribute_count}
-        model = dataclasses.asdict(self._started_from.model.config)
+        model = with_former_keys(self._started_from.model.config)
         settings["model"] = model | {"dropout": settings["model"]["dropout"]}
         return settings
 

@@ -11,7 +11,12 @@ from glied.captioner.captioner import Captioner
 from glied.captioner.model import CaptionerConfig
 from glied.text.vocabulary import Vocabulary
 from glied.vision.attributes import AttributePredictor, save_attributes
-from glied.vision.extractors.small_detector import Detector, DetectorConfig, save_detector
+from glied.vision.extractors.small_detector import (
+    Detector,
+    DetectorConfig,
+    SmallBackboneConfig,
+    save_detector,
+)
 
 WORDS = ["a", "dog", "cat", "red", "blue", "ball", "on", "the", "grass", "near", "left", "of", "small", "big"]
 FEATURES = 16
@@ -24,9 +29,7 @@ def save_models(folder: Path, *, seed: int = 0) -> Path:
     config = DetectorConfig(
         short_side=64,
         long_side=96,
-        widths=(8, 8, 8, 8, 8),
-        blocks=(1, 1, 1, 1),
-        fpn_channels=8,
+        backbone=SmallBackboneConfig(widths=(8, 8, 8, 8, 8), blocks=(1, 1, 1, 1), fpn_channels=8),
         representation_size=FEATURES,
         class_embedding=4,
         proposals=20,

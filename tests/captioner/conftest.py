@@ -7,6 +7,7 @@ from torch import Tensor
 from glied.captioner.architectures import build_model
 from glied.captioner.model import CaptionerConfig, CaptioningModel
 from glied.regions import RegionBatch
+from tests.flat_settings import flat
 
 FEATURES, VOCABULARY = 12, 30
 
@@ -19,7 +20,7 @@ def make_model() -> Callable[..., CaptioningModel]:
         vocabulary_size: int = VOCABULARY, seed: int = 0, sharp: float = 1.0, **options
     ) -> CaptioningModel:
         torch.manual_seed(seed)
-        config = CaptionerConfig(**{"width": 16, **heads(options), **options})
+        config = flat(CaptionerConfig, **{"width": 16, **heads(options), **options})
         model = build_model(config, feature_size=FEATURES, vocabulary_size=vocabulary_size).eval()
         with torch.no_grad():
             model.classifier.weight.mul_(sharp)  # peaked distributions like those of trained models

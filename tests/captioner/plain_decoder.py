@@ -83,14 +83,14 @@ def continuations(model, image, beams, config, suppressed, penalty=None):
 
 def beam_search(model, inputs, row, config, suppressed=()):
     """Search the captions of one image as `DecodingConfig` describes it; "exact" searches to the end."""
-    image, beam_size = pick(inputs, row), config.beam_size // config.groups
-    beams = [[((), 0.0)] for _ in range(config.groups)]
-    pools = [[] for _ in range(config.groups)]
-    full = config.stop == "full" or config.beam_size == 1
+    image, beam_size = pick(inputs, row), config.beam_size // config.search.groups
+    beams = [[((), 0.0)] for _ in range(config.search.groups)]
+    pools = [[] for _ in range(config.search.groups)]
+    full = config.search.stop == "full" or config.beam_size == 1
     for step in range(config.max_length):
         taken = {}
-        for group in range(config.groups):
-            penalty = {word: config.diversity * count for word, count in taken.items()}
+        for group in range(config.search.groups):
+            penalty = {word: config.search.diversity * count for word, count in taken.items()}
             candidates = continuations(model, image, beams[group], config, suppressed, penalty)
             for _, total, words in candidates[:beam_size]:
                 if words[-1] == EOS and not (full and len(pools[group]) >= beam_size):
@@ -113,13 +113,11 @@ def beam_search(model, inputs, row, config, suppressed=()):
 
 def merge(pools, config):
     """Merge the captions of the groups alternately, with as many per group as it has beams."""
-    size = config.beam_size // config.groups
-    ranked = [sorted(pool, key=lambda one: -one.score(config.length_penalty))[:size] for pool in pools]
+    size, penalty = config.beam_size // config.search.groups, config.search.length_penalty
+    ranked = [sorted(pool, key=lambda one: -one.score(penalty))[:size] for pool in pools]
     ranks = range(max(len(pool) for pool in ranked))
     turns = [[pool[rank] for pool in ranked if rank < len(pool)] for rank in ranks]
-    ordered = [
-        one for turn in turns for one in sorted(turn, key=lambda one: -one.score(config.length_penalty))
-    ]
+    ordered = [one for turn in turns for one in sorted(turn, key=lambda one: -one.score(penalty))]
     unique = {}
     for one in ordered:
         unique.setdefault(one.tokens, one)
@@ -128,13 +126,13 @@ def merge(pools, config):
 
 def sample(model, inputs, row, config, seed, suppressed=()):
     """Sample captions of one image word by word, from sorted or unsorted probabilities."""
-    image, found = pick(inputs, row), []
+    image, found, temperature = pick(inputs, row), [], config.sampling.temperature
     for numbers in random_streams([seed], config.n_best, config.max_length)[0].tolist():
         words, total, finished = (), 0.0, False
         for number in numbers:
             table = next_words(model, image, words)
             scaled = [
-                (value / config.temperature if allowed(word, words, config, suppressed) else -math.inf, word)
+                (value / temperature if allowed(word, words, config, suppressed) else -math.inf, word)
                 for word, value in enumerate(table.tolist())
             ]
             word = draw(scaled, number, config)
@@ -149,13 +147,14 @@ def sample(model, inputs, row, config, seed, suppressed=()):
 
 def draw(scaled, number, config):
     """Invert the distribution function of (log-weight, word) pairs."""
-    if config.top_k or config.top_p < 1:
-        scaled = sorted(scaled, key=lambda one: -one[0])[: config.top_k or None]
+    sampling = config.sampling
+    if sampling.top_k or sampling.top_p < 1:
+        scaled = sorted(scaled, key=lambda one: -one[0])[: sampling.top_k or None]
     weights = [(math.exp(value), word) for value, word in scaled]
     whole = sum(weight for weight, _ in weights)
     kept, before = [], 0.0
     for weight, word in weights:
-        if config.top_p == 1 or before < config.top_p * whole:
+        if sampling.top_p == 1 or before < sampling.top_p * whole:
             kept.append((weight, word))
         before += weight
     wanted, before = number * sum(weight for weight, _ in kept), 0.0

@@ -15,6 +15,7 @@ from glied.captioner.decode import DecodeInputs, decode, run_steps, start
 from glied.captioner.inference import freeze
 from glied.captioner.model import EncoderOutput
 from tests.captioner.tape import tapes, tensors
+from tests.flat_settings import flat
 
 ARCHITECTURES = ["base", "glied", "lstm", "soft_att", "up_down", "ct"]
 SEARCHES = {
@@ -49,7 +50,7 @@ def same(found, expected):
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_replay_equals_decoding(make_model, make_inputs, architecture, search):
-    config = DecodingConfig(max_length=9, **SEARCHES[search])
+    config = flat(DecodingConfig, max_length=9, **SEARCHES[search])
     model = freeze(make_model(architecture=architecture, sharp=4.0))
     made = []
     recorder = GraphDecoder(model, config, new_capture=lambda: made.append(1) or tapes())
@@ -119,7 +120,7 @@ class OnTheGpu(TorchDispatchMode):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_on_a_gpu_the_steps_wait_for_nothing(make_model, make_inputs, architecture, search):
     """Tensors that claim to be on a GPU: reading a value is an error."""
-    config = DecodingConfig(max_length=9, **SEARCHES[search])
+    config = flat(DecodingConfig, max_length=9, **SEARCHES[search])
     options = {"architecture": architecture, "vocabulary_size": 1003}
     memory = make_model(**options).encode(*images(make_inputs, 0))
     with FakeTensorMode() as mode, torch.device("cuda"):
@@ -146,7 +147,7 @@ def test_on_a_gpu_the_steps_wait_for_nothing(make_model, make_inputs, architectu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
 def test_cuda_graphs_equal_decoding(make_model, make_inputs):
     for architecture, search in itertools.product(ARCHITECTURES, SEARCHES.values()):
-        config = DecodingConfig(max_length=9, **search)
+        config = flat(DecodingConfig, max_length=9, **search)
         model = freeze(make_model(architecture=architecture, sharp=4.0).to("cuda"))
         recorder = GraphDecoder(model, config)
         for seed in range(5):

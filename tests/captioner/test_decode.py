@@ -14,6 +14,7 @@ from glied.captioner.model import ABLATIONS, EncoderOutput
 from glied.captioner.search_state import Search
 from glied.errors import UsageError
 from tests.captioner import plain_decoder as plain
+from tests.flat_settings import flat
 
 VARIANTS = [{"architecture": "base"}, {}, *({name: True} for name in ABLATIONS)]
 GREEDY, BEAM_3, BEAM_5 = {"beam_size": 1}, {"beam_size": 3, "n_best": 3}, {"beam_size": 5, "n_best": 5}
@@ -67,7 +68,7 @@ def both_decoders(model, inputs, config, suppressed=()):
 @pytest.mark.parametrize("beams", [GREEDY, BEAM_3, BEAM_5], ids=["greedy", "beam3", "beam5"])
 @pytest.mark.parametrize("variant", VARIANTS, ids=describe)
 def test_equals_the_plain_decoder(make_model, make_inputs, variant, beams, options):
-    config = DecodingConfig(**{"max_length": 9} | beams | options)
+    config = flat(DecodingConfig, **{"max_length": 9} | beams | options)
     model = make_model(vocabulary_size=12, sharp=3.0, geometry=True, **variant)
     inputs = uneven(make_inputs(batch=4, vocabulary_size=12))
     found, expected = both_decoders(model, inputs, config, SUPPRESSED if config.suppress else ())
@@ -88,7 +89,7 @@ def test_equals_the_plain_decoder(make_model, make_inputs, variant, beams, optio
 def test_groups_and_wide_beams_equal_the_plain_decoder(make_model, make_inputs, options):
     model = make_model(vocabulary_size=12, sharp=3.0)
     inputs = make_inputs(batch=4, vocabulary_size=12)
-    found, expected = both_decoders(model, inputs, DecodingConfig(**{"max_length": 7} | options))
+    found, expected = both_decoders(model, inputs, flat(DecodingConfig, **{"max_length": 7} | options))
     assert found == expected
 
 
@@ -97,7 +98,7 @@ def test_groups_with_equal_captions_are_searched_further(make_model, make_inputs
     model = make_model(vocabulary_size=9, sharp=4.0)
     inputs = make_inputs(batch=16, vocabulary_size=9)
     options = {"beam_size": 6, "n_best": 2, "groups": 2, "diversity": 0.0, "stop": "exact"}
-    config = DecodingConfig(**options, length_penalty=0.0, min_length=0, max_length=8)
+    config = flat(DecodingConfig, **options, length_penalty=0.0, min_length=0, max_length=8)
     found, expected = both_decoders(model, inputs, config)
     assert found == expected
 
@@ -107,7 +108,7 @@ def test_a_large_vocabulary_equals_the_plain_decoder(make_model, make_inputs, op
     """Larger than the blocks of `best_words`, and not a multiple of their size."""
     model = make_model(vocabulary_size=1003, sharp=8.0)
     inputs = make_inputs(batch=4, vocabulary_size=1003)
-    found, expected = both_decoders(model, inputs, DecodingConfig(**{"max_length": 6} | options))
+    found, expected = both_decoders(model, inputs, flat(DecodingConfig, **{"max_length": 6} | options))
     assert found == expected
 
 
@@ -115,7 +116,7 @@ def test_a_large_vocabulary_equals_the_plain_decoder(make_model, make_inputs, op
 def test_a_wide_beam_equals_exhaustive_search(make_model, make_inputs, stop):
     words, longest = (4, 5, 6), 4
     model, inputs = make_model(vocabulary_size=7, sharp=2.0), make_inputs(batch=2, vocabulary_size=7)
-    config = DecodingConfig(beam_size=150, n_best=150, max_length=longest, min_length=0, stop=stop)
+    config = flat(DecodingConfig, beam_size=150, n_best=150, max_length=longest, min_length=0, stop=stop)
     for row, hypotheses in enumerate(decode(model, model.encode(*inputs), config)):
         every = [
             Hypothesis(
@@ -135,7 +136,9 @@ def test_beam_1_is_greedy(make_model, make_inputs):
     memory = model.encode(*inputs)
     expected = plain.greedy(model, memory, 5, 10)
     for stop in ("full", "exact"):
-        found = decode(model, memory, DecodingConfig(beam_size=1, max_length=10, min_length=0, stop=stop))
+        found = decode(
+            model, memory, flat(DecodingConfig, beam_size=1, max_length=10, min_length=0, stop=stop)
+        )
         assert [list(one.tokens) for (one,) in found] == expected
 
 
@@ -154,7 +157,7 @@ def test_independent_of_batch_order_and_padding(make_model, make_inputs, options
     regions, ids, mask = make_inputs(batch=6)
     regions.mask[2, 3:] = False
     mask[4] = False
-    config = DecodingConfig(max_length=9, **options)
+    config = flat(DecodingConfig, max_length=9, **options)
 
     def words(rows, pad=0):
         part = dataclasses.replace(
@@ -176,7 +179,7 @@ def test_independent_of_batch_order_and_padding(make_model, make_inputs, options
 @pytest.mark.parametrize("stop", ["full", "exact"])
 def test_the_removal_of_finished_images_changes_nothing(make_model, make_inputs, monkeypatch, stop):
     model, inputs = make_model(sharp=6.0, vocabulary_size=9), make_inputs(batch=12, vocabulary_size=9)
-    memory, config = model.encode(*inputs), DecodingConfig(beam_size=3, n_best=3, stop=stop)
+    memory, config = model.encode(*inputs), flat(DecodingConfig, beam_size=3, n_best=3, stop=stop)
     expected = decode(model, memory, config)
     assert len({one[0].tokens for one in expected}) > 6
     for steps, share in ((7, 0.0), (1, 0.0), (1, 2.0), (3, 0.5)):
@@ -190,7 +193,7 @@ def test_exact_stop_is_never_worse(make_model, make_inputs):
     model, inputs = make_model(sharp=4.0), make_inputs(batch=20)
     memory = model.encode(*inputs)
     full, exact = (
-        decode(model, memory, DecodingConfig(beam_size=3, min_length=0, stop=stop))
+        decode(model, memory, flat(DecodingConfig, beam_size=3, min_length=0, stop=stop))
         for stop in ("full", "exact")
     )
     gains = [two.score(1.0) - one.score(1.0) for (one,), (two,) in zip(full, exact, strict=True)]
@@ -203,7 +206,7 @@ def test_diverse_groups_differ_more(make_model, make_inputs):
     memory = model.encode(*inputs)
 
     def distinct(**options):
-        found = decode(model, memory, DecodingConfig(beam_size=6, n_best=3, max_length=8, **options))
+        found = decode(model, memory, flat(DecodingConfig, beam_size=6, n_best=3, max_length=8, **options))
         return sum(len({word for one in captions for word in one.tokens}) for captions in found)
 
     assert distinct(groups=3, diversity=3.0) > distinct()
@@ -216,7 +219,7 @@ def test_blocked_ngrams_do_not_occur(make_model, make_inputs, size):
     memory = model.encode(*inputs)
 
     def repeats(block):
-        found = decode(model, memory, DecodingConfig(**options, block_ngrams=block))
+        found = decode(model, memory, flat(DecodingConfig, **options, block_ngrams=block))
         captions = [one.tokens for hypotheses in found for one in hypotheses]
         count = 17 - size
         return any(len({c[i : i + size] for i in range(count)}) < count for c in captions)
@@ -229,7 +232,7 @@ def test_no_caption_if_no_word_is_allowed(make_model, make_inputs):
     model, inputs = make_model(vocabulary_size=6), make_inputs(vocabulary_size=6)
     config = {"max_length": 4, "min_length": 4, "block_ngrams": 1}  # two words that must not be repeated
     for options in ({"beam_size": 1}, {"beam_size": 3}, {"method": "sample", "n_best": 2}):
-        found = decode(model, model.encode(*inputs), DecodingConfig(**config, **options))
+        found = decode(model, model.encode(*inputs), flat(DecodingConfig, **config, **options))
         assert found == [[], [], []]
 
 
@@ -254,7 +257,7 @@ def test_bfloat16(make_model, make_inputs, options):
     inputs = make_inputs(batch=5)
     half = freeze(make_model(sharp=3.0, geometry=True).to(torch.bfloat16))
     for row, captions in enumerate(
-        decode(half, half.encode(*inputs), DecodingConfig(max_length=8, **options))
+        decode(half, half.encode(*inputs), flat(DecodingConfig, max_length=8, **options))
     ):
         for one in captions:
             exact = plain.recompute(model, inputs, row, one.tokens, one.finished)
@@ -282,7 +285,7 @@ def test_no_step_reads_a_value_from_the_device(make_model, make_inputs, monkeypa
         for name, source in memory.sources.items()
     }
     monkeypatch.setattr(Search, "results", lambda search: [])
-    config = DecodingConfig(max_length=6, **options)
+    config = flat(DecodingConfig, max_length=6, **options)
     with pytest.raises(RuntimeError):  # the check which images are done
         decode(model.to("meta"), EncoderOutput(sources, 3), config)
     monkeypatch.setattr(engine, "STEPS_PER_CHECK", {"meta": 100})
@@ -305,7 +308,7 @@ def test_no_step_reads_a_value_from_the_device(make_model, make_inputs, monkeypa
 )
 def test_config_refuses(options, key):
     with pytest.raises(UsageError, match=key):
-        DecodingConfig(**options)
+        flat(DecodingConfig, **options)
 
 
 def test_words_to_suppress_need_their_ids(make_model, make_inputs):

@@ -6,6 +6,7 @@ from glied.captioner.architectures import build_model
 from glied.captioner.model import ABLATIONS, CaptionerConfig
 from glied.errors import UsageError
 from tests.captioner import plain_decoder as plain
+from tests.flat_settings import flat
 
 VARIANTS = [{"architecture": "base"}, {}, *({name: True} for name in ABLATIONS)]
 
@@ -16,7 +17,7 @@ def describe(options):
 
 def straight_line(model, regions, attributes, tokens):
     """Compute the equations of the paper for one image and caption at a time, with the weights of `model`."""
-    config = model.config
+    config, off = model.config, model.config.ablation
     heads = config.heads
 
     def H(name, q, k, mask=None):
@@ -50,24 +51,24 @@ def straight_line(model, regions, attributes, tokens):
             c = G("v", H("H_v", x, image) + H("H_a", x, a), x)
         else:
             distilled = image
-            if not config.no_visual_distilling and not config.attributes_only:
+            if not off.no_visual_distilling and not off.attributes_only:
                 distilled = G("vd", H("H_vd", image, image), image)
             t = x
-            if not (config.no_attribute_distilling or config.no_pivot or config.vision_only):
+            if not (off.no_attribute_distilling or off.no_pivot or off.vision_only):
                 t = G("ad", H("H_ad", x, a), x)
             x = G("x", H("H_x", t, t, causal), t)
-            if config.no_pivot:
+            if off.no_pivot:
                 among = G("ad", H("H_ad", a, a), a)
                 c = G("v", H("H_v", x, distilled) + H("H_a", x, among), x)
-            elif config.attributes_only:
+            elif off.attributes_only:
                 c = x
             else:
                 c = G("v", H("H_v", x, distilled), x)
-            if config.vision_only:
+            if off.vision_only:
                 c = G("l", H("H_vl", c, image), c)
-            elif config.attributes_only:
+            elif off.attributes_only:
                 c = G("l", H("H_al", c, a), c)
-            elif not config.no_local_distilling:
+            elif not off.no_local_distilling:
                 c = G("l", H("H_vl", c, image) + H("H_al", c, a), c)
         rows.append(c @ model.classifier.weight.T)
     return torch.stack(rows)
@@ -183,7 +184,7 @@ def test_parameters_of_the_paper_sizes(options, base, glied):
 )
 def test_config_refuses(options, key):
     with pytest.raises(UsageError, match=key):
-        CaptionerConfig(**options)
+        flat(CaptionerConfig, **options)
 
 
 def test_gradients_in_bfloat16_are_close_to_float32(make_model, make_inputs):

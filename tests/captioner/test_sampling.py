@@ -11,6 +11,7 @@ from glied.captioner.token_selection import random_streams, sample_words
 from glied.errors import UsageError
 from glied.text.vocabulary import BOS, EOS, PAD, UNK
 from tests.captioner import plain_decoder as plain
+from tests.flat_settings import flat
 
 VARIANTS = [{"architecture": "base"}, {}, *({name: True} for name in ABLATIONS)]
 OPTIONS = [
@@ -26,7 +27,7 @@ OPTIONS = [
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_equals_the_plain_sampler(make_model, make_inputs, variant, options):
-    config = DecodingConfig(method="sample", n_best=3, max_length=7, **options)
+    config = flat(DecodingConfig, method="sample", n_best=3, max_length=7, **options)
     model = make_model(vocabulary_size=12, sharp=2.0, **variant)
     inputs = make_inputs(batch=4, vocabulary_size=12)
     suppressed = [6] if config.suppress else []
@@ -42,10 +43,10 @@ def test_equals_the_plain_sampler(make_model, make_inputs, variant, options):
 def test_seeds(make_model, make_inputs):
     model, inputs = make_model(), make_inputs(batch=3)
     memory = model.encode(*inputs)
-    config = DecodingConfig(method="sample", n_best=2, max_length=6)
+    settings = {"method": "sample", "n_best": 2, "max_length": 6}
 
     def words(seeds=None, **options):
-        found = decode(model, memory, DecodingConfig(**vars(config) | options), seeds=seeds)
+        found = decode(model, memory, flat(DecodingConfig, **settings | options), seeds=seeds)
         return [[one.tokens for one in captions] for captions in found]
 
     assert words([1, 2, 3]) == words([1, 2, 3]) != words([1, 2, 4])

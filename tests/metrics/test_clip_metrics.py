@@ -16,7 +16,7 @@ from glied.errors import UsageError
 from glied.metrics.clip_metrics import ClipMetrics
 from glied.metrics.retrieval import retrieval
 from glied.reports import evaluation_report
-from glied.reports.evaluate import EvaluateConfig, evaluate
+from glied.reports.evaluate import BootstrapConfig, EvaluateConfig, EvaluationClipConfig, evaluate
 
 TINY = {
     "embed_dim": 16,
@@ -63,9 +63,10 @@ def config(folder: Path, **options) -> EvaluateConfig:
         "captions": str(folder / "captions.json"),
         "references": str(folder / "references.json"),
         "metrics": ["CIDEr"],
-        "resamples": 200,
-        "clip": ClipConfig(checkpoint=str(folder / "clip"), batch_size=2),
-        "images": str(folder / "images"),
+        "bootstrap": BootstrapConfig(resamples=200),
+        "clip": EvaluationClipConfig(
+            checkpoint=str(folder / "clip"), batch_size=2, images=str(folder / "images")
+        ),
     }
     return EvaluateConfig(**(defaults | options))
 
@@ -113,7 +114,7 @@ def test_evaluation_carries_figures_and_the_clips_digest(folder):
 
 
 def test_without_a_clip_nothing_changes(folder):
-    results = evaluate(config(folder, clip=None, images=None)).to_json()
+    results = evaluate(config(folder, clip=None)).to_json()
     assert "clip" not in results
     assert results["recipe"]["clip"] is None
 
@@ -153,8 +154,8 @@ def test_mismatched_inputs_are_one_clear_error(folder):
     (folder / "images" / "1.png").unlink()
     with pytest.raises(UsageError, match=r"images: .*1\.png cannot be read"):
         evaluate(config(folder))
-    for lone in ({"images": None}, {"clip": None}):
+    for lone in ({"images": "images"}, {"checkpoint": "clip"}):
         with pytest.raises(UsageError, match="clip and images must be set together"):
-            config(folder, **lone)
+            EvaluationClipConfig(**lone)
     with pytest.raises(UsageError, match="no checkpoint in"):
-        evaluate(config(folder, clip=ClipConfig(checkpoint=str(folder / "none"))))
+        evaluate(config(folder, clip=EvaluationClipConfig(checkpoint=str(folder / "none"), images="images")))

@@ -13,6 +13,7 @@ from glied.metrics.text_metrics import text_metrics
 from glied.reports import evaluation_report
 from glied.reports.evaluate import EvaluateConfig, Evaluation, evaluate
 from tests.bulk import runs
+from tests.flat_settings import flat
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCES = {
@@ -47,7 +48,7 @@ def evaluated(folder: Path, **options: Any) -> Evaluation:
         if name in options:
             options[name] = str(folder / options[name])
     options["compare"] = [str(folder / name) for name in options.get("compare", [])]
-    return evaluate(EvaluateConfig(**(FAST | options)), ["evaluate.py"])
+    return evaluate(flat(EvaluateConfig, **(FAST | options)), ["evaluate.py"])
 
 
 def test_figures_of_one_file(files: Path) -> None:
@@ -167,7 +168,7 @@ def test_partial_files_are_scored_on_request_but_not_compared_with_others(files:
 )
 def test_config_refuses_contradictory_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        EvaluateConfig(**options)
+        flat(EvaluateConfig, **options)
 
 
 def job(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:

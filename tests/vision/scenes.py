@@ -6,22 +6,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from glied.vision.extractors.small_detector import DetectorConfig
+from glied.vision.extractors.small_detector import DetectorConfig, SmallBackboneConfig
 
 COLORS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
 TINY = DetectorConfig(
     short_side=64,
     long_side=96,
-    widths=(8, 8, 16, 16, 16),
-    blocks=(1, 1, 1, 1),
-    fpn_channels=16,
+    backbone=SmallBackboneConfig(widths=(8, 8, 16, 16, 16), blocks=(1, 1, 1, 1), fpn_channels=16, bf16=False),
     anchor_sizes=((16, 24), (32, 48), (64, 80)),
     representation_size=24,
     class_embedding=4,
     proposals=30,
     sampled_proposals=32,
     detections=10,
-    bf16=False,
 )
 
 

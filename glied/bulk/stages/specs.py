@@ -1,6 +1,5 @@
 """What stages are built from, and what their rows depend on; no torch here, since a run's driver has none."""
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from glied.captioner.config import DecodingConfig
 from glied.captioner.engines.loading import EngineConfig
 from glied.captioner.familiarity import Familiarity
 from glied.clip.config import ClipConfig
+from glied.config import with_former_keys
 from glied.vision import images
 from glied.vision.crops import CopyConfig
 from glied.vision.extractors.config import RegionsConfig
@@ -119,7 +119,7 @@ def captions_inspection(
         "regions": dict(regions),
         "attributes": attributes,
         "captioner": captioner,
-        "decoding": dataclasses.asdict(spec.decoding),
+        "decoding": with_former_keys(spec.decoding),
         "preprocessing": preprocessing(spec.missing_rows),
         "schema": row_schemas.SCHEMA_VERSION,
     }

@@ -28,6 +28,7 @@ from glied.clip.config import ClipConfig
 from glied.clip.model import OpenedClip, build_clip, open_clip_model
 from glied.clip.preprocessing import Pixels, preprocessing_of
 from glied.clip.tokenizer import clip_tokenizer
+from glied.config import with_former_keys
 from glied.errors import StorageError, UsageError
 
 OPEN_CLIP_CONFIG = "open_clip_config.json"
@@ -132,7 +133,7 @@ def coca_fingerprint(config: CocaConfig, decoding: DecodingConfig) -> tuple[str,
         UsageError: as `CocaEngine.load`.
     """
     engine = CocaEngine.load(dataclasses.replace(config, device="cpu"), decoding)
-    return engine.name, engine.fingerprint | {"decoding": dataclasses.asdict(decoding)}
+    return engine.name, engine.fingerprint | {"decoding": with_former_keys(decoding)}
 
 
 def open_coca(config: CocaConfig) -> OpenedClip:

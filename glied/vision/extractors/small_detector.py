@@ -6,9 +6,9 @@ groups (color, size, pattern).
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,25 +20,40 @@ from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
 from glied import checkpoint
+from glied.config import from_record
 from glied.errors import UsageError
 
 KIND = "detector"
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectorConfig:
-    """Architecture of the demo detector; 3.5M parameters with the defaults."""
+class SmallBackboneConfig:
+    """A residual network with a feature pyramid."""
 
-    short_side: int = 256
-    """Images are resized so that their short side has this many pixels."""
-    long_side: int = 384
-    """Limit on the long side after resizing, in pixels."""
     widths: tuple[int, int, int, int, int] = (32, 48, 96, 160, 224)
     """Channels at strides 2, 4, 8, 16 and 32."""
     blocks: tuple[int, int, int, int] = (1, 2, 2, 1)
     """Residual blocks at strides 4, 8, 16 and 32."""
     fpn_channels: int = 96
     """Channels of the feature pyramid (strides 8, 16, 32)."""
+    bf16: bool = True
+    """Run the backbone under bfloat16 autocast in training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorConfig:
+    """Architecture of the demo detector; 3.5M parameters with the defaults."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {
+        key: f"backbone.{key}" for key in ("widths", "blocks", "fpn_channels", "bf16")
+    }
+
+    short_side: int = 256
+    """Images are resized so that their short side has this many pixels."""
+    long_side: int = 384
+    """Limit on the long side after resizing, in pixels."""
+    backbone: SmallBackboneConfig = field(default_factory=SmallBackboneConfig)
+    """The network that computes the feature maps."""
     anchor_sizes: tuple[tuple[int, ...], ...] = ((16, 32), (56, 96), (144, 224))
     """Anchor sides in resized pixels, one tuple per pyramid level; each in three aspect ratios."""
     representation_size: int = 256
@@ -53,8 +68,6 @@ class DetectorConfig:
     """Maximum number of detections per image."""
     attribute_weight: float = 0.5
     """Weight of the attribute loss in the sum of losses."""
-    bf16: bool = True
-    """Run the backbone under bfloat16 autocast in training."""
 
     def __post_init__(self) -> None:
         if len(self.anchor_sizes) != 3 or len({len(sizes) for sizes in self.anchor_sizes}) != 1:
@@ -234,13 +247,9 @@ class Detector(FasterRCNN):
     def __init__(
         self, config: DetectorConfig, *, classes: Sequence[str], attributes: Mapping[str, Sequence[str]]
     ) -> None:
-        channels = config.fpn_channels
-        backbone = SmallBackbone(
-            widths=config.widths, blocks=config.blocks, fpn_channels=channels, bf16=config.bf16
-        )
         pool = MultiScaleRoIAlign(["0", "1", "2"], output_size=6, sampling_ratio=2)
         super().__init__(
-            backbone,
+            SmallBackbone(**vars(config.backbone)),
             min_size=config.short_side,
             max_size=config.long_side,
             rpn_anchor_generator=AnchorGenerator(config.anchor_sizes, ((0.5, 1.0, 2.0),) * 3),
@@ -261,6 +270,7 @@ class Detector(FasterRCNN):
 
     def _build_roi_heads(self, pool: MultiScaleRoIAlign) -> AttributeRoIHeads:
         config, size = self.config, self.config.representation_size
+        inputs = config.backbone.fpn_channels * pool.output_size[0] * pool.output_size[1]
         head = AttributeHead(
             feature_size=size,
             classes=len(self.classes) + 1,
@@ -271,7 +281,7 @@ class Detector(FasterRCNN):
             attribute_head=head,
             attribute_weight=config.attribute_weight,
             box_roi_pool=pool,
-            box_head=TwoMLPHead(config.fpn_channels * pool.output_size[0] * pool.output_size[1], size),
+            box_head=TwoMLPHead(inputs, size),
             box_predictor=FastRCNNPredictor(size, len(self.classes) + 1),
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
@@ -307,16 +317,10 @@ def load_detector(folder_uri: str) -> tuple[Detector, str]:
         UsageError: there is no checkpoint, or it is not a detector.
     """
     stored = checkpoint.load(folder_uri, KIND)
-    fields = {name: _as_tuple(value) for name, value in stored.metadata["config"].items()}
     model = Detector(
-        DetectorConfig(**fields),
+        from_record(DetectorConfig, stored.metadata["config"]),
         classes=stored.metadata["classes"],
         attributes=stored.metadata["attributes"],
     )
     model.load_state_dict(stored.tensors)
     return model.eval(), stored.digest
-
-
-def _as_tuple(value: Any) -> Any:
-    """Convert JSON lists to the tuples of a frozen config."""
-    return tuple(_as_tuple(item) for item in value) if isinstance(value, list) else value

@@ -17,6 +17,7 @@ from glied.errors import UsageError
 from glied.text.vocabulary import BOS, EOS, Vocabulary
 from tests.captioner import plain_decoder as plain
 from tests.captioner.test_captioner import make_regions
+from tests.flat_settings import flat
 
 WORDS = Vocabulary([f"word{i}" for i in range(26)])
 PAPER = {"lstm": (11.5, 11.47), "soft_att": (12.1, 12.00), "up_down": (50.1, 50.06), "ct": (27.5, 27.96)}
@@ -99,7 +100,7 @@ def test_every_region_counts(make_baseline, make_inputs):
 def test_decoding_equals_the_plain_decoder(make_baseline, make_inputs, options):
     model = make_baseline(vocabulary_size=12, sharp=3.0)
     inputs = uneven(make_inputs(batch=4, vocabulary_size=12))
-    config = DecodingConfig(**{"max_length": 8} | options)
+    config = flat(DecodingConfig, **{"max_length": 8} | options)
     found = decode(model, model.encode(*inputs), config)
     for row in range(4):
         expected = plain.beam_search(model, inputs, row, config)
@@ -112,7 +113,7 @@ def test_decoding_equals_the_plain_decoder(make_baseline, make_inputs, options):
 def test_samples_equal_the_plain_sampler(make_baseline, make_inputs):
     model = make_baseline(vocabulary_size=12, sharp=2.0)
     inputs = uneven(make_inputs(batch=3, vocabulary_size=12))
-    config = DecodingConfig(method="sample", n_best=3, max_length=7, top_k=6)
+    config = flat(DecodingConfig, method="sample", n_best=3, max_length=7, top_k=6)
     found = decode(model, model.encode(*inputs), config, seeds=[7, 8, 9])
     for row, seed in enumerate((7, 8, 9)):
         expected = plain.sample(model, inputs, row, config, seed)
@@ -225,4 +226,4 @@ def test_explains_its_attention_or_reports_that_it_has_none(make_baseline):
 )
 def test_config_refuses(options, key):
     with pytest.raises(UsageError, match=key):
-        CaptionerConfig(**options)
+        flat(CaptionerConfig, **options)

@@ -13,6 +13,7 @@ from glied.captioner.engines.config import CocaConfig
 from glied.clip.model import OpenedClip, build_clip, save_clip
 from glied.errors import UsageError
 from tests.captioner.engines.coca_models import CONFIG, tiny_coca
+from tests.flat_settings import flat
 
 BEAMS = DecodingConfig(beam_size=3, n_best=3, max_length=6)
 
@@ -97,9 +98,9 @@ def test_suppressed_words():
     (dog,) = open_clip.SimpleTokenizer().encode("dog")
     config = CocaConfig(model="coca", allow_random=True)
     options = {"beam_size": 1, "max_length": 2}
-    (one,) = CocaEngine(eager(dog), config, DecodingConfig(**options)).caption(pictures(1))[0]
+    (one,) = CocaEngine(eager(dog), config, flat(DecodingConfig, **options)).caption(pictures(1))[0]
     assert one.text == "dog dog"
-    without = DecodingConfig(**options, suppress=("dog",))
+    without = flat(DecodingConfig, **options, suppress=("dog",))
     (one,) = CocaEngine(eager(dog), config, without).caption(pictures(1))[0]
     assert "dog" not in one.text.split()
     with pytest.raises(UsageError, match=r"'hippopotamuses' is \d tokens"):

@@ -9,6 +9,7 @@ from glied.captioner.engines.coca_model import END, PADDING, START, CocaDecoder
 from glied.captioner.inference import freeze
 from glied.errors import UsageError
 from tests.captioner.engines.coca_models import tiny_coca
+from tests.flat_settings import flat
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def test_greedy_is_the_best_token_of_open_clip_after_every_prefix(coca, images):
     ids=str,
 )
 def test_log_probabilities_equal_those_of_teacher_forcing(coca, images, options):
-    config = DecodingConfig(max_length=8, **options)
+    config = flat(DecodingConfig, max_length=8, **options)
     decoder = CocaDecoder(coca)
     with torch.no_grad():  # random weights hardly ever end a caption
         coca.text_decoder.text_projection[:, END] *= 3
