@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from glied.bulk import engine_captioning
+from glied.bulk import captioning
 from glied.config import given_value, parse
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,7 +38,7 @@ def test_config_loads_and_its_header_has_the_command(file: Path) -> None:
     module, name = CONFIGS[file.parent.name]
     config_class = getattr(importlib.import_module(module), name)
     if file.parent.name == "caption":
-        config_class = engine_captioning.config_class(given_value(["--config", str(file)], "captioner.kind"))
+        config_class = captioning.config_class(given_value(["--config", str(file)], "captioner.kind"))
     assert isinstance(parse(config_class, ["--config", str(file)]), config_class)
     header = [line for line in file.read_text().splitlines() if line.startswith("#")]
     assert any(f"--config {file.relative_to(ROOT)}" in line for line in header)

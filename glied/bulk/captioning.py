@@ -1,9 +1,15 @@
-"""From a config to the captioning of images in bulk. The driver gets by without torch: see
-`stages.model_loading`."""
+"""From a config to the captioning of images in bulk: the config classes, and the parts of the job.
+
+Captioners differ in how they describe an image (`stages`); everything else is the same for all of them.
+`captioner.kind` decides the config class: only glied, the default, has regions and attributes. The driver
+gets by without torch: see `stages.factories`.
+"""
 
 import dataclasses
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 from glied import storage
 from glied.bulk import row_schemas
@@ -15,9 +21,11 @@ from glied.bulk.plan.sources.fetch import Fetch
 from glied.bulk.plan.sources.row_uris import RowUris
 from glied.bulk.plan.sources.web_hosts import PatientReader
 from glied.bulk.plan.sources.web_reader import WebReader
-from glied.bulk.stages.factories import CaptionFactory
+from glied.bulk.stages.factories import CaptionFactory, EngineFactory
 from glied.captioner.config import DecodingConfig
+from glied.captioner.engines.config import CocaConfig, EndpointConfig, TransformersConfig
 from glied.clip.config import ClipConfig
+from glied.config import given_value, parse
 from glied.errors import UsageError
 from glied.vision.extractors.config import RegionsConfig
 
@@ -46,13 +54,35 @@ class CaptionerSourceConfig(CheckpointConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptionDatasetConfig:
-    """Captions of all images under a prefix."""
+class CaptioningConfig:
+    """What the configs of all captioners have in common."""
 
     input: InputConfig
     """What to read."""
     output: OutputConfig
     """Where the run folder is."""
+    clip: ClipConfig | None = None
+    """The CLIP whose CLIP-S goes into the column clip_score; null for none."""
+    resources: ResourcesConfig = field(default_factory=ResourcesConfig)
+    """What the run uses."""
+    error_budget: float = 0.01
+    """Share of the images that a system failure may cost (status failed); images that are at fault themselves
+    and those that a model declines (status rejected) do not count."""
+    caption_version: str = "1"
+    """Part of the fingerprint; change it to distinguish runs that are otherwise the same, for instance when
+    other weights are served under the name of an endpoint's model."""
+
+    def __post_init__(self) -> None:
+        """Refuse a budget outside 0 to 1, and scores without images."""
+        check_budget(self.error_budget)
+        if self.clip is not None and self.resources.pools == "split":
+            raise UsageError("clip needs resources.pools fused: the second pool does not see the images")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionDatasetConfig(CaptioningConfig):
+    """Captions of all images under a prefix."""
+
     regions: RegionsConfig
     """How regions are found; its device holds the other models too."""
     attributes: CheckpointConfig
@@ -61,73 +91,163 @@ class CaptionDatasetConfig:
     """The captioner."""
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     """How captions are searched."""
-    clip: ClipConfig | None = None
-    """The CLIP whose CLIP-S goes into the column clip_score; null for none."""
-    resources: ResourcesConfig = field(default_factory=ResourcesConfig)
-    """What the run uses."""
-    error_budget: float = 0.01
-    """Share of the images that a system failure may cost (status failed); images that are at fault themselves
-    (status rejected) do not count."""
-    caption_version: str = "1"
-    """Part of the fingerprint; change it to distinguish runs that are otherwise the same."""
 
     def __post_init__(self) -> None:
-        """Refuse a budget outside 0 to 1, and parts of the config that exclude each other."""
-        check_budget(self.error_budget)
+        """Refuse parts of the config that exclude each other."""
+        super().__post_init__()
         if self.captioner.cuda_graphs and not self.regions.device.startswith("cuda"):
             raise UsageError(
                 f"captioner.cuda_graphs needs a GPU in regions.device, which is {self.regions.device}"
             )
-        if self.clip is not None and self.resources.pools == "split":
-            raise UsageError("clip needs resources.pools fused: the second pool does not see the images")
         if (self.input.form == "features") != (self.regions.kind == "precomputed"):
             raise UsageError("input.form features and regions.kind precomputed belong together")
         if self.regions.kind == "precomputed" and (self.clip or self.resources.pools == "split"):
             raise UsageError("regions.kind precomputed takes no clip and one pool: there are no images")
 
 
-def caption_factory(config: CaptionDatasetConfig) -> CaptionFactory:
+@dataclass(frozen=True, kw_only=True)
+class EngineDatasetConfig(CaptioningConfig):
+    """What the configs of all captioners of whole images have in common."""
+
+    def __post_init__(self) -> None:
+        """Refuse inputs without images, and pools of regions."""
+        super().__post_init__()
+        if self.input.form == "features":
+            raise UsageError("input.form features holds regions, which only captioner.kind glied reads")
+        if self.resources.pools == "split":
+            raise UsageError("resources.pools split belongs to captioner.kind glied: there are no regions")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocaDatasetConfig(EngineDatasetConfig):
+    """Captions of all images under a prefix, by a CoCa of open_clip."""
+
+    captioner: CocaConfig
+    """The captioner."""
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    """How captions are searched; lengths count CLIP's tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformersDatasetConfig(EngineDatasetConfig):
+    """Captions of all images under a prefix, by a model of Hugging Face transformers."""
+
+    captioner: TransformersConfig
+    """The captioner."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointDatasetConfig(EngineDatasetConfig):
+    """Captions of all images under a prefix, by a model behind an OpenAI-compatible API."""
+
+    captioner: EndpointConfig
+    """The captioner."""
+
+
+EngineConfigs: TypeAlias = CocaDatasetConfig | TransformersDatasetConfig | EndpointDatasetConfig
+CaptionConfig: TypeAlias = CaptionDatasetConfig | EngineConfigs
+CONFIG_CLASSES: dict[str, type[CaptionConfig]] = {
+    "glied": CaptionDatasetConfig,
+    "coca": CocaDatasetConfig,
+    "transformers": TransformersDatasetConfig,
+    "endpoint": EndpointDatasetConfig,
+}
+"""Config class by `captioner.kind`."""
+
+
+def config_class(kind: object) -> type[CaptionConfig]:
+    """The config class of a kind of captioner; None is that of glied.
+
+    Raises:
+        UsageError: there is no such kind.
+    """
+    name = "glied" if kind is None else kind
+    if not isinstance(name, str) or name not in CONFIG_CLASSES:
+        raise UsageError(f"captioner.kind: {name!r} is not one of {', '.join(CONFIG_CLASSES)}")
+    return CONFIG_CLASSES[name]
+
+
+def parse_captioning(
+    argv: Sequence[str] | None = None, *, description: str | None = None, arguments: str = ""
+) -> CaptionConfig:
+    """The config of a captioning job, of the class that its `captioner.kind` asks for.
+
+    Raises:
+        UsageError: as `parse`, or the kind is unknown.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    found = config_class(given_value(given, "captioner.kind"))
+    return parse(found, given, description=description, arguments=arguments)
+
+
+def caption_factory(config: CaptionConfig) -> CaptionFactory | EngineFactory:
     """The factory of a config's whole stage."""
+    if isinstance(config, CaptionDatasetConfig):
+        return _region_factory(config)
+    batch = config.resources.worker.batch_size
+    if isinstance(config.captioner, EndpointConfig):  # a batch keeps all its requests busy
+        batch = max(batch, config.captioner.requests.concurrency)
+    return EngineFactory(
+        engine=config.captioner,
+        decoding=config.decoding if isinstance(config, CocaDatasetConfig) else DecodingConfig(),
+        **_common(config) | {"batch_size": batch},
+    )
+
+
+def _region_factory(config: CaptionDatasetConfig) -> CaptionFactory:
     stored = config.regions.kind == "precomputed"
     return CaptionFactory(
         regions=config.regions,
         attributes=config.attributes.checkpoint,
         captioner=config.captioner.checkpoint,
         decoding=config.decoding,
-        batch_size=config.resources.worker.batch_size,
-        decoders=config.resources.worker.decoders,
-        clip=config.clip,
         part="captions" if stored else "all",
         store=storage.absolute(config.input.uri) if stored else "",
         cuda_graphs=config.captioner.cuda_graphs,
-        missing_rows=config.input.max_missing_rows,
         other_regions=config.captioner.other_regions,
+        **_common(config),
     )
 
 
-def caption_pools(config: CaptionDatasetConfig) -> list[ActorPoolSpec]:
-    """The pools of workers that a config asks for: one, or one for regions and one for captions."""
+def _common(config: CaptionConfig) -> dict[str, Any]:
+    """The fields of `stages.specs.StageSpec`."""
+    return {
+        "batch_size": config.resources.worker.batch_size,
+        "decoders": config.resources.worker.decoders,
+        "missing_rows": config.input.max_missing_rows,
+        "clip": config.clip,
+    }
+
+
+def caption_pools(config: CaptionConfig, job: Job | None = None) -> list[ActorPoolSpec]:
+    """The pools of workers that a config asks for: one, or one for regions and one for captions.
+
+    Args:
+        config: of the captioning.
+        job: its job, which knows the commit of a model on the Hub that all workers are to load.
+    """
     whole, resources = caption_factory(config), config.resources
-    if resources.pools == "fused":
-        return [actor_pool(whole, resources.worker, threads=resources.worker.threads)]
-    regions, captions = (
-        dataclasses.replace(whole, part="regions"),
-        dataclasses.replace(whole, part="captions"),
-    )
     threads = resources.worker.threads
-    return [
-        actor_pool(regions, resources.worker, threads=threads),
-        actor_pool(captions, resources.caption, threads=threads),
-    ]
+    if isinstance(whole, CaptionFactory) and resources.pools == "split":
+        return [
+            actor_pool(dataclasses.replace(whole, part="regions"), resources.worker, threads=threads),
+            actor_pool(dataclasses.replace(whole, part="captions"), resources.caption, threads=threads),
+        ]
+    if isinstance(whole, EngineFactory) and isinstance(whole.engine, TransformersConfig) and job is not None:
+        pinned = whole.engine.pinned(job.fingerprint["captioner"]["weights"])
+        whole = dataclasses.replace(whole, engine=pinned)
+    return [actor_pool(whole, resources.worker, threads=threads)]
 
 
-def caption_job(config: CaptionDatasetConfig) -> Job:
+def caption_job(config: CaptionConfig) -> Job:
     """The bulk job of a config.
 
     Raises:
-        UsageError: a checkpoint is missing or of another kind, or the models do not fit together.
+        UsageError: a model or a package is missing, the models do not fit together, or an endpoint refuses a
+            request.
     """
     inspection = caption_factory(config).inspect()
+    captioner = config.captioner
     return Job(
         results="captions",
         schema=row_schemas.CAPTIONS,
@@ -140,6 +260,7 @@ def caption_job(config: CaptionDatasetConfig) -> Job:
         resources=config.resources,
         error_budget=config.error_budget,
         example=lambda row: row["caption"],
+        budget=captioner.cost.budget if isinstance(captioner, EndpointConfig) else None,
     )
 
 

@@ -46,13 +46,31 @@ FETCHED = arrow_tables.schema(
 )
 """A fetched image; if `data` is null, `kind` and `error` say why."""
 
+CAPTION_LIST = arrow_tables.list_of(
+    text=pa.string(),
+    log_probability=pa.float32(),
+    prompt=pa.string(),
+    truncated=pa.bool_(),
+    raw_text=pa.string(),
+    clip_score=pa.float32(),
+)
+"""The captions of an image, prompt by prompt and the best first.
+
+`prompt` is the name of a prompt, null without prompts. `raw_text` is what the captioner gave, where `text`
+differs. Rows of older runs lack all but the first two, or the last two.
+"""
+
 CAPTIONS = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
         pa.field("uri", pa.string(), nullable=False),
         pa.field("caption", pa.string()),
-        pa.field("captions", arrow_tables.list_of(text=pa.string(), log_probability=pa.float32())),
+        pa.field("caption_source", pa.string()),
+        pa.field("captions", CAPTION_LIST),
         pa.field("clip_score", pa.float32()),
+        pa.field("low_clip_score", pa.bool_()),
+        pa.field("repeats", pa.bool_()),
+        pa.field("truncated", pa.bool_()),
         pa.field("familiarity", pa.float64()),
         pa.field("attributes", arrow_tables.list_of(word=pa.string(), probability=pa.float32())),
         pa.field("regions", arrow_tables.list_of(box=BOX, label=pa.string(), score=pa.float32())),
@@ -66,26 +84,14 @@ CAPTIONS = pa.schema(
 )
 """One row per image; `status` is ok, rejected (faulty image) or failed (system failure).
 
-Boxes are xyxy in upright pixels; log-probabilities are natural; clip_score is CLIP-S, null unless asked for;
-familiarity is that of `glied.captioner.familiarity`, null if the captioner cannot compute it.
+`caption` is the first of `captions`, and clip_score, low_clip_score, repeats and truncated tell of it
+(`stages.quality`); caption_source says whether it is from the model, the input, or both
+(`stages.known_captions`). What a captioner does not know is null: those of whole images find no regions and
+attributes. Boxes are xyxy in upright pixels; log-probabilities are natural; clip_score is CLIP-S, null unless
+asked for; familiarity is that of `glied.captioner.familiarity`, null if the captioner cannot compute it.
 """
 
-ENGINE_CAPTIONS = CAPTIONS.set(
-    CAPTIONS.get_field_index("captions"),
-    pa.field(
-        "captions",
-        arrow_tables.list_of(
-            text=pa.string(),
-            log_probability=pa.float32(),
-            prompt=pa.string(),
-            truncated=pa.bool_(),
-        ),
-    ),
-)
-"""The rows of captioners of whole images: each caption also has the name of its prompt and whether it was cut
-at its maximum length. Attributes, regions and familiarity are null, as is what a captioner does not know."""
-
-LATER = frozenset({"familiarity"})
+LATER = frozenset({"familiarity", "repeats", "truncated", "low_clip_score", "caption_source"})
 """Columns that rows of older runs do not have; readers and resumed runs treat them as null."""
 
 
@@ -119,12 +125,35 @@ def decode(data: bytes) -> pa.Table:
 
 
 def with_later_columns(table: pa.Table) -> pa.Table:
-    """Caption rows with the columns of `LATER`, null and in their position if it has none."""
+    """Caption rows as today's version writes them; what older rows lack is null.
+
+    That are the columns of `LATER`, and fields of the column captions.
+    """
     for position, field in enumerate(CAPTIONS):
         if field.name in LATER and field.name not in table.column_names:
             nulls = pa.nulls(table.num_rows, field.type)
             table = table.add_column(min(position, table.num_columns), field, nulls)
-    return table
+    place = table.schema.get_field_index("captions")
+    if place < 0 or not _is_older(table.schema.field(place).type):
+        return table
+    return table.set_column(place, CAPTIONS.field("captions"), table["captions"].cast(CAPTION_LIST))
+
+
+def as_written(schema: pa.Schema, table: pa.Table) -> pa.Schema:
+    """`schema` as the version of this project has it that wrote the caption rows of a table."""
+    there = table.schema
+    fields = [field for field in schema if field.name not in LATER or field.name in there.names]
+    if "captions" in there.names and _is_older(kind := there.field("captions").type):
+        fields = [field.with_type(kind) if field.name == "captions" else field for field in fields]
+    return pa.schema(fields)
+
+
+def _is_older(kind: pa.DataType) -> bool:
+    """Whether a type is what `CAPTION_LIST` was in an older version, with fewer fields."""
+    if kind == CAPTION_LIST or not pa.types.is_list(kind) or not pa.types.is_struct(kind.value_type):
+        return False
+    today = {field.name: field.type for field in CAPTION_LIST.value_type}
+    return all(today.get(field.name) == field.type for field in kind.value_type)
 
 
 def empty_row(schema: pa.Schema, **values: Any) -> dict[str, Any]:

@@ -14,19 +14,18 @@ Exit code 0: every image has its row. 1: units are missing, or more images faile
 2: bad usage, input, output or config.
 """
 
-from glied.bulk import engine_captioning
-from glied.bulk.captioning import fetch_stage
+from glied.bulk.captioning import caption_job, caption_pools, fetch_stage, parse_captioning
 from glied.bulk.run.bulk_run import execute, exit_code
 
 
 def main() -> int:
     """Run the job and print its summary."""
-    config = engine_captioning.parse_captioning(description=__doc__)
-    job = engine_captioning.job(config)
+    config = parse_captioning(description=__doc__)
+    job = caption_job(config)
 
     from glied.bulk.ray.stream import RayStream  # Ray takes seconds to import; mistakes are found before
 
-    pools = engine_captioning.pools(config, job)
+    pools = caption_pools(config, job)
     stream = RayStream(fetch_stage(config.input, config.resources), pools, config.resources)
     summary = execute(job, stream, stream.in_order)
     print("\n".join(summary.lines()))

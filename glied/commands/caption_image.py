@@ -20,8 +20,14 @@ from pathlib import Path
 import pyarrow as pa
 
 from glied import storage
-from glied.bulk.captioning import CaptionDatasetConfig, fetch_stage
-from glied.bulk.engine_captioning import CaptionConfig, config_class, parse_captioning, stage_factory
+from glied.bulk.captioning import (
+    CaptionConfig,
+    CaptionDatasetConfig,
+    caption_factory,
+    config_class,
+    fetch_stage,
+    parse_captioning,
+)
 from glied.bulk.items import Stage
 from glied.bulk.plan.manifest import planned
 from glied.bulk.row_schemas import OK
@@ -65,7 +71,7 @@ def stage(config: CaptionConfig) -> Stage:
     import torch  # takes seconds; mistakes on the command line should be reported before
 
     torch.set_num_threads(config.resources.worker.threads)
-    return stage_factory(config).build()
+    return caption_factory(config).build()
 
 
 def main() -> int:

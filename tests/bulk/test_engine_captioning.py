@@ -10,8 +10,14 @@ import pytest
 import safetensors.torch
 from PIL import Image
 
-from glied.bulk import engine_captioning
-from glied.bulk.captioning import CaptionDatasetConfig, fetch_stage
+from glied.bulk import row_schemas
+from glied.bulk.captioning import (
+    CaptionDatasetConfig,
+    caption_factory,
+    caption_job,
+    fetch_stage,
+    parse_captioning,
+)
 from glied.bulk.chunks import run_here
 from glied.bulk.run import bulk_run
 from glied.bulk.run.committed_rows import read_rows
@@ -47,19 +53,21 @@ def configure(server, photos, tmp_path):
 
     def make(*options):
         where = [f"--input.uri={photos}", f"--output.uri={tmp_path / 'out'}", "--output.unit_size=5"]
-        captioner = [f"--captioner.url={server.url}", "--captioner.model=tiny", "--captioner.backoff_s=0.01"]
-        return engine_captioning.parse_captioning(
-            ["--config=configs/caption/endpoint.yaml", *where, *captioner, *options]
-        )
+        captioner = [
+            f"--captioner.url={server.url}",
+            "--captioner.model=tiny",
+            "--captioner.requests.backoff_s=0.01",
+        ]
+        return parse_captioning(["--config=configs/caption/endpoint.yaml", *where, *captioner, *options])
 
     return make
 
 
 def run(config):
     """The summary of a run in this process."""
-    stage = engine_captioning.stage_factory(config).build()
+    stage = caption_factory(config).build()
     stream = run_here(fetch_stage(config.input, config.resources), stage)
-    return bulk_run.execute(engine_captioning.job(config), stream)
+    return bulk_run.execute(caption_job(config), stream)
 
 
 def rows_of(folder):
@@ -72,15 +80,15 @@ def files_of(folder):
 
 def test_every_image_has_a_row_and_the_summary_says_what_was_used(configure, server, tmp_path):
     server.behave = lambda number, body: "refusal" if caption_of(body).startswith("image 3 ") else "ok"
-    summary = run(configure("--captioner.prompt_price=1", "--captioner.completion_price=10"))
+    summary = run(configure("--captioner.cost.prompt_price=1", "--captioner.cost.completion_price=10"))
     rows = rows_of(tmp_path / "out")
     assert len(rows) == COUNT + 1
     assert summary.statuses == {"ok": COUNT - 1, "rejected": 2}
     assert summary.errors == {"not_an_image": 1, "refused": 1}
     assert rows["07.png"]["caption"] == "image 7 for 'Describe this image in one sentence.'"
-    assert rows["07.png"]["captions"] == [
-        {"text": rows["07.png"]["caption"], "log_probability": None, "prompt": "caption", "truncated": False}
-    ]
+    (only,) = rows["07.png"]["captions"]
+    known = {"text": rows["07.png"]["caption"], "prompt": "caption", "truncated": False}
+    assert only == dict.fromkeys(row_schemas.CAPTION_LIST.value_type.names) | known
     assert (rows["07.png"]["width"], rows["07.png"]["height"], rows["07.png"]["model"]) == (50, 40, "tiny")
     assert rows["07.png"]["regions"] is None
     assert rows["03.png"]["error"] == "I can't help with that."
@@ -94,7 +102,7 @@ def test_every_image_has_a_row_and_the_summary_says_what_was_used(configure, ser
 
 def test_nothing_that_is_written_holds_the_key_or_image_data(configure, server, tmp_path):
     server.behave = lambda number, body: ("ok", "echo", "500")[number % 3]
-    run(configure("--captioner.attempts=1"))
+    run(configure("--captioner.requests.attempts=1"))
     written = files_of(tmp_path / "out")
     assert server.keys[0] == f"Bearer {SECRET}"
     assert b"endpoint" in written
@@ -103,18 +111,18 @@ def test_nothing_that_is_written_holds_the_key_or_image_data(configure, server, 
 
 
 def test_the_same_command_goes_on_where_a_run_ended(configure, server, tmp_path):
-    limited = ("--captioner.prompt_price=1", "--captioner.completion_price=0")
-    first = run(configure(*limited, "--captioner.budget=0.0010"))
+    limited = ("--captioner.cost.prompt_price=1", "--captioner.cost.completion_price=0")
+    first = run(configure(*limited, "--captioner.cost.budget=0.0010"))
     assert bulk_run.exit_code(first) == 1
     assert first.usage["cost"] == pytest.approx(0.0010)  # two units of five images at 0.0001 each
     assert first.units_done == 2
     (problem,) = first.problems
-    assert problem.startswith("budget: 0.0010 of captioner.budget 0.001 are spent")
+    assert problem.startswith("budget: 0.0010 of captioner.cost.budget 0.001 are spent")
     asked = len(server.bodies)
-    again = run(configure(*limited, "--captioner.budget=0.0010"))
+    again = run(configure(*limited, "--captioner.cost.budget=0.0010"))
     assert len(server.bodies) == asked + 1  # the check before the run
     assert again.units_done == 2
-    last = run(configure(*limited, "--captioner.budget=1"))
+    last = run(configure(*limited, "--captioner.cost.budget=1"))
     assert bulk_run.exit_code(last) == 0
     assert last.usage["requests"] == COUNT
     assert len(rows_of(tmp_path / "out")) == COUNT + 1
@@ -125,7 +133,7 @@ def test_another_prompt_is_another_fingerprint(configure):
     with pytest.raises(UsageError, match=r"captioner\.prompts\.caption was .* and is now"):
         run(configure("--input.limit=2", '--captioner.prompts={"caption": "Name the colors."}'))
     with pytest.raises(UsageError, match=r"captioner\.quality was 90 and is now 50"):
-        run(configure("--input.limit=2", "--captioner.quality=50"))
+        run(configure("--input.limit=2", "--captioner.images.quality=50"))
 
 
 def test_prompts_read_the_columns_of_a_table(configure, server, photos, tmp_path):
@@ -148,7 +156,7 @@ def test_prompts_read_the_columns_of_a_table(configure, server, photos, tmp_path
 def test_a_server_that_is_not_there_is_found_before_the_run(configure, tmp_path):
     config = configure("--captioner.url=http://127.0.0.1:9/v1")
     with pytest.raises(UsageError, match=r"captioner.url: no answer from http://127.0.0.1:9/v1"):
-        engine_captioning.job(config)
+        caption_job(config)
     assert not (tmp_path / "out").exists()
 
 
@@ -164,7 +172,7 @@ def test_a_coca_captions_a_folder_whatever_the_batch(photos, tmp_path):
     for batch in (1, 16):
         options = [f"--input.uri={photos}", f"--output.uri={tmp_path / str(batch)}", "--input.limit=6"]
         options += [*coca_options(tmp_path / "model"), f"--resources.worker.batch_size={batch}"]
-        config = engine_captioning.parse_captioning(["--config=configs/caption/coca.yaml", *options])
+        config = parse_captioning(["--config=configs/caption/coca.yaml", *options])
         assert run(config).statuses == {"ok": 6}
         found.append({name: row["captions"] for name, row in rows_of(tmp_path / str(batch)).items()})
     texts = [{name: [one["text"] for one in row] for name, row in one.items()} for one in found]
@@ -178,8 +186,8 @@ def test_a_model_of_transformers_captions_a_folder(photos, tmp_path):
 
     model = tiny_models.blip(tmp_path / "model")
     options = [f"--input.uri={photos}", f"--output.uri={tmp_path / 'out'}", "--input.limit=6"]
-    options += [f"--captioner.model={model}", "--captioner.max_tokens=5"]
-    config = engine_captioning.parse_captioning(["--config=configs/caption/transformers.yaml", *options])
+    options += [f"--captioner.model={model}", "--captioner.generation.max_tokens=5"]
+    config = parse_captioning(["--config=configs/caption/transformers.yaml", *options])
     summary = run(config)
     assert summary.statuses == {"ok": 6}
     assert not summary.usage
@@ -190,15 +198,47 @@ def test_a_model_of_transformers_captions_a_folder(photos, tmp_path):
 
 def test_the_kind_of_captioner_decides_the_config():
     where = ["--input.uri=a", "--output.uri=b"]
-    demo = engine_captioning.parse_captioning(["--config=configs/caption/demo.yaml", *where])
+    demo = parse_captioning(["--config=configs/caption/demo.yaml", *where])
     assert isinstance(demo, CaptionDatasetConfig)
     with pytest.raises(UsageError, match=r"captioner.kind: 'blip' is not one of glied, coca, transformers"):
-        engine_captioning.parse_captioning([*where, "--captioner.kind=blip"])
+        parse_captioning([*where, "--captioner.kind=blip"])
     with pytest.raises(UsageError, match=r"regions.*Valid keys: .*captioner.url"):
-        engine_captioning.parse_captioning(
-            ["--config=configs/caption/endpoint.yaml", "--regions.kind=torchvision"]
-        )
+        parse_captioning(["--config=configs/caption/endpoint.yaml", "--regions.kind=torchvision"])
     with pytest.raises(UsageError, match=r"only captioner.kind glied reads"):
-        engine_captioning.parse_captioning(
-            ["--config=configs/caption/endpoint.yaml", "--input.form=features"]
-        )
+        parse_captioning(["--config=configs/caption/endpoint.yaml", "--input.form=features"])
+
+
+def test_keys_of_earlier_builds_work_with_a_warning(tmp_path, caplog):
+    old = tmp_path / "old.yaml"
+    old.write_text(
+        "input: {uri: a}\noutput: {uri: b}\ncaptioner:\n  kind: endpoint\n  url: http://host/v1\n  model: m\n"
+        "  max_tokens: 7\n  extra: {top_k: 5}\n  longest_side: 99\n  attempts: 2\n  prompt_price: 1.0\n"
+    )
+    captioner = parse_captioning(
+        [f"--config={old}", "--captioner.system=Be brief.", "--captioner.budget=3"]
+    ).captioner
+    assert (captioner.generation.max_tokens, captioner.generation.extra) == (7, {"top_k": 5})
+    assert (captioner.images.longest_side, captioner.requests.attempts) == (99, 2)
+    assert (captioner.cost.prompt_price, captioner.cost.budget) == (1.0, 3.0)
+    assert captioner.prompting.system == "Be brief."
+    assert "captioner.budget is now captioner.cost.budget" in caplog.text
+    old.write_text(
+        "input: {uri: a}\noutput: {uri: b}\ncaptioner:\n  kind: transformers\n  model: m\n  beam_size: 3\n"
+        "  n_best: 2\n  pad_batches: true\n"
+    )
+    captioner = parse_captioning([f"--config={old}", "--captioner.top_k=5"]).captioner
+    assert (captioner.generation.beam_size, captioner.generation.n_best) == (3, 2)
+    assert (captioner.sampling.top_k, captioner.compute.pad_batches) == (5, True)
+
+
+def test_groups_of_settings_have_the_fingerprint_of_earlier_builds():
+    """Runs of builds without groups are resumed."""
+    from glied.captioner.engines.endpoint import endpoint_fingerprint
+    from tests.captioner.engines.settings import endpoint
+
+    found = endpoint_fingerprint(endpoint(url="http://host/v1", model="m", quality=50))
+    assert found == {
+        "kind": "endpoint", "url": "http://host/v1", "model": "m", "system": "", "n_best": 1,
+        "prompts": {"caption": "Describe this image in one sentence."}, "max_tokens": 300,
+        "cut_answers": "fail", "temperature": 0.0, "top_p": None, "seed": None, "extra": {}, "longest_side": 1024, "quality": 50, "detail": "",
+    }  # fmt: skip

@@ -332,7 +332,7 @@ class Driver:
         budget, cost = self.job.budget, self.earlier_cost + self.counts.usage.get("cost", 0.0)
         if budget is not None and cost >= budget and not self.stopped:
             self.stopped = (
-                f"budget: {cost:.4f} of captioner.budget {budget:g} are spent; the same command with a "
+                f"budget: {cost:.4f} of captioner.cost.budget {budget:g} are spent; the same command with a "
                 "larger budget goes on"
             )
             log.warning(self.stopped)
@@ -366,7 +366,7 @@ class Driver:
         uri = self.ledger.output_uri(unit.index, generation)
         try:
             table = row_schemas.decode(data)
-            same = table.schema.equals(self._schema_of_writer(table))
+            same = table.schema.equals(row_schemas.as_written(self.schema, table))
             check_ids(unit, table)
             count_rows(table, Counter())  # reads what must be text
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:
@@ -377,11 +377,6 @@ class Driver:
         if not same:
             raise JobError(f"{uri} is in the way and has other columns; delete it and run again")
         return table
-
-    def _schema_of_writer(self, table: pa.Table) -> pa.Schema:
-        """The schema of the version of this project that wrote a table."""
-        absent = row_schemas.LATER.difference(table.column_names)
-        return pa.schema([field for field in self.schema if field.name not in absent])
 
     def _storage_failed(self, unit: Unit, table: pa.Table, counts: Counts) -> bool:
         failures = counts.errors.get(STORAGE, 0)

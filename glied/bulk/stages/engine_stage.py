@@ -33,7 +33,7 @@ class PictureOfRow(Picture):
 class CaptionWithEngine:
     """Captions of decoded images by an engine; implements `Describe`."""
 
-    schema = row_schemas.ENGINE_CAPTIONS
+    schema = row_schemas.CAPTIONS
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ def engine_stage(spec: EngineSpec) -> Stage:
     Raises:
         UsageError: a model, a package or a GPU is missing.
     """
-    engine = load_engine(spec.captioner, spec.decoding)
+    engine = load_engine(spec.engine, spec.decoding)
     clip = load_scorer(spec)
     resolution = engine.resolution
     if clip is not None:
@@ -128,10 +128,10 @@ def load_scorer(spec: EngineSpec) -> "ClipScorer | None":
 
 
 def _prices(spec: EngineSpec) -> dict[str, float] | None:
-    config = spec.captioner
+    config = spec.engine
     if not isinstance(config, EndpointConfig):
         return None
-    return {"prompt_price": config.prompt_price, "completion_price": config.completion_price}
+    return {"prompt_price": config.cost.prompt_price, "completion_price": config.cost.completion_price}
 
 
 def _with_columns(item: Picture | Fault, columns: Mapping[str, Any]) -> Picture | Fault:

@@ -19,19 +19,33 @@ from glied.vision.extractors.config import RegionsConfig
 Fingerprint = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class CaptionSpec:
-    """What a captioning stage is built from.
+@dataclass(frozen=True, kw_only=True)
+class StageSpec:
+    """What every captioning stage is built from.
 
     Attributes:
-        regions, clip: configs of the models; `clip` is None where no CLIP scores are asked for.
+        batch_size, decoders: images at a time, processes that decode them.
+        missing_rows: as `InputConfig.max_missing_rows`.
+        clip: config of the CLIP that scores captions; None for no scores.
+    """
+
+    batch_size: int
+    decoders: int
+    missing_rows: float = 0.0
+    clip: ClipConfig | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionSpec(StageSpec):
+    """What a captioning stage over regions is built from.
+
+    Attributes:
+        regions: config of the extractor.
         attributes, captioner: folders of the checkpoints.
         decoding: how captions are searched.
-        batch_size, decoders: images at a time, processes that decode them.
         part: all of it in one stage, or the first or the second of two.
         store: the feature store whose regions are captioned, empty where they are found in images.
         cuda_graphs: whether decoding is recorded.
-        missing_rows: as `InputConfig.max_missing_rows`.
         other_regions: whether regions of another extractor than in training are accepted.
     """
 
@@ -39,14 +53,23 @@ class CaptionSpec:
     attributes: str
     captioner: str
     decoding: DecodingConfig
-    batch_size: int
-    decoders: int
-    clip: ClipConfig | None = None
     part: Literal["all", "regions", "captions"] = "all"
     store: str = ""
     cuda_graphs: bool = False
-    missing_rows: float = 0.0
     other_regions: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSpec(StageSpec):
+    """What the stage of a whole-image captioner is built from.
+
+    Attributes:
+        engine: config of the captioner.
+        decoding: how a CoCa is searched.
+    """
+
+    engine: EngineConfig
+    decoding: DecodingConfig
 
 
 @dataclass(frozen=True)
@@ -58,26 +81,6 @@ class ExtractSpec:
     decoders: int
     missing_rows: float = 0.0
     copy: CopyConfig | None = None
-
-
-@dataclass(frozen=True)
-class EngineSpec:
-    """What the stage of a whole-image captioner is built from.
-
-    Attributes:
-        captioner: config of the engine.
-        decoding: how a CoCa is searched.
-        batch_size, decoders: images at a time, processes that decode them.
-        clip: config of the CLIP that scores captions; None for no scores.
-        missing_rows: as `InputConfig.max_missing_rows`.
-    """
-
-    captioner: EngineConfig
-    decoding: DecodingConfig
-    batch_size: int
-    decoders: int
-    clip: ClipConfig | None = None
-    missing_rows: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -115,16 +118,22 @@ def captions_inspection(
         clip: fingerprint of the CLIP that scores captions.
     """
     fingerprint = {
-        "clip": None if clip is None else dict(clip),
         "regions": dict(regions),
         "attributes": attributes,
         "captioner": captioner,
         "decoding": with_former_keys(spec.decoding),
+    } | common_fingerprint(spec, clip)
+    known = {} if familiarity is None else {"familiarity": familiarity.digest}
+    return Inspection(captioner_name(architecture, captioner), fingerprint | known)
+
+
+def common_fingerprint(spec: StageSpec, clip: Fingerprint | None) -> dict[str, Any]:
+    """What the rows of every captioner depend on; `clip` is the fingerprint of the CLIP that scores them."""
+    return {
+        "clip": None if clip is None else dict(clip),
         "preprocessing": preprocessing(spec.missing_rows),
         "schema": row_schemas.SCHEMA_VERSION,
     }
-    known = {} if familiarity is None else {"familiarity": familiarity.digest}
-    return Inspection(captioner_name(architecture, captioner), fingerprint | known)
 
 
 def captioner_name(architecture: str, digest: str) -> str:

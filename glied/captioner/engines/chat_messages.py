@@ -54,18 +54,19 @@ def data_uri(image: Image, *, longest_side: int, quality: int) -> str:
 
 def request(config: EndpointConfig, prompt: str, uri: str) -> dict[str, Any]:
     """The body of a request for captions of one image."""
-    image = {"url": uri} | ({"detail": config.detail} if config.detail else {})
+    wanted, detail, system_text = config.generation, config.images.detail, config.prompting.system
+    image = {"url": uri} | ({"detail": detail} if detail else {})
     content = [{"type": "image_url", "image_url": image}, {"type": "text", "text": prompt}]
-    system = [{"role": "system", "content": config.system}] if config.system else []
-    optional = {"temperature": config.temperature, "top_p": config.top_p, "seed": config.seed}
+    system = [{"role": "system", "content": system_text}] if system_text else []
+    optional = {"temperature": wanted.temperature, "top_p": wanted.top_p, "seed": wanted.seed}
     return {
         "model": config.model,
         "messages": [*system, {"role": "user", "content": content}],
-        config.length_field: config.max_tokens,
+        wanted.length_field: wanted.max_tokens,
         **{name: value for name, value in optional.items() if value is not None},
-        **({"n": config.n_best} if config.n_best > 1 else {}),
-        **({"logprobs": True} if config.log_probabilities else {}),
-        **config.extra,
+        **({"n": wanted.n_best} if wanted.n_best > 1 else {}),
+        **({"logprobs": True} if wanted.log_probabilities else {}),
+        **wanted.extra,
     }
 
 
@@ -91,7 +92,7 @@ def read_answer(body: bytes, *, prompt: str, cut_answers: str) -> Answer:
         raise BrokenAnswerError("empty_answer", "the answer has no text", usage)
     whole = [one for one in texts if not one.truncated]
     if cut_answers == "fail" and not whole:
-        return Answer(Failure("cut_answer", "the answer was cut at captioner.max_tokens"), usage)
+        return Answer(Failure("cut_answer", "the answer was cut at captioner.generation.max_tokens"), usage)
     kept = whole if cut_answers == "fail" else texts
     return Answer(sorted(kept, key=lambda one: -(one.log_probability or 0.0)), usage)
 

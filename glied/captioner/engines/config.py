@@ -2,9 +2,10 @@
 
 import dataclasses
 import urllib.parse
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from glied.captioner.engines.prompts import DEFAULT_PROMPTS, check_prompts
 from glied.errors import UsageError
@@ -51,24 +52,33 @@ class CocaConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransformersConfig:
-    """A model of Hugging Face transformers that turns an image into text."""
+class PromptingConfig:
+    """What goes with the prompts."""
 
-    kind: Literal["transformers"] = "transformers"
-    """Which captioner this is."""
-    model: str
-    """Name on the Hub, such as Salesforce/blip-image-captioning-base, or a local folder."""
-    revision: str = "main"
-    """Branch, tag or commit on the Hub; the run records the commit."""
-    style: Literal["auto", "plain", "chat", "text"] = "auto"
-    """How the model is asked. plain: the image alone (BLIP, GIT). chat: the prompt in the model's chat
-    template (LLaVA, Qwen-VL, SmolVLM). text: the prompt as it is (Florence-2's tasks, BLIP-2). auto: chat
-    where there is a template, else text where there are prompts, else plain."""
-    prompts: dict[str, str] = field(default_factory=dict)
-    """Prompts by name; each gives captions of its own. {column} stands for the image's value in that column
-    of the input table, {{ and }} for braces. By default chat models are asked for one sentence."""
     system: str = ""
     """System message of chats; empty for none."""
+    null_values: Literal["empty", "fail"] = "empty"
+    """What a null in a column that a prompt names does: stand as an empty text, or fail the row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How captions are drawn at random."""
+
+    temperature: float = 0.0
+    """Sampling temperature; 0 searches instead. Samples are drawn image by image, which is slow in bulk."""
+    top_k: int = 0
+    """Draw from this many most probable tokens; 0 for all."""
+    top_p: float = 1.0
+    """Draw from the fewest tokens that hold this much probability."""
+    seed: int = 0
+    """The seed of every image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationConfig:
+    """How captions are searched."""
+
     max_tokens: int = 100
     """Most tokens of a caption."""
     min_tokens: int = 0
@@ -83,32 +93,65 @@ class TransformersConfig:
     """Never repeat this many tokens in a row; 0 allows every repetition."""
     repetition_penalty: float = 1.0
     """Divides the logits of tokens that stand in the caption already."""
-    temperature: float = 0.0
-    """Sampling temperature; 0 searches instead. Samples are drawn image by image, which is slow in bulk."""
-    top_k: int = 0
-    """When sampling, draw from this many most probable tokens; 0 for all."""
-    top_p: float = 1.0
-    """When sampling, draw from the fewest tokens that hold this much probability."""
-    seed: int = 0
-    """When sampling, the seed of every image."""
     log_probabilities: bool = False
     """Give captions their log-probability. All logits of a batch are kept for it: its captions x max_tokens
     x vocabulary x 4 bytes."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Further options of `generate`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeConfig:
+    """How a model of transformers runs, and on how large images."""
+
+    quantization: dict[str, Any] | None = None
+    """transformers' quantization config, e.g. {load_in_4bit: true}; needs the package of the method."""
+    attention: str = ""
+    """transformers' attn_implementation, e.g. sdpa or flash_attention_2; empty for the library's choice."""
     pad_batches: bool = False
     """Also batch inputs of different lengths, padded on the left: faster where images have many sizes, but
     padding can change a caption, so that it depends on the batch it was in."""
     longest_side: int = 2048
     """Large images may be shrunk while they are decoded, but not below this many pixels on a side."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformersConfig:
+    """A model of Hugging Face transformers that turns an image into text."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {
+        "system": "prompting.system",
+        **{one.name: f"generation.{one.name}" for one in dataclasses.fields(GenerationConfig)},
+        **{one.name: f"sampling.{one.name}" for one in dataclasses.fields(SamplingConfig)},
+        **{one.name: f"compute.{one.name}" for one in dataclasses.fields(ComputeConfig)},
+    }
+    """Keys of the first builds of version 0.2."""
+
+    kind: Literal["transformers"] = "transformers"
+    """Which captioner this is."""
+    model: str
+    """Name on the Hub, such as Salesforce/blip-image-captioning-base, or a local folder."""
+    revision: str = "main"
+    """Branch, tag or commit on the Hub; the run records the commit."""
+    style: Literal["auto", "plain", "chat", "text"] = "auto"
+    """How the model is asked. plain: the image alone (BLIP, GIT). chat: the prompt in the model's chat
+    template (LLaVA, Qwen-VL, SmolVLM). text: the prompt as it is (Florence-2's tasks, BLIP-2). auto: chat
+    where there is a template, else text where there are prompts, else plain."""
+    prompts: dict[str, str] = field(default_factory=dict)
+    """Prompts by name; each gives captions of its own. {column} stands for the image's value in that column
+    of the input table, {{ and }} for braces. By default chat models are asked for one sentence."""
+    prompting: PromptingConfig = field(default_factory=PromptingConfig)
+    """What goes with the prompts."""
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    """How captions are searched."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """How captions are drawn at random, which a temperature above 0 asks for."""
     dtype: Dtype = "float32"
     """Precision of the weights and the computation."""
     device: str = "cpu"
     """Torch device, e.g. cpu or cuda."""
-    quantization: dict[str, Any] | None = None
-    """transformers' quantization config, e.g. {load_in_4bit: true}; needs the package of the method."""
-    attention: str = ""
-    """transformers' attn_implementation, e.g. sdpa or flash_attention_2; empty for the library's choice."""
-    extra: dict[str, Any] = field(default_factory=dict)
-    """Further options of `generate`."""
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    """How the model runs, and on how large images."""
     remote_code: str = ""
     """Run Python code from this model's repository; it must repeat `model`, so that nobody allows it
     unawares. Without, models that bring code are refused."""
@@ -123,24 +166,29 @@ class TransformersConfig:
             )
         if self.prompts:
             check_prompts(self.prompts)
-        for name in ("max_tokens", "beam_size", "n_best", "longest_side"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"captioner.{name}: {getattr(self, name)} is not at least 1")
-        for name in ("min_tokens", "block_ngrams", "temperature", "top_k", "seed"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"captioner.{name}: {getattr(self, name)} is negative")
-        if not self.temperature and self.n_best > self.beam_size:
-            raise UsageError(
-                f"captioner.n_best: {self.n_best} is more than beam_size ({self.beam_size}); sampling "
-                "(temperature above 0) has no such limit"
-            )
-        if self.temperature and self.beam_size > 1:
-            raise UsageError("captioner.temperature and captioner.beam_size exclude each other")
         if self.prompts and self.style == "plain":
             raise UsageError("captioner.prompts: style plain takes no prompts")
-        if taken := self.extra.keys() & _GENERATION_FIELDS:
+        self._check_search()
+
+    def _check_search(self) -> None:
+        generation, sampling = self.generation, self.sampling
+        _check_at_least(1, generation, "generation", "max_tokens", "beam_size", "n_best")
+        _check_at_least(0, generation, "generation", "min_tokens", "block_ngrams")
+        _check_at_least(0, sampling, "sampling", "temperature", "top_k", "seed")
+        _check_at_least(1, self.compute, "compute", "longest_side")
+        if not sampling.temperature and generation.n_best > generation.beam_size:
             raise UsageError(
-                f"captioner.extra: {sorted(taken)[0]} has a setting of its own or is not supported"
+                f"captioner.generation.n_best: {generation.n_best} is more than beam_size "
+                f"({generation.beam_size}); sampling (captioner.sampling.temperature above 0) has no such "
+                "limit"
+            )
+        if sampling.temperature and generation.beam_size > 1:
+            raise UsageError(
+                "captioner.sampling.temperature and captioner.generation.beam_size exclude each other"
+            )
+        if taken := generation.extra.keys() & _GENERATION_FIELDS:
+            raise UsageError(
+                f"captioner.generation.extra: {sorted(taken)[0]} has a setting of its own or is not supported"
             )
 
     def pinned(self, commit: str) -> "TransformersConfig":
@@ -158,23 +206,9 @@ _GENERATION_FIELDS = frozenset(
 
 
 @dataclass(frozen=True, kw_only=True)
-class EndpointConfig:
-    """A model behind an OpenAI-compatible API: vLLM, SGLang, llama.cpp, Ollama, or a hosted one."""
+class AnswersConfig:
+    """What a server is asked to generate."""
 
-    kind: Literal["endpoint"] = "endpoint"
-    """Which captioner this is."""
-    url: str
-    """Base URL, such as http://localhost:8000/v1; /chat/completions is added."""
-    model: str
-    """Name of the model, as the server knows it."""
-    key_variable: str | None = None
-    """Environment variable that holds the API key; by default OPENAI_API_KEY, where it is set. The key itself
-    has no place in a config."""
-    prompts: dict[str, str] = field(default_factory=lambda: dict(DEFAULT_PROMPTS))
-    """Prompts by name; each gives captions of its own. {column} stands for the image's value in that column
-    of the input table, {{ and }} for braces."""
-    system: str = ""
-    """System message; empty for none."""
     n_best: int = 1
     """Answers per prompt (the API's n)."""
     max_tokens: int = 300
@@ -193,12 +227,24 @@ class EndpointConfig:
     """Ask for the log-probabilities of the answers' tokens."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Further fields of the request, e.g. chat_template_kwargs. They are recorded in run.json."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentImagesConfig:
+    """The images as a server gets them."""
+
     longest_side: int = 1024
     """Images are shrunk to this many pixels on the longer side before they are sent."""
     quality: int = 90
     """JPEG quality of the images sent."""
     detail: Literal["", "auto", "low", "high"] = ""
     """The API's `detail` of the images; empty sends none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestsConfig:
+    """How a server is asked; none of it changes a caption."""
+
     concurrency: int = 16
     """Requests of a worker at the same time."""
     timeout_s: float = 120.0
@@ -211,6 +257,12 @@ class EndpointConfig:
     """Longest pause before the second attempt; it doubles with each further one."""
     longest_wait_s: float = 60.0
     """Longest pause; a server that asks for more (Retry-After) is not asked again for that image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostConfig:
+    """What a server charges, and how much may be spent."""
+
     prompt_price: float = 0.0
     """Price of a million prompt tokens, images included; any currency."""
     completion_price: float = 0.0
@@ -219,42 +271,99 @@ class EndpointConfig:
     """The run stops when it has cost this much at the prices above; the same command with a larger budget
     goes on. null for no limit."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointConfig:
+    """A model behind an OpenAI-compatible API: vLLM, SGLang, llama.cpp, Ollama, or a hosted one."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {
+        "system": "prompting.system",
+        **{one.name: f"generation.{one.name}" for one in dataclasses.fields(AnswersConfig)},
+        **{one.name: f"images.{one.name}" for one in dataclasses.fields(SentImagesConfig)},
+        **{one.name: f"requests.{one.name}" for one in dataclasses.fields(RequestsConfig)},
+        **{one.name: f"cost.{one.name}" for one in dataclasses.fields(CostConfig)},
+    }
+    """Keys of the first builds of version 0.2."""
+
+    kind: Literal["endpoint"] = "endpoint"
+    """Which captioner this is."""
+    url: str
+    """Base URL, such as http://localhost:8000/v1; /chat/completions is added."""
+    model: str
+    """Name of the model, as the server knows it."""
+    key_variable: str | None = None
+    """Environment variable that holds the API key; by default OPENAI_API_KEY, where it is set. The key itself
+    has no place in a config."""
+    prompts: dict[str, str] = field(default_factory=lambda: dict(DEFAULT_PROMPTS))
+    """Prompts by name; each gives captions of its own. {column} stands for the image's value in that column
+    of the input table, {{ and }} for braces."""
+    prompting: PromptingConfig = field(default_factory=PromptingConfig)
+    """What goes with the prompts."""
+    generation: AnswersConfig = field(default_factory=AnswersConfig)
+    """What the server is asked to generate."""
+    images: SentImagesConfig = field(default_factory=SentImagesConfig)
+    """The images as the server gets them."""
+    requests: RequestsConfig = field(default_factory=RequestsConfig)
+    """How the server is asked."""
+    cost: CostConfig = field(default_factory=CostConfig)
+    """What the server charges, and how much may be spent."""
+
     def __post_init__(self) -> None:
         """Refuse what makes no request, and addresses that could hold a key."""
         _check_url(self.url)
         check_prompts(self.prompts)
-        for name in ("n_best", "max_tokens", "longest_side", "concurrency", "attempts"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"captioner.{name}: {getattr(self, name)} is not at least 1")
-        for name in ("timeout_s", "connect_s", "backoff_s", "longest_wait_s"):
-            if getattr(self, name) <= 0:
-                raise UsageError(f"captioner.{name}: {getattr(self, name)} is not above 0")
-        for name in ("prompt_price", "completion_price", "budget"):
-            if (getattr(self, name) or 0) < 0:
-                raise UsageError(f"captioner.{name}: {getattr(self, name)} is negative")
-        if not 1 <= self.quality <= 100:
-            raise UsageError(f"captioner.quality: {self.quality} is not between 1 and 100")
         if not self.model:
             raise UsageError("captioner.model: name the model, as the server knows it")
-        if self.budget is not None and not (self.prompt_price or self.completion_price):
-            raise UsageError("captioner.budget needs captioner.prompt_price and captioner.completion_price")
-        if taken := self.extra.keys() & _REQUEST_FIELDS:
-            raise UsageError(f"captioner.extra: {sorted(taken)[0]} has a setting of its own")
+        _check_at_least(1, self.generation, "generation", "n_best", "max_tokens")
+        _check_at_least(1, self.images, "images", "longest_side")
+        _check_at_least(1, self.requests, "requests", "concurrency", "attempts")
+        for name in ("timeout_s", "connect_s", "backoff_s", "longest_wait_s"):
+            if getattr(self.requests, name) <= 0:
+                raise UsageError(f"captioner.requests.{name}: {getattr(self.requests, name)} is not above 0")
+        if not 1 <= self.images.quality <= 100:
+            raise UsageError(f"captioner.images.quality: {self.images.quality} is not between 1 and 100")
+        if taken := self.generation.extra.keys() & _REQUEST_FIELDS:
+            raise UsageError(f"captioner.generation.extra: {sorted(taken)[0]} has a setting of its own")
+        self._check_cost()
+
+    def _check_cost(self) -> None:
+        cost = self.cost
+        _check_at_least(0, cost, "cost", "prompt_price", "completion_price", "budget")
+        if cost.budget is not None and not (cost.prompt_price or cost.completion_price):
+            raise UsageError(
+                "captioner.cost.budget needs captioner.cost.prompt_price and captioner.cost.completion_price"
+            )
 
 
-_REQUEST_FIELDS = {
-    "model",
-    "messages",
-    "n",
-    "max_tokens",
-    "max_completion_tokens",
-    "temperature",
-    "top_p",
-} | {
-    "seed",
-    "logprobs",
-    "stream",
-}
+_REQUEST_FIELDS = frozenset(
+    {
+        "model", "messages", "n", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed",
+        "logprobs", "stream",
+    }
+)  # fmt: skip
+
+
+def flat_settings(config: TransformersConfig | EndpointConfig) -> dict[str, Any]:
+    """The settings of a config by their own names, whatever group they are in, as fingerprints have them.
+
+    A `null_values` of empty is left out: earlier builds had no such setting.
+    """
+    settings: dict[str, Any] = {}
+    for one in dataclasses.fields(config):
+        value = getattr(config, one.name)
+        settings |= dataclasses.asdict(value) if dataclasses.is_dataclass(value) else {one.name: value}
+    if settings["null_values"] == "empty":
+        del settings["null_values"]
+    return settings
+
+
+def _check_at_least(least: int, part: object, group: str, *names: str) -> None:
+    """Refuse smaller values; null passes."""
+    for name in names:
+        value = getattr(part, name)
+        if value is not None and value < least:
+            problem = f"is not at least {least}" if least else "is negative"
+            raise UsageError(f"captioner.{group}.{name}: {value} {problem}")
 
 
 def _check_url(url: str) -> None:

@@ -23,9 +23,9 @@ from tenacity.wait import wait_random_exponential
 
 from glied.captioner.engines import chat_messages
 from glied.captioner.engines.chat_messages import BrokenAnswerError, clean
-from glied.captioner.engines.config import EndpointConfig
+from glied.captioner.engines.config import EndpointConfig, flat_settings
 from glied.captioner.engines.engine import Engine, EngineCaption, Failure, Image, Outcome, Usage
-from glied.captioner.engines.prompts import MissingColumnError, fill
+from glied.captioner.engines.prompts import PromptError, fill
 from glied.errors import UsageError
 
 DEFAULT_KEY_VARIABLE = "OPENAI_API_KEY"
@@ -64,12 +64,12 @@ class EndpointEngine(Engine):
         """
         self.config = config
         self.name = config.model
-        self.resolution = config.longest_side, config.longest_side
+        self.resolution = config.images.longest_side, config.images.longest_side
         self._key = api_key(config)
         self._url = config.url.rstrip("/") + "/chat/completions"
         self._used, self._lock = Usage(), threading.Lock()
         self._open_at = 0.0
-        self._slots = asyncio.Semaphore(config.concurrency)
+        self._slots = asyncio.Semaphore(config.requests.concurrency)
         self._sessions: list[aiohttp.ClientSession] = []  # one, once a request is made
         self._loop = asyncio.new_event_loop()
         thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)
@@ -126,10 +126,10 @@ class EndpointEngine(Engine):
         captions: list[EngineCaption] = []
         for name, template in self.config.prompts.items():
             try:
-                prompt = fill(template, columns)
-            except MissingColumnError as error:
-                return Failure("missing_column", str(error))
-            found = await self._prompted(name, prompt, image, self.config.attempts)
+                prompt = fill(template, columns, self.config.prompting.null_values)
+            except PromptError as error:
+                return Failure(error.kind, str(error))
+            found = await self._prompted(name, prompt, image, self.config.requests.attempts)
             if isinstance(found, Failure):
                 return found
             captions += found
@@ -148,7 +148,10 @@ class EndpointEngine(Engine):
         )
         async with self._slots:
             uri = await asyncio.to_thread(
-                chat_messages.data_uri, image, longest_side=config.longest_side, quality=config.quality
+                chat_messages.data_uri,
+                image,
+                longest_side=config.images.longest_side,
+                quality=config.images.quality,
             )
             body = chat_messages.request(config, prompt, uri)
             found: list[EngineCaption] | Failure = await retrying(self._ask, name, body)
@@ -157,7 +160,9 @@ class EndpointEngine(Engine):
 
     def _pause(self, state: RetryCallState) -> float:
         """Seconds until the next attempt: what the server asks for, or a random time that doubles."""
-        backoff = wait_random_exponential(self.config.backoff_s, self.config.longest_wait_s)(state)
+        backoff = wait_random_exponential(
+            self.config.requests.backoff_s, self.config.requests.longest_wait_s
+        )(state)
         error = state.outcome.exception() if state.outcome else None
         return max(backoff, error.wait_s if isinstance(error, _TransientError) else 0.0)
 
@@ -172,10 +177,10 @@ class EndpointEngine(Engine):
         try:
             status, headers, content = await self._post(body)
         except aiohttp.ConnectionTimeoutError as error:
-            message = f"no connection within {self.config.connect_s:g} s"
+            message = f"no connection within {self.config.requests.connect_s:g} s"
             raise _TransientError(Failure("unreachable", message)) from error
         except asyncio.TimeoutError as error:
-            message = f"no answer within {self.config.timeout_s:g} s"
+            message = f"no answer within {self.config.requests.timeout_s:g} s"
             raise _TransientError(Failure("timeout", message)) from error
         except aiohttp.ClientPayloadError as error:
             raise _TransientError(Failure("broken_answer", "the answer was cut off")) from error
@@ -184,7 +189,9 @@ class EndpointEngine(Engine):
         if status != 200:
             return self._refusal(status, headers, content)
         try:
-            answer = chat_messages.read_answer(content, prompt=name, cut_answers=self.config.cut_answers)
+            answer = chat_messages.read_answer(
+                content, prompt=name, cut_answers=self.config.generation.cut_answers
+            )
         except BrokenAnswerError as error:
             self._count(error.usage)
             raise _TransientError(Failure(error.kind, str(error))) from error
@@ -206,8 +213,10 @@ class EndpointEngine(Engine):
         if not self._sessions:
             config = self.config
             session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=config.concurrency),
-                timeout=aiohttp.ClientTimeout(total=config.timeout_s, sock_connect=config.connect_s),
+                connector=aiohttp.TCPConnector(limit=config.requests.concurrency),
+                timeout=aiohttp.ClientTimeout(
+                    total=config.requests.timeout_s, sock_connect=config.requests.connect_s
+                ),
                 headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
                 trust_env=True,  # proxies
             )
@@ -224,7 +233,7 @@ class EndpointEngine(Engine):
         if not (status in _RETRIED or status >= 500) or failure.kind in ("refused", "insufficient_quota"):
             return failure
         wait_s = retry_after(headers.get("Retry-After"))
-        if wait_s > self.config.longest_wait_s:
+        if wait_s > self.config.requests.longest_wait_s:
             return dataclasses.replace(failure, message=f"{failure.message} (Retry-After {wait_s:.0f} s)")
         if status in (429, 503):
             self._open_at = max(self._open_at, time.monotonic() + wait_s)
@@ -262,9 +271,10 @@ def endpoint_fingerprint(config: EndpointConfig) -> dict[str, Any]:
     """What the captions depend on, as far as that can be known: the weights behind a URL cannot."""
     names = (
         "url", "model", "prompts", "system", "n_best", "max_tokens", "cut_answers", "temperature", "top_p",
-        "seed", "extra", "longest_side", "quality", "detail",
+        "seed", "extra", "longest_side", "quality", "detail", "null_values",
     )  # fmt: skip
-    return {"kind": "endpoint"} | {name: getattr(config, name) for name in names}
+    settings = flat_settings(config)
+    return {"kind": "endpoint"} | {name: settings[name] for name in names if name in settings}
 
 
 def api_key(config: EndpointConfig) -> str:

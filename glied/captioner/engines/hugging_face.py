@@ -4,7 +4,6 @@ Images are prepared one by one and batched where their inputs have the same shap
 and a caption is that of the image alone.
 """
 
-import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-from glied.captioner.engines.config import TransformersConfig
+from glied.captioner.engines.config import TransformersConfig, flat_settings
 from glied.captioner.engines.engine import NO_PROMPT, Engine, EngineCaption, Failure, Image, Outcome, Usage
-from glied.captioner.engines.prompts import DEFAULT_PROMPTS, MissingColumnError, columns_of, fill
+from glied.captioner.engines.prompts import DEFAULT_PROMPTS, PromptError, columns_of, fill
 from glied.errors import UsageError
 
 Inputs: TypeAlias = dict[str, Tensor]
@@ -54,7 +53,7 @@ class TransformersEngine(Engine):
         self.prompts = _prompts(config, self.style, model.config.model_type)
         self.fingerprint = transformers_fingerprint(config, identity)
         self.name = model_name(config, identity)
-        self.resolution = config.longest_side, config.longest_side
+        self.resolution = config.compute.longest_side, config.compute.longest_side
         self._tokenizer = getattr(processor, "tokenizer", processor)
         self._ends = _end_tokens(model)
 
@@ -76,7 +75,7 @@ class TransformersEngine(Engine):
             )
         except (OSError, ValueError, ImportError, RuntimeError) as error:
             raise _explained(config, error) from error
-        model = model if config.quantization else model.to(config.device)
+        model = model if config.compute.quantization else model.to(config.device)
         return cls(model, processor, config, identity)
 
     @torch.inference_mode()
@@ -90,9 +89,10 @@ class TransformersEngine(Engine):
             prepared: dict[int, Inputs] = {}
             for index, (image, row) in enumerate(zip(images, rows, strict=True)):
                 try:
-                    prepared[index] = self._prepare(image, fill(template, row), bool(columns_of(template)))
-                except MissingColumnError as error:
-                    found[index] = Failure("missing_column", str(error))
+                    prompt = fill(template, row, self.config.prompting.null_values)
+                    prepared[index] = self._prepare(image, prompt, bool(columns_of(template)))
+                except PromptError as error:
+                    found[index] = Failure(error.kind, str(error))
             for group in self._groups(prepared):
                 captions = self._generate([prepared[index] for index in group], name)
                 for index, mine in zip(group, captions, strict=True):
@@ -112,11 +112,12 @@ class TransformersEngine(Engine):
             return {"pixel_values": found["pixel_values"]}
         if self.style == "text":
             return dict(self.processor(images=picture, text=prompt, return_tensors="pt"))
+        chat = self.config.prompting
         content = [{"type": "image", "image": picture}, {"type": "text", "text": prompt}]
-        system = [{"role": "system", "content": [{"type": "text", "text": self.config.system}]}]
+        system = [{"role": "system", "content": [{"type": "text", "text": chat.system}]}]
         return dict(
             self.processor.apply_chat_template(
-                [*(system if self.config.system else []), {"role": "user", "content": content}],
+                [*(system if chat.system else []), {"role": "user", "content": content}],
                 add_generation_prompt=True,
                 tokenize=True,
                 return_dict=True,
@@ -130,31 +131,31 @@ class TransformersEngine(Engine):
         groups: dict[Any, list[int]] = {}
         for index, inputs in prepared.items():
             key: Any = tuple((name, self._shape(name, value)) for name, value in sorted(inputs.items()))
-            groups.setdefault((index, key) if self.config.temperature else key, []).append(index)
+            groups.setdefault((index, key) if self.config.sampling.temperature else key, []).append(index)
         yield from groups.values()
 
     def _shape(self, name: str, value: Tensor) -> tuple[int, ...]:
         """What has to be equal in a batch; the first dimension is the one along which inputs are joined."""
-        return () if self.config.pad_batches and name in _TOKENS else tuple(value.shape[1:])
+        return () if self.config.compute.pad_batches and name in _TOKENS else tuple(value.shape[1:])
 
     def _generate(self, inputs: Sequence[Inputs], prompt: str) -> list[list[EngineCaption]]:
         """The captions of a group."""
-        config = self.config
+        config, count = self.config, self.config.generation.n_best
         batch = {name: self._place(joined) for name, joined in _join(inputs, self._padding()).items()}
-        if config.temperature:
-            torch.manual_seed(config.seed)
+        if config.sampling.temperature:
+            torch.manual_seed(config.sampling.seed)
         result = self.model.generate(**batch, **_options(config), return_dict_in_generate=True)
-        tokens = _without_prompt(self.model, result.sequences, batch.get("input_ids"), config.n_best)
+        tokens = _without_prompt(self.model, result.sequences, batch.get("input_ids"), count)
         ends = [self._end(row) for row in tokens.tolist()]
         totals: Sequence[float | None] = [None] * len(tokens)
-        if config.log_probabilities:
+        if config.generation.log_probabilities:
             totals = _log_probabilities(result, tokens, [end or tokens.shape[1] for end in ends])
         texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
         captions = [
             EngineCaption(text.strip(), total, prompt, end is None)
             for text, total, end in zip(texts, totals, ends, strict=True)
         ]
-        return [captions[start : start + config.n_best] for start in range(0, len(captions), config.n_best)]
+        return [captions[start : start + count] for start in range(0, len(captions), count)]
 
     def _place(self, value: Tensor) -> Tensor:
         value = value.to(self.model.device)
@@ -193,7 +194,7 @@ def model_name(config: TransformersConfig, identity: str) -> str:
 def transformers_fingerprint(config: TransformersConfig, identity: str) -> dict[str, Any]:
     """What the captions depend on; a folder counts by its content, and devices do not count."""
     ignored = {"kind", "model", "revision", "device", "attention", "remote_code"}
-    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in ignored}
+    settings = {name: value for name, value in flat_settings(config).items() if name not in ignored}
     return {"kind": "transformers", "weights": identity} | settings
 
 
@@ -220,20 +221,21 @@ def _prompts(config: TransformersConfig, style: str, model_type: str) -> dict[st
 
 def _options(config: TransformersConfig) -> dict[str, Any]:
     """Arguments of `generate`; what is None hides the defaults that a model brings along."""
-    sampling = bool(config.temperature)
-    return config.extra | {
-        "max_new_tokens": config.max_tokens,
-        "min_new_tokens": config.min_tokens or None,
-        "num_beams": config.beam_size,
-        "num_return_sequences": config.n_best,
-        "length_penalty": config.length_penalty,
-        "no_repeat_ngram_size": config.block_ngrams,
-        "repetition_penalty": config.repetition_penalty,
-        "do_sample": sampling,
-        "temperature": config.temperature if sampling else None,
-        "top_k": config.top_k if sampling else None,
-        "top_p": config.top_p if sampling else None,
-        "output_logits": config.log_probabilities,
+    search, sampling = config.generation, config.sampling
+    draws = bool(sampling.temperature)
+    return search.extra | {
+        "max_new_tokens": search.max_tokens,
+        "min_new_tokens": search.min_tokens or None,
+        "num_beams": search.beam_size,
+        "num_return_sequences": search.n_best,
+        "length_penalty": search.length_penalty,
+        "no_repeat_ngram_size": search.block_ngrams,
+        "repetition_penalty": search.repetition_penalty,
+        "do_sample": draws,
+        "temperature": sampling.temperature if draws else None,
+        "top_k": sampling.top_k if draws else None,
+        "top_p": sampling.top_p if draws else None,
+        "output_logits": search.log_probabilities,
     }
 
 
@@ -302,9 +304,10 @@ def _source(config: TransformersConfig) -> dict[str, Any]:
 
 def _placement(config: TransformersConfig) -> dict[str, Any]:
     """Arguments of the model's `from_pretrained` for attention and quantization."""
-    options: dict[str, Any] = {"attn_implementation": config.attention} if config.attention else {}
-    if config.quantization:
-        options |= {"quantization_config": config.quantization, "device_map": config.device}
+    compute = config.compute
+    options: dict[str, Any] = {"attn_implementation": compute.attention} if compute.attention else {}
+    if compute.quantization:
+        options |= {"quantization_config": compute.quantization, "device_map": config.device}
     return options
 
 

@@ -1,9 +1,10 @@
 """Prompts by name, with values of the image's row in the input table."""
 
 import json
+import re
 import string
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from glied.errors import UsageError
 
@@ -12,8 +13,21 @@ MOST_CHARACTERS = 2000
 """Longer values are cut in a prompt."""
 
 
-class MissingColumnError(ValueError):
-    """A prompt names a column that the image's row does not have."""
+_CONTROL = re.compile(r"<(?=\S)|\[(?=/?[A-Z_]+\])")
+"""What control tokens of chat templates begin with: <|im_end|>, </s>, <start_of_turn>, [INST]."""
+
+
+class PromptError(ValueError):
+    """A prompt cannot be filled from the row of its image.
+
+    Attributes:
+        kind: missing_column, or missing_value for a null where `null_values` is fail.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        """Name the kind of error and describe it."""
+        super().__init__(message)
+        self.kind = kind
 
 
 def check_prompts(prompts: Mapping[str, str]) -> None:
@@ -51,25 +65,35 @@ def columns_of(template: str) -> list[str]:
     return found
 
 
-def fill(template: str, columns: Mapping[str, Any]) -> str:
-    """A prompt with the values of its columns.
+def fill(template: str, columns: Mapping[str, Any], null_values: Literal["empty", "fail"] = "empty") -> str:
+    """Fill a prompt with the values of its columns.
 
-    Strings are quoted as in JSON, so that a value stays one line and shows where it ends; a missing value
-    (null) is an empty string.
+    Values are quoted as in JSON, numbers stay as they are: a value is one line, and the model sees where it
+    ends. What could be a control token of a chat template is escaped ("<|im_end|>" becomes
+    "\\u003c|im_end|>"), and braces in values mean nothing. Null is an empty text, or an error.
 
     Raises:
-        MissingColumnError: the row has no such column.
+        PromptError: the row has no such column, or a null in it that `null_values` refuses.
     """
-    values = {}
-    for name in columns_of(template):
-        if name not in columns:
-            known = ", ".join(columns) or "none"
-            raise MissingColumnError(f"the prompt names the column {name}; the input has {known}")
-        values[name] = _quoted(columns[name])
-    return template.format(**values)
+    parts: list[str] = []
+    for literal, name, _, _ in string.Formatter().parse(template):
+        parts.append(literal)
+        if name is not None:
+            parts.append(_quoted(_value(name, columns, null_values)))
+    return "".join(parts)
+
+
+def _value(name: str, columns: Mapping[str, Any], null_values: str) -> Any:
+    if name not in columns:
+        known = ", ".join(columns) or "none"
+        raise PromptError("missing_column", f"the prompt names the column {name}; the input has {known}")
+    if columns[name] is None and null_values == "fail":
+        raise PromptError("missing_value", f"the column {name} of this image is null; a prompt names it")
+    return columns[name]
 
 
 def _quoted(value: Any) -> str:
-    if value is None or isinstance(value, str):
-        return json.dumps((value or "")[:MOST_CHARACTERS], ensure_ascii=False)
-    return str(value)[:MOST_CHARACTERS]
+    text = json.dumps("" if value is None else value, ensure_ascii=False, default=str)
+    if len(text) > MOST_CHARACTERS:
+        text = json.dumps((value if isinstance(value, str) else text)[:MOST_CHARACTERS], ensure_ascii=False)
+    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
