@@ -1,8 +1,8 @@
 """Training task of a new CoCa (Yu et al. 2022, arXiv 2205.01917): a CLIP that also writes captions.
 
 The loss is contrastive + `caption_weight` x the cross-entropy of each token of the text given the image and
-the tokens before it. The published weight is 2. The softmax runs over the tokens that the training texts hold:
-a small world needs a few hundred of CLIP's 49,408, and no others are written once the model is exported.
+the tokens before it. The published weight is 2. The softmax runs over the tokens that the training texts
+hold: a small world needs a few hundred of CLIP's 49,408, and no others are written by an exported model.
 """
 
 from __future__ import annotations
