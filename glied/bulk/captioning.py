@@ -44,7 +44,7 @@ class CaptionerSourceConfig(CheckpointConfig):
 
     kind: Literal["glied"] = "glied"
     """Which captioner this is: one of ours, over regions. coca, transformers and endpoint are captioners of
-    whole images, with settings of their own (docs/other_captioners.md)."""
+    whole images, with settings of their own (docs/captioners.md)."""
     cuda_graphs: bool = False
     """On a GPU: record decoding as CUDA graphs and replay them where a batch's sizes come again. Same
     captions; each recording holds the memory of a batch."""

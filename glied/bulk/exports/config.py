@@ -14,15 +14,20 @@ class ExportConfig:
     """Run folder of jobs/caption_dataset.py."""
     out: str
     """Folder to write to; with form coco the JSON file."""
-    form: Literal["parquet", "jsonl", "webdataset", "txt", "coco"]
-    """parquet, jsonl and webdataset write a file per unit, txt a sidecar file per image, coco a JSON list."""
+    form: Literal["parquet", "csv", "jsonl", "webdataset", "lance", "txt", "coco"]
+    """parquet, csv, jsonl and webdataset write a file per unit, lance one dataset, txt a sidecar file per
+    image, coco a JSON list. csv has lists and structs as JSON. lance needs the extra of that name."""
     existing: Literal["skip", "overwrite", "append"] = "skip"
     """What happens to a sidecar file that exists: skip keeps it, overwrite replaces it. With the other forms
-    overwrite replaces an export of another run. append was removed in version 0.2."""
+    overwrite replaces an export of another run; Lance keeps it as an older version. append was removed in
+    version 0.2."""
     partial: bool = False
     """Export what an unfinished run has so far; a bare --partial means true."""
     columns: list[str] | None = None
-    """Columns of form parquet, in this order; all of them by default."""
+    """Columns of the forms parquet, csv and lance, in this order; all of them by default."""
+    image_column: str = ""
+    """Form parquet: name of a further column with the images' files, read again from where the run read them.
+    Hugging Face's `load_dataset` takes the folder as it is. Needs the extra datasets; empty for no images."""
 
     def __post_init__(self) -> None:
         """Refuse contradictions."""
@@ -33,10 +38,15 @@ class ExportConfig:
                 "existing append was removed in version 0.2: use skip to keep the sidecar files that exist, "
                 "overwrite to replace them, or another out to have both captions"
             )
-        if self.columns is not None and self.form != "parquet":
-            raise UsageError(f"columns is for form parquet, not for {self.form}")
+        if self.columns is not None and self.form not in _TABLES:
+            raise UsageError(f"columns is for the forms {', '.join(_TABLES)}, not for {self.form}")
+        if self.image_column and self.form != "parquet":
+            raise UsageError(f"image_column is for form parquet, not for {self.form}")
         if self.columns is not None and (not self.columns or len(set(self.columns)) < len(self.columns)):
             raise UsageError(f"columns {self.columns}: name at least one, and none twice")
+
+
+_TABLES = ("parquet", "csv", "lance")
 
 
 @dataclass(frozen=True)
@@ -46,10 +56,11 @@ class ExportReport:
     Attributes:
         config: the config of the export.
         planned, units, earlier: units of the run, those exported now, those exported by an earlier call.
-        written: rows (jsonl, webdataset, parquet), sidecar files (txt) or captions (coco) written now.
+        written: sidecar files (txt), captions (coco) or rows (all other forms) written now.
         skipped: sidecar files that existed and were kept.
         captionless: images exported now without a caption, because their status is not ok.
-        refused: ids with a caption for which there is no safe file name, over the whole export.
+        refused: ids with a caption for which there is no safe file name, over the whole export, or whose
+            image for `image_column` could not be read.
         refusals: the first of them with the reason.
     """
 
@@ -65,9 +76,10 @@ class ExportReport:
 
     def lines(self) -> list[str]:
         """The report as lines of text."""
-        lines = [f"refused {refusal}" for refusal in self.refusals]
+        verb = "no image for" if self.config.image_column else "refused"
+        lines = [f"{verb} {refusal}" for refusal in self.refusals]
         if self.refused > len(self.refusals):
-            lines.append(f"refused {self.refused - len(self.refusals)} more ids")
+            lines.append(f"{verb} {self.refused - len(self.refusals)} more ids")
         noun = {"txt": "sidecars", "coco": "captions"}.get(self.config.form, "rows")
         lines.append(
             f"{self.config.form} at {self.config.out}: {self.units + self.earlier} of {self.planned} units, "

@@ -1,11 +1,11 @@
 """Exports the committed units of a caption run to other formats.
 
-    <out>/unit-000012.jsonl|.tar|.parquet        jsonl, webdataset, parquet: a file per unit
+    <out>/unit-000012.csv|.jsonl|.tar|.parquet   csv, jsonl, webdataset, parquet: a file per unit
     <out>/_SUCCESS                               written when every unit of the run is exported
     <out>/<id with .txt for its extension>       txt: a sidecar file per image
     <out>/.export/<export>/unit-000012.g0.json   marker of an exported unit; written last, so that an
                                                  interrupted export continues
-    <out>                                        coco: this one file
+    <out>                                        coco: this one file; lance: this dataset
 
 Only one process may export to a destination at a time. Except for sidecars, a destination holds one run.
 """
@@ -22,6 +22,8 @@ import pyarrow.parquet as pq
 from glied import storage
 from glied.bulk import row_schemas
 from glied.bulk.exports.config import ExportConfig, ExportReport, UnitReport
+from glied.bulk.exports.image_column import ImageColumn
+from glied.bulk.exports.lance_dataset import export_lance
 from glied.bulk.exports.markers import SUCCESS, Markers
 from glied.bulk.exports.sidecars import Sidecars
 from glied.bulk.exports.unit_files import UnitFiles
@@ -59,10 +61,13 @@ def export(config: ExportConfig) -> ExportReport:
         return _export_coco(config, plan, units)
     if config.columns:
         _check_columns(units, config.columns)
+    if config.form == "lance":
+        return export_lance(config, plan, units)
+    images = ImageColumn(config.image_column, run.uri, plan) if config.image_column else None
     markers = Markers(config, plan)
     if config.form == "txt":
         return _export_sidecars(config, plan, markers, units)
-    return _export_files(config, plan, markers, units, run.uri)
+    return _export_files(config, UnitFiles(config, markers, images), plan, units, run.uri)
 
 
 def _exportable(config: ExportConfig, run: Run) -> Manifest:
@@ -83,15 +88,14 @@ def _exportable(config: ExportConfig, run: Run) -> Manifest:
 
 
 def _export_files(
-    config: ExportConfig, plan: Manifest, markers: Markers, units: dict[int, CommittedUnit], run_uri: str
+    config: ExportConfig, files: UnitFiles, plan: Manifest, units: dict[int, CommittedUnit], run_uri: str
 ) -> ExportReport:
-    files = UnitFiles(config, markers)
     todo = files.pending(units)
     success = storage.join(config.out, SUCCESS)
     if todo:
         storage.delete(success)
     report = _sum(ExportReport(config, plan.units, earlier=len(units) - len(todo)), files.run(todo))
-    if len(units) == plan.units:
+    if len(units) == plan.units and not report.refused:
         content = {"run": run_uri, "plan": plan.plan, "form": config.form, "units": plan.units}
         storage.write_bytes(success, json.dumps(content).encode())
     return report
@@ -150,6 +154,8 @@ def _sum(report: ExportReport, units: Iterable[UnitReport]) -> ExportReport:
             written=report.written + done.written,
             skipped=report.skipped + done.skipped,
             captionless=report.captionless + done.captionless,
+            refused=report.refused + len(done.refusals),
+            refusals=[*report.refusals, *done.refusals][:NAMED],
         )
     return report
 

@@ -18,7 +18,7 @@ SUCCESS = "_SUCCESS"
 STATE = ".export"
 """Folder of the markers."""
 _MARKER = re.compile(r"unit-(\d{6,})\.g(\d+)\.json")
-_UNIT_FILE = re.compile(r"unit-(\d{6,})\.(?:jsonl|tar|parquet)")
+_UNIT_FILE = re.compile(r"unit-(\d{6,})\.(?:csv|jsonl|tar|parquet)")
 _REPORT_FIELDS = {field.name for field in dataclasses.fields(UnitReport)}
 
 
@@ -37,7 +37,10 @@ class Markers:
         """
         self.config = config
         self.folder = storage.join(config.out, STATE)
-        variant = _digest(config.columns) if config.columns else "all"
+        columns = [*(config.columns or ())]
+        if config.image_column:
+            columns.append(f"image:{config.image_column}")
+        variant = _digest(columns) if columns else "all"
         if config.form == "txt":
             variant = config.existing
         self.name = f"{config.form}-{variant}-{plan.plan}"

@@ -1,14 +1,10 @@
-"""Forms with one file per unit: JSON lines, WebDataset, Parquet."""
+"""Forms with one file per unit: CSV, JSON lines, WebDataset, Parquet."""
 
-import base64
+import dataclasses
 import io
-import json
-import math
 import re
 import tarfile
-from collections.abc import Iterable, Iterator
-from datetime import date, time, timedelta
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,24 +12,28 @@ import pyarrow.parquet as pq
 from glied import storage
 from glied.bulk import arrow_tables
 from glied.bulk.exports.config import ExportConfig, UnitReport
+from glied.bulk.exports.csv_rows import encode_csv
+from glied.bulk.exports.image_column import NEEDED, ROW_GROUP, ImageColumn
+from glied.bulk.exports.json_rows import to_json
 from glied.bulk.exports.markers import Markers
-from glied.bulk.exports.unit_tables import read_table
+from glied.bulk.exports.unit_tables import captionless, read_table
 from glied.bulk.parallel import in_order
 from glied.bulk.row_schemas import OK
 from glied.run_folder import CommittedUnit
 
-EXTENSIONS = {"jsonl": ".jsonl", "webdataset": ".tar", "parquet": ".parquet"}
+EXTENSIONS = {"csv": ".csv", "jsonl": ".jsonl", "webdataset": ".tar", "parquet": ".parquet"}
 UNITS_IN_FLIGHT = 8
-"""Units read and written at once; bounds memory."""
+"""Units read and written at once; bounds memory. With images it is one, whose files are read in parallel."""
 _KEY_ESCAPED = re.compile(r"[%.\\:\x00-\x1f\x7f]|^_(?=_)|^/|(?<=/)/|/$")
 
 
 class UnitFiles:
     """Writes a file per unit."""
 
-    def __init__(self, config: ExportConfig, markers: Markers) -> None:
+    def __init__(self, config: ExportConfig, markers: Markers, images: ImageColumn | None = None) -> None:
         self.config = config
         self.markers = markers
+        self.images = images
         self.extension = EXTENSIONS[config.form]
 
     def pending(self, units: dict[int, CommittedUnit]) -> list[CommittedUnit]:
@@ -45,24 +45,45 @@ class UnitFiles:
 
     def run(self, units: Iterable[CommittedUnit]) -> Iterator[UnitReport]:
         """Export units."""
-        return in_order(self._export, units, UNITS_IN_FLIGHT)
+        return in_order(self._export, units, UNITS_IN_FLIGHT if self.images is None else 1)
 
     def _name(self, unit: CommittedUnit) -> str:
         return f"unit-{unit.unit:06d}{self.extension}"
 
     def _export(self, unit: CommittedUnit) -> UnitReport:
+        if self.images is not None:
+            return self._export_with_images(unit, self.images)
         table = read_table(unit, self.config.columns)
-        encode = {"jsonl": encode_jsonl, "webdataset": encode_webdataset, "parquet": _encode_parquet}
-        storage.write_bytes(storage.join(self.config.out, self._name(unit)), encode[self.config.form](table))
-        captionless = 0
-        if "status" in table.column_names:
-            captionless = sum(status != OK for status in table["status"].to_pylist())
-        return self.markers.mark(unit, UnitReport(written=table.num_rows, captionless=captionless))
+        encode: dict[str, Callable[[pa.Table], bytes]] = {
+            "csv": encode_csv,
+            "jsonl": encode_jsonl,
+            "webdataset": encode_webdataset,
+            "parquet": _encode_parquet,
+        }
+        return self._write(unit, encode[self.config.form](table), _report(table))
+
+    def _export_with_images(self, unit: CommittedUnit, images: ImageColumn) -> UnitReport:
+        columns = self.config.columns and [*dict.fromkeys((*self.config.columns, *NEEDED))]
+        table, missing = images.added(unit, read_table(unit, columns))
+        report = dataclasses.replace(_report(table), refusals=missing)
+        if self.config.columns:
+            table = table.select([*self.config.columns, images.name])
+        data = _encode_parquet(images.described(table), row_group_size=ROW_GROUP)
+        return self._write(unit, data, report)
+
+    def _write(self, unit: CommittedUnit, data: bytes, report: UnitReport) -> UnitReport:
+        """Write a unit's file; the next call writes it again where images are missing now."""
+        storage.write_bytes(storage.join(self.config.out, self._name(unit)), data)
+        return report if report.refusals else self.markers.mark(unit, report)
 
 
-def _encode_parquet(table: pa.Table) -> bytes:
+def _report(table: pa.Table) -> UnitReport:
+    return UnitReport(written=table.num_rows, captionless=captionless(table))
+
+
+def _encode_parquet(table: pa.Table, **options: int) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", **options)
     return sink.getvalue()
 
 
@@ -94,28 +115,3 @@ def webdataset_key(image_id: str) -> str:
     leads out of a folder. webdataset skips names like __this__.
     """
     return _KEY_ESCAPED.sub(lambda match: f"%{ord(match[0]):02X}", image_id) or "%"
-
-
-def to_json(row: dict[str, Any]) -> str:
-    """A row as one line of ASCII JSON.
-
-    Numbers that are not finite become null, bytes Base64, times ISO 8601, durations seconds, maps lists of
-    pairs, and other values that JSON does not have text.
-    """
-    return json.dumps(_plain(row), allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, date | time):
-        return value.isoformat()
-    return value.total_seconds() if isinstance(value, timedelta) else str(value)

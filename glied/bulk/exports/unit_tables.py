@@ -35,3 +35,10 @@ def read_table(unit: CommittedUnit, columns: list[str] | None = None) -> pa.Tabl
         raise JobError(
             f"{unit.output} cannot be read as Parquet: {reason}; --output.mode repair repairs the run"
         ) from error
+
+
+def captionless(table: pa.Table) -> int:
+    """How many rows have no caption; 0 for rows whose status was left out."""
+    if "status" not in table.column_names:
+        return 0
+    return sum(status != row_schemas.OK for status in table["status"].to_pylist())

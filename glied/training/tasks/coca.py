@@ -1,49 +1,65 @@
 """Training task of a new CoCa (Yu et al. 2022, arXiv 2205.01917): a CLIP that also writes captions.
 
 The loss is contrastive + `caption_weight` x the cross-entropy of each token of the text given the image and
-the tokens before it. The published weight is 2.
+the tokens before it. The published weight is 2. The softmax runs over the tokens that the training texts
+hold: a small world needs a few hundred of CLIP's 49,408, and no others are written by an exported model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from glied.captioner.engines.coca_model import PADDING
+from glied.clip.tokenizer import token_ids
 from glied.errors import UsageError
 from glied.training.task import Row, Split
 from glied.training.tasks.clip import ClipBatch, ClipTask, TrainClipConfig, pairs_table
 from glied.training.tasks.clip_model import ClipModel, build_model
-from glied.training.tasks.clip_texts import draw_text, python_random
+from glied.training.tasks.clip_texts import all_texts, draw_text, python_random
 from glied.training.tasks.contrastive import contrastive_loss
 
 
 class CocaModel(ClipModel):
     """A CoCa in training."""
 
-    def __init__(self, clip: Any) -> None:
-        """Take over a new `open_clip.CoCa`, whose output layer open_clip leaves without first weights."""
+    known: Tensor
+
+    def __init__(self, clip: Any, known: Sequence[int]) -> None:
+        """Take over a new `open_clip.CoCa`, whose output layer open_clip leaves without first weights.
+
+        Args:
+            clip: the model.
+            known: the tokens that it learns to write, ascending.
+        """
         super().__init__(clip)
         projection = clip.text_decoder.text_projection
         nn.init.normal_(projection, std=projection.shape[0] ** -0.5)
+        self.register_buffer("known", torch.tensor(known), persistent=False)
 
     def forward(  # type: ignore[override]  # it has logits, too
         self, images: Tensor, tokens: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Unit vectors [B, E] of images and texts, their scale, and the logits [B, T - 1, V] of next tokens.
+        """Unit vectors [B, E] of images and texts, their scale, and the logits [B, T - 1, K] of next tokens.
 
         Args:
             images: pixels [B, 3, height, width].
-            tokens: of the texts, [B, T].
+            tokens: of the texts, [B, T]; the logits are those of the K `known` ones.
         """
-        found = self.clip(images, tokens)
-        return found["image_features"], found["text_features"], found["logit_scale"], found["logits"]
+        image, image_tokens = self.clip._encode_image(images)
+        text, text_tokens = self.clip._encode_text(tokens)
+        decoder = self.clip.text_decoder
+        projection = {"text_projection": decoder.text_projection[:, self.known]}
+        logits = functional_call(decoder, projection, (image_tokens, text_tokens[:, :-1]))
+        return image, text, self.clip.logit_scale.exp(), logits
 
 
 @dataclass(frozen=True)
@@ -59,7 +75,11 @@ class CocaTask(ClipTask):
 
     def build(self) -> CocaModel:
         """The model as training starts."""
-        return CocaModel(build_model(self.config.model, self._form).clip)
+        return CocaModel(build_model(self.config.model, self._form).clip, self._known)
+
+    @cached_property
+    def _known(self) -> list[int]:
+        return token_ids(all_texts(self.config.train.all), self._form.model_config)
 
     def data(self, split: Split) -> pa.Table:
         """As that of `ClipTask`."""
@@ -83,7 +103,7 @@ class CocaTask(ClipTask):
         """Contrastive and captioning; logs both."""
         image, text, scale, logits = model(self._images.normalized(batch.images), batch.tokens)
         contrastive = contrastive_loss(image, text, scale)
-        captioning = caption_loss(logits, batch.tokens)
+        captioning = caption_loss(logits, batch.tokens, torch.tensor(self._known, device=logits.device))
         loss = contrastive + self.config.caption_weight * captioning
         return loss, {
             "loss": loss.detach(),
@@ -97,15 +117,17 @@ class CocaTask(ClipTask):
         return super().validate(cast(nn.Module, vectors), batches)
 
 
-def caption_loss(logits: Tensor, tokens: Tensor) -> Tensor:
+def caption_loss(logits: Tensor, tokens: Tensor, known: Tensor) -> Tensor:
     """Mean cross-entropy of the tokens after the first, padding left out as open_clip does.
 
     Args:
-        logits: [B, T - 1, V], of the token after each.
+        logits: [B, T - 1, K], of the token after each.
         tokens: [B, T], padded with `PADDING`.
+        known: the tokens that the logits are of, [K] ascending.
     """
-    targets = tokens[:, 1:]
-    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=PADDING)
+    targets = torch.searchsorted(known, tokens[:, 1:].contiguous())
+    padding = int(torch.searchsorted(known, PADDING))
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=padding)
 
 
 def clip_task(config: TrainClipConfig) -> ClipTask:

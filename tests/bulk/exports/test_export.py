@@ -482,7 +482,7 @@ def test_an_unfinished_run(tmp_path, form):
     ("options", "message"),
     [
         ({"form": "txt", "existing": "append"}, r"append was removed in version 0\.2: use skip"),
-        ({"form": "jsonl", "columns": ["id"]}, "columns is for form parquet"),
+        ({"form": "jsonl", "columns": ["id"]}, "columns is for the forms parquet"),
         ({"form": "parquet", "columns": []}, "name at least one"),
         ({"form": "parquet", "columns": ["id", "id"]}, "none twice"),
     ],

@@ -47,8 +47,13 @@ def test_the_loss_is_contrastive_plus_weighted_cross_entropy(task):
     model, batch = task.build().eval(), batch_of(task)
     loss, figures = task.loss(model, batch)
     assert loss.item() == pytest.approx(figures["contrastive"].item() + 2 * figures["captioning"].item())
-    logits, total, count = model.clip(task._images.normalized(batch.images), batch.tokens)["logits"], 0.0, 0
-    for row, tokens in zip(logits, batch.tokens.tolist(), strict=True):
+    known = model.known.tolist()
+    assert {*batch.tokens.flatten().tolist()} <= {*known}
+    with torch.no_grad():
+        found = model.clip(task._images.normalized(batch.images), batch.tokens)["logits"]
+    total, count, unknown = 0.0, 0, torch.ones(49408, dtype=torch.bool)
+    unknown[known] = False
+    for row, tokens in zip(found.masked_fill(unknown, -torch.inf), batch.tokens.tolist(), strict=True):
         length = tokens.index(49407)
         total += F.cross_entropy(row[:length], torch.tensor(tokens[1 : length + 1]), reduction="sum").item()
         count += length
@@ -56,9 +61,12 @@ def test_the_loss_is_contrastive_plus_weighted_cross_entropy(task):
 
 
 def test_padding_has_no_loss():
-    logits = torch.randn(1, 3, 10, generator=torch.Generator().manual_seed(0))
-    short, padded = torch.tensor([[5, 4, 7]]), torch.tensor([[5, 4, 7, 0]])
-    assert caption_loss(logits, padded).item() == pytest.approx(caption_loss(logits[:, :2], short).item())
+    logits = torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(0))
+    known = torch.tensor([0, 4, 7, 9])
+    short, padded = torch.tensor([[4, 9, 7]]), torch.tensor([[4, 9, 7, 0]])
+    expected = F.cross_entropy(logits[0, :2], torch.tensor([3, 2])).item()
+    assert caption_loss(logits[:, :2], short, known).item() == pytest.approx(expected)
+    assert caption_loss(logits, padded, known).item() == pytest.approx(expected)
 
 
 @pytest.mark.slow
