@@ -12,6 +12,7 @@ usage, input or config, or settings of a finished step have changed.
 """
 
 import json
+import time
 
 from glied.config import parse
 from glied.teach.config import TeachConfig
@@ -19,9 +20,10 @@ from glied.teach.config import TeachConfig
 
 def main() -> int:
     """Parse, teach, report."""
+    started = time.perf_counter()
     config = parse(TeachConfig, description=__doc__)
 
     from glied.teach.run import teach  # torch takes seconds to import; mistakes are found before
 
-    print(json.dumps(teach(config)))
+    print(json.dumps(teach(config, started=started)))
     return 0

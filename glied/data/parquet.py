@@ -1,9 +1,8 @@
 """Reading of row ranges from Parquet files by URI. Data tasks import this module, so it imports little."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -118,8 +117,3 @@ class RowReader:
 def read(piece: Piece) -> pa.Table:
     """Read the rows of a piece."""
     return RowReader().read(piece)
-
-
-def read_numbered(pieces: Sequence[Piece], batch: Mapping[str, Any]) -> pa.Table:
-    """Read the rows of the pieces whose indices are in column "id"; a function for `map_batches`."""
-    return pa.concat_tables([read(pieces[int(number)]) for number in batch["id"]])

@@ -1,7 +1,8 @@
 """The config of jobs/teach.py; light, since mistakes in it are found before torch is imported."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from glied.bulk.config import InputConfig
 from glied.clip.config import ClipConfig
@@ -41,6 +42,10 @@ class SampleConfig:
     near_duplicates: int | None = None
     """Leaves out images whose perceptual hash of 64 bits differs from an earlier one's in at most so many
     bits, for which all are read once; 3 is usual. null keeps all."""
+    caption_column: str = ""
+    """Column of the input (forms table, parquet, webdataset) that holds a caption, or a list of them."""
+    caption_sidecars: bool = False
+    """Take the captions of NAME.jpg from NAME.txt beside it, one a line (form files)."""
 
     def __post_init__(self) -> None:
         """Refuse numbers without meaning."""
@@ -106,8 +111,64 @@ class StartConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RewardConfig:
+    """What the last training rewards."""
+
+    kind: Reward = "auto"
+    """cider: CIDEr against the captions (auto is the same). clip_s_grammar: CLIP-S and grammar, which compare
+    with no captions. none leaves this training out."""
+    clip: ClipConfig | None = None
+    """Of clip_s_grammar: a CLIP that jobs/finetune_grammar.py wrote."""
+
+    def __post_init__(self) -> None:
+        """Refuse a reward by CLIP without one."""
+        if self.kind == "clip_s_grammar" and self.clip is None:
+            raise UsageError(
+                "reward.kind clip_s_grammar needs a CLIP with a grammar head: --reward.clip.checkpoint"
+            )
+
+    @property
+    def is_cider(self) -> bool:
+        """Whether captions are compared with captions."""
+        return self.kind in ("auto", "cider")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """How the steps are run; none of it changes what is learned, but for `overrides`."""
+
+    runtime: Literal["ray", "local"] = "ray"
+    """ray: on the cluster, or on all of this machine. local: in this process, for trials with few images."""
+    redo: bool = False
+    """Do the steps again whose settings have changed, and those that depend on them; their folders are
+    deleted first. Otherwise they are named and nothing is done."""
+    dollars_per_hour: float = 0.0
+    """Price of the cluster, for the cost in the report; 0 leaves it out."""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """More settings for single jobs, by the keys of their configs: {captioner: {label_smoothing: 0.0}}. The
+    jobs are features, attributes, captioner, reward, test."""
+
+    def __post_init__(self) -> None:
+        """Refuse jobs that there are not."""
+        if unknown := self.overrides.keys() - set(OVERRIDABLE):
+            raise UsageError(
+                f"run.overrides: {', '.join(sorted(unknown))}; the jobs are {', '.join(OVERRIDABLE)}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TeachConfig:
     """A captioner of one's own from an archive of images."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {
+        "caption_column": "sample.caption_column",
+        "caption_sidecars": "sample.caption_sidecars",
+        "architecture": "schedule.model.architecture",
+        "reward": "reward.kind",
+        "clip": "reward.clip",
+        **{name: f"run.{name}" for name in ("runtime", "redo", "dollars_per_hour", "overrides")},
+    }
+    """Keys of version 0.2 that have moved into groups."""
 
     input: InputConfig
     """The archive."""
@@ -118,12 +179,8 @@ class TeachConfig:
     captions: str = ""
     """Captions that people wrote: COCO's JSON, JSON lines or a table with image and caption
     (docs/inputs.md), or the run folder of jobs/caption_dataset.py."""
-    caption_column: str = ""
-    """Column of the input (forms table, parquet, webdataset) that holds a caption, or a list of them."""
-    caption_sidecars: bool = False
-    """Take the captions of NAME.jpg from NAME.txt beside it, one a line (form files)."""
     sample: SampleConfig = field(default_factory=SampleConfig)
-    """Which images are taken."""
+    """Which images are taken, and captions that lie beside them."""
     teacher: TeacherConfig | None = None
     """A captioner that describes the images; null learns from captions that are there."""
     filter: FilterConfig | None = None
@@ -132,58 +189,41 @@ class TeachConfig:
     """A captioner to go on from; null trains one from scratch."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     """What the rule decides from the number of images and captions."""
-    architecture: str = "glied"
-    """Architecture of the captioner, as in `model.architecture` of jobs/train_captioner.py."""
-    reward: Reward = "auto"
-    """What the last training rewards: cider (CIDEr against the captions; auto is the same), clip_s_grammar
-    (CLIP-S and grammar, which compare with no captions), or none, which leaves it out."""
-    clip: ClipConfig | None = None
-    """The CLIP of the reward clip_s_grammar, which jobs/finetune_grammar.py wrote."""
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    """The last training."""
     judge: ClipConfig | None = None
     """A CLIP that neither filtered nor rewarded; with it, the evaluation has CLIP-S and retrieval."""
-    overrides: dict[str, Any] = field(default_factory=dict)
-    """More settings for single jobs, by the keys of their configs: {captioner: {label_smoothing: 0.0}}. The
-    jobs are features, attributes, captioner, reward, test."""
-    dollars_per_hour: float = 0.0
-    """Price of the cluster, for the cost in the report; 0 leaves it out."""
-    runtime: Literal["ray", "local"] = "ray"
-    """ray: on the cluster, or on all of this machine. local: in this process, for trials with few images."""
-    redo: bool = False
-    """Do the steps again whose settings have changed, and those that depend on them; their folders are
-    deleted first. Otherwise they are named and nothing is done."""
+    run: RunConfig = field(default_factory=RunConfig)
+    """Ray or not, the price of the cluster, and settings of single jobs."""
 
     def __post_init__(self) -> None:
         """Refuse what does not fit together."""
-        if not self.has_captions and self.teacher is None:
-            raise UsageError(
-                "nothing to learn from: name captions (--captions FILE, --caption_column NAME or "
-                "--caption_sidecars true), or a teacher (--teacher.config FILE)"
-            )
-        if self.caption_sidecars and self.input.form != "files":
-            raise UsageError(
-                "caption_sidecars is for input.form files; tars have the column txt: --caption_column txt"
-            )
-        if self.caption_column and self.input.form not in ("table", "parquet", "webdataset"):
-            raise UsageError("caption_column is for input.form table, parquet or webdataset")
+        self._check_captions()
         if self.input.form == "features" or self.regions.kind == "precomputed":
             raise UsageError("teaching needs images: no input.form features or regions.kind precomputed")
         if self.filter and not self.teacher:
             raise UsageError("filter chooses among a teacher's captions: name a teacher")
-        if self.start and self.start.cross_entropy is False and self.reward == "none":
-            raise UsageError("start.cross_entropy false and reward none leave nothing to train")
-        if self.judge and self.input.form != "files":
-            raise UsageError("judge looks at the images below input.uri: it needs input.form files")
-        if self.reward == "clip_s_grammar" and self.clip is None:
-            raise UsageError("reward clip_s_grammar needs a CLIP with a grammar head: --clip.checkpoint")
-        if unknown := self.overrides.keys() - set(OVERRIDABLE):
+        if self.start and self.start.cross_entropy is False and self.reward.kind == "none":
+            raise UsageError("start.cross_entropy false and reward.kind none leave nothing to train")
+
+    def _check_captions(self) -> None:
+        if not self.has_captions and self.teacher is None:
             raise UsageError(
-                f"overrides: {', '.join(sorted(unknown))}; the jobs are {', '.join(OVERRIDABLE)}"
+                "nothing to learn from: name captions (--captions FILE, --sample.caption_column NAME or "
+                "--sample.caption_sidecars true), or a teacher (--teacher.config FILE)"
             )
+        if self.sample.caption_sidecars and self.input.form != "files":
+            raise UsageError(
+                "sample.caption_sidecars is for input.form files; tars have the column txt: "
+                "--sample.caption_column txt"
+            )
+        if self.sample.caption_column and self.input.form not in ("table", "parquet", "webdataset"):
+            raise UsageError("sample.caption_column is for input.form table, parquet or webdataset")
 
     @property
     def has_captions(self) -> bool:
         """Whether there are captions that no teacher has to write."""
-        return bool(self.captions or self.caption_column or self.caption_sidecars)
+        return bool(self.captions or self.sample.caption_column or self.sample.caption_sidecars)
 
 
 OVERRIDABLE = ("features", "attributes", "captioner", "reward", "test")

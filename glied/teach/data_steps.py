@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from glied import storage
@@ -15,7 +15,7 @@ from glied.teach.images import TaughtImage, read_images, table_of, write_images
 from glied.teach.sampling import take_sample
 from glied.teach.splitting import commonest_caption, size_of, split
 from glied.teach.step_records import Done, Facts, Step
-from glied.teach.teaching import SPLITS, Teaching
+from glied.teach.teaching import KNOWN, SPLITS, Teaching
 
 log = logging.getLogger(__name__)
 
@@ -54,13 +54,14 @@ class DataSteps:
 
     def _sample_settings(self, done: Done) -> Facts:
         config = self.teaching.config
+        sample = asdict(config.sample)
+        beside = {name: sample.pop(name) for name in ("caption_column", "caption_sidecars")}
         return {
             "input": asdict(config.input) | {"uri": absolute(config.input.uri)},
             "captions": config.captions,
             "captions_sha256": _digest_of(config.captions),
-            "caption_column": config.caption_column,
-            "caption_sidecars": config.caption_sidecars,
-            "sample": asdict(config.sample),
+            **beside,  # not in `sample`: version 0.2 recorded them here
+            "sample": sample,
             "with_teacher": config.teacher is not None,
         }
 
@@ -86,7 +87,11 @@ class DataSteps:
             storage.write_bytes(teaching.captions(name), coco.write_captions(captioned))
             found: list[TaughtImage] = [by_id[one.file_name] for one in captioned]
             storage.write_bytes(teaching.table(name), table_of(found))
+        known = [replace(one, captions=by_id[one.file_name].captions) for one in splits["test"]]
+        known = [one for one in known if one.captions]
+        storage.write_bytes(teaching.captions(KNOWN), coco.write_captions(known))
         return {
+            "known": len(known),
             "images": {name: len(captioned) for name, captioned in splits.items()},
             "size": asdict(size_of(splits)),
             "commonest": commonest_caption(splits["train"]),

@@ -11,20 +11,26 @@ import yaml
 from glied import checkpoint, storage
 from glied.bulk.captioning import CaptionDatasetConfig
 from glied.bulk.run.committed_rows import read_rows
+from glied.captioner.familiarity import UNFAMILIAR
 from glied.data import coco
-from glied.metrics.text_metrics import WITHOUT_JAVA
+from glied.metrics.text_metrics import WITHOUT_JAVA, text_metrics
 from glied.reports import evaluation_report
-from glied.reports.evaluate import EvaluateConfig, EvaluationClipConfig, evaluate
+from glied.reports.caption_inputs import read_captions
+from glied.reports.evaluate import EvaluateConfig, evaluate
 from glied.storage import absolute
+from glied.teach.nested import with_located_checkpoints
 from glied.teach.splitting import cider_on_all
 from glied.teach.step_records import Done, Facts, Step
-from glied.teach.teaching import Teaching, located
+from glied.teach.teaching import KNOWN, Teaching
 from glied.teach.training_steps import CAPTIONER, REWARDED, TrainingSteps
+from glied.teach.verdict import BY_PEOPLE
 
 log = logging.getLogger(__name__)
 
-MODEL = "model"
-"""Folder of the weights that are used."""
+TEACHER_TEST = "teacher_test.jsonl"
+"""The teacher's first captions of the held-out images."""
+MODEL, JUDGE = "model", "judge"
+"""Folders of the weights that are used, and of the judge's vectors of the held-out images."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +47,18 @@ class FinalSteps:
             Step(name="before", needs=("features",), settings=self._before_settings, run=self._before,
                  folders=("before",))
         ]  # fmt: skip
+        judged = [] if self.teaching.config.judge is None else [
+            Step(name="judge", needs=("captions",), settings=self._judge_settings, run=self._judge_images,
+                 folders=(JUDGE,))
+        ]  # fmt: skip
         return [
             Step(name="model", needs=trained, settings=lambda done: {}, run=self._choose, folders=(MODEL,)),
             *before,
+            *judged,
             Step(name="test", needs=("model", "features"), settings=self._test_settings, run=self._test,
                  folders=("test",)),
-            Step(name="evaluation", needs=("test", *(step.name for step in before)),
-                 settings=self._evaluation_settings, run=self._evaluate),
+            Step(name="evaluation", needs=("test", *(step.name for step in (*before, *judged))),
+                 settings=lambda done: {}, run=self._evaluate),
         ]  # fmt: skip
 
     # ---- model
@@ -64,7 +75,7 @@ class FinalSteps:
 
     def _reward_failed(self, done: Done) -> bool:
         trained = "reward" in done and done["captioner"]["folder"]
-        if not trained or self.teaching.config.reward == "clip_s_grammar":
+        if not trained or self.teaching.config.reward.kind == "clip_s_grammar":
             return False
         failed = done["reward"]["cider"] < done["captioner"]["cider"]
         if failed:
@@ -74,7 +85,8 @@ class FinalSteps:
     # ---- captions of held-out images
 
     def _test_settings(self, done: Done) -> Facts:
-        decoding = {"beam_size": 5, "n_best": 1, "max_length": self.teaching.schedule(done)["max_length"]}
+        longest = self.teaching.schedule(done)["words.max_length"]
+        decoding = {"beam_size": 5, "n_best": 1, "max_length": longest}
         return self.teaching.overridden("test", CaptionDatasetConfig, {"decoding": decoding})
 
     def _test(self, done: Done) -> Facts:
@@ -84,7 +96,7 @@ class FinalSteps:
     def _before_settings(self, done: Done) -> Facts:
         start = self.teaching.config.start
         assert start is not None
-        models = {"attributes": located(start.attributes), "captioner": located(start.captioner)}
+        models = {"attributes": start.attributes, "captioner": start.captioner}
         return {**self._test_settings(done), "models": models}
 
     def _before(self, done: Done) -> Facts:
@@ -108,42 +120,83 @@ class FinalSteps:
 
     # ---- evaluation
 
-    def _evaluation_settings(self, done: Done) -> Facts:
+    def _judge_settings(self, done: Done) -> Facts:
         judge = self.teaching.config.judge
-        return {"judge": asdict(judge) | {"device": ""} if judge else None}
+        assert judge is not None
+        return {"clip": {name: value for name, value in asdict(judge).items() if name != "device"}}
+
+    def _judge_images(self, done: Done) -> Facts:
+        """The judge's vectors of the held-out images, as jobs/extract_regions.py stores them."""
+        teaching = self.teaching
+        regions = {"kind": "clip", "device": teaching.jobs.device, **self._judge_settings(done)}
+        return teaching.jobs.extract(
+            {
+                "input": teaching.table_input(teaching.table("test")),
+                "output": {"uri": teaching.path(JUDGE), "unit_size": teaching.config.output.unit_size},
+                "regions": regions,
+                "error_budget": 0.01,
+            }
+        )
 
     def _evaluate(self, done: Done) -> Facts:
         """Figures of the new captioner, the one before and the teacher; CIDEr of the commonest caption."""
         teaching = self.teaching
-        found = self._figures(teaching.path("test"))
-        storage.write_bytes(teaching.path("evaluation.json"), json.dumps(found, indent=1).encode() + b"\n")
         references = coco.load_captions(teaching.captions("test"))
-        commonest = cider_on_all(done["captions"]["commonest"], references)
-        facts: dict[str, Any] = {"student": _flat(found), "commonest_cider": commonest}
+        facts: dict[str, Any] = {
+            "student": self._figures(teaching.path("test"), done, out=teaching.path("evaluation.json")),
+            "commonest_cider": cider_on_all(done["captions"]["commonest"], references),
+        }
         if "before" in done:
-            facts["before"] = _flat(self._figures(teaching.path("before")))
+            facts["before"] = self._figures(teaching.path("before"), done)
         if "teacher" in done:
-            facts["teacher"] = _flat(self._figures(self._teacher_captions(references)))
+            captions = self._teacher_captions(references)
+            facts["teacher"] = self._figures(captions, done, own_references=True)
         return facts
 
     def _teacher_captions(self, references: Mapping[str, Any]) -> str:
         """The first captions by the teacher of the held-out images, as a file."""
         rows = read_rows(self.teaching.path("teacher"))
-        lines = [{"image": row["id"], "caption": row["caption"]} for row in rows if row["id"] in references]
-        uri = self.teaching.path("teacher_test.jsonl")
+        lines = [
+            {"image": row["id"], "caption": row["caption"] or ""} for row in rows if row["id"] in references
+        ]
+        uri = self.teaching.path(TEACHER_TEST)
         storage.write_bytes(uri, "".join(json.dumps(line) + "\n" for line in lines).encode())
         return uri
 
-    def _figures(self, captions: str) -> dict[str, Any]:
-        """What jobs/evaluate.py writes of captions of the held-out images."""
-        teaching, judge = self.teaching, self.teaching.config.judge
+    def _figures(
+        self, captions: str, done: Done, *, out: str = "", own_references: bool = False
+    ) -> dict[str, Any]:
+        """What jobs/evaluate.py finds of captions of the held-out images, and what the judge says of them.
+
+        Args:
+            captions: file or run folder.
+            done: the steps before.
+            out: file for what was found.
+            own_references: whether the references are captions by the same captioner; text metrics then
+                compare with what people wrote only.
+        """
+        found = self._evaluated(captions)
+        figures, by_image = _flat(found), read_captions(captions)
+        if own_references:
+            figures = {name: value for name, value in figures.items() if name not in found["metrics"]}
+        if "teacher" in done and done["captions"].get("known"):
+            people = coco.load_captions(self.teaching.captions(KNOWN))
+            known = text_metrics({name: by_image[name] for name in people}, people)
+            figures |= {f"{name}{BY_PEOPLE}": value for name, value in known.items()}
+        if self.teaching.config.judge is not None:
+            figures |= self._judged(by_image)
+        if out:
+            storage.write_bytes(out, json.dumps(found | {"figures": figures}, indent=1).encode() + b"\n")
+        return figures | _familiarity(captions)
+
+    def _evaluated(self, captions: str) -> dict[str, Any]:
+        teaching = self.teaching
         evaluation = evaluate(
             EvaluateConfig(
                 captions=captions,
                 references=teaching.captions("test"),
                 training_captions=teaching.captions("train"),
                 metrics=[*WITHOUT_JAVA],
-                clip=EvaluationClipConfig(**vars(judge), images=teaching.config.input.uri) if judge else None,
                 split="test",
             )
         )
@@ -151,12 +204,28 @@ class FinalSteps:
             log.info("%s", line)
         return evaluation.to_json()
 
+    def _judged(self, captions: Mapping[str, str]) -> dict[str, float]:
+        from glied.teach.clip_scoring import CaptionScorer
+
+        judge = self.teaching.config.judge
+        assert judge is not None
+        scorer = CaptionScorer(judge, self.teaching.path(JUDGE), self.teaching.jobs.device)
+        return scorer.figures(captions)
+
+
+def _familiarity(captions: str) -> dict[str, float]:
+    """Of a run folder: how many images look unlike what the captioner was trained on, in percent."""
+    if captions.endswith(".jsonl"):
+        return {}
+    known = [row["familiarity"] for row in read_rows(captions) if row.get("familiarity") is not None]
+    return {"unfamiliar": 100 * sum(one < UNFAMILIAR for one in known) / len(known)} if known else {}
+
 
 def write_caption_config(teaching: Teaching, done: Done) -> str:
     """Write caption.yaml, which captions the whole archive with the new captioner; its URI."""
     source = asdict(teaching.config.input)
-    regions = teaching.regions | {"device": teaching.jobs.device}
-    decoding = {"beam_size": 5, "max_length": teaching.schedule(done)["max_length"], "n_best": 1}
+    regions = with_located_checkpoints(teaching.regions | {"device": teaching.jobs.device})
+    decoding = {"beam_size": 5, "max_length": teaching.schedule(done)["words.max_length"], "n_best": 1}
     content = {
         "input": source | {"uri": absolute(source["uri"])},
         "output": {"uri": teaching.path("archive")},

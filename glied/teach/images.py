@@ -16,12 +16,19 @@ class TaughtImage:
     Attributes:
         id: as the bulk jobs name it.
         uri: where it is.
-        captions: what is known of it; maybe nothing.
+        captions: those that were there; maybe none.
+        taught: the teacher's that are learned from.
     """
 
     id: str
     uri: str
     captions: list[str] = field(default_factory=list)
+    taught: list[str] = field(default_factory=list)
+
+    @property
+    def all_captions(self) -> list[str]:
+        """Both, each caption once, those that were there first."""
+        return list(dict.fromkeys([*self.captions, *self.taught]))
 
 
 def write_images(uri: str, images: Iterable[TaughtImage]) -> None:

@@ -20,7 +20,7 @@ from glied.bulk.run.bulk_run import execute, exit_code
 from glied.bulk.run.summary import Summary
 from glied.config import build, with_new_keys
 from glied.errors import JobError
-from glied.teach.nested import merged
+from glied.teach.nested import merged, with_located_checkpoints
 from glied.training.task import Task
 from glied.training.tasks.attributes import AttributesTask, TrainAttributesConfig
 from glied.training.tasks.captioner import CaptionerTask, TrainCaptionerConfig
@@ -77,7 +77,7 @@ class JobRunner:
 
     def extract(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Extract regions; raises JobError where units are missing or too many images failed."""
-        config = build(ExtractRegionsConfig, {"resources": self.resources(), **values})
+        config = build(ExtractRegionsConfig, self._complete(values))
         job = extract_job(config)
         fetch = fetch_stage(config.input, config.resources)
         if self.local:
@@ -86,7 +86,7 @@ class JobRunner:
 
     def caption(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Caption images; raises as `extract`."""
-        config = build(CaptionDatasetConfig, {"resources": self.resources(), **values})
+        config = build(CaptionDatasetConfig, self._complete(values))
         job = caption_job(config)
         fetch = fetch_stage(config.input, config.resources)
         if self.local:
@@ -96,6 +96,7 @@ class JobRunner:
     def train(self, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """Train; the content of result.json."""
         config_class, task_of = TRAININGS[name]
+        values = with_located_checkpoints(values)
         values = {**values, "trainer": merged(self._placement(), values["trainer"])}
         config: Any = build(config_class, with_new_keys(config_class, values, warn=False))
         task = task_of(config)
@@ -106,6 +107,10 @@ class JobRunner:
         from glied.training.ray_trainer import train
 
         return train(task, config.trainer)
+
+    def _complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """A bulk job's config for this cluster."""
+        return {"resources": self.resources(), **with_located_checkpoints(values)}
 
     def _on_ray(
         self, job: Job, fetch: FetchStage, pools: list[ActorPoolSpec], resources: ResourcesConfig

@@ -6,18 +6,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from glied import storage
-from glied.bulk.run.committed_rows import read_rows
 from glied.data import coco
 from glied.reports.benchmark_tables import Row
+from glied.reports.caption_inputs import read_captions
 from glied.reports.training_report import ReportConfig, make_report
+from glied.teach.final_steps import TEACHER_TEST
 from glied.teach.step_records import Record
 from glied.teach.teaching import Teaching
 from glied.teach.training_steps import ATTRIBUTES, CAPTIONER, REWARDED
+from glied.teach.verdict import BY_PEOPLE
 
 _SHOWN = 24
 """Held-out images whose captions are shown."""
 _FIGURES = (
     "CIDEr",
+    f"CIDEr{BY_PEOPLE}",
     "BLEU-4",
     "ROUGE-L",
     "CLIP-S",
@@ -27,6 +30,7 @@ _FIGURES = (
     "vocabulary",
     "repeats-2",
     "distinct",
+    "unfamiliar",
 )
 
 
@@ -88,17 +92,17 @@ class TeachReport:
 
     def _captions(self) -> list[Row]:
         references = coco.load_captions(self.teaching.captions("test"))
-        before = self._said("before") if "before" in self.records else {}
+        others = {name: self._said(name) for name in ("before", "teacher") if name in self.records}
         rows: list[Row] = []
         for name, caption in list(self._said("test").items())[:_SHOWN]:
-            texts = references.get(name, [""])
-            rows.append(
-                {"image": name, "new captioner": caption, "before": before.get(name), "caption": texts[0]}
-            )
+            said = {system: captions.get(name) for system, captions in others.items()}
+            learned = references.get(name, [""])[0]
+            rows.append({"image": name, "new captioner": caption, **said, "first caption": learned})
         return rows
 
-    def _said(self, folder: str) -> dict[str, str]:
-        return {row["id"]: row["caption"] or "" for row in read_rows(self.teaching.path(folder))}
+    def _said(self, step: str) -> dict[str, str]:
+        uri = self.teaching.path(TEACHER_TEST if step == "teacher" else step)
+        return read_captions(uri)
 
     def _sizes(self) -> str:
         images, size = self._facts("captions")["images"], self._facts("captions")["size"]
@@ -130,11 +134,11 @@ class TeachReport:
         ]
 
     def _price(self) -> str:
-        price = self.teaching.config.dollars_per_hour
-        return f"at {price:g} dollars an hour" if price else "dollars_per_hour gives the cost"
+        price = self.teaching.config.run.dollars_per_hour
+        return f"at {price:g} dollars an hour" if price else "run.dollars_per_hour gives the cost"
 
     def _cost(self, seconds: float) -> Row:
-        price = self.teaching.config.dollars_per_hour
+        price = self.teaching.config.run.dollars_per_hour
         cost: Row = {"dollars": round(seconds / 3600 * price, 2)} if price else {}
         return {"hours": round(seconds / 3600, 3), "seconds": round(seconds, 1), **cost}
 

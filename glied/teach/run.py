@@ -8,6 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from glied import storage
+from glied.storage import absolute
+from glied.teach import output_lock
 from glied.teach.config import TeachConfig
 from glied.teach.data_steps import DataSteps
 from glied.teach.final_steps import FinalSteps, write_caption_config
@@ -21,20 +23,31 @@ from glied.teach.verdict import verdict
 log = logging.getLogger(__name__)
 
 
-def teach(config: TeachConfig) -> dict[str, Any]:
+def teach(config: TeachConfig, *, started: float | None = None) -> dict[str, Any]:
     """Do all steps that are missing; what came of it, as the command prints it.
+
+    Args:
+        config: of the command.
+        started: when the command began, by `time.perf_counter`; by default now.
 
     Raises:
         UsageError: something is missing or does not fit together, or settings of a finished step have
             changed.
-        JobError: a step failed, or nothing was learned; the same call goes on from there.
+        JobError: a step failed, nothing was learned, or another command works on the same output; the same
+            call goes on from there.
     """
-    started = time.perf_counter()
-    teaching = Teaching(config, JobRunner.of(config.runtime))
+    started = time.perf_counter() if started is None else started
+    with output_lock.held(absolute(config.output.uri)):
+        return _taught(Teaching(config, JobRunner.of(config.run.runtime)), started)
+
+
+def _taught(teaching: Teaching, started: float) -> dict[str, Any]:
+    config = teaching.config
     settings = json.dumps(asdict(config), indent=1, default=list).encode() + b"\n"
     storage.write_bytes(teaching.path("teach.json"), settings)
-    startup = time.perf_counter() - started
-    records = run_steps(steps_of(teaching), StepRecords(teaching.output), redo=config.redo)
+    before = time.perf_counter()
+    records = run_steps(steps_of(teaching), StepRecords(teaching.output), redo=config.run.redo)
+    beside_steps = before - started
     done = {name: record.facts for name, record in records.items()}
     figures = done["evaluation"]
     said = verdict(
@@ -43,7 +56,7 @@ def teach(config: TeachConfig) -> dict[str, Any]:
         before=figures.get("before"),
         teacher=figures.get("teacher"),
     )
-    report = TeachReport(teaching, records, startup, said).write()
+    report = TeachReport(teaching, records, beside_steps, said).write()
     log.info("%s", said)
     return {
         "verdict": said,

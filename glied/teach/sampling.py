@@ -59,7 +59,7 @@ def take_sample(config: TeachConfig, output: str) -> tuple[list[TaughtImage], di
         taken, read = _read(config, output, taken)
         facts |= read
     images = [one.image for one in taken]
-    if config.caption_sidecars:
+    if config.sample.caption_sidecars:
         images = _with_sidecars(images)
     if known is not None:
         known.check(images[0].id)
@@ -104,23 +104,23 @@ def _candidates(config: TeachConfig, output: str, known: KnownCaptions | None) -
         names, uris = arrow_tables.texts(table, "id"), arrow_tables.texts(table, "uri")
         for row, (name, uri, cell) in enumerate(zip(names, uris, cells, strict=True)):
             texts = [*(known.of(name) if known else []), *known_captions.of_cell(cell)]
-            if texts or config.teacher or config.caption_column or config.caption_sidecars:
+            if texts or config.teacher or config.sample.caption_column or config.sample.caption_sidecars:
                 yield _Candidate(TaughtImage(name, uri, texts), table.slice(row, 1))
 
 
 def _column(config: TeachConfig) -> str:
     """What the bulk jobs call the column of captions."""
-    return passed_name(config.caption_column)
+    return passed_name(config.sample.caption_column)
 
 
 def _with_caption_column(table: pa.Table, config: TeachConfig, columns: pa.Schema) -> pa.Table:
     """The plan with the column of captions, null where it is read with the images."""
     name = _column(config)
-    if not config.caption_column or INPUT + name in table.column_names:
+    if not config.sample.caption_column or INPUT + name in table.column_names:
         return table
     if name not in columns.names:
         raise UsageError(
-            f"caption_column: the input has no column {config.caption_column!r}, it has "
+            f"sample.caption_column: the input has no column {config.sample.caption_column!r}, it has "
             f"{', '.join(columns.names)}"
         )
     return table.append_column(INPUT + name, pa.nulls(table.num_rows).cast(columns.field(name).type))

@@ -20,7 +20,7 @@ def split(
         UsageError: nothing would be left to train on.
     """
     validation, test = held_out(len(images), schedule)
-    captioned = [CaptionedImage(one.id, one.id, one.captions) for one in images]
+    captioned = [CaptionedImage(one.id, one.id, one.all_captions) for one in images]
     return coco.split_images(captioned, val=validation, test=test, seed=seed, named={})
 
 

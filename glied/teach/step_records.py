@@ -12,15 +12,18 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from glied import storage
 from glied.errors import UsageError
+from glied.teach.repeating import repeated
 from glied.training.history import flat
 
 log = logging.getLogger(__name__)
 
+_WRITTEN_S = 15.0
+"""Seconds after which the time that a step has taken is written down."""
 Facts = Mapping[str, Any]
 Done = Mapping[str, Facts]
 """The facts of the steps that are done, by their names."""
@@ -49,7 +52,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """The record of a step; seconds are those of the attempt that completed it."""
+    """The record of a step; seconds are those of all attempts, to some seconds where one was killed."""
 
     digest: str
     settings: dict[str, Any]
@@ -115,7 +118,8 @@ def run_steps(steps: Sequence[Step], records: StepRecords, *, redo: bool) -> dic
             log.info("%s: done before", where)
         else:
             log.info("%s", where)
-            record = _do(step, facts, settings, digest, records)
+            began = Record(digest=digest, settings=settings, complete=False, seconds=_spent(record))
+            record = _do(step, facts, began, records)
             log.info("%s: done in %.0f s", where, record.seconds)
         done[step.name] = record
         if step.check is not None:
@@ -123,12 +127,21 @@ def run_steps(steps: Sequence[Step], records: StepRecords, *, redo: bool) -> dic
     return done
 
 
-def _do(step: Step, facts: Done, settings: dict[str, Any], digest: str, records: StepRecords) -> Record:
+def _spent(record: Record | None) -> float:
+    return record.seconds if record is not None else 0.0
+
+
+def _do(step: Step, facts: Done, began: Record, records: StepRecords) -> Record:
+    """Do a step; its record has the time so far, in case it is killed."""
     started = time.perf_counter()
-    records.write(step.name, Record(digest=digest, settings=settings, complete=False))
-    found = dict(step.run(facts))
-    seconds = time.perf_counter() - started
-    record = Record(digest=digest, settings=settings, complete=True, facts=found, seconds=seconds)
+
+    def so_far() -> Record:
+        return replace(began, seconds=began.seconds + time.perf_counter() - started)
+
+    records.write(step.name, began)
+    with repeated(lambda: records.write(step.name, so_far()), every_s=_WRITTEN_S):
+        found = dict(step.run(facts))
+    record = replace(so_far(), complete=True, facts=found)
     records.write(step.name, record)
     return record
 

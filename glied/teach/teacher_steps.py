@@ -11,7 +11,6 @@ from glied import storage
 from glied.bulk.captioning import CaptionDatasetConfig
 from glied.bulk.run.committed_rows import read_rows
 from glied.config import with_new_keys
-from glied.data import features
 from glied.errors import JobError, UsageError
 from glied.shipped import config_file
 from glied.teach import choosing
@@ -21,7 +20,7 @@ from glied.teach.images import TaughtImage, read_images, table_of, write_images
 from glied.teach.known_captions import texts_of
 from glied.teach.nested import merged
 from glied.teach.step_records import Done, Facts, Step
-from glied.teach.teaching import Teaching, located
+from glied.teach.teaching import Teaching
 
 log = logging.getLogger(__name__)
 
@@ -69,9 +68,6 @@ class TeacherSteps:
             decoding["beam_size"] = max(self._teacher.candidates, 5)
         if "decoding" in values:
             values["decoding"] = merged(values["decoding"], decoding)
-        for key in ("regions", "attributes", "captioner"):
-            if isinstance(values.get(key), Mapping) and values[key].get("checkpoint"):
-                values[key] = values[key] | {"checkpoint": located(values[key]["checkpoint"])}
         if "regions" in values:
             values["regions"] = {name: value for name, value in values["regions"].items() if name != "device"}
         return merged(values, self._teacher.options)
@@ -110,7 +106,7 @@ class TeacherSteps:
     def _vector_settings(self, done: Done) -> Facts:
         clip = asdict(self._filter.clip)
         del clip["device"]
-        return {"clip": clip | {"checkpoint": located(clip["checkpoint"])}}
+        return {"clip": clip}
 
     def _extract_vectors(self, done: Done) -> Facts:
         images = read_images(self.teaching.path("sample", "images.jsonl"))
@@ -139,10 +135,10 @@ class TeacherSteps:
         else:
             chosen, facts = self._fitting(said, keep)
         images = [
-            replace(one, captions=list(dict.fromkeys([*one.captions, *chosen.get(one.id, [])])))
+            replace(one, taught=chosen.get(one.id, []))
             for one in read_images(self.teaching.path("sample", "images.jsonl"))
         ]
-        images = [one for one in images if one.captions]
+        images = [one for one in images if one.all_captions]
         if not images:
             raise JobError("the teacher has captioned none of the images: see teacher/summary.json")
         write_images(self.teaching.path("chosen", "images.jsonl"), images)
@@ -161,25 +157,10 @@ class TeacherSteps:
 
     def _scores(self, said: Mapping[str, Sequence[str]]) -> Scored:
         """CLIP-S of each caption."""
-        from glied.clip.scorer import load_clip
-        from glied.clip.scores import clip_score
-        from glied.rewards.clip_reward import ImageVectors
+        from glied.teach.clip_scoring import CaptionScorer
 
         store = self.teaching.path("sample_vectors")
-        device = self.teaching.jobs.device
-        scorer = load_clip(replace(self._filter.clip, device=device, checkpoint=self._clip_checkpoint))
-        vectors, known = ImageVectors(store, scorer), set(features.image_ids(store))
-        pairs = [(image, text) for image, texts in said.items() if image in known for text in texts]
-        images = vectors([image for image, _ in pairs])
-        scores = clip_score(images, scorer.encode_texts([text for _, text in pairs]).cpu()).tolist()
-        found: dict[str, list[tuple[str, float]]] = {}
-        for (image, text), score in zip(pairs, scores, strict=True):
-            found.setdefault(image, []).append((text, score))
-        return found
-
-    @property
-    def _clip_checkpoint(self) -> str:
-        return located(self._filter.clip.checkpoint)
+        return CaptionScorer(self._filter.clip, store, self.teaching.jobs.device).clip_s(said)
 
 
 def _mean(values: Sequence[float]) -> float:

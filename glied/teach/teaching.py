@@ -8,7 +8,6 @@ from typing import Any
 
 from glied import storage
 from glied.config import with_new_keys
-from glied.shipped import locate
 from glied.storage import absolute
 from glied.teach.config import TeachConfig
 from glied.teach.job_runner import JobRunner
@@ -17,6 +16,8 @@ from glied.teach.schedule import DataSize, Schedule, decide
 from glied.teach.step_records import Done
 
 SPLITS = ("train", "val", "test")
+KNOWN = "test_known"
+"""Captions file of the test images that had captions before any teacher."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,8 @@ class Teaching:
     @property
     def regions(self) -> dict[str, Any]:
         """`regions` of a bulk job, without the device, which decides nothing."""
-        values = json.loads(json.dumps(asdict(self.config.regions)))
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self.config.regions)))
         del values["device"]
-        values["checkpoint"] = located(values["checkpoint"])
         return values
 
     def schedule(self, done: Done) -> Schedule:
@@ -80,13 +80,8 @@ class Teaching:
 
     def overridden(self, job: str, config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
         """The values of a job's config with those that `overrides` sets, maybe by keys of version 0.1."""
-        overrides = self.config.overrides.get(job) or {}
+        overrides = self.config.run.overrides.get(job) or {}
         return merged(values, with_new_keys(config_class, overrides, warn=False))
-
-
-def located(checkpoint: str) -> str:
-    """A checkpoint as workers and other commands find it: shipped weights by their absolute path."""
-    return absolute(locate(checkpoint)) if checkpoint else ""
 
 
 def _place(uri: str, *, file: bool) -> str:

@@ -16,11 +16,11 @@ from glied.config import with_former_keys
 from glied.data import coco
 from glied.errors import JobError
 from glied.teach.job_runner import TRAININGS
-from glied.teach.nested import merged
+from glied.teach.nested import located, merged
 from glied.teach.schedule import Schedule, rounds, validate_every
 from glied.teach.splitting import cider_on_all
 from glied.teach.step_records import Done, Facts, Step
-from glied.teach.teaching import Teaching, located
+from glied.teach.teaching import Teaching
 from glied.text.references import save_frequencies
 from glied.text.tokenizer import tokenize
 from glied.text.vocabulary import SPECIAL, by_count
@@ -61,7 +61,7 @@ class TrainingSteps:
         ]  # fmt: skip
 
     def _rewarded(self) -> list[Step]:
-        if self.teaching.config.reward == "none":
+        if self.teaching.config.reward.kind == "none":
             return []
         counted = Step(name="frequencies", needs=("captioner",), settings=self._frequency_settings,
                        run=self._count, folders=(FREQUENCIES,))  # fmt: skip
@@ -80,9 +80,9 @@ class TrainingSteps:
         schedule = self.teaching.schedule(done)
         validation = done["captions"]["size"]["validation"]
         settings = {
-            "words": schedule["attribute_words"],
+            "words": schedule["words.attribute_words"],
             "minimum_positives": max(1, min(20, validation // 25)),
-            "typical_regions": 65 if schedule["region_dropout"] else 16,
+            "typical_regions": 65 if schedule["model.region_dropout"] else 16,
             "trainer": merged(
                 self._trainer(done, schedule["attribute_steps"], schedule["learning_rate"]),
                 {"optimizer": {"clip_norm": 5.0, "ema_decay": 0.0}},
@@ -97,12 +97,16 @@ class TrainingSteps:
     # ---- cross-entropy
 
     def _captioner_settings(self, done: Done) -> Facts:
+        return self._cross_entropy(done, self._model(self.teaching.schedule(done)))
+
+    def _cross_entropy(self, done: Done, model: Mapping[str, Any]) -> dict[str, Any]:
         schedule = self.teaching.schedule(done)
+        words = ("attribute_count", "minimum_count", "max_length")
         settings = {
-            "words": {name: schedule[name] for name in ("attribute_count", "minimum_count", "max_length")},
-            "model": self._model(schedule),
-            "region_dropout": schedule["region_dropout"],
-            "decoding": {"beam_size": 1, "max_length": schedule["max_length"]},
+            "words": {name: schedule[f"words.{name}"] for name in words},
+            "model": model,
+            "region_dropout": schedule["model.region_dropout"],
+            "decoding": {"beam_size": 1, "max_length": schedule["words.max_length"]},
             "trainer": merged(
                 self._trainer(done, schedule["steps"], schedule["learning_rate"]),
                 {"schedule": {"warmup_steps": schedule["warmup_steps"]}},
@@ -111,9 +115,9 @@ class TrainingSteps:
         return self.teaching.overridden("captioner", TRAININGS["captioner"][0], settings)
 
     def _model(self, schedule: Schedule) -> dict[str, Any]:
-        architecture = self.teaching.config.architecture
+        architecture = self.teaching.config.schedule.model.architecture
         model = {"architecture": architecture, "geometry": True}
-        model |= {"width": schedule["width"], "dropout": schedule["dropout"]}
+        model |= {"width": schedule["model.width"], "dropout": schedule["model.dropout"]}
         return model | ({"tied": True, "heads": 8} if architecture in ("base", "glied", "ct") else {})
 
     def _train_captioner(self, done: Done) -> Facts:
@@ -137,7 +141,7 @@ class TrainingSteps:
         return Captioner.load(located(start.captioner))
 
     def _vocabulary_settings(self, done: Done) -> Facts:
-        minimum = self.teaching.schedule(done)["minimum_count"]
+        minimum = self.teaching.schedule(done)["words.minimum_count"]
         return {"start_digest": self._started_from.digest, "minimum_count": minimum}
 
     def _extend_vocabulary(self, done: Done) -> Facts:
@@ -145,7 +149,7 @@ class TrainingSteps:
         captions = coco.load_captions(self.teaching.captions("train"))
         known = self._started_from.vocabulary
         words = Counter(word for texts in captions.values() for text in texts for word in tokenize(text))
-        minimum = self.teaching.schedule(done)["minimum_count"]
+        minimum = self.teaching.schedule(done)["words.minimum_count"]
         frequent = by_count({word: count for word, count in words.items() if count >= minimum})
         extended = extended_vocabulary(known, [word for word in frequent if word not in SPECIAL])
         content = {"words": extended.to_json()}
@@ -161,16 +165,17 @@ class TrainingSteps:
         assert start is not None
         if start.cross_entropy is not None:
             return start.cross_entropy
-        return self.teaching.config.reward == "none" or bool(done["vocabulary"]["unknown_share"] > _UNKNOWN)
+        has_reward = self.teaching.config.reward.kind != "none"
+        return not has_reward or bool(done["vocabulary"]["unknown_share"] > _UNKNOWN)
 
     def _tuned_settings(self, done: Done) -> Facts:
         """As from scratch, but for the architecture and the words, which are the captioner's."""
         if not self._tuned(done):
             return {"cross_entropy": False}
-        settings = dict(self._captioner_settings(done))
+        model = dataclasses.asdict(self._started_from.model.config)
+        model["dropout"] = self.teaching.schedule(done)["model.dropout"]
+        settings = self._cross_entropy(done, model)
         settings["words"] = settings["words"] | {"attribute_count": self._started_from.attribute_count}
-        model = with_former_keys(self._started_from.model.config)
-        settings["model"] = model | {"dropout": settings["model"]["dropout"]}
         return settings
 
     def _tune(self, done: Done) -> Facts:
@@ -217,7 +222,7 @@ class TrainingSteps:
 
     @property
     def _with_cider(self) -> bool:
-        return self.teaching.config.reward in ("auto", "cider")
+        return self.teaching.config.reward.is_cider
 
     @property
     def _clip_needs(self) -> tuple[str, ...]:
@@ -244,11 +249,11 @@ class TrainingSteps:
 
     @property
     def _clip(self) -> dict[str, Any]:
-        clip = self.teaching.config.clip
+        clip = self.teaching.config.reward.clip
         assert clip is not None, "the config has refused it"
         values = dataclasses.asdict(clip)
         del values["device"]
-        return values | {"checkpoint": located(values["checkpoint"])}
+        return values
 
     def _extract_clip(self, done: Done) -> Facts:
         found = {}
@@ -277,14 +282,15 @@ class TrainingSteps:
     def _reward_settings(self, done: Done) -> Facts:
         schedule = self.teaching.schedule(done)
         start_digest = self._started_from.digest if self.teaching.config.start else ""
-        steps, rate = schedule["reward_steps"], schedule["reward_learning_rate"]
+        steps, rate = schedule["reward.steps"], schedule["reward.learning_rate"]
+        longest = schedule["words.max_length"]
         settings = {
             "start_digest": start_digest,
             "reward": {"cider": 1.0}
             if self._with_cider
             else {"clip_s": 2.0, "grammar": 1.0, "clip": self._clip},
-            "sampling": {"samples": 5, "max_length": schedule["max_length"], "baseline": "leave_one_out"},
-            "decoding": {"beam_size": 1, "max_length": schedule["max_length"]},
+            "sampling": {"samples": 5, "max_length": longest, "baseline": "leave_one_out"},
+            "decoding": {"beam_size": 1, "max_length": longest},
             "trainer": merged(
                 self._trainer(done, steps, rate),
                 {"optimizer": {"weight_decay": 0.0, "ema_decay": 0.0}, "schedule": {"warmup_steps": 0}},

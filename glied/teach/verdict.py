@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping
 
+BY_PEOPLE = ", by people's captions"
+"""Behind the names of figures against captions that people wrote, where there is a teacher."""
 _ENOUGH, _SOME = 0.95, 0.8
-"""Shares of the teacher's R@1, by a CLIP that neither filtered nor rewarded."""
+"""Shares of what the teacher reaches."""
 _TIMES_COMMONEST = 3.0
 """A captioner that looks at images has several times the CIDEr of the commonest caption."""
-R1 = "R@1"
+_COMPARED = {"R@1": "R@1 by the judge", f"CIDEr{BY_PEOPLE}": "CIDEr against people's captions"}
+"""Figures in which student and teacher are compared, the first that both have, and what they are called: a
+CLIP that neither filtered nor rewarded, and captions that neither wrote."""
 
 USE, MORE, NOT = "use it", "teach it more images", "do not use it"
 
@@ -27,10 +31,11 @@ def verdict(
     cider = student["CIDEr"]
     if cider <= commonest:
         return f"{NOT}: its CIDEr is {cider:.1f}, that of the commonest caption on all images {commonest:.1f}"
+    for figure, name in _COMPARED.items():
+        if teacher is not None and teacher.get(figure) and figure in student:
+            return _against_teacher(name, student[figure], teacher[figure])
     if before is not None:
         return _against_before(cider, before["CIDEr"])
-    if teacher is not None and teacher.get(R1) and R1 in student:
-        return _against_teacher(student[R1], teacher[R1])
     what = USE if cider >= _TIMES_COMMONEST * commonest else MORE
     return f"{what}: its CIDEr is {cider:.1f}, that of the commonest caption on all images {commonest:.1f}"
 
@@ -41,7 +46,7 @@ def _against_before(cider: float, before: float) -> str:
     return f"{NOT}: its CIDEr is {cider:.1f}, and was {before:.1f} before"
 
 
-def _against_teacher(r1: float, teacher: float) -> str:
-    share = r1 / teacher
+def _against_teacher(name: str, student: float, teacher: float) -> str:
+    share = student / teacher
     what = USE if share >= _ENOUGH else MORE if share >= _SOME else NOT
-    return f"{what}: its R@1 by the judge is {r1:.1f}, {share:.0%} of the teacher's {teacher:.1f}"
+    return f"{what}: its {name} is {student:.1f}, {share:.0%} of the teacher's {teacher:.1f}"

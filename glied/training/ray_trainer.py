@@ -10,9 +10,9 @@ Each worker runs a `loop.Loop`. Output folder (local or any storage URI):
     result.json      final metrics; written last, marks the run as complete
 """
 
+import collections
 import contextlib
 import dataclasses
-import functools
 import itertools
 import logging
 import os
@@ -22,8 +22,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import ray
-import ray.data
 import ray.train
 import ray.train.torch
 import torch
@@ -42,7 +42,8 @@ from glied.training.task import Row, Task
 from glied.training.upload import Uploads
 
 _STATE = "state.pt"
-_DATASET_PIECES = 2048  # data tasks after which the stream starts a new dataset
+_READ_AHEAD = 4
+"""Pieces that tasks read while the training works on earlier ones."""
 
 logger = logging.getLogger(__name__)
 
@@ -195,25 +196,24 @@ def _quiet_worker() -> None:
         ours.addHandler(handler)
     ours.setLevel(logging.INFO)
     ours.propagate = False
-    for name in ("ray.data", "ray.train"):  # else a line per dataset and per report
-        logging.getLogger(name).setLevel(logging.WARNING)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.execution_options.preserve_order = True  # the order of the rows is part of the run's seed
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # else a line per report
 
 
 def _parquet_stream(pieces: Iterable[parquet.Piece]) -> Iterator[Row]:
-    """Yields the rows of the pieces in order, read ahead by Ray Data tasks.
+    """Yields the rows of the pieces in order, read ahead by tasks on the cluster.
 
-    Ray Data cannot order a dataset anew as a function of the epoch, and starting a dataset per epoch stalls
-    for seconds. So one dataset covers many epochs, each with its own order.
+    Not by Ray Data (2.60): its executor kept a whole core busy while nobody took its rows, and the tasks of
+    two datasets, training and validation, waited for each other's CPU forever on a machine with two.
     """
+    read = ray.remote(parquet.read)
+    reading: collections.deque[ray.ObjectRef[pa.Table]] = collections.deque()
     small = itertools.chain.from_iterable(parquet.split(piece, PIECE_ROWS) for piece in pieces)
-    while numbered := list(itertools.islice(small, _DATASET_PIECES)):
-        numbers = ray.data.range(len(numbered), override_num_blocks=len(numbered))
-        tables = numbers.map_batches(functools.partial(parquet.read_numbered, numbered), batch_size=1)
-        for table in tables.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2):
-            yield from table.to_pylist()
+    for piece in small:
+        reading.append(read.remote(piece))
+        if len(reading) > _READ_AHEAD:
+            yield from ray.get(reading.popleft()).to_pylist()
+    while reading:
+        yield from ray.get(reading.popleft()).to_pylist()
 
 
 class _RayCheckpoints:

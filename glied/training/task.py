@@ -41,7 +41,7 @@ class Task(Protocol):
     def data(self, split: Split) -> pa.Table | list[str]:
         """Returns an Arrow table of light rows (a URI and labels, no pixels) or the URIs of Parquet files.
 
-        A table is held in memory and shuffled as a whole. Parquet files are streamed by Ray Data: their order
+        A table is held in memory and shuffled as a whole. Parquet files are streamed: their order
         is shuffled, and rows within a buffer. Raises `UsageError` when the data is missing or unfit.
         """
         ...

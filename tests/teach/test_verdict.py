@@ -3,7 +3,8 @@ import pytest
 from glied.teach.verdict import verdict
 
 GOOD = {"CIDEr": 60.0}
-TEACHER = {"CIDEr": 90.0, "R@1": 50.0}
+TEACHER = {"R@1": 50.0}
+PEOPLE = "CIDEr, by people's captions"
 
 
 @pytest.mark.parametrize(
@@ -17,6 +18,16 @@ TEACHER = {"CIDEr": 90.0, "R@1": 50.0}
         (GOOD | {"R@1": 48.0}, {"teacher": TEACHER}, "use it: its R@1 by the judge is 48.0, 96%"),
         (GOOD | {"R@1": 42.0}, {"teacher": TEACHER}, "teach it more images: "),
         (GOOD | {"R@1": 9.0}, {"teacher": TEACHER}, "do not use it: "),
+        (
+            GOOD | {"R@1": 48.0},
+            {"teacher": TEACHER, "before": {"CIDEr": 70.0}},
+            "use it: its R@1 by the judge is 48.0, 96% of the teacher's 50.0",
+        ),
+        (
+            GOOD | {PEOPLE: 40.0},
+            {"teacher": {PEOPLE: 50.0}},
+            "teach it more images: its CIDEr against people's captions is 40.0, 80% of the teacher's 50.0",
+        ),
         ({"CIDEr": 60.0}, {"teacher": {"CIDEr": 90.0}}, "use it: its CIDEr is 60.0"),
     ],
 )  # fmt: skip
