@@ -47,6 +47,10 @@ class CaptionerConfig:
     feed_forward: int = 0
     """Inner width of a feed-forward network after each attention (in ct: each layer); 0 for none, as in the
     equations. For base, glied and ct."""
+    blocks: int = 1
+    """How many times the decoder block is applied; the equations have one. For base and glied."""
+    shared_blocks: bool = False
+    """All blocks have the same weights, so that more of them add no parameters. For base and glied."""
     tied: bool = False
     """Use the word embeddings as W_c."""
     geometry: bool = False
@@ -78,7 +82,7 @@ class CaptionerConfig:
                 raise UsageError(
                     f"{field.name}: belongs to architecture {', '.join(owners)}, not {self.architecture}"
                 )
-        for name in ("width", "heads", "attention_width", "layers"):
+        for name in ("width", "heads", "blocks", "attention_width", "layers"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}: {getattr(self, name)} is not at least 1")
         if self.architecture in _WITH_HEADS and (self.width % self.heads or self.width % 2):
@@ -123,9 +127,12 @@ _CONFLICTS = (
     ("no_attribute_distilling", "no_pivot"),
 )
 _WITH_HEADS = ("base", "glied", "ct")
+_WITH_BLOCKS = ("base", "glied")
 _OWNERS: dict[str, tuple[str, ...]] = {
     "heads": _WITH_HEADS,
     "feed_forward": _WITH_HEADS,
+    "blocks": _WITH_BLOCKS,
+    "shared_blocks": _WITH_BLOCKS,
     "embedding_width": ("lstm", "soft_att", "up_down"),
     "attention_width": ("soft_att", "up_down"),
     "layers": ("ct",),
