@@ -113,6 +113,36 @@ class WordCache:
         return WordCache(keys, values, bias, self.own, self.filled, self.steps)
 
 
+@dataclass
+class LayerCaches:
+    """The word caches of all layers; the layers share one bias, which masks the words of other beams."""
+
+    layers: list[WordCache]
+
+    @classmethod
+    def empty(
+        cls, layers: int, batch: int, captions: int, maximum_length: int, heads: int, *, like: Tensor
+    ) -> "LayerCaches":
+        """Create the caches of `layers` layers, each as `WordCache.empty`."""
+        return cls(
+            [WordCache.empty(batch, captions, maximum_length, heads, like=like) for _ in range(layers)]
+        )._sharing()
+
+    def _sharing(self) -> "LayerCaches":
+        for layer in self.layers:
+            layer.bias = self.layers[0].bias
+        return self
+
+    def follow(self, parents: Tensor) -> None:
+        """Make beam `c` of image `b` the continuation of beam `parents[b, c]`."""
+        self.layers[0].follow(parents)
+        self._sharing()
+
+    def select(self, rows: Tensor) -> "LayerCaches":
+        """Return the images `rows` (int64 indices), in that order."""
+        return LayerCaches([layer.select(rows) for layer in self.layers])._sharing()
+
+
 @dataclass(frozen=True)
 class Packing:
     """Positions of the real words in padded captions; everything but attention skips the padding.

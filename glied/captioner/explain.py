@@ -20,6 +20,8 @@ Weights = NDArray[np.float32]
 class Explanation:
     """Attention weights of a caption; None for attentions that the model does not have.
 
+    A model with several blocks has those of the last one.
+
     T words, H heads, R regions, N attributes. Weights sum to 1 along the last axis, unless N is 0.
 
     Attributes:

@@ -11,6 +11,9 @@
                 c~  = G(H_vl(c_g, I, I) + H_al(c_g, A, A), c_g)  local cross-modal distilling
                 p   = softmax(W_c c~)
 
+With `stack.blocks` above 1, which is ours, the decoder block, from t~ to c~, is applied that many times: x of
+a block is c~ of the one before it. I~ is the same for all blocks.
+
 Details that the equations leave open and that are ours: region features are layer-normalized before they are
 projected to I, since detectors differ in scale; word embeddings are multiplied by sqrt(D); dropout is also
 applied to x and I; attention and W_c have no biases.
@@ -24,15 +27,16 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from glied.captioner.attention import AddNorm, KeyValues, MultiHead, Packing, Positions, WordCache
+from glied.captioner.attention import AddNorm, KeyValues, LayerCaches, MultiHead, Packing, Positions
 from glied.captioner.model import CaptionerConfig, CaptioningModel, EncoderOutput, Trace
 from glied.regions import RegionBatch
 
 
-class Glied(CaptioningModel[WordCache]):
+class Glied(CaptioningModel[LayerCaches]):
     """The Base or GLIED model.
 
     Attributes:
+        blocks: the suffix of the names of each block's layers, in order; equal where weights are shared.
         tables: in a frozen model, keys and values of every word by name of the attention, [V, 2D].
     """
 
@@ -51,6 +55,7 @@ class Glied(CaptioningModel[WordCache]):
         self.wraps = nn.ModuleDict(
             {name: AddNorm(width=width, dropout=config.dropout) for name in add_norm_names(config)}
         )
+        self.blocks = block_suffixes(config)
         self.positions = Positions(width)
         self._finish()
 
@@ -77,13 +82,17 @@ class Glied(CaptioningModel[WordCache]):
         if {"H_v", "H_vl"} & names:
             image = self._image(regions)
             distilled = self._distill("vd", image, regions.mask, trace) if "H_vd" in names else image
-            if "H_v" in names:
-                sources["H_v"] = self._attention("H_v").project(distilled, regions.mask)
-            if "H_vl" in names:
-                sources["H_vl"] = self._attention("H_vl").project(image, regions.mask)
+            for kind, source in (("H_v", distilled), ("H_vl", image)):
+                for name in self._all(kind):
+                    sources[name] = self._attention(name).project(source, regions.mask)
         if {"H_a", "H_ad", "H_al"} & names:
             sources |= self._attribute_sources(attributes, attribute_mask, trace)
         return EncoderOutput(sources, len(attributes))
+
+    def _all(self, kind: str) -> list[str]:
+        """Return the names of the attentions of a kind such as "H_v", one per block with its own weights."""
+        names = (kind + suffix for suffix in dict.fromkeys(self.blocks))
+        return [name for name in names if name in self.attentions]
 
     def _distill(self, name: str, source: Tensor, mask: Tensor, trace: Trace | None) -> Tensor:
         """Distill a source with self-attention: G(H(S, S, S), S)."""
@@ -104,18 +113,22 @@ class Glied(CaptioningModel[WordCache]):
         sources = {name: self._attention(name).look_up(table, index, mask) for name, table in tables.items()}
         if self.config.ablation.no_pivot:
             distilled = self._distill("ad", self._embed(attributes), mask, trace)
-            sources["H_a"] = self._attention("H_a").project(distilled, mask)
+            for name in self._all("H_a"):
+                sources[name] = self._attention(name).project(distilled, mask)
         return sources
 
     def word_tables(self, words: Tensor) -> dict[str, Tensor]:
         """Project `words` [U] (ids) to the keys and values [U, 2D] of each attention to the attributes."""
-        names = ("H_al",) if self.config.ablation.no_pivot else ("H_a", "H_ad", "H_al")
+        kinds = ("H_al",) if self.config.ablation.no_pivot else ("H_a", "H_ad", "H_al")
         embedded = self._embed(words)
-        return {name: self._attention(name).word_table(embedded) for name in names if name in self.attentions}
+        return {
+            name: self._attention(name).word_table(embedded) for kind in kinds for name in self._all(kind)
+        }
 
     def tabulate(self) -> None:
         """Precompute keys and values of every word as an attribute, for lookups in `encode`; join H_x."""
-        self._attention("H_x").join()
+        for name in self._all("H_x"):
+            self._attention(name).join()
         self.tables = self.word_tables(
             torch.arange(self.vocabulary_size, device=self.embedding.weight.device)
         )
@@ -130,7 +143,8 @@ class Glied(CaptioningModel[WordCache]):
             tokens: [B, C, T] or [B, T] int64, begin token first, padding at the end.
             mask: shape of `tokens`, True for real tokens; None if there is no padding. Padding costs little
                 time.
-            trace: receives the weights of each attention, [B, H, C, T, S] (of H_x [B * C, H, T, T]).
+            trace: receives the weights of each attention, [B, H, C, T, S] (of H_x [B * C, H, T, T]); of
+                blocks with shared weights, those of the last.
 
         Returns:
             [*tokens.shape, V], or [M, V] for the M True positions of `mask`, in order.
@@ -139,25 +153,29 @@ class Glied(CaptioningModel[WordCache]):
         real = torch.ones_like(captions, dtype=torch.bool) if mask is None else mask.view_as(captions)
         packing = Packing.of(real)
         x = packing.pack(self._words(captions, 0))  # [M, D]
-        x = self._pivot(x, encoded, trace, packing)
-        x = self._add_norm("x")(self._attention("H_x").causal(x, trace, "H_x", packing), x)
-        logits = self.classifier(self._combine(x, encoded, trace, packing))
+        for block in self.blocks:
+            x, name = self._pivot(block, x, encoded, trace, packing), f"H_x{block}"
+            x = self._add_norm(f"x{block}")(self._attention(name).causal(x, trace, name, packing), x)
+            x = self._combine(block, x, encoded, trace, packing)
+        logits = self.classifier(x)
         return logits.view(*tokens.shape, -1) if mask is None else logits
 
-    def start(self, batch: int, captions: int, maximum_length: int) -> WordCache:
+    def start(self, batch: int, captions: int, maximum_length: int) -> LayerCaches:
         """Return an empty cache for `captions` beams per image of `maximum_length` tokens."""
-        return WordCache.empty(batch, captions, maximum_length, self.config.heads, like=self.embedding.weight)
+        blocks, heads = len(self.blocks), self.config.heads
+        return LayerCaches.empty(blocks, batch, captions, maximum_length, heads, like=self.embedding.weight)
 
     def step(
-        self, encoded: EncoderOutput, tokens: Tensor, cache: WordCache, trace: Trace | None = None
+        self, encoded: EncoderOutput, tokens: Tensor, cache: LayerCaches, trace: Trace | None = None
     ) -> Tensor:
         """Advance by one word: return the logits [B, C, V] after `tokens` [B, C] and extend the cache."""
-        x = self._words(tokens[..., None], cache.steps).squeeze(2)  # [B, C, D]
-        x = self._pivot(x, encoded, trace)
-        attention = self._attention("H_x")
-        queries, new = attention.project_self(x)
-        x = self._add_norm("x")(attention.look(queries, cache.extend(new), trace, "H_x"), x)
-        return self.classifier(self._combine(x, encoded, trace))
+        x = self._words(tokens[..., None], cache.layers[0].steps).squeeze(2)  # [B, C, D]
+        for block, words in zip(self.blocks, cache.layers, strict=True):
+            x, name = self._pivot(block, x, encoded, trace), f"H_x{block}"
+            queries, new = self._attention(name).project_self(x)
+            attended = self._attention(name).look(queries, words.extend(new), trace, name)
+            x = self._combine(block, self._add_norm(f"x{block}")(attended, x), encoded, trace)
+        return self.classifier(x)
 
     def _words(self, tokens: Tensor, start: int) -> Tensor:
         """Compute x, embedding plus position, [..., T] -> [..., T, D]."""
@@ -165,34 +183,61 @@ class Glied(CaptioningModel[WordCache]):
         return self.dropout(self._embed(tokens) + places)
 
     def _pivot(
-        self, x: Tensor, encoded: EncoderOutput, trace: Trace | None, packing: Packing | None = None
+        self,
+        block: str,
+        x: Tensor,
+        encoded: EncoderOutput,
+        trace: Trace | None,
+        packing: Packing | None = None,
     ) -> Tensor:
         """Return t~, or x for models without attribute distilling by pivot."""
-        if "H_ad" not in encoded.sources:
+        name = f"H_ad{block}"
+        if name not in encoded.sources:
             return x
-        return self._add_norm("ad")(
-            self._attention("H_ad")(x, encoded.sources["H_ad"], trace, "H_ad", packing), x
+        return self._add_norm(f"ad{block}")(
+            self._attention(name)(x, encoded.sources[name], trace, name, packing), x
         )
 
     def _combine(
-        self, x: Tensor, encoded: EncoderOutput, trace: Trace | None, packing: Packing | None = None
+        self,
+        block: str,
+        x: Tensor,
+        encoded: EncoderOutput,
+        trace: Trace | None,
+        packing: Packing | None = None,
     ) -> Tensor:
         """Compute c~ from x~: the global aspect vector (in Base the only vector), then local distilling."""
-        for add_norm, names in (("v", ("H_v", "H_a")), ("l", ("H_vl", "H_al"))):
+        for add_norm, kinds in (("v", ("H_v", "H_a")), ("l", ("H_vl", "H_al"))):
             attended = [
                 self._attention(name)(x, encoded.sources[name], trace, name, packing)
-                for name in names
+                for name in (kind + block for kind in kinds)
                 if name in encoded.sources
             ]
             if attended:
-                x = self._add_norm(add_norm)(
+                x = self._add_norm(add_norm + block)(
                     attended[0] if len(attended) == 1 else attended[0] + attended[1], x
                 )
         return x
 
 
+def block_suffixes(config: CaptionerConfig) -> list[str]:
+    """Return the suffix of the names of each block's layers, in order; the last block has none."""
+    stack = config.stack
+    if stack.shared:
+        return [""] * stack.blocks
+    return [f"_{number}" for number in range(1, stack.blocks)] + [""]
+
+
 def attention_names(config: CaptionerConfig) -> list[str]:
     """Return the names of a configuration's attentions in the order of the data flow."""
+    kinds = _attention_kinds(config)
+    once = [kind for kind in kinds if kind == "H_vd" or (kind == "H_ad" and config.ablation.no_pivot)]
+    suffixes = dict.fromkeys(block_suffixes(config))
+    return once + [kind + suffix for suffix in suffixes for kind in kinds if kind not in once]
+
+
+def _attention_kinds(config: CaptionerConfig) -> list[str]:
+    """Return the attentions of a model with one block, in the order of the data flow."""
     if config.architecture == "base":
         return ["H_x", "H_v", "H_a"]
     off = config.ablation
@@ -210,7 +255,9 @@ def attention_names(config: CaptionerConfig) -> list[str]:
 
 
 def add_norm_names(config: CaptionerConfig) -> list[str]:
-    """Return the names of a configuration's AddNorms: "l" follows H_vl + H_al, the others their attention."""
-    names = attention_names(config)
-    add_norms = [name.removeprefix("H_") for name in names if name in ("H_vd", "H_ad", "H_x", "H_v")]
-    return add_norms + ["l"] * bool({"H_vl", "H_al"} & set(names))
+    """Return the names of a configuration's AddNorms; attentions that are added share one."""
+    parts = (name.removeprefix("H_").partition("_") for name in attention_names(config))
+    return list(dict.fromkeys(_ADD_NORMS[kind] + line + number for kind, line, number in parts))
+
+
+_ADD_NORMS = {"vd": "vd", "ad": "ad", "x": "x", "v": "v", "a": "v", "vl": "l", "al": "l"}

@@ -75,6 +75,21 @@ _CONFLICTS = (
 
 
 @dataclass(frozen=True, kw_only=True)
+class StackConfig:
+    """The decoder blocks of Base and GLIED; the equations have one."""
+
+    blocks: int = 1
+    """How many times a decoder block is applied."""
+    shared: bool = False
+    """All blocks have the same weights, so that more of them add no parameters."""
+
+    def __post_init__(self) -> None:
+        """Reject invalid values."""
+        if self.blocks < 1:
+            raise UsageError(f"blocks: {self.blocks} is not at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class CaptionerConfig:
     """Architecture of a captioner; the defaults are the paper's GLIED."""
 
@@ -91,6 +106,8 @@ class CaptionerConfig:
     feed_forward: int = 0
     """Inner width of a feed-forward network after each attention (in ct: each layer); 0 for none, as in the
     equations. For base, glied and ct."""
+    stack: StackConfig = field(default_factory=StackConfig)
+    """More than one decoder block. For base and glied."""
     tied: bool = False
     """Use the word embeddings as W_c."""
     geometry: bool = False
@@ -125,6 +142,7 @@ class CaptionerConfig:
         defaults = {one.name: one.default for one in fields(self)}
         owned = {name: owners for name, owners in _OWNERS.items() if getattr(self, name) != defaults[name]}
         owned |= {f"ablation.{name}": ("glied",) for name in self.ablation.chosen}
+        owned |= {"stack.blocks": _WITH_BLOCKS} if self.stack.blocks > 1 else {}
         for name, owners in owned.items():
             if self.architecture not in owners:
                 raise UsageError(
@@ -143,6 +161,7 @@ class CaptionerConfig:
 
 
 _WITH_HEADS = ("base", "glied", "ct")
+_WITH_BLOCKS = ("base", "glied")
 _OWNERS: dict[str, tuple[str, ...]] = {
     "heads": _WITH_HEADS,
     "feed_forward": _WITH_HEADS,

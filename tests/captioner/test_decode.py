@@ -16,7 +16,8 @@ from glied.errors import UsageError
 from tests.captioner import plain_decoder as plain
 from tests.flat_settings import flat
 
-VARIANTS = [{"architecture": "base"}, {}, *({name: True} for name in ABLATIONS)]
+BLOCKS = [{"blocks": 2}, {"blocks": 2, "shared": True}]
+VARIANTS = [{"architecture": "base"}, {}, *({name: True} for name in ABLATIONS), *BLOCKS]
 GREEDY, BEAM_3, BEAM_5 = {"beam_size": 1}, {"beam_size": 3, "n_best": 3}, {"beam_size": 5, "n_best": 5}
 OPTIONS = [
     {},

@@ -8,7 +8,14 @@ from glied.errors import UsageError
 from tests.captioner import plain_decoder as plain
 from tests.flat_settings import flat
 
-VARIANTS = [{"architecture": "base"}, {}, *({name: True} for name in ABLATIONS)]
+BLOCKS = [
+    {"blocks": 2, "architecture": "base"},
+    {"blocks": 3},
+    {"blocks": 2, "shared": True},
+    {"blocks": 2, "no_pivot": True},
+    {"blocks": 2, "attributes_only": True},
+]
+VARIANTS = [{"architecture": "base"}, {}, *({name: True} for name in ABLATIONS), *BLOCKS]
 
 
 def describe(options):
@@ -30,6 +37,28 @@ def straight_line(model, regions, attributes, tokens):
     def G(name, y, s):
         return model.wraps[name].norm(s + y)
 
+    def block(b, x):
+        if config.architecture == "base":
+            x = G(f"x{b}", H(f"H_x{b}", x, x, causal), x)
+            return G(f"v{b}", H(f"H_v{b}", x, image) + H(f"H_a{b}", x, a), x)
+        t = x
+        if not (off.no_attribute_distilling or off.no_pivot or off.vision_only):
+            t = G(f"ad{b}", H(f"H_ad{b}", x, a), x)
+        x = G(f"x{b}", H(f"H_x{b}", t, t, causal), t)
+        if off.no_pivot:
+            c = G(f"v{b}", H(f"H_v{b}", x, distilled) + H(f"H_a{b}", x, among), x)
+        elif off.attributes_only:
+            c = x
+        else:
+            c = G(f"v{b}", H(f"H_v{b}", x, distilled), x)
+        if off.vision_only:
+            return G(f"l{b}", H(f"H_vl{b}", c, image), c)
+        if off.attributes_only:
+            return G(f"l{b}", H(f"H_al{b}", c, a), c)
+        if off.no_local_distilling:
+            return c
+        return G(f"l{b}", H(f"H_vl{b}", c, image) + H(f"H_al{b}", c, a), c)
+
     rows = []
     for i in range(len(tokens)):
         features = model.region_norm(regions.features[i])
@@ -46,31 +75,14 @@ def straight_line(model, regions, attributes, tokens):
         place = torch.arange(length)[:, None] / 10_000 ** (torch.arange(config.width) // 2 * 2 / config.width)
         x = x + torch.where(torch.arange(config.width) % 2 == 0, place.sin(), place.cos())
         causal = torch.ones(length, length).tril().bool()
-        if config.architecture == "base":
-            x = G("x", H("H_x", x, x, causal), x)
-            c = G("v", H("H_v", x, image) + H("H_a", x, a), x)
-        else:
-            distilled = image
-            if not off.no_visual_distilling and not off.attributes_only:
-                distilled = G("vd", H("H_vd", image, image), image)
-            t = x
-            if not (off.no_attribute_distilling or off.no_pivot or off.vision_only):
-                t = G("ad", H("H_ad", x, a), x)
-            x = G("x", H("H_x", t, t, causal), t)
-            if off.no_pivot:
-                among = G("ad", H("H_ad", a, a), a)
-                c = G("v", H("H_v", x, distilled) + H("H_a", x, among), x)
-            elif off.attributes_only:
-                c = x
-            else:
-                c = G("v", H("H_v", x, distilled), x)
-            if off.vision_only:
-                c = G("l", H("H_vl", c, image), c)
-            elif off.attributes_only:
-                c = G("l", H("H_al", c, a), c)
-            elif not off.no_local_distilling:
-                c = G("l", H("H_vl", c, image) + H("H_al", c, a), c)
-        rows.append(c @ model.classifier.weight.T)
+        distilled, among = image, a
+        if "H_vd" in model.attentions:
+            distilled = G("vd", H("H_vd", image, image), image)
+        if off.no_pivot:
+            among = G("ad", H("H_ad", a, a), a)
+        for number in range(1, config.stack.blocks + 1):
+            x = block("" if config.stack.shared or number == config.stack.blocks else f"_{number}", x)
+        rows.append(x @ model.classifier.weight.T)
     return torch.stack(rows)
 
 

@@ -4,7 +4,8 @@ import torch
 from glied.captioner.inference import PackedLinear, can_pack, freeze
 from glied.captioner.model import ABLATIONS
 
-VARIANTS = [{"architecture": "base"}, {}, *({name: True} for name in ABLATIONS)]
+BLOCKS = [{"blocks": 2}, {"blocks": 2, "shared": True}]
+VARIANTS = [{"architecture": "base"}, {}, *({name: True} for name in ABLATIONS), *BLOCKS]
 
 
 @pytest.mark.parametrize("options", [*VARIANTS, {"tied": True, "feed_forward": 24}], ids=str)

@@ -13,37 +13,23 @@ Shapes: B images, R regions, C captions (or beams) per image, T words, D width, 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glied.captioner.attention import AddNorm, KeyValues, MultiHead, Packing, Positions, WordCache
+from glied.captioner.attention import (
+    AddNorm,
+    KeyValues,
+    LayerCaches,
+    MultiHead,
+    Packing,
+    Positions,
+    WordCache,
+)
 from glied.captioner.model import REGIONS, CaptionerConfig, CaptioningModel, EncoderOutput, Trace
 from glied.regions import RegionBatch
-
-
-@dataclass
-class LayerCaches:
-    """The word caches of all layers; the layers share one bias, which masks the words of other beams."""
-
-    layers: list[WordCache]
-
-    def follow(self, parents: Tensor) -> None:
-        """Make beam `c` of image `b` the continuation of beam `parents[b, c]`."""
-        first, *others = self.layers
-        first.follow(parents)
-        for other in others:
-            other.bias = first.bias
-
-    def select(self, rows: Tensor) -> "LayerCaches":
-        """Return the images `rows` (int64 indices), in that order."""
-        selected = LayerCaches([layer.select(rows) for layer in self.layers])
-        for layer in selected.layers:
-            layer.bias = selected.layers[0].bias
-        return selected
 
 
 class FeedForward(nn.Module):
@@ -151,13 +137,14 @@ class Transformer(CaptioningModel[LayerCaches]):
 
     def start(self, batch: int, captions: int, maximum_length: int) -> LayerCaches:
         """Return an empty cache for `captions` beams per image of `maximum_length` tokens."""
-        caches = [
-            WordCache.empty(batch, captions, maximum_length, self.config.heads, like=self.embedding.weight)
-            for _ in self.decoder
-        ]
-        for cache in caches:
-            cache.bias = caches[0].bias
-        return LayerCaches(caches)
+        return LayerCaches.empty(
+            len(self.decoder),
+            batch,
+            captions,
+            maximum_length,
+            self.config.heads,
+            like=self.embedding.weight,
+        )
 
     def step(
         self, encoded: EncoderOutput, tokens: Tensor, cache: LayerCaches, trace: Trace | None = None
