@@ -322,7 +322,8 @@ def _score(captions: dict[str, str], references: dict[str, list[str]], config: E
 
 def _differences(first: Figures, second: Figures, config: EvaluateConfig) -> dict[str, Difference]:
     """Compare means over images and corpus BLEU; document frequencies stay fixed in the bootstrap."""
-    compare = partial(paired_bootstrap, **vars(config.bootstrap))
+    drawn = config.bootstrap
+    compare = partial(paired_bootstrap, resamples=drawn.resamples, seed=drawn.seed)
     found: dict[str, Difference] = {}
     for prefix, one, two in (("", first.scores, second.scores), (FINE, first.overall, second.overall)):
         if one is None or two is None:

@@ -2,32 +2,28 @@
 
 Native libraries decode images whose bytes may come from anyone. `DecoderPool` keeps them out of the process
 that holds the models: its children import only NumPy and Pillow (no torch, no Ray; 38 MB each), decode one
-image at a time, and are replaced when they die or take too long. Each child runs `python -m
-glied.vision.decoder_pool`. Linux only.
+image at a time, and are replaced when they die or take too long. Each child runs
+`glied.vision.decoder_process`. Linux only.
 
 Encoded bytes are sent to a child over a socket. Pixels are returned in an anonymous memory file (memfd) that
 both processes map; the kernel frees it with its last user, so nothing is left in /dev/shm however a process
 ends.
 """
 
-import ctypes
 import fcntl
-import importlib
 import json
 import logging
 import mmap
 import os
-import resource
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
@@ -37,11 +33,12 @@ from numpy.typing import NDArray
 
 from glied.errors import ImageError, ItemError, JobError, UsageError
 from glied.vision import images
+from glied.vision.decoder_process import DecodingJob, receive, send
 from glied.vision.images import Picture
 
 log = logging.getLogger(__name__)
 
-CRASHED, TIMEOUT, MEMORY, FAILED = "decoder_crashed", "decoder_timeout", "decoder_memory", "decoder_failed"
+CRASHED, TIMEOUT = "decoder_crashed", "decoder_timeout"
 MINIMUM_MEMORY = 128 * 2**20
 """Minimum of `memory_bytes`; about half of it is in use before the first image."""
 
@@ -52,7 +49,6 @@ _END_S = 10.0
 _KEPT_PIXELS = 16 * 2**20  # bytes of pixel memory that are kept for the next image
 _KEPT_HEAP = 64 * 2**20  # bytes of freed memory to keep; enough for the largest image that is not shrunk
 _LONGEST_REPLY = 2**20
-_LENGTH = struct.Struct("<Q")
 
 
 class DecoderError(ItemError):
@@ -108,7 +104,7 @@ class DecoderPool:
             )
         if memory_bytes is not None and memory_bytes < MINIMUM_MEMORY:
             raise UsageError(f"memory_bytes is {memory_bytes:,}; at least {MINIMUM_MEMORY:,} are needed")
-        job = _Job(
+        job = DecodingJob(
             function=function,
             max_pixels=max_pixels,
             max_side=max_side,
@@ -186,18 +182,6 @@ class Pending:
             raise
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Job:
-    """The settings of a child process."""
-
-    function: str
-    max_pixels: int
-    max_side: int
-    resolution: tuple[int, int] | None
-    missing_rows: float
-    memory_bytes: int | None
-
-
 class _Crew:
     """The children of a pool, shared by its threads; without a reference to the pool, which can be collected.
 
@@ -205,7 +189,7 @@ class _Crew:
     registered.
     """
 
-    def __init__(self, processes: int, job: _Job, timeout_s: float) -> None:
+    def __init__(self, processes: int, job: DecodingJob, timeout_s: float) -> None:
         self.job = job
         self.timeout_s = timeout_s
         self.closed = False
@@ -293,14 +277,14 @@ class _LostError(DecoderError):
 class _Child:
     """A decoding process, its socket, and the shared memory for pixels."""
 
-    def __init__(self, job: _Job) -> None:
+    def __init__(self, job: DecodingJob) -> None:
         memory = _memory_file(3 * job.max_pixels)
         self.socket, theirs = socket.socketpair()
         try:
             self.memory = mmap.mmap(memory, 3 * job.max_pixels)
             about = asdict(job) | {"parent": os.getpid(), "socket": theirs.fileno(), "memory": memory}
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "glied.vision.decoder_pool", json.dumps(about)],
+                [sys.executable, "-m", "glied.vision.decoder_process", json.dumps(about)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env=_environment(job),
@@ -346,8 +330,8 @@ class _Child:
         self.socket.settimeout(timeout_s)
         try:
             if data is not None:
-                _send(self.socket, data)
-            return json.loads(_receive(self.socket, longest=_LONGEST_REPLY))
+                send(self.socket, data)
+            return json.loads(receive(self.socket, longest=_LONGEST_REPLY))
         except TimeoutError:
             raise _LostError(TIMEOUT, f"no result within {timeout_s:g} s") from None
         except (OSError, EOFError):
@@ -388,7 +372,7 @@ def _memory_file(size: int) -> int:
     return file
 
 
-def _environment(job: _Job) -> dict[str, str]:
+def _environment(job: DecodingJob) -> dict[str, str]:
     """Return this process's environment with its import path, one thread, and an allocator that keeps memory.
 
     Returning freed memory to the system and requesting it again causes page faults that slow decoding down by
@@ -402,96 +386,3 @@ def _environment(job: _Job) -> dict[str, str]:
         "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
         "MALLOC_TRIM_THRESHOLD_": str(kept),
     }
-
-
-def _send(channel: socket.socket, payload: bytes) -> None:
-    """Send length and payload in one piece; each piece wakes the receiver, which costs more than a copy."""
-    channel.sendall(_LENGTH.pack(len(payload)) + payload)
-
-
-def _receive(channel: socket.socket, *, longest: int | None = None) -> bytes:
-    """Receive one payload.
-
-    Raises:
-        EOFError: the other side closed the connection.
-        ValueError: the length is invalid.
-    """
-    (length,) = _LENGTH.unpack(_receive_exactly(channel, _LENGTH.size))
-    if longest is not None and length > longest:
-        raise ValueError(f"a payload of {length} bytes")
-    return _receive_exactly(channel, length)
-
-
-def _receive_exactly(channel: socket.socket, size: int) -> bytes:
-    received = bytearray(size)
-    rest = memoryview(received)
-    while rest:
-        count = channel.recv_into(rest)
-        if count == 0:
-            raise EOFError("the other side closed the connection")
-        rest = rest[count:]
-    return bytes(received)
-
-
-def _serve() -> None:
-    """Run a child: decode images until the parent ends."""
-    about = json.loads(sys.argv[1])
-    _end_with(about.pop("parent"))
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the whole process group; the parent handles it
-    channel = socket.socket(fileno=about.pop("socket"))
-    memory = about.pop("memory")
-    job = _Job(**about)
-    pixels = np.frombuffer(mmap.mmap(memory, 3 * job.max_pixels), np.uint8)
-    module, name = job.function.split(":")
-    function = getattr(importlib.import_module(module), name)
-    _limit(job.memory_bytes)
-    _send(channel, json.dumps({"ready": True}).encode())
-    while True:
-        try:
-            data = _receive(channel)
-            _send(channel, json.dumps(_answer(function, data, job, pixels)).encode())
-        except (EOFError, ConnectionError):
-            return
-
-
-def _end_with(parent: int) -> None:
-    """Have the kernel kill this process with its parent; native code that hangs does not read the socket."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit()
-
-
-def _limit(memory_bytes: int | None) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # core dumps of broken images would fill the disk
-    if memory_bytes is not None:
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        bound = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
-
-
-def _answer(
-    function: Callable[..., Picture], data: bytes, job: _Job, memory: NDArray[np.uint8]
-) -> dict[str, Any]:
-    """Decode an image into the shared memory; return its size, or the error."""
-    limits = {name: getattr(job, name) for name in ("max_pixels", "max_side", "resolution", "missing_rows")}
-    try:
-        picture = function(data, **limits)
-        memory[: picture.pixels.size] = picture.pixels.ravel()
-        return {
-            "pixels": list(picture.pixels.shape[:2]),
-            "size": [picture.width, picture.height],
-            "missing_rows": picture.missing_rows,
-        }
-    except ImageError as error:
-        return {"image_error": [error.kind, error.message]}
-    except MemoryError:
-        return {"decoder_error": [MEMORY, "decoding needs more memory than a decoder process may have"]}
-    except Exception as error:
-        return {"decoder_error": [FAILED, f"{type(error).__name__}: {error}"[:2000]]}
-
-
-if __name__ == "__main__":
-    _serve()

@@ -19,7 +19,8 @@ from glied.bulk.run import bulk_run
 from glied.config import parse
 from glied.errors import UsageError
 from glied.vision.extractors import detectron_regions
-from glied.vision.extractors.detectron_regions import CaffeStem, DetectronRegions, Resized, coco_classes
+from glied.vision.extractors.detectron_network import CaffeStem, Resized
+from glied.vision.extractors.detectron_regions import DetectronRegions, coco_classes
 from glied.vision.extractors.region_extractor import load_extractor
 from glied.vision.extractors.small_detector import AttributeHead
 from tests.stores import StoredRegions
