@@ -9,9 +9,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from glied.demo_world.catalog import HEIGHTS, LARGE_KINDS, PEOPLE, SEE_THROUGH, SURFACE
+from glied.demo_world.catalog import HEIGHTS, LARGE_KINDS, PEOPLE, SEE_THROUGH
 from glied.demo_world.drawing import KINDS, Layout
 from glied.demo_world.plan import Item, Plan
+from glied.demo_world.relations import SURFACE
 
 Box = tuple[float, float, float, float]
 

@@ -22,13 +22,12 @@ from glied.demo_world.catalog import (
     PEOPLE,
     PLACES,
     POPULATION,
-    RELATIONS,
     SIZES,
     TABLETOP_KINDS,
     WALL_KINDS,
     WATER_KINDS,
-    may_relate,
 )
+from glied.demo_world.relations import RELATIONS, may_relate
 
 FAMILY_SHARE = 0.35
 FAMILY_SIZE = 4

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from glied.demo_world.catalog import CLASSES, COLORS, PATTERNS, PEOPLE, SIZES
-from glied.demo_world.language import (
+from glied.demo_world.language import plural
+from glied.demo_world.scene_words import (
     ADJECTIVES,
     GARMENTS,
     INVERSE,
@@ -20,7 +21,6 @@ from glied.demo_world.language import (
     PRONOUNS,
     RELATION_WORDS,
     VERBS,
-    plural,
 )
 from glied.text.tokenizer import tokenize
 

@@ -1,23 +1,22 @@
 """Painting of places as laid out by `places.layout`, and color grading of the finished scene by light."""
 
-import random
 from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
-from glied.demo_world.drawing.palette import CREAM, RGB, WOOD, mix, outline_of, scale
-from glied.demo_world.drawing.pen import Box, Point, gradient, spline
+from glied.demo_world.drawing.brush import SCALE, Brush
+from glied.demo_world.drawing.interiors import (
+    paint_counter,
+    paint_floor,
+    paint_rug,
+    paint_wall,
+    paint_window,
+)
+from glied.demo_world.drawing.palette import RGB, SKIES, mix, scale
+from glied.demo_world.drawing.pen import Box, spline
 from glied.demo_world.drawing.places import INDOORS, Layout
 
-SCALE = 2  # the background is painted at twice the size and reduced
-
-SKIES: dict[str, tuple[RGB, RGB]] = {
-    "day": ((92, 164, 232), (206, 232, 248)),
-    "sunset": ((106, 92, 172), (255, 186, 142)),
-    "night": ((30, 38, 84), (86, 96, 152)),
-    "overcast": ((150, 160, 172), (206, 210, 214)),
-}
 GRADES: dict[str, tuple[float, float, float]] = {
     "day": (1.0, 1.0, 1.0),
     "sunset": (1.03, 0.92, 0.84),
@@ -30,84 +29,6 @@ INDOOR_GRADES: dict[str, tuple[float, float, float]] = {
     "night": (0.96, 0.85, 0.70),
     "overcast": (0.90, 0.92, 0.96),
 }
-
-
-class Brush:
-    """Paints stuff on an image of SCALE times the size."""
-
-    def __init__(self, width: int, height: int, light: str, place: str, seed: int) -> None:
-        self.image = Image.new("RGB", (width * SCALE, height * SCALE))
-        self.draw = ImageDraw.Draw(self.image)
-        self.light, self.place = light, place
-        self.rng = random.Random(f"paint {place} {seed}")
-
-    def gradient(self, box: Box, top: RGB, bottom: RGB, mask: Image.Image | None = None) -> None:
-        """Vertical gradient."""
-        x1, y1, x2, y2 = (round(value) for value in box)
-        size = (max(1, x2 - x1), max(1, y2 - y1))
-        colors = b"".join(bytes(mix(top, bottom, share)) for share in (0.0, 0.33, 0.67, 1.0))
-        self.image.paste(
-            Image.frombytes("RGB", (1, 4), colors).resize(size, Image.Resampling.BILINEAR), (x1, y1), mask
-        )
-
-    def shape(self, points: list[Point], color: RGB, outline: bool = True) -> None:
-        """Shaded polygon in pixels."""
-        xs, ys = [x for x, _ in points], [y for _, y in points]
-        left, top = int(min(xs)), int(min(ys))
-        size = (max(1, int(max(xs)) - left + 1), max(1, int(max(ys)) - top + 1))
-        mask = Image.new("L", size, 0)
-        ImageDraw.Draw(mask).polygon([(x - left, y - top) for x, y in points], fill=255)
-        self.image.paste(gradient(color, size, 0.8), (left, top), mask)
-        if outline:
-            self.draw.line(
-                [*points, points[0]], fill=mix(color, outline_of(color), 0.6), width=SCALE, joint="curve"
-            )
-
-    def rectangle(self, box: Box, color: RGB, outline: bool = True) -> None:
-        """Shaded rectangle in pixels."""
-        x1, y1, x2, y2 = box
-        self.shape([(x1, y1), (x2, y1), (x2, y2), (x1, y2)], color, outline)
-
-    def strokes(self, box: Box, colors: tuple[RGB, ...], density: float, dx: float, dy: float) -> None:
-        """Scattered short lines, longer toward the viewer.
-
-        `density` per 1000 pixels of the final image; `dx`, `dy` in pixels of the final image.
-        """
-        x1, y1, x2, y2 = box
-        for _ in range(self.count(box, density)):
-            depth = self.rng.random()
-            x, y = self.rng.uniform(x1, x2), y1 + depth * (y2 - y1)
-            size = SCALE * (0.4 + 0.9 * depth)
-            end = (x + self.rng.uniform(0.5, 1) * dx * size, y + dy * size)
-            self.draw.line([(x, y), end], fill=self.rng.choice(colors), width=SCALE // 2 + 1)
-
-    def count(self, box: Box, density: float) -> int:
-        """Return the number of details in a box at `density` per 1000 pixels of the final image."""
-        x1, y1, x2, y2 = box
-        return int((x2 - x1) * (y2 - y1) / SCALE**2 * density / 1000)
-
-    def waves(self, box: Box, color: RGB, count: int) -> None:
-        """Soft crescents lying on the ground, flat in the distance: drifts of snow, ripples of sand."""
-        x1, y1, x2, y2 = box
-        for i in range(count):
-            depth = (i + self.rng.random()) / count
-            y, half = y1 + (0.08 + 0.9 * depth) * (y2 - y1), (0.10 + 0.16 * depth) * (x2 - x1)
-            x, rise = self.rng.uniform(x1, x2), (0.015 + 0.035 * depth) * (y2 - y1)
-            upper = [
-                (x - half, y),
-                (x - 0.3 * half, y - rise),
-                (x + 0.4 * half, y - 0.8 * rise),
-                (x + half, y),
-            ]
-            lower = [(x + 0.3 * half, y - 0.1 * rise), (x - 0.4 * half, y - 0.2 * rise)]
-            self.draw.polygon(spline([*upper, *lower]), fill=color)
-
-    def ridge(self, box: Box, color: RGB, height: float, bumps: int) -> None:
-        """A soft line of hills or dunes that stands on the upper edge of `box`."""
-        x1, y1, x2, _ = box
-        step = (x2 - x1) / bumps
-        tops = [(x1 + i * step, y1 - self.rng.uniform(0.15, 1) * height) for i in range(bumps + 1)]
-        self.draw.polygon([(x1, y1 + 1), *spline(tops, closed=False), (x2, y1 + 1)], fill=color)
 
 
 def _paint_sky(brush: Brush, box: Box) -> None:
@@ -311,111 +232,6 @@ def _paint_path(brush: Brush, box: Box) -> None:
     brush.shape([*lefts, *rights], (214, 192, 150))
 
 
-WALLS: tuple[RGB, ...] = ((232, 218, 194), (190, 206, 212), (206, 214, 190), (226, 204, 196), (214, 208, 222))
-FLOORS: tuple[RGB, ...] = ((176, 126, 80), (146, 100, 64), (196, 156, 108))
-RUGS: tuple[RGB, ...] = ((164, 76, 72), (84, 104, 144), (196, 166, 116), (110, 136, 108))
-
-
-def _paint_wall(brush: Brush, box: Box) -> None:
-    x1, y1, x2, y2 = box
-    color = brush.rng.choice(WALLS)
-    brush.gradient(box, scale(color, 0.96), scale(color, 1.04))
-    if brush.place == "kitchen":
-        size = 13 * SCALE
-        for i in range(int((x2 - x1) / size) + 1):
-            brush.draw.line(
-                [(x1 + i * size, y1 + 0.5 * (y2 - y1)), (x1 + i * size, y2)], fill=scale(color, 0.9), width=1
-            )
-        for k in range(int(0.5 * (y2 - y1) / size) + 1):
-            y = y1 + 0.5 * (y2 - y1) + k * size
-            brush.draw.line([(x1, y), (x2, y)], fill=scale(color, 0.9), width=1)
-    else:
-        for i in range(int((x2 - x1) / (15 * SCALE)) + 1):
-            x = x1 + i * 15 * SCALE
-            brush.draw.rectangle((x, y1, x + 5 * SCALE, y2), fill=scale(color, 0.965))
-    brush.draw.rectangle((x1, y2 - 7 * SCALE, x2, y2), fill=mix(color, CREAM, 0.75))
-    brush.draw.line([(x1, y2 - 7 * SCALE), (x2, y2 - 7 * SCALE)], fill=scale(color, 0.75), width=SCALE)
-
-
-def _paint_floor(brush: Brush, box: Box) -> None:
-    x1, y1, x2, y2 = box
-    middle = (x1 + x2) / 2
-    if brush.place == "kitchen":
-        light, dark = (226, 220, 208), (166, 172, 178)
-        brush.gradient(box, light, scale(light, 1.05))
-        rows = [y1 + (y2 - y1) * (k / 5) ** 1.4 for k in range(6)]
-        for k in range(5):
-            for i in range(-11, 11):
-                if (i + k) % 2 == 0:
-                    continue
-                near, far = (1 + 0.9 * (k + 1) / 5), (1 + 0.9 * k / 5)
-                a, b = i * (x2 - x1) / 12, (i + 1) * (x2 - x1) / 12
-                tile = [
-                    (middle + a * far, rows[k]),
-                    (middle + b * far, rows[k]),
-                    (middle + b * near, rows[k + 1]),
-                    (middle + a * near, rows[k + 1]),
-                ]
-                brush.draw.polygon(tile, fill=dark)
-        return
-    color = brush.rng.choice(FLOORS)
-    brush.gradient(box, scale(color, 0.9), scale(color, 1.1))
-    for i in range(-14, 15):
-        x = i * (x2 - x1) / 14
-        brush.draw.line([(middle + x * 0.9, y1), (middle + x * 1.8, y2)], fill=scale(color, 0.78), width=2)
-    for _ in range(16):
-        y, x = brush.rng.uniform(y1, y2), brush.rng.uniform(x1, x2)
-        brush.draw.line([(x, y), (x + 40, y)], fill=scale(color, 0.84), width=1)
-
-
-def _paint_window(brush: Brush, box: Box) -> None:
-    x1, y1, x2, y2 = box
-    frame = 4 * SCALE
-    brush.rectangle(box, (246, 243, 236))
-    inner = (x1 + frame, y1 + frame, x2 - frame, y2 - frame)
-    top, bottom = SKIES[brush.light]
-    brush.gradient(inner, top, bottom)
-    brush.gradient(
-        (inner[0], inner[1] + 0.75 * (inner[3] - inner[1]), inner[2], inner[3]),
-        (120, 160, 110),
-        (90, 140, 90),
-    )
-    cx, cy = (x1 + x2) / 2, (y1 + y2) / 2
-    brush.draw.rectangle((cx - SCALE, y1, cx + SCALE, y2), fill=(240, 236, 228))
-    brush.draw.rectangle((x1, cy - SCALE, x2, cy + SCALE), fill=(240, 236, 228))
-    curtain = brush.rng.choice(RUGS)
-    w = 0.16 * (x2 - x1)
-    if brush.place == "room":
-        brush.shape([(x1, y1), (x1 + 1.5 * w, y1), (x1 + 0.7 * w, y2), (x1, y2)], curtain)
-        brush.shape([(x2, y1), (x2 - 1.5 * w, y1), (x2 - 0.7 * w, y2), (x2, y2)], curtain)
-
-
-def _paint_rug(brush: Brush, box: Box) -> None:
-    x1, y1, x2, y2 = box
-    color = brush.rng.choice(RUGS)
-    for inset, tone in (
-        (0.0, color),
-        (0.07, mix(color, CREAM, 0.6)),
-        (0.12, color),
-        (0.3, mix(color, CREAM, 0.35)),
-    ):
-        dx, dy = inset * (x2 - x1) / 2, inset * (y2 - y1) / 2
-        brush.draw.ellipse((x1 + dx, y1 + dy, x2 - dx, y2 - dy), fill=tone)
-
-
-def _paint_counter(brush: Brush, box: Box) -> None:
-    x1, y1, x2, y2 = box
-    front = brush.rng.choice(((214, 220, 216), (150, 172, 166), WOOD, (176, 190, 206)))
-    top = y1 + 0.14 * (y2 - y1)
-    brush.rectangle((x1, top, x2, y2), front)
-    doors = max(2, round((x2 - x1) / (48 * SCALE)))
-    for i in range(doors):
-        a, b = x1 + i * (x2 - x1) / doors, x1 + (i + 1) * (x2 - x1) / doors
-        brush.draw.rectangle((a + 6, top + 10, b - 6, y2 - 10), outline=scale(front, 0.72), width=2)
-        brush.draw.rectangle((b - 18, top + 20, b - 13, top + 40), fill=(110, 110, 116))
-    brush.rectangle((x1, y1, x2, top), (236, 232, 226) if front == WOOD else (120, 96, 80))
-
-
 def _paint_cactus(brush: Brush, box: Box) -> None:
     x1, y1, x2, y2 = box
     w, h = x2 - x1, y2 - y1
@@ -474,11 +290,11 @@ _PAINTERS: dict[str, Callable[[Brush, Box], None]] = {
     "road": _paint_road,
     "pond": _paint_pond,
     "path": _paint_path,
-    "wall": _paint_wall,
-    "floor": _paint_floor,
-    "window": _paint_window,
-    "rug": _paint_rug,
-    "counter": _paint_counter,
+    "wall": paint_wall,
+    "floor": paint_floor,
+    "window": paint_window,
+    "rug": paint_rug,
+    "counter": paint_counter,
     "cactus": _paint_cactus,
     "mountain": _paint_mountain,
 }

@@ -29,6 +29,13 @@ METAL: RGB = (176, 182, 190)
 DARK: RGB = (52, 50, 56)
 GLASS: RGB = (176, 214, 236)
 CREAM: RGB = (248, 242, 226)
+SKIES: dict[str, tuple[RGB, RGB]] = {
+    "day": ((92, 164, 232), (206, 232, 248)),
+    "sunset": ((106, 92, 172), (255, 186, 142)),
+    "night": ((30, 38, 84), (86, 96, 152)),
+    "overcast": ((150, 160, 172), (206, 210, 214)),
+}
+"""Top and bottom of the sky by light."""
 
 
 def clamp(values: tuple[float, float, float]) -> RGB:
