@@ -4,7 +4,6 @@ jsonargparse does the YAML, overrides, types and help; this module only fixes ho
 keys, no abbreviations, and one clear line where a person made a mistake.
 """
 
-import copy
 import dataclasses
 import json
 import logging
@@ -15,7 +14,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, TypeVar
 
 import yaml
 from jsonargparse import (
@@ -27,6 +26,7 @@ from jsonargparse import (
 )
 
 from glied import shipped
+from glied.config_keys import move_keys, renamed_keys, warn_of_former_keys, with_new_keys
 from glied.errors import GliedError, UsageError
 from glied.invocation import as_invoked
 from glied.redaction import RedactingFormatter
@@ -189,123 +189,6 @@ def build(config_class: type[Config], values: Mapping[str, Any]) -> Config:
     return _instantiate(config_class, parser, lambda: parser.parse_object(current))
 
 
-def from_record(config_class: type[Config], record: Mapping[str, Any]) -> Config:
-    """Build `config_class` from values of the right types under keys of today or of an earlier version.
-
-    This is for what the project itself recorded, as in a checkpoint: lists become tuples where the config has
-    tuples, and nothing else is checked or converted but by the config.
-    """
-    built: Config = _from_values(config_class, with_new_keys(config_class, record, warn=False))
-    return built
-
-
-def with_former_keys(config: Any) -> dict[str, Any]:
-    """A config's values under the keys they had before, for records that are compared with older ones."""
-    values = dataclasses.asdict(config)
-    for former, key in renamed_keys(type(config)).items():
-        _put(values, former, _take(values, key), key)
-    return values
-
-
-def _from_values(hint: Any, value: Any) -> Any:
-    if isinstance(value, Mapping) and dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        hints = get_type_hints(hint)
-        return hint(**{name: _from_values(hints.get(name), inner) for name, inner in value.items()})
-    return _as_tuple(value) if get_origin(hint) is tuple else value
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(map(_as_tuple, value)) if isinstance(value, (list, tuple)) else value
-
-
-def renamed_keys(config_class: type) -> dict[str, str]:
-    """The former dotted keys of a config and their names of today.
-
-    A config dataclass declares them, relative to itself, in a class variable:
-    `RENAMED: ClassVar[Mapping[str, str]] = {"workers": "resources.workers"}`. Those of the dataclasses
-    within it follow its own.
-    """
-    own: Mapping[str, str] = getattr(config_class, "RENAMED", {})
-    # A value that became a group ("rate" is now "rate.peak") comes first: other keys may move into the group.
-    renamed = dict(sorted(own.items(), key=lambda names: not names[1].startswith(f"{names[0]}.")))
-    hints = get_type_hints(config_class)
-    for field in dataclasses.fields(config_class):
-        for part in (hints[field.name], *get_args(hints[field.name])):
-            if isinstance(part, type) and dataclasses.is_dataclass(part):
-                inner = renamed_keys(part).items()
-                renamed |= {f"{field.name}.{old}": f"{field.name}.{new}" for old, new in inner}
-    return renamed
-
-
-def with_new_keys(config_class: type, values: Mapping[str, Any], *, warn: bool = True) -> dict[str, Any]:
-    """A copy of a config's nested values in which renamed keys have their new names.
-
-    Args:
-        config_class: of the values.
-        values: may lack keys of the config, and have others.
-        warn: log which keys were renamed.
-
-    Raises:
-        UsageError: a key is there under both names.
-    """
-    current, found = _move_keys(values, renamed_keys(config_class))
-    if warn:
-        _warn_of_old_keys(found)
-    return current
-
-
-def _move_keys(
-    values: Mapping[str, Any], renamed: Mapping[str, str]
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """The values under their new keys, and which of `renamed` were found among them."""
-    moved = copy.deepcopy(dict(values))
-    found = {}
-    for old, new in renamed.items():
-        value = _take(moved, old)
-        if value is _ABSENT:
-            continue
-        if isinstance(value, dict) and new.startswith(f"{old}."):  # the new form: a group of the same name
-            _put(moved, old, value, old)
-            continue
-        _put(moved, new, value, old)
-        found[old] = new
-    return moved, found
-
-
-_ABSENT = object()
-
-
-def _take(values: dict[str, Any], key: str) -> Any:
-    """Remove a dotted key and the groups this leaves empty; `_ABSENT` where there is no such key."""
-    name, _, rest = key.partition(".")
-    if not rest:
-        return values.pop(name, _ABSENT)
-    inner = values.get(name)
-    value = _take(inner, rest) if isinstance(inner, dict) else _ABSENT
-    if value is not _ABSENT and not inner:
-        del values[name]
-    return value
-
-
-def _put(values: dict[str, Any], key: str, value: Any, old: str) -> None:
-    *groups, name = key.split(".")
-    for group in groups:
-        if values.get(group) is None:
-            values[group] = {}
-        values = values[group]
-        if not isinstance(values, dict):
-            raise UsageError(f"config key {old} is now {key}, but {group} is {values!r} and has no keys")
-    if name in values:
-        raise UsageError(f"config keys {old} and {key} are the same; use only {key}, the new name")
-    values[name] = value
-
-
-def _warn_of_old_keys(found: Mapping[str, str]) -> None:
-    if found:
-        names = ", ".join(f"{old} is now {new}" for old, new in found.items())
-        log.warning("renamed config keys, whose old names work until the next release: %s", names)
-
-
 def _instantiate(config_class: type[Config], parser: ArgumentParser, read: Callable[[], Namespace]) -> Config:
     try:
         namespace = read()
@@ -342,7 +225,7 @@ def _with_new_names(arguments: Sequence[str], renamed: Mapping[str, str]) -> lis
         name, equals, value = rest.popleft().partition("=")
         if name == "--config":
             path, values = _read_config_file(value if equals or not rest else rest.popleft())
-            moved, old_keys = _move_keys(values, renamed)
+            moved, old_keys = move_keys(values, renamed)
             current.append(f"--config={yaml.safe_dump(moved) if old_keys else path}")
             found |= old_keys
             continue
@@ -351,7 +234,7 @@ def _with_new_names(arguments: Sequence[str], renamed: Mapping[str, str]) -> lis
             found[name.removeprefix("--")] = option.removeprefix("--")
         current.append(f"{option}{equals}{value}")
     _check_given_once(arguments, renamed)
-    _warn_of_old_keys(found)
+    warn_of_former_keys(found)
     return current
 
 

@@ -11,7 +11,8 @@ from typing import ClassVar, Literal
 
 import pytest
 
-from glied.config import build, lists_as_json, parse, renamed_keys, split_arguments
+from glied.config import build, lists_as_json, parse, split_arguments
+from glied.config_keys import renamed_keys
 from glied.errors import UsageError
 
 

@@ -16,7 +16,8 @@ import glied
 from glied.bulk.captioning import CaptionDatasetConfig
 from glied.captioner.config import DecodingConfig
 from glied.captioner.model import ABLATIONS, CaptionerConfig
-from glied.config import from_record, parse, renamed_keys, with_former_keys
+from glied.config import parse
+from glied.config_keys import from_record, renamed_keys, with_former_keys
 from glied.data.prepare import PrepareConfig
 from glied.errors import UsageError
 from glied.reports.evaluate import EvaluateConfig

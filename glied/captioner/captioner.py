@@ -18,7 +18,7 @@ from glied.captioner.explain import Explanation, explain
 from glied.captioner.familiarity import Familiarity, load_familiarity
 from glied.captioner.inference import freeze
 from glied.captioner.model import CaptionerConfig, CaptioningModel
-from glied.config import from_record
+from glied.config_keys import from_record
 from glied.errors import UsageError
 from glied.regions import RegionBatch, Regions
 from glied.text.tokenizer import tokenize

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from glied import storage
-from glied.config import with_former_keys
+from glied.config_keys import with_former_keys
 from glied.data import caption_files, coco
 from glied.data.coco import SPLITS, CaptionedImage
 from glied.data.dataset_zips import annotated_images, json_in, unpack

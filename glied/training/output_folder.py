@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from glied import storage
-from glied.config import with_new_keys
+from glied.config_keys import with_new_keys
 from glied.errors import UsageError
 from glied.training.config import FREE_KEYS, TrainerConfig
 from glied.training.history import RESULT, RUN, flat

@@ -11,7 +11,7 @@ from glied.captioner.config import DecodingConfig
 from glied.captioner.engines.loading import EngineConfig
 from glied.captioner.familiarity import Familiarity
 from glied.clip.config import ClipConfig
-from glied.config import with_former_keys
+from glied.config_keys import with_former_keys
 from glied.vision import images
 from glied.vision.crops import CopyConfig
 from glied.vision.extractors.config import RegionsConfig

@@ -28,7 +28,7 @@ from glied.clip.config import ClipConfig
 from glied.clip.model import OpenedClip, build_clip, open_clip_model
 from glied.clip.preprocessing import Pixels, preprocessing_of
 from glied.clip.tokenizer import clip_tokenizer
-from glied.config import with_former_keys
+from glied.config_keys import with_former_keys
 from glied.errors import StorageError, UsageError
 
 OPEN_CLIP_CONFIG = "open_clip_config.json"

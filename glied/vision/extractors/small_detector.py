@@ -20,7 +20,7 @@ from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
 from glied import checkpoint
-from glied.config import from_record
+from glied.config_keys import from_record
 from glied.errors import UsageError
 
 KIND = "detector"
