@@ -6,6 +6,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal
 
+from glied.config_checks import check_least
 from glied.errors import UsageError
 
 IMAGE_EXTENSIONS = (
@@ -166,8 +167,7 @@ class OutputConfig:
         numbers = self.shard.split("/")
         if len(numbers) != 2 or not all(n.isdecimal() for n in numbers) or int(numbers[0]) >= int(numbers[1]):
             raise UsageError(f"output.shard: {self.shard!r} is not i/n with 0 <= i < n, for example 0/4")
-        if self.unit_size < 1:
-            raise UsageError(f"output.unit_size: {self.unit_size} is not at least 1")
+        check_least(self, 1, "unit_size", key="output")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,8 +190,8 @@ class WebConfig:
     def __post_init__(self) -> None:
         """Refuse bounds that leave nothing."""
         key = "resources.fetch.web"
-        _check_at_least(1, self, key, "attempts")
-        _check_at_least(0, self, key, "retry_after_s")
+        check_least(self, 1, "attempts", key=key)
+        check_least(self, 0, "retry_after_s", key=key)
         _check_positive(self, key, "connect_s", "silence_s", "total_s")
 
 
@@ -216,9 +216,9 @@ class ActorsConfig:
         Raises:
             UsageError: naming the key.
         """
-        _check_at_least(1, self, key, "count")
+        check_least(self, 1, "count", key=key)
         _check_positive(self, key, "cpus")
-        _check_at_least(0, self, key, "gpus", "memory")
+        check_least(self, 0, "gpus", "memory", key=key)
         if self.accelerator and not self.gpus:
             raise UsageError(f"{key}.accelerator needs {key}.gpus above 0")
 
@@ -237,7 +237,7 @@ class WorkerConfig(ActorsConfig):
     def check(self, key: str) -> None:
         """As `ActorsConfig.check`."""
         super().check(key)
-        _check_at_least(1, self, key, "threads", "decoders", "batch_size")
+        check_least(self, 1, "threads", "decoders", "batch_size", key=key)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,7 +261,7 @@ class FetchConfig:
 
     def check(self, key: str) -> None:
         """Refuse what makes no sense, as `ActorsConfig.check`."""
-        _check_at_least(1, self, key, "threads", "broken_units")
+        check_least(self, 1, "threads", "broken_units", key=key)
         _check_positive(self, key, "cpus", "file_s")
         if not 0 <= self.storage_budget <= 1:
             raise UsageError(f"{key}.storage_budget: {self.storage_budget} is not between 0 and 1")
@@ -278,7 +278,7 @@ class ChunkConfig:
 
     def check(self, key: str) -> None:
         """Refuse empty chunks, as `ActorsConfig.check`."""
-        _check_at_least(1, self, key, "images", "bytes")
+        check_least(self, 1, "images", "bytes", key=key)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,9 +301,9 @@ class RecoveryConfig:
 
     def check(self, key: str) -> None:
         """Refuse what makes no sense, as `ActorsConfig.check`."""
-        _check_at_least(1, self, key, "rounds")
+        check_least(self, 1, "rounds", key=key)
         _check_positive(self, key, "chunk_s", "stall_s")
-        _check_at_least(0, self, key, "restarts", "wait_s")
+        check_least(self, 0, "restarts", "wait_s", key=key)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,15 +344,6 @@ class ResourcesConfig:
             getattr(self, name).check(f"resources.{name}")
         if self.worker.cpus == self.fetch.cpus and not self.worker.gpus:
             raise UsageError("resources.fetch.cpus and resources.worker.cpus must differ")
-
-
-def _check_at_least(least: int, part: object, key: str, *names: str) -> None:
-    """Refuse smaller values; null passes."""
-    for name in names:
-        value = getattr(part, name)
-        if value is not None and value < least:
-            problem = f"is not at least {least}" if least else "must not be negative"
-            raise UsageError(f"{key}.{name}: {value} {problem}")
 
 
 def _check_positive(part: object, key: str, *names: str) -> None:

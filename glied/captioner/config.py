@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from glied.config_checks import check_least
 from glied.errors import UsageError
 
 
@@ -24,8 +25,8 @@ class BeamSearchConfig:
 
     def __post_init__(self) -> None:
         """Reject invalid values."""
-        _check_least(self, 1, "groups")
-        _check_least(self, 0, "length_penalty", "diversity")
+        check_least(self, 1, "groups")
+        check_least(self, 0, "length_penalty", "diversity")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class TokenSamplingConfig:
 
     def __post_init__(self) -> None:
         """Reject invalid values."""
-        _check_least(self, 0, "top_k", "seed")
+        check_least(self, 0, "top_k", "seed")
         if self.temperature <= 0:
             raise UsageError(
                 f"temperature: {self.temperature} is not above 0; beam_size 1 is greedy decoding"
@@ -84,8 +85,8 @@ class DecodingConfig:
 
     def __post_init__(self) -> None:
         """Reject invalid values and combinations."""
-        _check_least(self, 1, "beam_size", "max_length", "n_best")
-        _check_least(self, 0, "block_ngrams")
+        check_least(self, 1, "beam_size", "max_length", "n_best")
+        check_least(self, 0, "block_ngrams")
         if self.method == "beam" and self.n_best > self.beam_size:
             raise UsageError(f"n_best: {self.n_best} is not between 1 and beam_size ({self.beam_size})")
         if not 0 <= self.min_length <= self.max_length:
@@ -108,11 +109,3 @@ class DecodingConfig:
         if self.method == "sample":
             return self.n_best
         return 1 if self.beam_size == 1 else 0
-
-
-def _check_least(config: object, least: int, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if value < least:
-            problem = f"is not at least {least}" if least else "is negative"
-            raise UsageError(f"{name}: {value} {problem}")

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from glied.captioner.attention import KeyValues
+from glied.config_checks import check_least, check_shares
 from glied.errors import UsageError
 from glied.regions import RegionBatch
 from glied.text.vocabulary import BOS, EOS, PAD, UNK
@@ -124,16 +125,11 @@ class CaptionerConfig:
     def __post_init__(self) -> None:
         """Reject invalid values and combinations."""
         self._check_owners()
-        for name in ("width", "heads", "attention_width", "layers"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name}: {getattr(self, name)} is not at least 1")
+        check_least(self, 1, "width", "heads", "attention_width", "layers")
+        check_least(self, 0, "feed_forward", "embedding_width")
         if self.architecture in _WITH_HEADS and (self.width % self.heads or self.width % 2):
             raise UsageError(f"width: {self.width} must be even and a multiple of heads ({self.heads})")
-        if not 0 <= self.dropout < 1:
-            raise UsageError(f"dropout: {self.dropout} is not in [0, 1)")
-        for name in ("feed_forward", "embedding_width"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name}: {getattr(self, name)} is negative")
+        check_shares(self, "dropout")
         if self.tied and self.embedded != self.width:
             raise UsageError(f"tied: embedding_width ({self.embedded}) must equal width ({self.width})")
 

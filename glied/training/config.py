@@ -3,8 +3,9 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
+from glied.config_checks import check_least, check_shares
 from glied.errors import UsageError
 
 
@@ -31,10 +32,9 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        _check_least(self, "trainer.optimizer", 1, "accumulate")
-        _check_least(self, "trainer.optimizer", 0, "weight_decay", "clip_norm")
-        if not 0 <= self.ema_decay < 1:
-            raise UsageError(f"trainer.optimizer.ema_decay: {self.ema_decay} is not in [0, 1)")
+        check_least(self, 1, "accumulate", key="trainer.optimizer")
+        check_least(self, 0, "weight_decay", "clip_norm", key="trainer.optimizer")
+        check_shares(self, "ema_decay", key="trainer.optimizer")
         if not self.learning_rate > 0:
             raise UsageError(f"trainer.optimizer.learning_rate: {self.learning_rate} is not positive")
 
@@ -52,7 +52,7 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        _check_least(self, "trainer.schedule", 0, "warmup_steps", "final_factor")
+        check_least(self, 0, "warmup_steps", "final_factor", key="trainer.schedule")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +83,8 @@ class TrainerResourcesConfig:
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         counts = ("min_workers", "cpus_per_worker", "threads_per_worker", "loader_threads")
-        _check_least(self, "trainer.resources", 1, *counts, "shuffle_buffer", "timeout_s")
-        _check_least(self, "trainer.resources", 0, "wait_s")
+        check_least(self, 1, *counts, "shuffle_buffer", "timeout_s", key="trainer.resources")
+        check_least(self, 0, "wait_s", key="trainer.resources")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ class MonitoringConfig:
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         names = (one.name for one in dataclasses.fields(self))
-        _check_least(self, "trainer.monitoring", 1, *names)
+        check_least(self, 1, *names, key="trainer.monitoring")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,10 +126,9 @@ class RecoveryConfig:
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        _check_least(
-            self, "trainer.recovery", 1, "checkpoint_every_steps", "keep_checkpoints", "pause_after_steps"
-        )
-        _check_least(self, "trainer.recovery", 0, "max_failures", "skip_steps")
+        counts = ("checkpoint_every_steps", "keep_checkpoints", "pause_after_steps")
+        check_least(self, 1, *counts, key="trainer.recovery")
+        check_least(self, 0, "max_failures", "skip_steps", key="trainer.recovery")
 
 
 _GROUPS: dict[str, tuple[str, ...]] = {
@@ -185,7 +184,7 @@ class TrainerConfig:
 
     def __post_init__(self) -> None:
         """Refuse values out of range and conflicts between the groups."""
-        _check_least(self, "trainer", 1, "epochs", "max_steps", "batch_size", "workers")
+        check_least(self, 1, "epochs", "max_steps", "batch_size", "workers", key="trainer")
         accelerator = self.resources.accelerator
         if accelerator and self.device == "cpu":
             raise UsageError(
@@ -218,10 +217,3 @@ FREE_KEYS = frozenset(
     | {f"resources.{name}" for name in _GROUPS["resources"] if name != "shuffle_buffer"}
 )
 """Dotted keys that may differ when a run is resumed: they change where and how fast, not what is learned."""
-
-
-def _check_least(config: Any, key: str, least: int, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if value is not None and value < least:
-            raise UsageError(f"{key}.{name}: {value} is less than {least}")

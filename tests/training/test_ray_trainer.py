@@ -162,13 +162,13 @@ def test_bad_values_are_named(tmp_path: Path) -> None:
         make_config(tmp_path, workers=4, min_workers=2)
     with pytest.raises(UsageError, match=r"min_workers: 3 is more than trainer\.workers"):
         make_config(tmp_path, workers=2, min_workers=3)
-    with pytest.raises(UsageError, match=r"trainer\.monitoring\.patience: 0 is less than 1"):
+    with pytest.raises(UsageError, match=r"trainer\.monitoring\.patience: 0 is not at least 1"):
         make_config(tmp_path, patience=0)
     with pytest.raises(UsageError, match=r"ema_decay: 1\.0 is not in \[0, 1\)"):
         make_config(tmp_path, ema_decay=1.0)
     with pytest.raises(UsageError, match="accelerator: L4 is a GPU"):
         make_config(tmp_path, accelerator="L4")
-    with pytest.raises(UsageError, match=r"trainer\.epochs: 0 is less than 1"):
+    with pytest.raises(UsageError, match=r"trainer\.epochs: 0 is not at least 1"):
         make_config(tmp_path, epochs=0)
     with pytest.raises(UsageError, match="batch_size 16 is more than the 15 training rows"):
         train(ToyTask(rows=15), make_config(tmp_path))

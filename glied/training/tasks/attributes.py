@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from glied.config_checks import check_least
 from glied.data import features
 from glied.data.captioned_regions import CaptionedRegions
 from glied.data.pickling import FieldsOnlyPickle
@@ -70,12 +71,7 @@ class TrainAttributesConfig:
 
     def __post_init__(self) -> None:
         """Refuse counts without meaning."""
-        if self.words < 1:
-            raise UsageError(f"words: {self.words} is not a positive number")
-        if self.minimum_positives < 1:
-            raise UsageError(f"minimum_positives: {self.minimum_positives} is not a positive number")
-        if self.typical_regions < 1:
-            raise UsageError(f"typical_regions: {self.typical_regions} is not a positive number")
+        check_least(self, 1, "words", "minimum_positives", "typical_regions")
 
 
 @dataclass(frozen=True)

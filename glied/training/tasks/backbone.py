@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from glied import storage
+from glied.config_checks import check_least, check_shares
 from glied.data.pairs import PairsConfig
 from glied.data.pickling import FieldsOnlyPickle
 from glied.errors import UsageError
@@ -61,11 +62,9 @@ class BackboneConfig:
         """Refuse values without meaning."""
         if bool(self.checkpoint) == bool(self.model):
             raise UsageError("model: give either checkpoint (a folder) or model (a name)")
-        if self.size < 1 or self.frozen_stages < 0:
-            raise UsageError(f"size {self.size} and frozen_stages {self.frozen_stages} must not be negative")
-        for name in ("drop_path", "dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{name}: {getattr(self, name)} is not in [0, 1)")
+        check_least(self, 1, "size", key="model")
+        check_least(self, 0, "frozen_stages", key="model")
+        check_shares(self, "drop_path", "dropout", key="model")
 
 
 @dataclass(frozen=True)
@@ -126,9 +125,7 @@ class TrainBackboneConfig:
 
     def __post_init__(self) -> None:
         """Refuse counts without meaning."""
-        for name in ("words", "minimum_positives", "decoder_threads"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name}: {getattr(self, name)} is not a positive number")
+        check_least(self, 1, "words", "minimum_positives", "decoder_threads")
 
 
 @dataclass(frozen=True)

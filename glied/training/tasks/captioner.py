@@ -20,6 +20,7 @@ from glied.captioner.config import DecodingConfig
 from glied.captioner.decode import decode
 from glied.captioner.familiarity import Familiarity
 from glied.captioner.model import CaptionerConfig, CaptioningModel
+from glied.config_checks import check_least, check_shares
 from glied.data import features
 from glied.data.captioned_regions import CaptionedRegions
 from glied.data.extractor_fingerprint import check_trained_on
@@ -57,9 +58,7 @@ class WordsConfig:
 
     def __post_init__(self) -> None:
         """Refuse values without meaning."""
-        for name in ("minimum_count", "max_length", "attribute_count"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name}: {getattr(self, name)} is not at least 1")
+        check_least(self, 1, "minimum_count", "max_length", "attribute_count", key="words")
 
 
 @dataclass(frozen=True)
@@ -109,9 +108,7 @@ class TrainCaptionerConfig:
 
     def __post_init__(self) -> None:
         """Refuse values without meaning."""
-        for name in ("label_smoothing", "scheduled_sampling", "region_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{name}: {getattr(self, name)} is not in [0, 1)")
+        check_shares(self, "label_smoothing", "scheduled_sampling", "region_dropout")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from glied.clip.config import ClipConfig
 from glied.clip.model import build_clip, open_clip_model
 from glied.clip.preprocessing import preprocessing
 from glied.clip.text_encoder import has_text_tower, read_texts
+from glied.config_checks import check_shares
 from glied.errors import UsageError
 from glied.training.tasks.freezing import freeze_stages, keep_statistics
 from glied.vision.extractors.timm_cells import load_backbone
@@ -57,8 +58,7 @@ class ClipModelConfig:
         missing = {"embed_dim", "vision_cfg", "text_cfg"} - (self.architecture or {}).keys()
         if self.architecture is not None and missing:
             raise UsageError(f"model.architecture lacks {', '.join(sorted(missing))}")
-        if not 0 <= self.text_dropout < 1:
-            raise UsageError(f"model.text_dropout: {self.text_dropout} is not in [0, 1)")
+        check_shares(self, "text_dropout", key="model")
         self._check_backbone()
 
     def _check_backbone(self) -> None:

@@ -25,6 +25,7 @@ from glied.clip.grammar_head import CORRUPTIONS, GrammarHead, save_grammar
 from glied.clip.model import open_clip_model, save_clip
 from glied.clip.scorer import ClipScorer, load_clip
 from glied.clip.text_encoder import read_texts, text_width
+from glied.config_checks import check_least
 from glied.data.array_cache import cached_array
 from glied.data.pairs import Pair, PairsConfig
 from glied.data.pickling import FieldsOnlyPickle
@@ -125,12 +126,8 @@ class FinetuneGrammarConfig:
     def __post_init__(self) -> None:
         """Refuse values without meaning."""
         refuse_micro_batches(self.trainer)
-        if self.hidden < 1:
-            raise UsageError(f"hidden: {self.hidden} is not at least 1")
-        if self.contrastive_weight < 0:
-            raise UsageError(f"contrastive_weight: {self.contrastive_weight} is negative")
-        if self.words_weight < 0:
-            raise UsageError(f"words_weight: {self.words_weight} is negative")
+        check_least(self, 1, "hidden")
+        check_least(self, 0, "contrastive_weight", "words_weight")
         if not self.cache or not storage.is_local(self.cache):
             raise UsageError(f"cache: {self.cache!r} is no local folder: it is mapped into memory")
 

@@ -28,6 +28,7 @@ from glied.captioner.familiarity import Familiarity
 from glied.captioner.inference import freeze
 from glied.captioner.model import CaptioningModel
 from glied.clock import Clock
+from glied.config_checks import check_least, check_shares
 from glied.data import features
 from glied.data.captioned_regions import RewardedRegions
 from glied.data.extractor_fingerprint import check_trained_on
@@ -69,9 +70,7 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         """Refuse values without meaning."""
-        for name in ("samples", "max_length"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"sampling.{name}: {getattr(self, name)} is not at least 1")
+        check_least(self, 1, "samples", "max_length", key="sampling")
         if self.baseline == "leave_one_out" and self.samples < 2:
             raise UsageError(
                 "sampling.samples: leave_one_out needs at least 2, it compares each with the others"
@@ -132,8 +131,7 @@ class TrainScstConfig:
 
     def __post_init__(self) -> None:
         """Refuse values without meaning."""
-        if not 0 <= self.region_dropout < 1:
-            raise UsageError(f"region_dropout: {self.region_dropout} is not in [0, 1)")
+        check_shares(self, "region_dropout")
 
 
 @dataclass(frozen=True)
