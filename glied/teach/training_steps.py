@@ -12,7 +12,6 @@ from typing import Any
 from glied import storage
 from glied.captioner.captioner import Captioner
 from glied.captioner.extended_vocabulary import extended_vocabulary
-from glied.config import with_former_keys
 from glied.data import coco
 from glied.errors import JobError
 from glied.teach.job_runner import TRAININGS

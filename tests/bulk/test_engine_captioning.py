@@ -239,6 +239,7 @@ def test_groups_of_settings_have_the_fingerprint_of_earlier_builds():
     found = endpoint_fingerprint(endpoint(url="http://host/v1", model="m", quality=50))
     assert found == {
         "kind": "endpoint", "url": "http://host/v1", "model": "m", "system": "", "n_best": 1,
-        "prompts": {"caption": "Describe this image in one sentence."}, "max_tokens": 300,
-        "cut_answers": "fail", "temperature": 0.0, "top_p": None, "seed": None, "extra": {}, "longest_side": 1024, "quality": 50, "detail": "",
+        "max_tokens": 300, "cut_answers": "fail", "temperature": 0.0, "top_p": None, "seed": None,
+        "prompts": {"caption": "Describe this image in one sentence."}, "extra": {}, "longest_side": 1024,
+        "quality": 50, "detail": "",
     }  # fmt: skip
