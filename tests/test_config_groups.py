@@ -23,7 +23,7 @@ from glied.reports.evaluate import EvaluateConfig
 from glied.vision.extractors.small_detector import DetectorConfig
 
 MOST_FIELDS = 12
-LARGER = {"TransformersConfig", "EndpointConfig", "TeachConfig", "ScheduleConfig"}
+LARGER = {"TeachConfig", "ScheduleConfig"}
 """To be divided, too."""
 
 

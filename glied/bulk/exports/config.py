@@ -29,6 +29,7 @@ class ExportConfig:
     image_column: str = ""
     """Form parquet: name of a further column with the images' files, read again from where the run read them.
     Hugging Face's `load_dataset` takes the folder as it is. Needs the extra datasets; empty for no images."""
+    where: str | None = None
     """Export only the rows that fulfill a condition, such as "status == 'ok' and clip_score >= 0.7 and not
     repeats" (docs/captioners.md). A row for which it is null is left out."""
 

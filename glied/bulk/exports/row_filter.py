@@ -79,12 +79,16 @@ class RowFilter:
             reason = " ".join(str(error).split())
             raise UsageError(f"where {self.text!r}: the types do not fit ({types}): {reason}") from error
 
+    def selected(self, table: pa.Table) -> pa.Table:
+        """The rows that fulfill it."""
+        return table.filter(self._expression)
+
     def positions(self, table: pa.Table) -> list[int]:
         """Positions of the rows that fulfill it, in order."""
         numbered = table.select(self.columns).append_column(
             _POSITION, pa.array(range(table.num_rows), pa.int64())
         )
-        return numbered.filter(self._expression)[_POSITION].to_pylist()
+        return self.selected(numbered)[_POSITION].to_numpy().tolist()
 
     def _condition(self, node: ast.expr) -> pc.Expression:
         if isinstance(node, ast.BoolOp):

@@ -40,8 +40,7 @@ def read_table(
     """
     if where is not None:
         wanted = None if columns is None else list(dict.fromkeys([*columns, *where.columns]))
-        table = read_table(unit, wanted)
-        table = table.take(where.positions(table))
+        table = where.selected(read_table(unit, wanted))
         return table.select(columns) if columns else table
     data = read_output(unit)
     try:

@@ -1,5 +1,6 @@
 """What stages are built from, and what their rows depend on; no torch here, since a run's driver has none."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
