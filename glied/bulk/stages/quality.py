@@ -1,6 +1,7 @@
 """Which of an image's captions comes first, and what is worth knowing of it."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -33,7 +34,7 @@ class QualityConfig:
         if self.best_by == "search":
             return list(captions)
         prompts = itertools.groupby(captions, key=lambda one: one.get("prompt"))
-        return [one for _, some in prompts for one in sorted(some, key=lambda one: -one["clip_score"])]
+        return [one for _, some in prompts for one in sorted(some, key=_score, reverse=True)]
 
     def columns_of(self, caption: Caption) -> dict[str, Any]:
         """The columns of a row that tell of its first caption."""
@@ -45,3 +46,9 @@ class QualityConfig:
             "repeats": repeats(tokenize(caption["text"])),
             "truncated": caption.get("truncated"),
         }
+
+
+def _score(caption: Caption) -> float:
+    """CLIP-S of a caption; captions without one come last."""
+    score = caption.get("clip_score")
+    return -math.inf if score is None else score

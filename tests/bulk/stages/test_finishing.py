@@ -135,10 +135,11 @@ def test_the_best_is_chosen_prompt_by_prompt():
             ("b", "short", 0.3),
             ("c", "long", 0.2),
             ("d", "long", 0.9),
+            ("e", "long", None),
         ]
     ]
     ordered = QualityConfig(best_by="clip_score").ordered(captions)
-    assert [one["text"] for one in ordered] == ["b", "a", "d", "c"]
+    assert [one["text"] for one in ordered] == ["b", "a", "d", "c", "e"]
 
 
 def test_kept_captions_are_scored_too(clip):
