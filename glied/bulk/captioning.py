@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 from glied import storage
 from glied.bulk import row_schemas
 from glied.bulk.config import InputConfig, OutputConfig, ResourcesConfig, WebConfig
-from glied.bulk.items import ActorPoolSpec, FetchStage, Job
+from glied.bulk.items import ActorPoolSpec, ColumnUse, FetchStage, Job
 from glied.bulk.job_parts import actor_pool, check_budget
 from glied.bulk.plan.sources.feature_stores import ReadStore
 from glied.bulk.plan.sources.fetch import Fetch
@@ -22,11 +22,14 @@ from glied.bulk.plan.sources.row_uris import RowUris
 from glied.bulk.plan.sources.web_hosts import PatientReader
 from glied.bulk.plan.sources.web_reader import WebReader
 from glied.bulk.stages.factories import CaptionFactory, EngineFactory
+from glied.bulk.stages.quality import QualityConfig
 from glied.captioner.config import DecodingConfig
 from glied.captioner.engines.config import CocaConfig, EndpointConfig, TransformersConfig
+from glied.captioner.engines.prompts import columns_of
 from glied.clip.config import ClipConfig
 from glied.config import given_value, parse
 from glied.errors import UsageError
+from glied.text.caption_rules import TextRules
 from glied.vision.extractors.config import RegionsConfig
 
 
@@ -61,6 +64,10 @@ class CaptioningConfig:
     """What to read."""
     output: OutputConfig
     """Where the run folder is."""
+    text: TextRules = field(default_factory=TextRules)
+    """What becomes of the texts that the captioner gives, and of captions that images have already."""
+    quality: QualityConfig = field(default_factory=QualityConfig)
+    """Choice among the n best captions, and flags."""
     clip: ClipConfig | None = None
     """The CLIP whose CLIP-S goes into the column clip_score; null for none."""
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
@@ -77,6 +84,13 @@ class CaptioningConfig:
         check_budget(self.error_budget)
         if self.clip is not None and self.resources.pools == "split":
             raise UsageError("clip needs resources.pools fused: the second pool does not see the images")
+        if self.quality.needs_clip and self.clip is None:
+            raise UsageError("quality.best_by clip_score and quality.low_clip_score need a clip that scores")
+        existing = self.text.existing
+        if existing.sidecar and self.input.form != "files":
+            raise UsageError(f"text.existing.sidecar belongs to input.form files, not to {self.input.form}")
+        if existing.is_set and existing.mode == "keep" and self.resources.pools == "split":
+            raise UsageError("text.existing.mode keep needs resources.pools fused")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +197,7 @@ def parse_captioning(
 def caption_factory(config: CaptionConfig) -> CaptionFactory | EngineFactory:
     """The factory of a config's whole stage."""
     if isinstance(config, CaptionDatasetConfig):
-        return _region_factory(config)
+        return region_factory(config)
     batch = config.resources.worker.batch_size
     if isinstance(config.captioner, EndpointConfig):  # a batch keeps all its requests busy
         batch = max(batch, config.captioner.requests.concurrency)
@@ -194,7 +208,8 @@ def caption_factory(config: CaptionConfig) -> CaptionFactory | EngineFactory:
     )
 
 
-def _region_factory(config: CaptionDatasetConfig) -> CaptionFactory:
+def region_factory(config: CaptionDatasetConfig) -> CaptionFactory:
+    """The factory of the whole stage of a captioner over regions."""
     stored = config.regions.kind == "precomputed"
     return CaptionFactory(
         regions=config.regions,
@@ -216,6 +231,8 @@ def _common(config: CaptionConfig) -> dict[str, Any]:
         "decoders": config.resources.worker.decoders,
         "missing_rows": config.input.max_missing_rows,
         "clip": config.clip,
+        "text": config.text,
+        "quality": config.quality,
     }
 
 
@@ -261,14 +278,34 @@ def caption_job(config: CaptionConfig) -> Job:
         error_budget=config.error_budget,
         example=lambda row: row["caption"],
         budget=captioner.cost.budget if isinstance(captioner, EndpointConfig) else None,
+        reads=_columns_read(config),
     )
 
 
-def fetch_stage(source: InputConfig, resources: ResourcesConfig) -> FetchStage:
-    """The fetching stage of a config."""
+def _columns_read(config: CaptionConfig) -> tuple[ColumnUse, ...]:
+    """The columns of the input that the captions need."""
+    prompts: dict[str, str] = getattr(config.captioner, "prompts", {})
+    uses = [
+        ColumnUse(f"captioner.prompts.{name}", column)
+        for name, template in prompts.items()
+        for column in columns_of(template)
+    ]
+    if column := config.text.existing.column:
+        uses.append(ColumnUse("text.existing.column", column, is_text=True))
+    return tuple(uses)
+
+
+def caption_fetch(config: CaptionConfig) -> FetchStage:
+    """The fetching stage of a config of captions."""
+    return fetch_stage(config.input, config.resources, sidecar=config.text.existing.sidecar)
+
+
+def fetch_stage(source: InputConfig, resources: ResourcesConfig, *, sidecar: str = "") -> FetchStage:
+    """The fetching stage of a config; `sidecar` as in `ExistingConfig`."""
     if source.form == "features":
         return ReadStore()
     return Fetch(
+        sidecar=sidecar,
         form=source.form,
         image_column=source.image_column,
         id_column=source.id_column,

@@ -129,6 +129,21 @@ class Stream(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class ColumnUse:
+    """A column of the input that a config names.
+
+    Attributes:
+        key: of the config.
+        column: its name in the input.
+        is_text: whether its values have to be text.
+    """
+
+    key: str
+    column: str
+    is_text: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """What a run does.
@@ -143,6 +158,7 @@ class Job:
         source, output, resources, error_budget: parts of the config that the driver reads.
         example: the text of a row that the summary may show, or None; None where rows have no such text.
         budget: cost at which the run stops; None for no limit.
+        reads: columns that the input must have.
     """
 
     results: str
@@ -157,6 +173,7 @@ class Job:
     error_budget: float
     example: Callable[[dict[str, Any]], str | None] | None
     budget: float | None = None
+    reads: tuple[ColumnUse, ...] = ()
 
     def takes(self, unit: int) -> bool:
         """Whether this job of those that share the run does the unit."""

@@ -46,7 +46,7 @@ FETCHED = arrow_tables.schema(
 )
 """A fetched image; if `data` is null, `kind` and `error` say why."""
 
-CAPTION_LIST = arrow_tables.list_of(
+CAPTION = arrow_tables.schema(
     text=pa.string(),
     log_probability=pa.float32(),
     prompt=pa.string(),
@@ -54,6 +54,7 @@ CAPTION_LIST = arrow_tables.list_of(
     raw_text=pa.string(),
     clip_score=pa.float32(),
 )
+CAPTION_LIST = pa.list_(pa.struct(list(CAPTION)))
 """The captions of an image, prompt by prompt and the best first.
 
 `prompt` is the name of a prompt, null without prompts. `raw_text` is what the captioner gave, where `text`
@@ -152,7 +153,7 @@ def _is_older(kind: pa.DataType) -> bool:
     """Whether a type is what `CAPTION_LIST` was in an older version, with fewer fields."""
     if kind == CAPTION_LIST or not pa.types.is_list(kind) or not pa.types.is_struct(kind.value_type):
         return False
-    today = {field.name: field.type for field in CAPTION_LIST.value_type}
+    today = {field.name: field.type for field in CAPTION}
     return all(today.get(field.name) == field.type for field in kind.value_type)
 
 

@@ -18,6 +18,7 @@ from glied.captioner.explain import Explanation, explain
 from glied.captioner.familiarity import Familiarity, load_familiarity
 from glied.captioner.inference import freeze
 from glied.captioner.model import CaptionerConfig, CaptioningModel
+from glied.captioner.search_state import Hypothesis
 from glied.config_keys import from_record
 from glied.errors import UsageError
 from glied.regions import RegionBatch, Regions
@@ -29,10 +30,17 @@ KIND = "captioner"
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption as text with the natural logarithm of its probability."""
+    """A caption as text with the natural logarithm of its probability.
+
+    Attributes:
+        text: words separated by spaces.
+        log_probability: of the caption with its end token.
+        truncated: it was cut at the maximum length.
+    """
 
     text: str
     log_probability: float
+    truncated: bool = False
 
 
 class Captioner:
@@ -182,10 +190,11 @@ class Captioner:
             results = self._graph_decoder.decode(encoded, seeds)
         else:
             results = decode(self.frozen, encoded, self.decoding, suppressed=self._suppressed, seeds=seeds)
-        return [
-            [Caption(" ".join(self.vocabulary.decode(one.tokens)), one.log_probability) for one in hypotheses]
-            for hypotheses in results
-        ]
+        return [[self._caption(one) for one in hypotheses] for hypotheses in results]
+
+    def _caption(self, found: Hypothesis) -> Caption:
+        text = " ".join(self.vocabulary.decode(found.tokens))
+        return Caption(text, found.log_probability, truncated=not found.finished)
 
     def explain(self, regions: Regions, attributes: Sequence[tuple[str, float]], caption: str) -> Explanation:
         """Return what each word of a caption attended to; the caption need not come from this captioner.

@@ -14,7 +14,7 @@ Exit code 0: every image has its row. 1: units are missing, or more images faile
 2: bad usage, input, output or config.
 """
 
-from glied.bulk.captioning import caption_job, caption_pools, fetch_stage, parse_captioning
+from glied.bulk.captioning import caption_fetch, caption_job, caption_pools, parse_captioning
 from glied.bulk.run.bulk_run import execute, exit_code
 
 
@@ -26,7 +26,7 @@ def main() -> int:
     from glied.bulk.ray.stream import RayStream  # Ray takes seconds to import; mistakes are found before
 
     pools = caption_pools(config, job)
-    stream = RayStream(fetch_stage(config.input, config.resources), pools, config.resources)
+    stream = RayStream(caption_fetch(config), pools, config.resources)
     summary = execute(job, stream, stream.in_order)
     print("\n".join(summary.lines()))
     return exit_code(summary)

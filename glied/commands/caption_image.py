@@ -24,8 +24,8 @@ from glied.bulk.captioning import (
     CaptionConfig,
     CaptionDatasetConfig,
     caption_factory,
+    caption_fetch,
     config_class,
-    fetch_stage,
     parse_captioning,
 )
 from glied.bulk.items import Stage
@@ -83,7 +83,7 @@ def main() -> int:
         options = ["--config", f"caption/{DEFAULT_CONFIGS.get(kind, kind)}.yaml", *options]
     config = parse_captioning(options, description=__doc__, arguments="FILE...")
     check(files)
-    rows = stage(config)(fetch_stage(config.input, config.resources)(chunk(files))).to_pylist()
+    rows = stage(config)(caption_fetch(config)(chunk(files))).to_pylist()
     for row in rows:
         if row["status"] == OK:
             print(f"{row['id']}: {row['caption']}")

@@ -197,7 +197,7 @@ def _explainer(config: GalleryConfig, run: str, report: GalleryReport) -> Explai
 
 def _chosen(config: GalleryConfig, rows: Sequence[Row], scores: Mapping[str, float]) -> set[str]:
     """Select the ids of the images to explain."""
-    captioned = [row for row in rows if row["caption"]]
+    captioned = [row for row in rows if row["caption"] and row["caption_source"] != "input"]
     if config.explain_order != "first":
         scored = scores or {row["id"]: gallery_page.log_probability(row) or -math.inf for row in captioned}
         captioned.sort(key=lambda row: scored[row["id"]], reverse=config.explain_order == "best")

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from glied import run_folder, storage
-from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, fetch_stage
+from glied.bulk.captioning import CaptionDatasetConfig, fetch_stage, region_factory
 from glied.bulk.config import InputConfig, ResourcesConfig
 from glied.bulk.plan import manifest
 from glied.bulk.plan.manifest import Manifest
@@ -27,6 +27,7 @@ from glied.config import build
 from glied.data import features
 from glied.errors import UsageError
 from glied.regions import Regions
+from glied.reports.gallery_page import model_text
 from glied.vision.decoder_pool import DecoderPool
 from glied.vision.extractors.region_extractor import RegionExtractor
 from glied.vision.images import Picture
@@ -194,7 +195,7 @@ class Explainer:
         kind = record["config"].get("captioner", {}).get("kind", "glied")
         if kind != "glied":
             raise UsageError(f"captioner.kind {kind} does not tell")
-        factory = caption_factory(_runnable(build(CaptionDatasetConfig, record["config"])))
+        factory = region_factory(_runnable(build(CaptionDatasetConfig, record["config"])))
         extractor, captioner = caption_models(factory)
         mine = {"regions": regions_fingerprint(factory, extractor), "captioner": captioner.digest}
         for name, value in json.loads(json.dumps(mine)).items():
@@ -210,7 +211,7 @@ class Explainer:
             (found,) = self.extractor([picture.pixels])
             regions = found.scaled(picture.width, picture.height)
         attributes = [(one["word"], one["probability"]) for one in row["attributes"] or []]
-        return regions, self.captioner.explain(regions, attributes, row["caption"])
+        return regions, self.captioner.explain(regions, attributes, model_text(row))
 
 
 def _runnable(config: CaptionDatasetConfig) -> CaptionDatasetConfig:

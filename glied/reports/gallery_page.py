@@ -23,6 +23,14 @@ SCORES = {
     "familiarity": "familiarity",
 }
 """Scores by which a page can be sorted and filtered, with their labels; higher is better."""
+FLAGS = {
+    "low_clip_score": "low CLIP-S",
+    "repeats": "repeats itself",
+    "truncated": "cut at its maximum length",
+}
+"""Columns by which a page can be filtered, with their labels."""
+SOURCES = {"input": "kept", "input+model": "appended", "model+input": "prepended"}
+"""What was done with captions that images had already, by the column caption_source."""
 MOST_WEIGHTS = 6
 """Number of regions and attributes to keep of each word's attention, strongest first."""
 
@@ -69,13 +77,16 @@ def entry(
         "clip": row["clip_score"],
         "familiarity": row.get("familiarity"),
     }
+    source = row.get("caption_source")
     plain = {
         name: row[name] for name in ("id", "status", "caption", "error_kind", "error", "width", "height")
     }
     return plain | {
         "run": run,
         "picture": picture,
-        "captions": [[one["text"], _rounded(one["log_probability"])] for one in row["captions"] or []],
+        "captions": [[one["text"], _rounded(one.get("log_probability"))] for one in row["captions"] or []],
+        "about": [_about(one) for one in row["captions"] or []],
+        "flags": [name for name in FLAGS if row.get(name)] + ([source] if source in SOURCES else []),
         "references": list(references),
         "scores": {name: _rounded(value) for name, value in scores.items()},
         "regions": _boxes(explained[0]) if explained else _row_boxes(row["regions"] or []),
@@ -86,7 +97,23 @@ def entry(
 
 def log_probability(row: Mapping[str, Any]) -> float | None:
     """Return the log-probability of a row's caption, or None."""
-    return row["captions"][0]["log_probability"] if row["captions"] else None
+    return row["captions"][0].get("log_probability") if row["captions"] else None
+
+
+def model_text(row: Mapping[str, Any]) -> str:
+    """Return a row's caption as its captioner wrote it."""
+    first = row["captions"][0] if row["captions"] else {}
+    return first.get("raw_text") or row["caption"]
+
+
+def _about(caption: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is known of a caption beside its log-probability."""
+    found = {
+        "prompt": caption.get("prompt"),
+        "clip": _rounded(caption.get("clip_score")),
+        "raw": caption.get("raw_text"),
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def render(entries: Sequence[Mapping[str, Any]], *, title: str, runs: Sequence[Run]) -> str:
@@ -100,7 +127,11 @@ def render(entries: Sequence[Mapping[str, Any]], *, title: str, runs: Sequence[R
     used = {
         name: label for name, label in SCORES.items() if any(e["scores"][name] is not None for e in entries)
     }
-    data = {"entries": entries, "scores": used, "runs": [dataclasses.asdict(run) for run in runs]}
+    flags = {
+        name: label for name, label in (FLAGS | SOURCES).items() if any(name in e["flags"] for e in entries)
+    }
+    shown = [dataclasses.asdict(run) for run in runs]
+    data = {"entries": entries, "scores": used, "flags": flags, "runs": shown}
     return render_template("gallery", title=title, data=data)
 
 
@@ -133,6 +164,7 @@ def _attention(row: Mapping[str, Any], found: Explanation) -> dict[str, Any]:
         collocations, pivots = found.attribute_groupings.transpose(1, 0, 2), found.attributes
     return {
         "words": found.words,
+        "written": row["captions"][0].get("raw_text") is not None if row["captions"] else False,
         "probabilities": [_rounded(math.exp(value)) for value in found.log_probabilities[:-1].tolist()],
         "global": {
             "regions": _strongest(found.regions_global),

@@ -14,8 +14,8 @@ from glied.bulk import row_schemas
 from glied.bulk.captioning import (
     CaptionDatasetConfig,
     caption_factory,
+    caption_fetch,
     caption_job,
-    fetch_stage,
     parse_captioning,
 )
 from glied.bulk.chunks import run_here
@@ -66,7 +66,7 @@ def configure(server, photos, tmp_path):
 def run(config):
     """The summary of a run in this process."""
     stage = caption_factory(config).build()
-    stream = run_here(fetch_stage(config.input, config.resources), stage)
+    stream = run_here(caption_fetch(config), stage)
     return bulk_run.execute(caption_job(config), stream)
 
 
@@ -233,12 +233,140 @@ def test_keys_of_earlier_builds_work_with_a_warning(tmp_path, caplog):
 
 def test_groups_of_settings_have_the_fingerprint_of_earlier_builds():
     """Runs of builds without groups are resumed."""
+    from glied.captioner.engines.config import EndpointConfig
     from glied.captioner.engines.endpoint import endpoint_fingerprint
-    from tests.captioner.engines.settings import endpoint
+    from tests.flat_settings import flat
 
-    found = endpoint_fingerprint(endpoint(url="http://host/v1", model="m", quality=50))
+    found = endpoint_fingerprint(flat(EndpointConfig, url="http://host/v1", model="m", quality=50))
     assert found == {
         "kind": "endpoint", "url": "http://host/v1", "model": "m", "system": "", "n_best": 1,
-        "prompts": {"caption": "Describe this image in one sentence."}, "max_tokens": 300,
-        "cut_answers": "fail", "temperature": 0.0, "top_p": None, "seed": None, "extra": {}, "longest_side": 1024, "quality": 50, "detail": "",
+        "max_tokens": 300, "cut_answers": "fail", "temperature": 0.0, "top_p": None, "seed": None,
+        "prompts": {"caption": "Describe this image in one sentence."}, "extra": {}, "longest_side": 1024,
+        "quality": 50, "detail": "",
     }  # fmt: skip
+
+
+def test_text_rules_apply_to_all_prompts_and_are_part_of_the_fingerprint(configure, tmp_path):
+    prompts = '--captioner.prompts={"short": "Say.", "long": "Describe."}'
+    rules = ["--text.max_words=3", "--text.trigger=sks", "--input.limit=2", prompts]
+    run(configure(*rules))
+    row = rows_of(tmp_path / "out")["00.png"]
+    texts = [(one["prompt"], one["text"], one["raw_text"]) for one in row["captions"]]
+    assert texts == [
+        ("short", "sks, image 0 for", "image 0 for 'Say.'"),
+        ("long", "sks, image 0 for", "image 0 for 'Describe.'"),
+    ]
+    assert (row["caption"], row["caption_source"]) == ("sks, image 0 for", "model")
+    with pytest.raises(UsageError, match=r"text\.max_words was 3 and is now 4"):
+        run(configure(*rules, "--text.max_words=4"))
+    with pytest.raises(UsageError, match=r"text was .* and is now null"):
+        run(configure("--input.limit=2", prompts))
+
+
+@pytest.fixture
+def table(photos, tmp_path):
+    """Options for a table of images, of which some have a caption."""
+    names = [f"{number:02}.png" for number in range(4)]
+    columns = {
+        "uri": [str(photos / name) for name in names],
+        "caption": ["old", None, "", "older"],
+        "size": [1, 2, 3, 4],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "photos.parquet")
+    return [
+        f"--input.uri={tmp_path / 'photos.parquet'}",
+        "--input.form=table",
+        f'--input.allow=["{photos}"]',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mode", "captions", "asked"),
+    [
+        ("keep", ["old", "image 1", "image 2", "older"], 2),
+        ("replace", ["image 0", "image 1", "image 2", "image 3"], 4),
+        ("append", ["old; image 0", "image 1", "image 2", "older; image 3"], 4),
+        ("prepend", ["image 0; old", "image 1", "image 2", "image 3; older"], 4),
+    ],
+)
+def test_existing_captions_of_a_column(configure, server, tmp_path, table, mode, captions, asked):
+    existing = [
+        "--text.existing.column=caption",
+        f"--text.existing.mode={mode}",
+        "--text.existing.separator=; ",
+    ]
+    run(configure(*table, *existing, "--text.max_words=2"))
+    rows = list(read_rows(str(tmp_path / "out")))
+    assert [row["caption"] for row in rows] == captions
+    assert len(server.bodies) == asked + 1  # the check before the run
+    sources = {"keep": "input", "replace": "model", "append": "input+model", "prepend": "model+input"}
+    assert [row["caption_source"] for row in rows] == [sources[mode], "model", "model", sources[mode]]
+    assert [row["input_caption"] for row in rows] == ["old", None, "", "older"]
+
+
+def test_columns_that_the_input_lacks_are_found_before_the_run(configure, tmp_path, table):
+    for options, message in (
+        (
+            ["--text.existing.column=nope"],
+            r"text\.existing\.column names the column nope; .* the columns input_caption",
+        ),
+        (['--captioner.prompts={"a": "{nope}"}'], r"captioner\.prompts\.a names the column nope"),
+        (["--text.existing.column=size"], r"the column size is int64; captions are text"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            run(configure(*table, *options))
+    with pytest.raises(UsageError, match=r"names the column title; input.uri .* has no columns"):
+        run(configure('--captioner.prompts={"a": "{title}"}'))
+    assert not (tmp_path / "out" / "run.json").exists()
+
+
+def test_existing_captions_beside_the_images(configure, server, photos, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("00.png", "01.png", "02.png"):
+        (folder / name).write_bytes((photos / name).read_bytes())
+    (folder / "01.txt").write_text("an old caption\n")
+    (folder / "02.txt").write_text(" \n")
+    run(configure(f"--input.uri={folder}", "--text.existing.sidecar=txt"))
+    rows = rows_of(tmp_path / "out")
+    assert rows["01.png"]["caption"] == "an old caption"
+    assert rows["02.png"]["caption"].startswith("image 2 ")
+    assert "sidecar" not in rows["00.png"]
+    assert len(server.bodies) == 3
+
+
+def test_a_null_in_a_prompt_may_fail_the_row(configure, tmp_path, table):
+    prompts = '--captioner.prompts={"a": "Improve {caption}."}'
+    run(configure(*table, prompts, "--captioner.prompting.null_values=fail"))
+    rows = list(read_rows(str(tmp_path / "out")))
+    assert [row["error_kind"] for row in rows] == [None, "missing_value", None, None]
+    assert rows[0]["caption"] == "image 0 for 'Improve \"old\".'"
+
+
+def test_settings_that_need_a_clip_are_refused_without_one(configure):
+    for option in ("--quality.best_by=clip_score", "--quality.low_clip_score=0.5"):
+        with pytest.raises(UsageError, match=r"need a clip that scores"):
+            configure(option)
+    with pytest.raises(UsageError, match=r"text\.existing\.sidecar belongs to input\.form files"):
+        configure("--text.existing.sidecar=txt", "--input.form=webdataset")
+
+
+def test_a_coca_is_scored_and_its_best_caption_chosen(photos, tmp_path):
+    (tmp_path / "model").mkdir()
+    options = [
+        f"--input.uri={photos}",
+        f"--output.uri={tmp_path / 'out'}",
+        "--input.limit=3",
+        "--decoding.beam_size=3",
+    ]
+    options += [*coca_options(tmp_path / "model"), "--clip.model=RN50", "--clip.allow_random=true"]
+    options += ["--quality.best_by=clip_score", "--quality.low_clip_score=10"]
+    run(parse_captioning(["--config=configs/caption/coca.yaml", *options]))
+    for row in rows_of(tmp_path / "out").values():
+        scores = [one["clip_score"] for one in row["captions"]]
+        assert len(scores) == 2
+        assert scores == sorted(scores, reverse=True)
+        assert (row["clip_score"], row["caption"]) == (scores[0], row["captions"][0]["text"])
+        assert row["low_clip_score"] is True
+        assert row["repeats"] in (True, False)
+        assert row["truncated"] == row["captions"][0]["truncated"]

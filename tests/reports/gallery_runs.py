@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job
+from glied.bulk.captioning import (
+    CaptionDatasetConfig,
+    caption_factory,
+    caption_fetch,
+    caption_job,
+    parse_captioning,
+)
 from glied.bulk.chunks import run_here
 from glied.bulk.plan.sources.fetch import Fetch
 from glied.bulk.run import bulk_run
@@ -91,3 +97,18 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         self._in_data = False
+
+
+def caption_with_endpoint(folder: Path, url: str) -> Path:
+    """Caption four images by two prompts with text rules, but keep the caption beside the first of them."""
+    source = folder / "in"
+    source.mkdir(parents=True)
+    for number in range(4):
+        Image.new("RGB", (160, 120), (number * 8, 0, 0)).save(source / f"{number}.png")
+    (source / "0.txt").write_text("an old caption")
+    options = [f"--input.uri={source}", f"--output.uri={folder / 'run'}", f"--captioner.url={url}"]
+    options += ["--captioner.model=tiny", '--captioner.prompts={"short": "Say.", "long": "Describe."}']
+    options += ["--text.existing.sidecar=txt", "--text.lower_case=true", "--text.trigger=sks"]
+    config = parse_captioning(["--config=configs/caption/endpoint.yaml", *options])
+    bulk_run.execute(caption_job(config), run_here(caption_fetch(config), caption_factory(config).build()))
+    return folder / "run"

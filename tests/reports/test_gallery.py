@@ -14,7 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
-from glied.bulk.captioning import CaptionDatasetConfig, caption_factory, caption_job, fetch_stage
+from glied.bulk.captioning import (
+    CaptionDatasetConfig,
+    caption_factory,
+    caption_fetch,
+    caption_job,
+    fetch_stage,
+)
 from glied.bulk.chunks import run_here
 from glied.bulk.extraction import ExtractRegionsConfig, extract_factory, extract_job
 from glied.bulk.plan.sources.fetch import Fetch
@@ -31,6 +37,7 @@ from glied.reports.gallery import GalleryConfig, GalleryReport, make_gallery
 from glied.reports.gallery_images import THUMBNAIL_SIDE, Explainer, read_pictures, thumbnail
 from glied.vision.images import Picture
 from tests.bulk import runs
+from tests.bulk.models import model_options
 from tests.reports.gallery_runs import BROKEN, NAMES, Page
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u2028'\""
@@ -400,3 +407,25 @@ def test_without_the_pivot_attributes_attend_to_attributes() -> None:
     for place, flat in enumerate(attention["collocations"]):
         by_row = dict(zip(flat[::2], flat[1::2], strict=True))
         assert [by_row[0], by_row[2]] == pytest.approx(100 * groupings.mean(axis=0)[place], abs=0.51)
+
+
+def test_captions_that_text_rules_changed_are_explained_as_the_captioner_wrote_them(
+    captioned: Path, models: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in NAMES[:2]:
+        shutil.copy(captioned / "in" / name, tmp_path / "in" / name)
+    (tmp_path / "in" / "1.txt").write_text("an old caption")
+    options = ["--config=configs/caption/demo.yaml", *model_options(models), "--text.trigger=sks"]
+    options += [f"--input.uri={tmp_path / 'in'}", f"--output.uri={tmp_path / 'run'}"]
+    config = parse(CaptionDatasetConfig, [*options, "--text.existing.sidecar=txt"])
+    execute(caption_job(config), run_here(caption_fetch(config), caption_factory(config).build()))
+    _, entries, _ = made(tmp_path, tmp_path / "g.html")
+    changed, kept = entries["0.png"], entries["1.png"]
+    (row, _) = read_rows(str(tmp_path / "run"))
+    raw = row["captions"][0]["raw_text"]
+    assert (row["caption"], changed["caption"]) == (f"sks, {raw}", f"sks, {raw}")
+    assert changed["attention"]["words"] == raw.split()
+    assert changed["attention"]["written"] is True
+    assert changed["about"][0]["raw"] == raw
+    assert (kept["caption"], kept["attention"], kept["flags"]) == ("an old caption", None, ["input"])

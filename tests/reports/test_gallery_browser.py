@@ -23,7 +23,8 @@ from glied.errors import UsageError
 from glied.reports import gallery_page
 from glied.reports.gallery import GalleryConfig, make_gallery
 from tests.bulk import runs
-from tests.reports.gallery_runs import Page, demo_options
+from tests.captioner.engines.chat_server import serve
+from tests.reports.gallery_runs import Page, caption_with_endpoint, demo_options
 from tests.reports.test_gallery import evil_row
 
 pytestmark = pytest.mark.skipif(
@@ -349,6 +350,89 @@ def test_two_thousand_images_are_rendered_on_scrolling(driver: webdriver.Chrome,
     assert browser.complaints() == []
 
 
+@pytest.fixture(scope="module")
+def endpoint_gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a captioner of whole images."""
+    folder = tmp_path_factory.mktemp("endpoint")
+    with serve() as server:
+        run = caption_with_endpoint(folder, server.url)
+    make_gallery(GalleryConfig(run=str(run), out=str(folder / "gallery.html")))
+    return folder / "gallery.html"
+
+
+def test_captions_without_regions(driver: webdriver.Chrome, endpoint_gallery: Path) -> None:
+    browser = Browser(driver)
+    browser.open(endpoint_gallery)
+    assert browser.texts("article .caption")[:2] == ["an old caption", "sks, image 1 for 'say.'"]
+    assert browser.all("article .sees, article .box") == []
+    assert not browser.one("#boxes-switch").is_displayed()
+    assert not browser.one("#views").is_displayed()
+    assert browser.texts("article:first-child .flag") == ["kept"]
+    browser.one("article:nth-child(2) .frame").click()
+    assert browser.texts("#detail .texts h3") == [
+        "Prompt \u201cshort\u201d", "Prompt \u201clong\u201d", "As the captioner wrote it",
+    ]  # fmt: skip
+    assert browser.texts("#detail .texts li span:first-child") == [
+        "sks, image 1 for 'say.'",
+        "sks, image 1 for 'describe.'",
+    ]
+    assert browser.texts("#detail .texts .raw") == ["image 1 for 'Say.'"]
+    browser.press(Keys.ESCAPE)
+    assert browser.texts("#flag option") == ["all (4)", "kept (1)", "no flag (3)"]
+    browser.set("#flag", "input")
+    assert browser.shown() == [0]
+    browser.set("#flag", "none")
+    assert browser.shown() == [1, 2, 3]
+    assert browser.complaints() == []
+
+
+def test_flags_and_clip_scores(driver: webdriver.Chrome, tmp_path: Path) -> None:
+    flags = [{}, {"repeats": True}, {"low_clip_score": True, "repeats": True}, {"truncated": True}]
+    scores = [0.7, 0.9, 0.1, None]
+    rows = [
+        runs.row(
+            f"{number}.jpg",
+            captions=[
+                {"text": text, "log_probability": -1.0, "clip_score": score}
+                for text in (f"a picture of {number}.jpg", "another")
+            ],
+            clip_score=score,
+            width=60,
+            height=40,
+            **mine,
+        )
+        for number, (mine, score) in enumerate(zip(flags, scores, strict=True))
+    ]
+    entries = [gallery_page.entry(row) for row in [*rows, runs.row("bad.jpg", "failed")]]
+    out = tmp_path / "flags.html"
+    out.write_text(gallery_page.render(entries, title="Flags", runs=[gallery_page.Run(total=5, model="m")]))
+    browser = Browser(driver)
+    browser.open(out)
+    options = [
+        "all (5)",
+        "low CLIP-S (1)",
+        "repeats itself (2)",
+        "cut at its maximum length (1)",
+        "no flag (1)",
+    ]
+    assert browser.texts("#flag option") == options
+    assert browser.texts("article:nth-child(3) .flag") == ["low CLIP-S", "repeats itself"]
+    for flag, shown in (("repeats", [1, 2]), ("truncated", [3]), ("none", [0]), ("", [0, 1, 2, 3, 4])):
+        browser.set("#flag", flag)
+        assert browser.shown() == shown
+    browser.set("#score", "clip")
+    browser.set("#order", "worst")
+    assert browser.shown() == [2, 0, 1, 3, 4]
+    browser.set("#flag", "truncated")
+    browser.one("#find").send_keys("nowhere")
+    browser.one("#reset").click()
+    assert len(browser.shown()) == 5
+    browser.one("article:first-child .frame").click()
+    assert browser.texts("#detail .texts h3") == ["Best captions, log-probability, CLIP-S"]
+    assert browser.texts("#detail .texts .number") == ["\u22121.00 \u00b7 0.100"] * 2
+    assert browser.complaints() == []
+
+
 def test_the_image_of_the_large_view(driver: webdriver.Chrome, gallery: Path, tmp_path: Path) -> None:
     entry = Page(gallery.read_text()).data["entries"][0]
     options = {"gallery": str(gallery), "image": entry["id"], "out": str(tmp_path / "picture.png")}
@@ -443,7 +527,7 @@ def plain_gallery(captioned: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return out
 
 
-@pytest.mark.parametrize("kind", ["gallery", "plain_gallery", "demo_gallery"])
+@pytest.mark.parametrize("kind", ["gallery", "plain_gallery", "demo_gallery", "endpoint_gallery"])
 @pytest.mark.parametrize("width", [320, 360, 390, 430, 700, 1200])
 def test_no_control_is_clipped_on_a_phone(
     browser: Browser, request: pytest.FixtureRequest, kind: str, width: int

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from glied.bulk.exports.row_filter import RowFilter
 from glied.errors import UsageError
 
 
@@ -28,6 +29,9 @@ class ExportConfig:
     image_column: str = ""
     """Form parquet: name of a further column with the images' files, read again from where the run read them.
     Hugging Face's `load_dataset` takes the folder as it is. Needs the extra datasets; empty for no images."""
+    where: str | None = None
+    """Export only the rows that fulfill a condition, such as "status == 'ok' and clip_score >= 0.7 and not
+    repeats" (docs/captioners.md). A row for which it is null is left out."""
 
     def __post_init__(self) -> None:
         """Refuse contradictions."""
@@ -44,6 +48,13 @@ class ExportConfig:
             raise UsageError(f"image_column is for form parquet, not for {self.form}")
         if self.columns is not None and (not self.columns or len(set(self.columns)) < len(self.columns)):
             raise UsageError(f"columns {self.columns}: name at least one, and none twice")
+        if self.where is not None:
+            RowFilter(self.where)  # refuses other syntax
+
+    @property
+    def row_filter(self) -> RowFilter | None:
+        """The condition of `where`."""
+        return None if self.where is None else RowFilter(self.where)
 
 
 _TABLES = ("parquet", "csv", "lance")
@@ -81,10 +92,11 @@ class ExportReport:
         if self.refused > len(self.refusals):
             lines.append(f"{verb} {self.refused - len(self.refusals)} more ids")
         noun = {"txt": "sidecars", "coco": "captions"}.get(self.config.form, "rows")
+        where = f", rows where {self.config.where}" if self.config.where else ""
         lines.append(
             f"{self.config.form} at {self.config.out}: {self.units + self.earlier} of {self.planned} units, "
             f"{self.earlier} of them from before; {self.written} {noun} written, {self.skipped} skipped, "
-            f"{self.refused} refused, {self.captionless} images without a caption"
+            f"{self.refused} refused, {self.captionless} images without a caption{where}"
         )
         return lines
 

@@ -16,18 +16,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from glied import storage
-from glied.bulk import row_schemas
 from glied.bulk.exports.config import ExportConfig, ExportReport, UnitReport
 from glied.bulk.exports.image_column import ImageColumn
 from glied.bulk.exports.lance_dataset import export_lance
 from glied.bulk.exports.markers import SUCCESS, Markers
 from glied.bulk.exports.sidecars import Sidecars
 from glied.bulk.exports.unit_files import UnitFiles
-from glied.bulk.exports.unit_tables import CAPTION_COLUMNS, read_output, read_table
+from glied.bulk.exports.unit_tables import CAPTION_COLUMNS, read_schema, read_table
 from glied.bulk.parallel import in_order
 from glied.bulk.plan.manifest import Manifest
 from glied.bulk.row_schemas import OK
@@ -57,10 +53,9 @@ def export(config: ExportConfig) -> ExportReport:
             f"{run.uri}: {len(units)} of {plan.units} units are done; finish the run, or export these with "
             "--partial"
         )
+    _check_columns(units, config)
     if config.form == "coco":
         return _export_coco(config, plan, units)
-    if config.columns:
-        _check_columns(units, config.columns)
     if config.form == "lance":
         return export_lance(config, plan, units)
     images = ImageColumn(config.image_column, run.uri, plan) if config.image_column else None
@@ -118,7 +113,8 @@ def _export_coco(config: ExportConfig, plan: Manifest, units: dict[int, Committe
     owners: dict[int | str, str] = {}
     items: list[str] = []
     images = 0
-    for table in in_order(lambda unit: read_table(unit, CAPTION_COLUMNS), units.values(), IN_FLIGHT):
+    where = config.row_filter
+    for table in in_order(lambda unit: read_table(unit, CAPTION_COLUMNS, where), units.values(), IN_FLIGHT):
         images += table.num_rows
         for row in table.to_pylist():
             if row["status"] != OK:
@@ -160,11 +156,14 @@ def _sum(report: ExportReport, units: Iterable[UnitReport]) -> ExportReport:
     return report
 
 
-def _check_columns(units: dict[int, CommittedUnit], columns: list[str]) -> None:
-    for unit in units.values():
-        known = pq.read_schema(pa.BufferReader(read_output(unit))).names
-        known += sorted(row_schemas.LATER.difference(known))
-        unknown = [name for name in columns if name not in known]
-        if unknown:
-            raise UsageError(f"columns {', '.join(unknown)}: the rows have {', '.join(known)}")
+def _check_columns(units: dict[int, CommittedUnit], config: ExportConfig) -> None:
+    """Refuse columns that the rows do not have, and conditions that do not fit them."""
+    where = config.row_filter
+    if not units or not (config.columns or where):
         return
+    schema = read_schema(next(iter(units.values())))
+    unknown = [name for name in config.columns or () if name not in schema.names]
+    if unknown:
+        raise UsageError(f"columns {', '.join(unknown)}: the rows have {', '.join(schema.names)}")
+    if where is not None:
+        where.check(schema)

@@ -63,14 +63,14 @@ class _Rows:
     """
 
     def __init__(self, config: ExportConfig, units: dict[int, CommittedUnit]) -> None:
-        self._columns, self._units = config.columns, list(units.values())
+        self._columns, self._where, self._units = config.columns, config.row_filter, list(units.values())
         self.schema = read_table(self._units[0], self._columns).schema if units else CAPTIONS
         self.written = self.captionless = 0
         self.error: GliedError | None = None
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         try:
-            for table in in_order(lambda unit: read_table(unit, self._columns), self._units, IN_FLIGHT):
+            for table in in_order(self._read, self._units, IN_FLIGHT):
                 self.written += table.num_rows
                 self.captionless += captionless(table)
                 yield from table.to_batches()
@@ -78,14 +78,17 @@ class _Rows:
             self.error = error
             raise
 
+    def _read(self, unit: CommittedUnit) -> pa.Table:
+        return read_table(unit, self._columns, self._where)
+
 
 def _identity(
     config: ExportConfig, plan: Manifest, units: dict[int, CommittedUnit]
 ) -> dict[str, str | list[str]]:
-    """Names the run and the columns (`rows`), and the generations of its units (`units`)."""
+    """Names the run, the columns and the condition (`rows`), and the generations of its units (`units`)."""
     generations = json.dumps(sorted((unit.unit, unit.generation) for unit in units.values()))
     return {
-        "rows": [plan.plan, *(config.columns or ())],
+        "rows": [plan.plan, *(config.columns or ()), *([f"where {config.where}"] if config.where else [])],
         "units": hashlib.sha256(generations.encode()).hexdigest(),
     }
 

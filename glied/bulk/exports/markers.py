@@ -43,6 +43,8 @@ class Markers:
         variant = _digest(columns) if columns else "all"
         if config.form == "txt":
             variant = config.existing
+        if config.where:
+            variant += f"-where-{_digest([config.where])}"
         self.name = f"{config.form}-{variant}-{plan.plan}"
         self.exported: dict[int, int] = {}
         content = {"run": config.run, "form": config.form, "plan": plan.plan}

@@ -22,6 +22,7 @@ class Sidecars:
         self.config = config
         self.plan = plan
         self.markers = markers
+        self.where = config.row_filter
 
     def run(self, units: list[CommittedUnit]) -> Iterator[UnitReport]:
         """Export units, one after the other."""
@@ -34,10 +35,13 @@ class Sidecars:
                 yield self._export(unit, names, pool)
 
     def _export(self, unit: CommittedUnit, names: SidecarNames, pool: ThreadPoolExecutor) -> UnitReport:
-        rows = read_table(unit, CAPTION_COLUMNS).to_pylist()
+        table = read_table(unit, [*CAPTION_COLUMNS, *(self.where.columns if self.where else ())])
+        chosen = range(table.num_rows) if self.where is None else self.where.positions(table)
+        rows = table.select(CAPTION_COLUMNS).to_pylist()
         files: list[tuple[str, bytes]] = []
         refusals = []
-        for position, row in enumerate(rows):
+        for position in chosen:
+            row = rows[position]
             if row["status"] != OK:
                 continue
             name = names(row["id"], unit.unit * self.plan.unit_size + position)
@@ -50,7 +54,7 @@ class Sidecars:
         report = UnitReport(
             written=written,
             skipped=len(files) - written,
-            captionless=sum(row["status"] != OK for row in rows),
+            captionless=sum(rows[position]["status"] != OK for position in chosen),
             refusals=refusals,
         )
         return self.markers.mark(unit, report)

@@ -53,7 +53,7 @@ class UnitFiles:
     def _export(self, unit: CommittedUnit) -> UnitReport:
         if self.images is not None:
             return self._export_with_images(unit, self.images)
-        table = read_table(unit, self.config.columns)
+        table = read_table(unit, self.config.columns, self.config.row_filter)
         encode: dict[str, Callable[[pa.Table], bytes]] = {
             "csv": encode_csv,
             "jsonl": encode_jsonl,
@@ -64,7 +64,7 @@ class UnitFiles:
 
     def _export_with_images(self, unit: CommittedUnit, images: ImageColumn) -> UnitReport:
         columns = self.config.columns and [*dict.fromkeys((*self.config.columns, *NEEDED))]
-        table, missing = images.added(unit, read_table(unit, columns))
+        table, missing = images.added(unit, read_table(unit, columns, self.config.row_filter))
         report = dataclasses.replace(_report(table), refusals=missing)
         if self.config.columns:
             table = table.select([*self.config.columns, images.name])

@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 
 from glied import storage
 from glied.bulk import row_schemas
+from glied.bulk.exports.row_filter import RowFilter
 from glied.errors import JobError
 from glied.run_folder import CommittedUnit
 
@@ -22,8 +23,25 @@ def read_output(unit: CommittedUnit) -> bytes:
     raise JobError(f"unit {unit.unit} is committed, but {damage}; the command that made the run repeats it")
 
 
-def read_table(unit: CommittedUnit, columns: list[str] | None = None) -> pa.Table:
-    """A unit's rows, with the columns that older versions did not write; raises as `read_output`."""
+def read_schema(unit: CommittedUnit) -> pa.Schema:
+    """The columns of `read_table`; raises as that."""
+    return read_table(unit).schema.remove_metadata()
+
+
+def read_table(
+    unit: CommittedUnit, columns: list[str] | None = None, where: RowFilter | None = None
+) -> pa.Table:
+    """A unit's rows, with the columns that older versions did not write; raises as `read_output`.
+
+    Args:
+        unit: committed.
+        columns: to read, in this order; all by default.
+        where: which rows to keep; all by default.
+    """
+    if where is not None:
+        wanted = None if columns is None else list(dict.fromkeys([*columns, *where.columns]))
+        table = where.selected(read_table(unit, wanted))
+        return table.select(columns) if columns else table
     data = read_output(unit)
     try:
         file = pq.ParquetFile(pa.BufferReader(data))

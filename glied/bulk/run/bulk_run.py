@@ -17,6 +17,8 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+import pyarrow as pa
+
 from glied import run_folder, storage
 from glied.bulk import row_schemas
 from glied.bulk.config import describe_skipped, recorded_input
@@ -24,6 +26,7 @@ from glied.bulk.items import Job, Stream
 from glied.bulk.parallel import InOrder, in_order
 from glied.bulk.plan import manifest
 from glied.bulk.plan.manifest import Manifest
+from glied.bulk.plan.sources.input_columns import is_text, named, passed_name
 from glied.bulk.plan.sources.input_sources import Source, inputs, open_source
 from glied.bulk.row_schemas import FAILED
 from glied.bulk.run import ledger
@@ -74,6 +77,7 @@ def _open(job: Job, run_uri: str, index: InOrder) -> tuple[str, Manifest]:
             plan = _plan(job, run_uri, run, index)
             ledger.confirm(run_uri, run)
         _check_columns(job, plan)
+        _check_reads(job, plan.columns)
     return run, plan
 
 
@@ -85,6 +89,24 @@ def _check_columns(job: Job, plan: Manifest) -> None:
                 f"output.uri {job.output.uri} holds a run of an older version, whose input has a column "
                 f"{name}, as the rows have themselves now. Choose another output.uri"
             )
+
+
+def _check_reads(job: Job, columns: pa.Schema) -> None:
+    """Refuse an input that lacks a column that the config names, or has it with another type.
+
+    Raises:
+        UsageError: naming the key of the config.
+    """
+    for use in job.reads:
+        name = passed_name(use.column)
+        if name not in columns.names:
+            known = f"the columns {named(columns)}" if columns.names else "no columns"
+            raise UsageError(
+                f"{use.key} names the column {use.column}; input.uri {job.source.uri} has {known}"
+            )
+        kind = columns.field(name).type
+        if use.is_text and not (is_text(kind) or pa.types.is_null(kind)):
+            raise UsageError(f"{use.key}: the column {use.column} is {kind}; captions are text")
 
 
 @contextmanager
@@ -139,6 +161,7 @@ def _first_input(job: Job) -> None:
     source = open_source(job.source, job.output.uri)
     if next(inputs(source, job.source), None) is None:
         raise _nothing(job, source)
+    _check_reads(job, source.columns)
 
 
 def _nothing(job: Job, source: Source) -> UsageError:

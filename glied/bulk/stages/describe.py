@@ -28,6 +28,9 @@ Row = dict[str, Any]
 TRANSIT = features.EXACT
 """Type of features between two pools: the detector's own, so that captions are those of one fused stage."""
 
+IMAGE_VECTOR = "image_vector"
+"""Key of rows with CLIP's vector [E] of the image, which is no column: `finishing` takes it out."""
+
 Item = TypeVar("Item", contravariant=True)
 
 
@@ -59,7 +62,7 @@ class CaptionRegions:
         self.model = model
 
     def __call__(self, batch: Sequence[Regions], clock: Clock) -> list[Row]:
-        """Columns caption, captions, familiarity, attributes, regions, width, height."""
+        """Columns captions, familiarity, attributes, regions, width, height."""
         with clock.measure("attributes"), torch.inference_mode():
             regions = RegionBatch.collate(batch).to(self.captioner.device)
             attributes = self.predictor.top(regions, self.captioner.attribute_count)
@@ -80,22 +83,22 @@ class CaptionImages:
     def __init__(
         self, extractor: RegionExtractor, describe: CaptionRegions, clip: "ClipScorer | None" = None
     ) -> None:
-        """All models are on the device they were loaded to; without `clip` there are no CLIP scores."""
+        """All models are on the device they were loaded to; without `clip` there are no image vectors."""
         self.extractor = extractor
         self.describe = describe
         self.clip = clip
         self.model = describe.model
 
     def __call__(self, batch: Sequence[Picture], clock: Clock) -> list[Row]:
-        """The columns of `CaptionRegions`, and clip_score."""
+        """The columns of `CaptionRegions`, and the vectors from which `finishing` computes clip_score."""
         with clock.measure("regions"):
             regions = extract(self.extractor, batch)
         rows = self.describe(regions, clock)
         if self.clip is not None:
             with clock.measure("clip"):
-                scores = clip_scores(self.clip, batch, [row["caption"] for row in rows])
-            for row, score in zip(rows, scores, strict=True):
-                row["clip_score"] = score
+                vectors = self.clip.encode_images([picture.pixels for picture in batch])
+            for row, vector in zip(rows, vectors, strict=True):
+                row[IMAGE_VECTOR] = vector
         return rows
 
 
@@ -123,18 +126,19 @@ def extract(extractor: RegionExtractor, batch: Sequence[Picture]) -> list[Region
     return [one.scaled(of.width, of.height) for one, of in zip(found, batch, strict=True)]
 
 
-def clip_scores(clip: "ClipScorer", batch: Sequence[Picture], captions: list[str]) -> list[float]:
-    """CLIP-S of each picture's caption."""
+def clip_scores(clip: "ClipScorer", images: torch.Tensor, captions: Sequence[str]) -> list[float]:
+    """CLIP-S of each caption and the vector of its image, [B, E]; words that the CLIP lacks do not count."""
     from glied.clip.scores import clip_score
 
-    images = clip.encode_images([picture.pixels for picture in batch])
+    unknown = set(clip.unknown_words(captions))
+    if unknown:
+        captions = [" ".join(word for word in text.split() if word not in unknown) for text in captions]
     return clip_score(images, clip.encode_texts(captions)).tolist()
 
 
 def _caption_row(regions: Regions, attributes: list[tuple[str, float]], captions: list[Caption]) -> Row:
     return {
-        "caption": captions[0].text,
-        "captions": [{"text": one.text, "log_probability": one.log_probability} for one in captions],
+        "captions": [vars(one) for one in captions],
         "attributes": [{"word": word, "probability": probability} for word, probability in attributes],
         "regions": [
             {"box": box, "label": label, "score": score}

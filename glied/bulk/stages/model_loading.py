@@ -8,6 +8,7 @@ from glied import checkpoint_files
 from glied.bulk.items import Stage
 from glied.bulk.stages import specs
 from glied.bulk.stages.describe import TRANSIT, CaptionImages, CaptionRegions, Describe, ExtractRegions
+from glied.bulk.stages.finishing import CaptionStage, FinishCaptions, Item, WithoutColumns
 from glied.bulk.stages.specs import CaptionSpec, ExtractSpec, Inspection
 from glied.bulk.stages.stage import DecodeImages, Decoder, DescribeStage, ReadRegions
 from glied.captioner.captioner import Captioner
@@ -20,7 +21,6 @@ from glied.vision.attributes import load_attributes
 from glied.vision.decoder_pool import DecoderPool
 from glied.vision.extractors.config import RegionsConfig
 from glied.vision.extractors.region_extractor import RegionExtractor, load_extractor
-from glied.vision.images import Picture
 
 if TYPE_CHECKING:  # open_clip takes seconds to import
     from glied.clip.scorer import ClipScorer
@@ -35,21 +35,26 @@ def caption_stage(spec: CaptionSpec) -> Stage:
         UsageError: a checkpoint is missing or of another kind.
     """
     if spec.part == "captions":
-        return DescribeStage(ReadRegions(batch_size=spec.batch_size), _captions(spec))
+        finished = _finished(spec, _captions(spec))
+        return CaptionStage(ReadRegions(batch_size=spec.batch_size), finished)
     extractor = _extractor(spec.regions)
     resolution = extractor.resolution
-    describe: Describe[Picture]
     if spec.part == "regions":
-        describe = ExtractRegions(extractor, model="", dtype=TRANSIT)
-    else:
-        clip = _clip(spec.clip, spec.regions.device)
-        if clip is not None:
-            resolution = max(resolution[0], clip.resolution), max(resolution[1], clip.resolution)
-        captions = _captions(spec)
-        _check_regions(spec, captions, extractor.fingerprint)
-        describe = CaptionImages(extractor, captions, clip)
+        decode = DecodeImages(_decoder(spec, resolution), batch_size=spec.batch_size)
+        return DescribeStage(decode, ExtractRegions(extractor, model="", dtype=TRANSIT))
+    clip = _clip(spec.clip, spec.regions.device)
+    if clip is not None:
+        resolution = max(resolution[0], clip.resolution), max(resolution[1], clip.resolution)
+    captions = _captions(spec)
+    _check_regions(spec, captions, extractor.fingerprint)
     decode = DecodeImages(_decoder(spec, resolution), batch_size=spec.batch_size)
-    return DescribeStage(decode, describe)
+    return CaptionStage(decode, _finished(spec, CaptionImages(extractor, captions, clip), clip))
+
+
+def _finished(
+    spec: CaptionSpec, describe: Describe[Item], clip: "ClipScorer | None" = None
+) -> FinishCaptions[Item]:
+    return FinishCaptions(WithoutColumns(describe), text=spec.text, quality=spec.quality, clip=clip)
 
 
 def caption_models(spec: CaptionSpec) -> tuple[RegionExtractor | None, Captioner]:

@@ -1,17 +1,20 @@
 """What stages are built from, and what their rows depend on; no torch here, since a run's driver has none."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from glied.bulk import row_schemas
+from glied.bulk.stages.quality import QualityConfig
 from glied.captioner.config import DecodingConfig
 from glied.captioner.engines.loading import EngineConfig
 from glied.captioner.familiarity import Familiarity
 from glied.clip.config import ClipConfig
 from glied.config_keys import with_former_keys
+from glied.text.caption_rules import TextRules
 from glied.vision import images
 from glied.vision.crops import CopyConfig
 from glied.vision.extractors.config import RegionsConfig
@@ -27,12 +30,15 @@ class StageSpec:
         batch_size, decoders: images at a time, processes that decode them.
         missing_rows: as `InputConfig.max_missing_rows`.
         clip: config of the CLIP that scores captions; None for no scores.
+        text, quality: how captions are finished.
     """
 
     batch_size: int
     decoders: int
     missing_rows: float = 0.0
     clip: ClipConfig | None = None
+    text: TextRules = field(default_factory=TextRules)
+    quality: QualityConfig = field(default_factory=QualityConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,11 +134,18 @@ def captions_inspection(
 
 
 def common_fingerprint(spec: StageSpec, clip: Fingerprint | None) -> dict[str, Any]:
-    """What the rows of every captioner depend on; `clip` is the fingerprint of the CLIP that scores them."""
+    """What the rows of every captioner depend on; `clip` is the fingerprint of the CLIP that scores them.
+
+    How captions are finished counts where it is set: earlier versions had no such settings.
+    """
+    text = {} if spec.text == TextRules() else {"text": dataclasses.asdict(spec.text)}
+    quality = {} if spec.quality == QualityConfig() else {"quality": dataclasses.asdict(spec.quality)}
     return {
         "clip": None if clip is None else dict(clip),
         "preprocessing": preprocessing(spec.missing_rows),
         "schema": row_schemas.SCHEMA_VERSION,
+        **text,
+        **quality,
     }
 
 

@@ -56,7 +56,10 @@ class Read(Protocol[Item]):
     def schema(self) -> pa.Schema: ...  # noqa: D102  # see Attributes
 
     def __call__(self, table: pa.Table, clock: Clock) -> Iterator[list[Item | Fault]]:
-        """An item or a fault per row, in order, in batches as the models are to have them."""
+        """An item or a fault per row, in order, in batches as the models are to have them.
+
+        The table also has the columns that pass through.
+        """
         ...
 
 
@@ -90,18 +93,13 @@ class DescribeStage(Generic[Item]):
         The result's metadata has the seconds by part (`arrow_tables.seconds_of`).
         """
         clock = Clock()
-        own = len(self.read.schema)
-        items, passing = table.select(range(own)), table.select(range(own, table.num_columns))
-        rows = [row for batch in self._items(items, passing, clock) for row in self._rows(batch, clock)]
-        described = self._table(items, rows)
+        rows = [row for batch in self.read(table, clock) for row in self._rows(batch, clock)]
+        described = self._table(table, rows)
+        passing = table.select(range(len(self.read.schema), table.num_columns))
         result = pa.table(
             [*described.columns, *passing.columns], schema=pa.schema([*described.schema, *passing.schema])
         )
         return arrow_tables.with_seconds(result, clock.seconds)
-
-    def _items(self, items: pa.Table, passing: pa.Table, clock: Clock) -> Iterator[list[Item | Fault]]:
-        """What is described of each row; subclasses may look at the columns that pass through, too."""
-        return self.read(items, clock)
 
     def _rows(self, batch: list[Item | Fault], clock: Clock) -> list[Row]:
         items = [item for item in batch if not isinstance(item, Fault)]
@@ -158,6 +156,7 @@ class DecodeImages:
             yield [self._item(row, decoded) for row in rows]
 
     def _started(self, table: pa.Table) -> Iterator[tuple[list[Row], Decoding]]:
+        table = table.select(self.schema.names)
         sizes = pc.fill_null(pc.binary_length(table["data"]), 0).to_pylist()
         for first, last in arrow_tables.ranges(sizes, most=self.batch_size, size=BATCH_BYTES):
             rows = table.slice(first, last - first).to_pylist()
@@ -185,6 +184,7 @@ class ReadRegions:
 
     def __call__(self, table: pa.Table, clock: Clock) -> Iterator[list[Regions | Fault]]:
         """Regions or a fault per row."""
+        table = table.select(self.schema.names)
         for first in range(0, table.num_rows, self.batch_size):
             yield [self._item(row) for row in table.slice(first, self.batch_size).to_pylist()]
 
@@ -224,6 +224,7 @@ def _failure(error: Exception) -> Fault:
 
 def _note(item: object) -> str | None:
     """What there is to say of an image that is described all the same."""
+    item = getattr(item, "item", item)  # of an entry
     if isinstance(item, Picture) and item.missing_rows:
         return f"the file was cut off: the last {item.missing_rows} rows are missing"
     return None

@@ -351,7 +351,8 @@ def flat_settings(config: TransformersConfig | EndpointConfig) -> dict[str, Any]
     settings: dict[str, Any] = {}
     for one in dataclasses.fields(config):
         value = getattr(config, one.name)
-        settings |= dataclasses.asdict(value) if dataclasses.is_dataclass(value) else {one.name: value}
+        is_group = dataclasses.is_dataclass(value) and not isinstance(value, type)
+        settings |= dataclasses.asdict(value) if is_group else {one.name: value}
     if settings["null_values"] == "empty":
         del settings["null_values"]
     return settings

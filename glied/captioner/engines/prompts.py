@@ -65,6 +65,11 @@ def columns_of(template: str) -> list[str]:
     return found
 
 
+def prompted_columns(prompts: Mapping[str, str]) -> list[str]:
+    """The columns that any of the prompts names, each once."""
+    return list(dict.fromkeys(column for template in prompts.values() for column in columns_of(template)))
+
+
 def fill(template: str, columns: Mapping[str, Any], null_values: Literal["empty", "fail"] = "empty") -> str:
     """Fill a prompt with the values of its columns.
 

@@ -277,7 +277,17 @@ class View {
 
   caption() {
     const { attention, caption } = this.entry;
-    if (!attention) return make("p", { className: "caption" }, caption);
+    const plain = make("p", { className: "caption" }, caption);
+    if (!attention) return plain;
+    const line = this.wordLine();
+    // The text rules changed what the captioner wrote, and that is explained.
+    return attention.written
+      ? make("div", {}, plain, make("p", { className: "muted" }, "As the captioner wrote it:"), line)
+      : line;
+  }
+
+  wordLine() {
+    const { attention, caption } = this.entry;
     const line = make("p", { className: "caption", role: "toolbar", "aria-label": `caption: ${caption}` });
     this.words = attention.words.map((text, index) => {
       const word = make("button", {
@@ -357,19 +367,41 @@ function scoreLine(entry) {
   );
 }
 
-function texts(entry) {
-  const parts = [];
-  if (entry.captions.length > 1) {
-    const items = entry.captions.map(([text, value]) =>
-      make(
+function flagLine(entry) {
+  return entry.flags.map((flag) => make("span", { className: "chip flag" }, DATA.flags[flag]));
+}
+
+// A heading and a list for the captions of each prompt.
+function captionLists(entry) {
+  const prompts = [...new Set(entry.about.map(({ prompt }) => prompt))];
+  const known = [
+    entry.captions.some(([, value]) => value !== null) && "log-probability",
+    entry.about.some(({ clip }) => clip !== undefined) && "CLIP-S",
+  ].filter(Boolean);
+  return prompts.flatMap((prompt) => {
+    const places = [...entry.captions.keys()].filter((place) => entry.about[place].prompt === prompt);
+    const items = places.map((place) => {
+      const [text, value] = entry.captions[place];
+      const { clip } = entry.about[place];
+      const numbers = [value === null ? null : number(value, 2), clip === undefined ? null : number(clip, 3)];
+      return make(
         "li",
         {},
         make("span", {}, text),
-        make("span", { className: "number" }, value === null ? "" : number(value, 2)),
-      ),
-    );
-    parts.push(make("h3", {}, "Best captions, log-probability"), make("ol", {}, ...items));
-  }
+        make("span", { className: "number" }, numbers.filter((one) => one !== null).join(" \u00b7 ")),
+      );
+    });
+    const title = prompt === undefined ? "Best captions" : `Prompt \u201c${prompt}\u201d`;
+    return [make("h3", {}, [title, ...known].join(", ")), make("ol", {}, ...items)];
+  });
+}
+
+function texts(entry) {
+  const parts = [];
+  if (entry.captions.length > 1) parts.push(...captionLists(entry));
+  const raw = entry.about.length ? entry.about[0].raw : undefined;
+  if (raw !== undefined && !entry.attention)
+    parts.push(make("h3", {}, "As the captioner wrote it"), make("p", { className: "raw" }, raw));
   if (entry.references.length) {
     parts.push(
       make("h3", {}, "References"),
@@ -388,6 +420,7 @@ function chip(text, percent, kind) {
 
 function sees(view) {
   const { entry } = view;
+  if (!entry.regions.length && !entry.attributes.length) return null; // a captioner of whole images
   const line = make("div", { className: "sees", "aria-hidden": "true" });
   const labels = isGrid(entry)
     ? entry.attributes.map(([word]) => word).filter((word) => !COMMON[entry.run].has(word))
@@ -429,6 +462,7 @@ function fill(card) {
   const foot = make(
     "div",
     { className: "foot" },
+    ...flagLine(entry),
     ...scoreLine(entry),
     make("span", { className: "name", title: entry.id }, entry.id),
   );
@@ -487,8 +521,10 @@ function rangeIsOpen() {
   return Math.min($("low").value, $("high").value) <= 0 && Math.max($("low").value, $("high").value) >= 100;
 }
 
-function matches(index, terms, status, [low, high], open) {
+function matches(index, terms, status, flag, [low, high], open) {
   const entry = ENTRIES[index];
+  if (flag === NO_FLAG ? entry.flags.length || entry.status !== "ok" : flag && !entry.flags.includes(flag))
+    return false;
   if (status && entry.status !== status && `${entry.status}/${entry.error_kind}` !== status) return false;
   const score = scoreOf(index);
   const slack = 1e-6 * (1 + Math.abs(high));
@@ -498,8 +534,8 @@ function matches(index, terms, status, [low, high], open) {
 
 function refresh() {
   const terms = $("find").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const [range, open, status] = [rangeChosen(), rangeIsOpen(), $("status").value];
-  shown = ENTRIES.map((_, index) => index).filter((index) => matches(index, terms, status, range, open));
+  const [range, open, status, flag] = [rangeChosen(), rangeIsOpen(), $("status").value, $("flag").value];
+  shown = [...ENTRIES.keys()].filter((index) => matches(index, terms, status, flag, range, open));
   const sign = { worst: 1, best: -1 }[$("order").value];
   if (sign) {
     const value = (index) => scoreOf(index) ?? sign * Infinity; // images without a score come last
@@ -590,7 +626,8 @@ function chooseScore() {
 }
 
 function reset() {
-  [$("find").value, $("status").value, $("low").value, $("high").value] = ["", "", 0, 100];
+  for (const id of ["find", "status", "flag"]) $(id).value = "";
+  [$("low").value, $("high").value] = [0, 100];
   refresh();
 }
 
@@ -605,6 +642,22 @@ function statusOptions() {
   return keys.map((key) =>
     make("option", { value: key }, `${key ? key.replace("/", ": ") : "all"} (${counts.get(key)})`),
   );
+}
+
+const NO_FLAG = "none"; // no name of a column
+
+function flagOptions() {
+  const count = (matching) => ENTRIES.filter(matching).length;
+  const options = [
+    ["", "all", ENTRIES.length],
+    ...Object.entries(DATA.flags).map(([flag, label]) => [
+      flag,
+      label,
+      count(({ flags }) => flags.includes(flag)),
+    ]),
+    [NO_FLAG, "no flag", count(({ flags, status }) => status === "ok" && !flags.length)],
+  ];
+  return options.map(([value, label, images]) => make("option", { value }, `${label} (${images})`));
 }
 
 // The large view.
@@ -642,6 +695,7 @@ function showDetail(entry, pinned = null) {
       make(
         "div",
         { className: "foot" },
+        ...flagLine(entry),
         ...scoreLine(entry),
         make("span", { className: "name" }, entry.width ? `${entry.width} \u00d7 ${entry.height}` : ""),
       ),
@@ -832,6 +886,9 @@ function start() {
   }
   setTheme(["light", "dark"].includes(stored) ? stored : null);
   $("status").append(...statusOptions());
+  $("flag").append(...flagOptions());
+  $("flags").hidden = !Object.keys(DATA.flags).length;
+  $("boxes-switch").hidden = !ENTRIES.some((entry) => entry.regions.length);
   $("score").append(
     ...Object.entries(DATA.scores).map(([name, label]) => make("option", { value: name }, label)),
   );
@@ -841,7 +898,7 @@ function start() {
   $("views").hidden = !ENTRIES.some((entry) => entry.attention);
   $("views").append(viewSwitch("view"));
   for (const id of ["find", "low", "high"]) $(id).addEventListener("input", refresh);
-  for (const id of ["status", "order"]) $(id).addEventListener("change", refresh);
+  for (const id of ["status", "flag", "order"]) $(id).addEventListener("change", refresh);
   $("score").addEventListener("change", chooseScore);
   $("reset").addEventListener("click", reset);
   $("theme").addEventListener("click", toggleTheme);

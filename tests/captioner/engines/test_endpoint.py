@@ -6,11 +6,12 @@ from email.utils import formatdate
 import numpy as np
 import pytest
 
+from glied.captioner.engines.config import EndpointConfig
 from glied.captioner.engines.endpoint import EndpointEngine, endpoint_fingerprint, retry_after
 from glied.captioner.engines.engine import Failure, Usage
 from glied.errors import UsageError
 from tests.captioner.engines.chat_server import caption_of, picture_of, prompt_of, serve
-from tests.captioner.engines.settings import endpoint
+from tests.flat_settings import flat
 
 SECRET = "sk-verysecret123"
 
@@ -29,7 +30,7 @@ def make(server, monkeypatch):
 
     def engine(**options):
         options = {"prompts": {"caption": "Describe."}, "backoff_s": 0.01, "longest_wait_s": 5.0} | options
-        engines.append(EndpointEngine(endpoint(url=server.url, model="tiny", **options)))
+        engines.append(EndpointEngine(flat(EndpointConfig, url=server.url, model="tiny", **options)))
         return engines[-1]
 
     yield engine
@@ -211,7 +212,7 @@ def test_the_check_ignores_failures_that_the_image_may_cause(make, server, behav
 
 
 def test_the_check_reports_an_unreachable_server(monkeypatch):
-    engine = EndpointEngine(endpoint(url="http://127.0.0.1:9/v1", model="tiny"))
+    engine = EndpointEngine(flat(EndpointConfig, url="http://127.0.0.1:9/v1", model="tiny"))
     with pytest.raises(UsageError, match=r"captioner.url: no answer from http://127.0.0.1:9/v1"):
         engine.check()
     engine.close()
@@ -258,13 +259,13 @@ def test_a_thousand_images_survive_a_server_with_every_fault(make, server):
 )
 def test_configs_that_make_no_request_are_refused(options, message):
     with pytest.raises(UsageError, match=message) as caught:
-        endpoint(**({"url": "http://host/v1", "model": "m"} | options))
+        flat(EndpointConfig, **({"url": "http://host/v1", "model": "m"} | options))
     assert SECRET not in str(caught.value)
 
 
 def test_the_fingerprint_has_only_settings_that_change_captions():
-    one = endpoint_fingerprint(endpoint(url="http://host/v1", model="m"))
-    same = endpoint(url="http://host/v1", model="m", concurrency=2, timeout_s=3.0, attempts=9)
+    one = endpoint_fingerprint(flat(EndpointConfig, url="http://host/v1", model="m"))
+    same = flat(EndpointConfig, url="http://host/v1", model="m", concurrency=2, timeout_s=3.0, attempts=9)
     assert endpoint_fingerprint(same) == one
     for change in (
         {"quality": 50},
@@ -272,7 +273,7 @@ def test_the_fingerprint_has_only_settings_that_change_captions():
         {"prompts": {"a": "b"}},
         {"url": "http://other/v1"},
     ):
-        other = endpoint(**({"url": "http://host/v1", "model": "m"} | change))
+        other = flat(EndpointConfig, **({"url": "http://host/v1", "model": "m"} | change))
         assert endpoint_fingerprint(other) != one
 
 

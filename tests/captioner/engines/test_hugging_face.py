@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from glied.captioner.config import DecodingConfig
+from glied.captioner.engines.config import TransformersConfig
 from glied.captioner.engines.engine import Failure
 from glied.captioner.engines.loading import inspect_engine, load_engine
 from glied.errors import UsageError
@@ -13,7 +14,7 @@ hf = pytest.importorskip("transformers")
 
 from glied.captioner.engines.hugging_face import TransformersEngine, weights_identity  # noqa: E402
 from tests.captioner.engines import tiny_models  # noqa: E402
-from tests.captioner.engines.settings import transformers  # noqa: E402
+from tests.flat_settings import flat  # noqa: E402
 
 FAMILIES = ["blip", "git", "llava", "qwen2_vl", "florence2"]
 BEAMS = {"beam_size": 3, "n_best": 2}
@@ -36,7 +37,7 @@ def folder_of(tmp_path_factory):
 def load(folder_of):
     def engine(family, **options):
         options = {"max_tokens": 8} | options
-        return TransformersEngine.load(transformers(model=folder_of(family), **options))
+        return TransformersEngine.load(flat(TransformersConfig, model=folder_of(family), **options))
 
     return engine
 
@@ -166,12 +167,12 @@ def test_padded_batches_join_inputs_of_different_lengths(load, monkeypatch):
 
 
 def test_the_fingerprint_depends_on_the_weights_and_does_not_load_them(folder_of, load, tmp_path):
-    config = transformers(model=folder_of("blip"), max_tokens=8)
+    config = flat(TransformersConfig, model=folder_of("blip"), max_tokens=8)
     engine = load("blip")
     assert inspect_engine(config, DecodingConfig()) == (engine.name, engine.fingerprint)
-    other = inspect_engine(transformers(model=folder_of("git"), max_tokens=8), DecodingConfig())
+    other = inspect_engine(flat(TransformersConfig, model=folder_of("git"), max_tokens=8), DecodingConfig())
     assert other[1]["weights"] != engine.fingerprint["weights"]
-    changed = transformers(model=folder_of("blip"), max_tokens=9)
+    changed = flat(TransformersConfig, model=folder_of("blip"), max_tokens=9)
     assert inspect_engine(changed, DecodingConfig())[1] != engine.fingerprint
 
 
@@ -187,18 +188,18 @@ def test_a_name_on_the_hub_is_recorded_with_its_commit(folder_of, tmp_path, monk
     (cached / "refs" / "main").write_text(commit)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    assert weights_identity(transformers(model="someone/tiny")) == commit
+    assert weights_identity(flat(TransformersConfig, model="someone/tiny")) == commit
     with pytest.raises(UsageError, match=r"someone/other .*hf download someone/other --local-dir DIR"):
-        weights_identity(transformers(model="someone/other"))
+        weights_identity(flat(TransformersConfig, model="someone/other"))
 
 
 def test_code_of_a_repository_is_not_run_unless_allowed(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "odd", "auto_map": {"AutoConfig": "code.Config"}}')
     (tmp_path / "code.py").write_text("raise SystemExit('this code must not run')\n")
     with pytest.raises(UsageError, match=r"not run unless captioner.remote_code is"):
-        load_engine(transformers(model=str(tmp_path)), DecodingConfig())
+        load_engine(flat(TransformersConfig, model=str(tmp_path)), DecodingConfig())
     with pytest.raises(UsageError, match=r"must repeat captioner.model"):
-        transformers(model="a/b", remote_code="true")
+        flat(TransformersConfig, model="a/b", remote_code="true")
 
 
 @pytest.mark.parametrize(
@@ -215,7 +216,7 @@ def test_code_of_a_repository_is_not_run_unless_allowed(tmp_path):
 )
 def test_configs_that_describe_no_search_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
-        transformers(**({"model": "a/b"} | options))
+        flat(TransformersConfig, **({"model": "a/b"} | options))
 
 
 def test_a_style_that_the_model_does_not_have_is_refused(load):

@@ -9,6 +9,7 @@ bounded number of times.
 import dataclasses
 import functools
 import logging
+import posixpath
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -44,6 +45,8 @@ Row = dict[str, Any]
 STORAGE = "storage"
 """Kind of error of a row whose bytes could not be read."""
 TOO_LARGE = "too_large"
+SIDECAR = "sidecar"
+"""Column of the texts in files beside the images, for the stage that follows; no run writes it."""
 WAITING = 16
 """Rows of a table in progress for each file that is read at once; most of them wait for hosts."""
 ROOM = 8
@@ -66,6 +69,7 @@ class Fetch:
         uris: what the rows of tables may name; None if they need no second check.
         file_s: longest time for a file of a storage other than local disks and S3, all attempts together.
         rows: reads the rows of form parquet, and caches a row group for the next chunk.
+        sidecar: of form files: extension of text files beside the images to read as column `SIDECAR`.
     """
 
     form: str = "files"
@@ -79,6 +83,7 @@ class Fetch:
     uris: RowUris | None = None
     file_s: float = 120.0
     rows: parquet.RowReader = field(default_factory=parquet.RowReader)
+    sidecar: str = ""
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Rows of the manifest to `FETCHED` and what passes through; one row out per row in, in order."""
@@ -90,6 +95,8 @@ class Fetch:
             fetched, passing = self._from_parquet(rows, passing)
         else:
             fetched = self._from_files(rows)
+        if self.sidecar:
+            passing = passing.append_column(SIDECAR, pa.array(self._beside(fetched), pa.string()))
         return _fetched(fetched, passing)
 
     def pieces(self, tables: Sequence[pa.Table], size: int) -> Iterator[tuple[int, pa.Table]]:
@@ -129,6 +136,22 @@ class Fetch:
             return list(self._ahead(rows, 2 * self.max_bytes))
         with ThreadPoolExecutor(self.threads) as pool:
             return list(pool.map(functools.partial(self._file, slot=nullcontext()), rows))
+
+    def _beside(self, fetched: list[Row]) -> list[str | None]:
+        """The texts beside the images, None where there is none; an image whose text cannot be read fails."""
+
+        def read(row: Row) -> str | None:
+            uri = f"{posixpath.splitext(row['uri'])[0]}.{self.sidecar.lstrip('.')}"
+            try:
+                return self._bytes(uri, None, nullcontext()).decode("utf-8-sig", errors="replace")
+            except FileNotFoundError:
+                return None
+            except (ImageError, Unreadable) as error:
+                row |= _failed(row, STORAGE, f"the file beside it cannot be read: {error}")
+                return None
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            return list(pool.map(read, fetched))
 
     def _ahead(self, rows: Sequence[Row], size: int) -> Iterator[Row]:
         """The rows in order, read ahead by many threads, most of which wait for hosts.

@@ -1,0 +1,120 @@
+"""Text rules: openings, sentences, lengths and additions."""
+
+import pytest
+
+from glied.errors import UsageError
+from glied.text.caption_rules import TextRules, first_sentence, first_words
+from glied.text.existing_captions import ExistingConfig
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("This image shows a dog on a beach.", "A dog on a beach."),
+        ("The black and white photo depicts two men", "Two men"),
+        ("In this image, we can see a cat. It sleeps.", "A cat. It sleeps."),
+        ("In the picture there are two dogs", "There are two dogs"),
+        ("Sure! Here is a detailed caption for the image: A red car.", "A red car."),
+        ("Here's a description of the image:\n\nA man", "A man"),
+        ("This is a close-up photograph of a bee", "A bee"),
+        ("This vibrant, colorful image showcases a parrot", "A parrot"),
+        ("a photo of a dog", "a dog"),
+        ("Caption: two dogs", "Two dogs"),
+        ("The image is of a cat", "A cat"),
+    ],
+)
+def test_openings_are_removed(text, expected):
+    assert TextRules(strip_openings=True)(text) == expected
+    assert TextRules()(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A picture hangs on a wall",
+        "A painting of a man hangs on the wall",
+        "The scene of the crime",
+        "the photographer shows a picture",
+        "This man shows a picture of a dog",
+        "a woman in a photo shoot",
+        "The image shows",  # nothing would be left
+        "",
+    ],
+)
+def test_captions_without_an_opening_stay_as_they_are(text):
+    assert TextRules(strip_openings=True)(text) == text
+
+
+def test_openings_of_the_config_are_removed_in_any_case_the_longest_first():
+    rules = TextRules(openings=["sks photo", "sks photo of"])
+    assert rules("SKS photo of a dog") == "A dog"
+    assert rules("sks photo, a dog") == "a dog"
+    assert rules("This image shows a dog") == "This image shows a dog"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("A dog runs. It barks.", "A dog runs."),
+        ("Dr. Smith stands in St. Mary. He smiles.", "Dr. Smith stands in St. Mary."),
+        ("J. R. Smith of the U.S. Army runs. Fast.", "J. R. Smith of the U.S. Army runs."),
+        ("It is 3.5 m high. Big.", "It is 3.5 m high."),
+        ('He said "stop!" Then he left.', 'He said "stop!"'),
+        ("What? A dog!", "What?"),
+        ("A dog\nA cat", "A dog"),
+        ("one. two", "one. two"),
+        ("\u3053\u308c\u306f\u72ac\u3002\u732b\u3002", "\u3053\u308c\u306f\u72ac\u3002"),
+        ("", ""),
+    ],
+)
+def test_the_first_sentence(text, expected):
+    assert first_sentence(text) == expected
+    assert TextRules(one_sentence=True)(text) == expected
+
+
+def test_the_first_words_without_dangling_punctuation():
+    assert first_words("a dog, a cat, and a bird", 4) == "a dog, a cat"
+    assert first_words("a  dog", 2) == "a  dog"
+    assert first_words("- - -", 2) == "- -"
+
+
+def test_rules_apply_in_their_order():
+    rules = TextRules(
+        strip_openings=True,
+        one_sentence=True,
+        max_words=3,
+        lower_case=True,
+        prefix="Photo: ",
+        suffix="!",
+        trigger="SKS",
+    )
+    assert rules("This image shows A Big Dog, running. It barks.") == "SKS, Photo: a big dog!"
+
+
+def test_a_trigger_word_is_added_once():
+    rules = TextRules(trigger="sks")
+    assert rules("a dog") == "sks, a dog"
+    assert rules("a SKS dog") == "a SKS dog"
+    assert rules("a sksx dog") == "sks, a sksx dog"
+
+
+def test_rules_that_make_no_sense_are_refused():
+    with pytest.raises(UsageError, match=r"text\.max_words: -1"):
+        TextRules(max_words=-1)
+    with pytest.raises(UsageError, match=r"text\.openings"):
+        TextRules(openings=[" "])
+    with pytest.raises(UsageError, match=r"either column or sidecar"):
+        ExistingConfig(column="a", sidecar="txt")
+
+
+def test_existing_captions_are_combined_with_new_ones():
+    found = {
+        mode: ExistingConfig(column="c", mode=mode, separator=", ").combined("old", "new")
+        for mode in ("keep", "replace", "append", "prepend")
+    }
+    assert found == {
+        "keep": ("old", "input"),
+        "replace": ("new", "model"),
+        "append": ("old, new", "input+model"),
+        "prepend": ("new, old", "model+input"),
+    }
