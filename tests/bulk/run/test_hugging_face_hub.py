@@ -10,14 +10,10 @@ import pytest
 from PIL import Image
 
 from glied import storage
-from glied.bulk import engine_captioning
-from glied.bulk.captioning import fetch_stage
-from glied.bulk.chunks import run_here
-from glied.bulk.run import bulk_run
 from glied.bulk.run.committed_rows import read_rows
 from glied.errors import UsageError
 from tests import fake_hub
-from tests.captioner.engines.chat_server import serve
+from tests.bulk.endpoint_runs import caption_with_endpoint
 
 COUNT = 20
 
@@ -62,14 +58,7 @@ def caption(tmp_path):
     """Run the captioning job on an input; returns the rows by id."""
 
     def run(*options):
-        with serve() as server:
-            where = [f"--output.uri={tmp_path / 'out'}", f"--captioner.url={server.url}"]
-            config = engine_captioning.parse_captioning(
-                ["--config=configs/caption/endpoint.yaml", *where, "--captioner.model=tiny", *options]
-            )
-            stage = engine_captioning.stage_factory(config).build()
-            stream = run_here(fetch_stage(config.input, config.resources), stage)
-            bulk_run.execute(engine_captioning.job(config), stream)
+        caption_with_endpoint(f"--output.uri={tmp_path / 'out'}", *options)
         return {row["id"]: row for row in read_rows(str(tmp_path / "out"))}
 
     return run

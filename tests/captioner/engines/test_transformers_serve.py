@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glied.captioner.engines.config import EndpointConfig, TransformersConfig
 from glied.captioner.engines.endpoint import EndpointEngine
 from glied.captioner.engines.engine import Failure
 from glied.errors import UsageError
@@ -16,6 +15,8 @@ pytest.importorskip("uvicorn", reason="transformers serve needs transformers[ser
 
 from glied.captioner.engines.hugging_face import TransformersEngine
 from tests.captioner.engines import tiny_models, transformers_server
+from tests.captioner.engines.settings import endpoint as endpoint_config
+from tests.captioner.engines.settings import transformers as transformers_config
 
 PROMPTS = {"short": "word1 word2", "long": "word3"}
 QUALITY = 95
@@ -39,7 +40,7 @@ def endpoint(url, model):
 
     def make(**options):
         options = {"prompts": PROMPTS, "max_tokens": 8, "quality": QUALITY} | options
-        engines.append(EndpointEngine(EndpointConfig(**({"url": url, "model": model} | options))))
+        engines.append(EndpointEngine(endpoint_config(**({"url": url, "model": model} | options))))
         return engines[-1]
 
     yield make
@@ -63,7 +64,7 @@ def as_sent(image):
 def test_captions_equal_those_of_the_model_here(endpoint, model):
     engine, images = endpoint(cut_answers="keep"), pictures()
     engine.check()
-    here = TransformersEngine.load(TransformersConfig(model=model, prompts=PROMPTS, max_tokens=8))
+    here = TransformersEngine.load(transformers_config(model=model, prompts=PROMPTS, max_tokens=8))
     expected = here.caption([as_sent(image) for image in images])
     assert engine.caption(images) == expected
     assert engine.caption(images[::-1])[::-1] == expected
@@ -75,7 +76,7 @@ def test_captions_equal_those_of_the_model_here(endpoint, model):
 def test_tokens_are_counted_and_cut_answers_fail(endpoint):
     engine = endpoint(prompts={"a": "word1 word2"}, max_tokens=3)
     found = engine.caption(pictures(4))
-    assert found == [Failure("cut_answer", "the answer was cut at captioner.max_tokens")] * 4
+    assert found == [Failure("cut_answer", "the answer was cut at captioner.generation.max_tokens")] * 4
     used = engine.usage()
     assert (used.requests, used.retries, used.completion_tokens) == (4, 0, 12)
     assert used.prompt_tokens == 4 * engine_tokens()
