@@ -9,7 +9,8 @@ The captions are those of the bulk job and of `glied caption-image`: it is their
 """
 
 import io
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -21,11 +22,17 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from glied import checkpoint, shipped
-from glied.bulk.captioning import CaptionDatasetConfig, caption_factory
+from glied.bulk.captioning import (
+    CaptionConfig,
+    CaptionDatasetConfig,
+    CocaDatasetConfig,
+    EndpointDatasetConfig,
+    caption_factory,
+    parse_captioning,
+)
 from glied.bulk.items import Stage
 from glied.bulk.row_schemas import FETCHED, OK, REJECTED
 from glied.captioner.config import DecodingConfig
-from glied.config import parse
 from glied.data.extractor_fingerprint import same_extractor
 from glied.errors import GliedError, ImageError, JobError, UsageError
 
@@ -46,7 +53,8 @@ class Caption:
         log_probability: of the text, under the captioner; None where the captioner does not give it.
         familiarity: share of the validation images that lie farther from the training images than this
             image; None where it is not known. Below 0.01 the caption means little.
-        alternatives: the `n_best` captions with their log-probabilities, the best first.
+        alternatives: the `n_best` captions with their log-probabilities, the best first; those of several
+            prompts prompt by prompt.
         attributes: attribute words with their probabilities, the most probable first.
     """
 
@@ -62,15 +70,15 @@ class Caption:
 
 
 class Captioner:
-    """Captions images with regions, attributes and captioner of one config."""
+    """Captions images with the captioner of one config, and the other models that it needs."""
 
-    def __init__(self, config: CaptionDatasetConfig) -> None:
+    def __init__(self, config: CaptionConfig) -> None:
         """Load the models of a config; `load` finds it by name.
 
         Raises:
             UsageError: weights are missing, do not fit together, or need a GPU that is not there.
         """
-        if config.regions.kind == "precomputed":
+        if isinstance(config, CaptionDatasetConfig) and config.regions.kind == "precomputed":
             raise UsageError(
                 "regions.kind precomputed finds no regions in images: name a detector in regions"
             )
@@ -86,26 +94,26 @@ class Captioner:
         device: str | None = None,
         beam_size: int | None = None,
         n_best: int | None = None,
+        options: Mapping[str, object] | None = None,
     ) -> "Captioner":
         """Load a captioner and the models that it needs.
 
         Args:
             name: "photographs" or "demo", which ship; one of their variants, such as "demo/glied_cider"; a
-                caption config, a path or a name that ships; or the checkpoint (folder or URI) of a captioner
-                that you trained.
+                caption config, a path or a name that ships, such as "caption/coca.yaml"; or the checkpoint
+                (folder or URI) of a captioner that you trained.
             config: caption config that finds regions and attributes for a checkpoint. By default that of the
                 weights that ship and were trained on the same kind of regions.
             device: of torch, such as "cuda"; by default that of the config.
             beam_size: of the search; 1 is greedy decoding.
             n_best: how many captions `Caption.alternatives` has; at most `beam_size`.
+            options: further settings by their keys in the config, such as {"captioner.url": "http://..."}.
 
         Raises:
             UsageError: there is no such captioner, or an option is out of range.
         """
-        given = _config_of(str(name), None if config is None else str(config))
-        if device is not None:
-            given = replace(given, regions=replace(given.regions, device=device))
-        return cls(replace(given, decoding=_decoding(given.decoding, beam_size, n_best)))
+        given = _config_of(str(name), None if config is None else str(config), _as_arguments(options or {}))
+        return cls(_searched(given if device is None else _on(device, given), beam_size, n_best))
 
     # A str is a sequence of str, too; it is an image, the first signature.
     @overload
@@ -144,18 +152,26 @@ def captioner_names() -> list[str]:
     return [*WORLDS, *variants]
 
 
-def _config_of(name: str, config: str | None) -> CaptionDatasetConfig:
+def _config_of(name: str, config: str | None, options: Sequence[str]) -> CaptionConfig:
     """The config that captions with what a name names."""
     if name in WORLDS:
-        return _parsed(config or WORLDS[name])
+        return _parsed(config or WORLDS[name], *options)
     if name.endswith((".yaml", ".yml")):
-        return _parsed(name)
+        return _parsed(name, *options)
     checkpoint_uri = f"{shipped.WEIGHTS}{name}" if name in captioner_names() else name
-    return _parsed(config or _config_for(checkpoint_uri), f"--captioner.checkpoint={checkpoint_uri}")
+    config = config or _config_for(checkpoint_uri)
+    return _parsed(config, f"--captioner.checkpoint={checkpoint_uri}", *options)
 
 
-def _parsed(config: str, *options: str) -> CaptionDatasetConfig:
-    return parse(CaptionDatasetConfig, ["--config", config, *options])
+def _parsed(config: str, *options: str) -> CaptionConfig:
+    return parse_captioning(["--config", config, *options])
+
+
+def _as_arguments(options: Mapping[str, object]) -> list[str]:
+    """Settings as on a command line, where lists and maps are JSON."""
+    return [
+        f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in options.items()
+    ]
 
 
 def _config_for(checkpoint_uri: str) -> str:
@@ -172,6 +188,29 @@ def _config_for(checkpoint_uri: str) -> str:
         f"{checkpoint_uri} was trained on regions that no config that ships finds; pass the caption config "
         "that does as config"
     )
+
+
+def _on(device: str, config: CaptionConfig) -> CaptionConfig:
+    """The config with its models on a device."""
+    if isinstance(config, CaptionDatasetConfig):
+        return replace(config, regions=replace(config.regions, device=device))
+    if isinstance(config, EndpointDatasetConfig):
+        raise UsageError(f"device {device}: the model of an endpoint is where its server is; leave it out")
+    captioner: Any = replace(config.captioner, device=device)
+    return replace(config, captioner=captioner)
+
+
+def _searched(config: CaptionConfig, beam_size: int | None, n_best: int | None) -> CaptionConfig:
+    """The config with these options of the search."""
+    if isinstance(config, CaptionDatasetConfig | CocaDatasetConfig):
+        return replace(config, decoding=_decoding(config.decoding, beam_size, n_best))
+    if beam_size is not None and isinstance(config, EndpointDatasetConfig):
+        raise UsageError(f"beam_size {beam_size}: the server of an endpoint decides on that; leave it out")
+    given = {"beam_size": beam_size, "n_best": n_best}
+    generation: Any = config.captioner.generation
+    generation = replace(generation, **{key: value for key, value in given.items() if value is not None})
+    captioner: Any = replace(config.captioner, generation=generation)
+    return replace(config, captioner=captioner)
 
 
 def _decoding(decoding: DecodingConfig, beam_size: int | None, n_best: int | None) -> DecodingConfig:

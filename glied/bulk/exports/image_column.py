@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from glied import run_folder
+from glied.bulk import arrow_tables
 from glied.bulk.captioning import fetch_stage
 from glied.bulk.config import InputConfig, ResourcesConfig
 from glied.bulk.plan.manifest import Manifest
@@ -60,7 +61,7 @@ class ImageColumn:
         (planned,) = self.plan.read_units([unit.unit])
         wanted = [row["id"] for row in rows.select(NEEDED).to_pylist() if row["status"] == OK]
         found = dict(self._read(planned.table, set(wanted)))
-        images = [found.get(name, {}).get("image") for name in rows["id"].to_pylist()]
+        images = [found.get(name, {}).get("image") for name in arrow_tables.texts(rows, "id")]
         missing = [f"{name!r}: {found[name]['error']}" for name in wanted if found[name]["image"] is None]
         return rows.append_column(self.name, pa.array(images, _IMAGE)), missing
 
@@ -76,7 +77,7 @@ class ImageColumn:
 
     def _read(self, planned: pa.Table, wanted: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Image and error of each wanted row."""
-        rows = planned.filter(pa.array([name in wanted for name in planned["id"].to_pylist()]))
+        rows = planned.filter(pa.array([name in wanted for name in arrow_tables.texts(planned, "id")]))
         for start in range(0, rows.num_rows, AT_ONCE):
             for row in self._fetch(rows.slice(start, AT_ONCE)).to_pylist():
                 name = posixpath.basename(row["id"])

@@ -81,9 +81,9 @@ def _report(table: pa.Table) -> UnitReport:
     return UnitReport(written=table.num_rows, captionless=captionless(table))
 
 
-def _encode_parquet(table: pa.Table, **options: int) -> bytes:
+def _encode_parquet(table: pa.Table, row_group_size: int | None = None) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", **options)
+    pq.write_table(table, sink, compression="zstd", row_group_size=row_group_size)
     return sink.getvalue()
 
 

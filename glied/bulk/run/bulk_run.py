@@ -117,7 +117,7 @@ def _usage_errors_named(where: str = "") -> Iterator[None]:
     except (StorageError, OSError) as error:
         cause = error.__cause__ if isinstance(error, StorageError) else error
         message = f"{where} is not usable: {error}" if where else str(error)
-        if isinstance(cause, _CALLERS_FAULT) or _refused_by_s3(cause):
+        if isinstance(cause, _CALLERS_FAULT) or _refused(cause):
             raise UsageError(message) from error
         raise StorageError(message) from error
 
@@ -129,11 +129,13 @@ _REFUSALS = ("ExpiredToken", "InvalidToken", "InvalidBucketName", "NoSuchBucket"
 """Codes of S3's answers that come with other status codes than those below."""
 
 
-def _refused_by_s3(error: BaseException | None) -> bool:
-    """Whether credentials are missing or refused, or the bucket does not exist."""
+def _refused(error: BaseException | None) -> bool:
+    """Whether credentials are missing or refused, or the bucket or dataset does not exist."""
     if type(error).__name__ in _NO_CREDENTIALS:
         return True
-    answer: dict[str, Any] = getattr(error, "response", None) or {}
+    answer: Any = getattr(error, "response", None)
+    if not isinstance(answer, dict):  # not botocore's
+        return getattr(answer, "status_code", None) in (401, 403, 404)
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
     return status in (401, 403, 404) or answer.get("Error", {}).get("Code") in _REFUSALS
 

@@ -14,15 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from glied.bulk import engine_captioning, row_schemas
-from glied.bulk.captioning import fetch_stage
-from glied.bulk.chunks import run_here
+from glied.bulk import row_schemas
 from glied.bulk.exports.csv_rows import encode_csv
 from glied.bulk.exports.export import ExportConfig, export
-from glied.bulk.run import bulk_run
 from glied.errors import JobError, UsageError
 from tests.bulk import runs
-from tests.captioner.engines.chat_server import serve
+from tests.bulk.endpoint_runs import caption_with_endpoint
 
 IDS = ["a.jpg", "sub/b, or c.png", "bad.jpg", 'c "d".jpg', "e.jpg"]
 ROWS = [runs.row(image_id, "rejected" if image_id == "bad.jpg" else "ok") for image_id in IDS]
@@ -152,20 +149,8 @@ def captioned(tmp_path_factory):
         pixels = np.full((8, 10 + number, 3), 40 * number, np.uint8)
         Image.fromarray(pixels).save(tmp_path / "in" / f"{number}.png")
     (tmp_path / "in" / "broken.jpg").write_text("no image")
-    options = [f"--input.uri={tmp_path / 'in'}", f"--output.uri={tmp_path / 'run'}", "--output.unit_size=4"]
-    with serve() as server:
-        config = engine_captioning.parse_captioning(
-            [
-                "--config=configs/caption/endpoint.yaml",
-                f"--captioner.url={server.url}",
-                "--captioner.model=tiny",
-                *options,
-            ]
-        )
-        stream = run_here(
-            fetch_stage(config.input, config.resources), engine_captioning.stage_factory(config).build()
-        )
-        bulk_run.execute(engine_captioning.job(config), stream)
+    where = [f"--input.uri={tmp_path / 'in'}", f"--output.uri={tmp_path / 'run'}"]
+    caption_with_endpoint(*where, "--output.unit_size=4")
     return tmp_path / "run"
 
 

@@ -62,6 +62,14 @@ def test_every_image_has_its_own_caption_for_any_order_of_the_answers(make, serv
     assert engine.usage() == Usage()  # counted once
 
 
+def test_a_caption_is_the_same_alone_shuffled_and_in_a_batch(make):
+    engine, images = make(concurrency=8), pictures(32)
+    order = np.random.default_rng(1).permutation(32)
+    together = texts(engine.caption(images))
+    assert [together[n] for n in order] == texts(engine.caption([images[n] for n in order]))
+    assert together == [texts(engine.caption([image]))[0] for image in images]
+
+
 def test_the_request_follows_the_config(make, server):
     config = {"system": "Be brief.", "max_tokens": 7, "length_field": "max_completion_tokens", "seed": 3}
     engine = make(

@@ -16,7 +16,7 @@ from glied.captioner.engines.hugging_face import TransformersEngine, weights_ide
 from tests.captioner.engines import tiny_models  # noqa: E402
 from tests.flat_settings import flat  # noqa: E402
 
-FAMILIES = ["blip", "git", "llava", "qwen2_vl", "florence2"]
+FAMILIES = ["blip", "git", "llava", "qwen2_vl", "idefics3", "florence2"]
 BEAMS = {"beam_size": 3, "n_best": 2}
 
 
@@ -70,9 +70,11 @@ def texts(found):
     "options", [{}, {"beam_size": 3, "n_best": 2}, {"temperature": 1.5, "n_best": 2}], ids=str
 )
 def test_a_caption_is_the_same_alone_shuffled_and_in_a_batch(load, family, options):
-    engine, images = load(family, **options), pictures()
+    engine, images = load(family, **options), pictures(32 if not options else 7)
     together = texts(engine.caption(images))
-    assert together == texts(engine.caption(images[::-1]))[::-1]
+    order = np.random.default_rng(1).permutation(len(images))
+    shuffled = texts(engine.caption([images[n] for n in order]))
+    assert [together[n] for n in order] == shuffled
     assert together == [texts(engine.caption([image]))[0] for image in images]
     assert len({tuple(one) for one in together}) > 1  # otherwise the test would prove nothing
     assert all(len(one) == options.get("n_best", 1) for one in together)
@@ -81,11 +83,12 @@ def test_a_caption_is_the_same_alone_shuffled_and_in_a_batch(load, family, optio
 @pytest.mark.parametrize("family", FAMILIES)
 def test_captions_contain_neither_the_prompt_nor_special_tokens(load, family):
     engine = load(family, **({} if family in ("blip", "git") else {"prompts": {"caption": "word1 word2"}}))
-    for captions in engine.caption(pictures()):
-        words = captions[0].text.split()
+    found = [captions[0].text.split() for captions in engine.caption(pictures())]
+    assert any(found)  # random weights may give a few images special tokens only
+    for words in found:
         assert words[:2] != ["word1", "word2"]
         assert set(words) <= set(tiny_models.WORDS)
-        assert 0 < len(words) <= 8
+        assert len(words) <= 8
 
 
 @pytest.mark.parametrize("family", FAMILIES)

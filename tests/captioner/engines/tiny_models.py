@@ -7,6 +7,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 WORDS = [f"word{number}" for number in range(53)]
 SPECIAL = ["<pad>", "<s>", "</s>", "<image>", "<|image_pad|>", "<|video_pad|>", "<|vision_start|>"]
 SPECIAL += ["<|vision_end|>", "USER:", "ASSISTANT:"]
+SPECIAL += ["<fake_token_around_image>", "<global-img>", "<end_of_utterance>"]
+SPECIAL += [f"<row_{row}_col_{column}>" for row in (1, 2) for column in (1, 2)]
 VOCABULARY = {word: index for index, word in enumerate([*WORDS, "<unk>", *SPECIAL])}
 PAD, BOS, EOS = VOCABULARY["<pad>"], VOCABULARY["<s>"], VOCABULARY["</s>"]
 NOT_WORDS = [VOCABULARY[word] for word in ("<unk>", *SPECIAL) if word != "</s>"]
@@ -111,6 +113,24 @@ def qwen2_vl(folder):
         chat_template=CHAT.replace("IMAGE", "<|vision_start|> <|image_pad|> <|vision_end|>"),
     )
     return save(folder, hf.Qwen2VLForConditionalGeneration(config), processor)
+
+
+def idefics3(folder):
+    """The architecture of SmolVLM, which cuts large images into tiles."""
+    layers = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = hf.Idefics3Config(
+        text_config=hf.LlamaConfig(**layers, **TEXT),
+        vision_config=layers | {"image_size": 32, "patch_size": 8},
+        image_token_id=VOCABULARY["<image>"],
+        scale_factor=2,
+    )
+    processor = hf.Idefics3Processor(
+        hf.Idefics3ImageProcessor(size={"longest_edge": 64}, max_image_size={"longest_edge": 32}),
+        tokenizer(),
+        image_seq_len=4,
+        chat_template=CHAT.replace("IMAGE", "<image>"),
+    )
+    return save(folder, hf.Idefics3ForConditionalGeneration(config), processor)
 
 
 def florence2(folder):
