@@ -6,7 +6,7 @@
     --captions scenes/captions.json --output.uri runs/taught
 
 The same command goes on after any kill. <output>/model holds the captioner, <output>/caption.yaml the config
-that captions the whole archive with it, <output>/report.html what was learned. docs/teach.md explains the
+that captions the whole archive with it, <output>/report.html what was learned. docs/own_data.md explains the
 steps. Exit code 0: there is a captioner. 1: a step failed or is not complete, or nothing was learned. 2: bad
 usage, input or config, or settings of a finished step have changed.
 """

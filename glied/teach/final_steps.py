@@ -64,22 +64,25 @@ class FinalSteps:
     # ---- model
 
     def _choose(self, done: Done) -> Facts:
-        """Copy the weights of the best training: after a reward, unless CIDEr on validation fell by it."""
-        folder = CAPTIONER if self._reward_failed(done) or "reward" not in done else REWARDED
-        source = self.teaching.path(folder, "best")
+        """Copy the weights that are used: after the reward, unless CIDEr on validation fell by it."""
+        folder = REWARDED if "reward" in done and not self._reward_failed(done) else CAPTIONER
+        from_start = folder == CAPTIONER and not done["captioner"]["folder"]
+        source = self.trainings.trained_from if from_start else self.teaching.path(folder, "best")
         _copy(source, self.teaching.path(MODEL, "captioner"))
         _copy(self.trainings.predictor, self.teaching.path(MODEL, "attributes"))
         digest = checkpoint.load(self.teaching.path(MODEL, "captioner")).digest
         log.info("model: %s, digest %s", source, digest[:12])
-        return {"from": folder, "digest": digest}
+        return {"from": "start" if from_start else folder, "digest": digest}
 
     def _reward_failed(self, done: Done) -> bool:
-        trained = "reward" in done and done["captioner"]["folder"]
-        if not trained or self.teaching.config.reward.kind == "clip_s_grammar":
+        if not self.teaching.config.reward.is_cider:
             return False
         failed = done["reward"]["cider"] < done["captioner"]["cider"]
         if failed:
-            log.warning("the reward did not help on validation: the captioner before it is used")
+            log.warning(
+                "the reward did not help on validation (CIDEr %.1f, before it %.1f): the captioner before it "
+                "is used", done["reward"]["cider"], done["captioner"]["cider"],
+            )  # fmt: skip
         return bool(failed)
 
     # ---- captions of held-out images
@@ -90,8 +93,8 @@ class FinalSteps:
         return self.teaching.overridden("test", CaptionDatasetConfig, {"decoding": decoding})
 
     def _test(self, done: Done) -> Facts:
-        model = {name: self.teaching.path(MODEL, name) for name in ("attributes", "captioner")}
-        return self._captioned("test", model, self._test_settings(done))
+        models = {name: self.teaching.path(MODEL, name) for name in ("attributes", "captioner")}
+        return self._captioned("test", models, self._test_settings(done))
 
     def _before_settings(self, done: Done) -> Facts:
         start = self.teaching.config.start
@@ -105,18 +108,8 @@ class FinalSteps:
         return self._captioned("before", models, settings)
 
     def _captioned(self, folder: str, models: Mapping[str, str], settings: Facts) -> Facts:
-        return self.teaching.jobs.caption(
-            {
-                "input": {"uri": self.teaching.features("test"), "form": "features"},
-                "output": {
-                    "uri": self.teaching.path(folder),
-                    "unit_size": self.teaching.config.output.unit_size,
-                },
-                "regions": {"kind": "precomputed", "device": self.teaching.jobs.device},
-                **{name: {"checkpoint": uri} for name, uri in models.items()},
-                **settings,
-            }
-        )
+        more = {name: value for name, value in settings.items() if name != "decoding"}
+        return self.teaching.caption_stored("test", folder, models, settings["decoding"], more)
 
     # ---- evaluation
 

@@ -139,8 +139,12 @@ def _do(step: Step, facts: Done, began: Record, records: StepRecords) -> Record:
         return replace(began, seconds=began.seconds + time.perf_counter() - started)
 
     records.write(step.name, began)
-    with repeated(lambda: records.write(step.name, so_far()), every_s=_WRITTEN_S):
-        found = dict(step.run(facts))
+    try:
+        with repeated(lambda: records.write(step.name, so_far()), every_s=_WRITTEN_S):
+            found = dict(step.run(facts))
+    except Exception:
+        records.write(step.name, so_far())
+        raise
     record = replace(so_far(), complete=True, facts=found)
     records.write(step.name, record)
     return record

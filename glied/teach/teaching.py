@@ -78,6 +78,26 @@ class Teaching:
             tuned=self.config.start is not None,
         )
 
+    def caption_stored(
+        self,
+        split: str,
+        folder: str,
+        models: Mapping[str, str],
+        decoding: Mapping[str, Any],
+        more: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Caption the stored regions of a split into a folder, with the checkpoints of both models."""
+        return self.jobs.caption(
+            {
+                "input": {"uri": self.features(split), "form": "features"},
+                "output": {"uri": self.path(folder), "unit_size": self.config.output.unit_size},
+                "regions": {"kind": "precomputed", "device": self.jobs.device},
+                **{name: {"checkpoint": uri} for name, uri in models.items()},
+                "decoding": {"n_best": 1, **decoding},
+                **(more or {}),
+            }
+        )
+
     def overridden(self, job: str, config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
         """The values of a job's config with those that `overrides` sets, maybe by keys of version 0.1."""
         overrides = self.config.run.overrides.get(job) or {}

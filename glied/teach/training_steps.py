@@ -14,6 +14,8 @@ from glied.captioner.captioner import Captioner
 from glied.captioner.extended_vocabulary import extended_vocabulary
 from glied.data import coco
 from glied.errors import JobError
+from glied.metrics.text_metrics import text_metrics
+from glied.reports.caption_inputs import read_captions
 from glied.teach.job_runner import TRAININGS
 from glied.teach.nested import located, merged
 from glied.teach.schedule import Schedule, rounds, validate_every
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 
 CAPTIONER, REWARDED, ATTRIBUTES, FREQUENCIES = "captioner", "rewarded", "attributes", "frequencies"
 """Folders of the trainings, and of the table of document frequencies."""
+START_VAL = "start_val"
+"""Folder of the validation captions of a captioner to go on from."""
 _UNKNOWN = 0.02
 """Share of unknown words in the captions above which a captioner learns them before the reward."""
 
@@ -50,7 +54,7 @@ class TrainingSteps:
                 Step(name="vocabulary", needs=("captions",), settings=self._vocabulary_settings,
                      run=self._extend_vocabulary, folders=("vocabulary",)),
                 Step(name="captioner", needs=("copies", "vocabulary"), settings=self._tuned_settings,
-                     run=self._tune, folders=(CAPTIONER,), check=self._check_captioner),
+                     run=self._tune, folders=(CAPTIONER, START_VAL), check=self._check_captioner),
             ]  # fmt: skip
         return [
             Step(name="attributes", needs=("copies",), settings=self._attribute_settings,
@@ -181,18 +185,27 @@ class TrainingSteps:
         settings = dict(self._tuned_settings(done))
         if not self._tuned(done):
             log.info("no cross-entropy: the captioner to go on from knows the captions' words")
-            return {"folder": "", "notes": []}
+            return {"folder": "", "notes": [], "cider": self._cider_of_start(done)}
         values = self._with_data(settings, done, CAPTIONER)
         words = {
             "attributes": self.predictor,
             "vocabulary": self.teaching.path("vocabulary", "vocabulary.json"),
         }
         values["words"] = values["words"] | words
-        values |= {"start": self._trained_from}
+        values |= {"start": self.trained_from}
         return self._trained_captioner("tuned", values, done)
 
+    def _cider_of_start(self, done: Done) -> float:
+        """CIDEr on validation of the captioner to go on from, greedily as trainings validate."""
+        longest = self.teaching.schedule(done)["words.max_length"]
+        models = {"attributes": self.predictor, "captioner": self.trained_from}
+        run = self.teaching.caption_stored("val", START_VAL, models, {"beam_size": 1, "max_length": longest})
+        references = coco.load_captions(self.teaching.captions("val"))
+        return text_metrics(read_captions(run["run"]), references)["CIDEr"]
+
     @property
-    def _trained_from(self) -> str:
+    def trained_from(self) -> str:
+        """The captioner to go on from."""
         start = self.teaching.config.start
         assert start is not None
         return located(start.captioner)
@@ -270,7 +283,7 @@ class TrainingSteps:
     def start_of_reward(self, done: Done) -> str:
         """The captioner that the training with a reward goes on from."""
         trained = done["captioner"]["folder"]
-        return self.teaching.path(CAPTIONER, "best") if trained else self._trained_from
+        return self.teaching.path(CAPTIONER, "best") if trained else self.trained_from
 
     @property
     def predictor(self) -> str:

@@ -3,7 +3,6 @@
 import html
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -39,7 +38,15 @@ OVERRIDES = {
 }
 """Settings of a captioner that memorizes 44 scenes in seconds."""
 STARTS = {"captioner": "glied", "attributes": "attributes"}
-SCHEDULE = {"steps": 48, "width": 32, "batch_size": 16, "attribute_steps": 4, "reward_steps": 2}
+SCHEDULE = {
+    "steps": 48,
+    "model.width": 32,
+    "batch_size": 16,
+    "attribute_steps": 4,
+    "reward.steps": 2,
+    "validation": 8,
+    "test": 8,
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +57,11 @@ def scenes(tmp_path_factory) -> Path:
 
 
 def arguments(scenes: Path, out: Path, *more: str, schedule: dict[str, Any] = SCHEDULE) -> list[str]:
-    given = [f"--config={ROOT / 'configs' / 'teach' / 'demo.yaml'}", "--runtime=local"]
+    given = [f"--config={ROOT / 'configs' / 'teach' / 'demo.yaml'}", "--run.runtime=local"]
     given += [
         f"--input.uri={scenes / 'images'}",
         f"--output.uri={out}",
-        f"--overrides={json.dumps(OVERRIDES)}",
+        f"--run.overrides={json.dumps(OVERRIDES)}",
     ]
     return [*given, *(f"--schedule.{name}={value}" for name, value in schedule.items()), *more]
 
@@ -63,8 +70,17 @@ def with_captions(scenes: Path) -> list[str]:
     return [f"--captions={scenes / 'captions.json'}", "--teacher=null", "--filter=null"]
 
 
+KILLED = {
+    "features": "features/train/commits/*",
+    "attributes": "attributes/run.json",
+    "captioner": "captioner/checkpoints/*",
+    "reward": "rewarded/run.json",
+}
+"""Steps in which the command is killed, and what is there when they have done some of their work."""
+
+
 def killed_within(step: str, command: list[str], out: Path) -> None:
-    """Run a command as a process and kill it when a training has a checkpoint."""
+    """Run a command as a process and kill it when a step has done some of its work."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "jobs" / "teach.py"), *command],
@@ -73,9 +89,9 @@ def killed_within(step: str, command: list[str], out: Path) -> None:
     )
     try:
         deadline = time.monotonic() + 400
-        while not [*(out / step).glob("checkpoints/*")] and time.monotonic() < deadline:
+        while not [*out.glob(KILLED[step])] and time.monotonic() < deadline:
             assert process.poll() is None, "it ended before it could be killed"
-            time.sleep(0.02)
+            time.sleep(0.005)
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
@@ -85,14 +101,16 @@ def killed_within(step: str, command: list[str], out: Path) -> None:
 @pytest.mark.timeout(1200)  # half a minute of CPU; a busy machine takes long
 def test_killed_teaching_resumes_to_the_same_captioner(scenes, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    command = arguments(scenes, tmp_path / "out", *with_captions(scenes))
-    killed_within("captioner", command, tmp_path / "out")
-    shutil.copytree(tmp_path / "out", tmp_path / "whole", ignore=shutil.ignore_patterns("captioner*"))
+    more = [*with_captions(scenes), "--judge.checkpoint=glied/weights/demo/clip"]
+    command = arguments(scenes, tmp_path / "out", *more)
+    for step in KILLED:
+        killed_within(step, command, tmp_path / "out")
     result = teach(parse(TeachConfig, command))
-    whole = teach(parse(TeachConfig, arguments(scenes, tmp_path / "whole", *with_captions(scenes))))
+    whole = teach(parse(TeachConfig, arguments(scenes, tmp_path / "whole", *more)))
     assert result["digest"] == whole["digest"]
     assert result["test"] == whole["test"]
-    assert result["test"]["student"]["captions"] == 8
+    assert result["test"]["student"].items() >= {"captions": 8, "pool": 8}.items()
+    assert not (tmp_path / "out" / "steps" / "running.json").exists()
     check_report(tmp_path / "out", result)
     again = teach(parse(TeachConfig, command))
     assert again["seconds"] == result["seconds"] | {"this_time": again["seconds"]["this_time"]}
@@ -127,7 +145,7 @@ def check_report(out: Path, result: dict[str, Any]) -> None:
 
 def check_changed_settings(command: list[str], out: Path) -> None:
     """Check that a changed reward is reported with the later steps, and that no output is deleted."""
-    changed = parse(TeachConfig, [*command, "--schedule.reward_learning_rate=1e-5"])
+    changed = parse(TeachConfig, [*command, "--schedule.reward.learning_rate=1e-5"])
     message = (
         r"optimizer.learning_rate was 0.0001, is 1e-05\); to be done again: reward, model, test, evaluation"
     )
@@ -174,7 +192,7 @@ def test_shipped_captioner_learns_new_words(scenes, tmp_path, monkeypatch) -> No
     (tmp_path / "zyx.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     more = [f"--captions={tmp_path / 'zyx.jsonl'}", "--teacher=null", "--filter=null"]
     more += [f"--start.{name}=glied/weights/demo/{folder}" for name, folder in STARTS.items()]
-    short = {"steps": 3, "batch_size": 16, "reward_steps": 2}
+    short = {"steps": 3, "batch_size": 16, "reward.steps": 2}
     result = teach(parse(TeachConfig, arguments(scenes, tmp_path / "out", *more, schedule=short)))
     known = Captioner.load(str(ROOT / "glied" / "weights" / "demo" / "glied")).vocabulary.words
     taught = Captioner.load(str(tmp_path / "out" / "model" / "captioner"))
@@ -187,10 +205,10 @@ def test_shipped_captioner_learns_new_words(scenes, tmp_path, monkeypatch) -> No
 @pytest.mark.timeout(1200)
 def test_reward_without_references_raises_clip_s(scenes, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    more = [*with_captions(scenes), "--sample.images=24", "--reward=clip_s_grammar"]
+    more = [*with_captions(scenes), "--sample.images=24", "--reward.kind=clip_s_grammar"]
     more += [f"--start.{name}=glied/weights/demo/{folder}" for name, folder in STARTS.items()]
-    more += ["--start.cross_entropy=false", "--clip.checkpoint=glied/weights/demo/grammar"]
-    short = {"validation": 4, "test": 4, "reward_steps": 2}
+    more += ["--start.cross_entropy=false", "--reward.clip.checkpoint=glied/weights/demo/grammar"]
+    short = {"validation": 4, "test": 4, "reward.steps": 2}
     result = teach(parse(TeachConfig, arguments(scenes, tmp_path / "out", *more, schedule=short)))
     figures = json.loads((tmp_path / "out" / "steps" / "reward.json").read_text())["facts"]
     assert {"reward_clip_s", "reward_grammar", "cider"} <= figures.keys()

@@ -29,7 +29,7 @@ def test_sample_and_split_on_s3(s3, tmp_path, monkeypatch) -> None:
         "output": {"uri": "s3://captions/taught"},
         "captions": str(captions),
         "regions": {"kind": "torchvision", "checkpoint": "glied/weights/demo/regions"},
-        "runtime": "local",
+        "run": {"runtime": "local"},
     }
     teaching = Teaching(build(TeachConfig, values), JobRunner.of("local"))
     steps = [step for step in DataSteps(teaching).steps() if step.name in ("sample", "captions", "schedule")]

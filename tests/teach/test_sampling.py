@@ -96,7 +96,9 @@ def test_captions_of_other_images_are_refused(folder, tmp_path) -> None:
 
 def test_text_files_beside_the_images_are_captions(folder, tmp_path) -> None:
     (folder / "a" / "1.txt").write_text("a boat\n\n a ship \n")
-    assert taken(config(folder, tmp_path / "out", caption_sidecars=True)) == {"a/1.jpg": ["a boat", "a ship"]}
+    assert taken(config(folder, tmp_path / "out", sample={"caption_sidecars": True})) == {
+        "a/1.jpg": ["a boat", "a ship"]
+    }
 
 
 def test_column_of_a_table_holds_captions(folder, tmp_path) -> None:
@@ -104,10 +106,10 @@ def test_column_of_a_table_holds_captions(folder, tmp_path) -> None:
     rows = [{"uri": f"a/{n}.jpg", "text": text} for n, text in enumerate(["one", ["two", "zwei"], None])]
     table.write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = {"uri": str(table), "form": "table"}
-    found = taken(config(source, tmp_path / "out", caption_column="text"))
+    found = taken(config(source, tmp_path / "out", sample={"caption_column": "text"}))
     assert sorted(found.values()) == [["one"], ["two", "zwei"]]
     with pytest.raises(UsageError, match="no column 'caption'"):
-        taken(config(source, tmp_path / "out", caption_column="caption"))
+        taken(config(source, tmp_path / "out", sample={"caption_column": "caption"}))
 
 
 def test_images_in_tars_and_parquet_are_copied_out(tmp_path) -> None:
@@ -118,14 +120,18 @@ def test_images_in_tars_and_parquet_are_copied_out(tmp_path) -> None:
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
     source = {"uri": str(tmp_path / "shard.tar"), "form": "webdataset"}
-    images, facts = take_sample(config(source, tmp_path / "out", caption_column="txt"), str(tmp_path / "out"))
+    images, facts = take_sample(
+        config(source, tmp_path / "out", sample={"caption_column": "txt"}), str(tmp_path / "out")
+    )
     assert sorted(one.captions for one in images) == [[f"caption {number}"] for number in range(3)]
     assert {Path(one.uri).read_bytes() for one in images} == {jpeg(number) for number in range(3)}
     assert facts == {"listed": 3, "unreadable": 0, "images": 3, "captioned": 3}
 
     pq.write_table(pa.table({"image": [jpeg(7)], "said": ["parquet"]}), tmp_path / "part.parquet")
     source = {"uri": str(tmp_path / "part.parquet"), "form": "parquet"}
-    images, _ = take_sample(config(source, tmp_path / "out", caption_column="said"), str(tmp_path / "out"))
+    images, _ = take_sample(
+        config(source, tmp_path / "out", sample={"caption_column": "said"}), str(tmp_path / "out")
+    )
     assert [one.captions for one in images] == [["parquet"]]
     assert Path(images[0].uri).read_bytes() == jpeg(7)
 

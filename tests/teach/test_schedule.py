@@ -2,27 +2,37 @@ import itertools
 
 import pytest
 
+from glied.config import build
 from glied.errors import UsageError
 from glied.teach.schedule import DataSize, ScheduleConfig, decide, held_out, rounds, validate_every
 
 
 def decided(images: int, *, extractor: str = "timm", gpus: float = 0, tuned: bool = False, **given):
-    size = DataSize(images=images, captions=5 * images, validation=images // 10, length=15)
-    return decide(size, ScheduleConfig(**given), extractor=extractor, gpus=gpus, tuned=tuned)
+    size = DataSize(images=images, captions=5 * images, validation=images // 8, length=15)
+    config = build(ScheduleConfig, given)
+    return decide(size, config, extractor=extractor, gpus=gpus, tuned=tuned)
 
 
 def test_rule_reproduces_the_measured_recipe() -> None:
     """configs/captioner/photographs.yaml: 6,000 photographs with five captions each."""
     values = decided(6_000).values
-    expected = {"steps": 1500, "warmup_steps": 150, "batch_size": 64, "width": 256, "learning_rate": 1e-3}
-    expected |= {"copies": 3, "minimum_count": 5, "attribute_words": 1000, "attribute_count": 20}
-    expected |= {"dropout": 0.3, "region_dropout": 0.5, "max_length": 20, "precision": "fp32"}
+    expected = {
+        "steps": 1500,
+        "warmup_steps": 150,
+        "batch_size": 64,
+        "model.width": 256,
+        "learning_rate": 1e-3,
+    }
+    expected |= {"copies": 3, "precision": "fp32", "model.dropout": 0.3, "model.region_dropout": 0.5}
+    words = {"minimum_count": 5, "attribute_words": 1000, "attribute_count": 20, "max_length": 20}
+    expected |= {f"words.{name}": value for name, value in words.items()}
     assert {name: values[name] for name in expected} == expected
 
 
 def test_few_images_get_small_models_and_short_trainings() -> None:
     values = decided(600).values
-    expected = {"steps": 474, "warmup_steps": 47, "width": 128, "minimum_count": 2, "attribute_words": 200}
+    expected = {"steps": 474, "warmup_steps": 47, "model.width": 128, "words.minimum_count": 2}
+    expected |= {"words.attribute_words": 200}
     assert {name: values[name] for name in expected} == expected
 
 
@@ -35,7 +45,7 @@ def test_every_size_gives_a_training_with_warm_up_and_batches(images, extractor,
     assert 0 < values["warmup_steps"] < values["steps"]
     rows = images * (1 + values["copies"])
     assert 1 <= values["batch_size"] <= rows
-    assert values["width"] % 16 == 0
+    assert tuned or values["model.width"] % 16 == 0
     trained = rounds(values["steps"], values["batch_size"], rows)
     assert trained["epochs"] * (rows // values["batch_size"]) >= trained["max_steps"] == values["steps"]
     assert 1 <= validate_every(values["steps"]) <= values["steps"]
@@ -47,10 +57,10 @@ def test_steps_grow_with_the_images() -> None:
 
 
 def test_given_values_are_used_and_every_value_is_reported() -> None:
-    schedule = decided(600, steps=30, width=64, dropout=0.0)
-    assert (schedule["steps"], schedule["warmup_steps"], schedule["width"]) == (30, 3, 64)
+    schedule = decided(600, steps=30, model={"width": 64, "dropout": 0.0})
+    assert (schedule["steps"], schedule["warmup_steps"], schedule["model.width"]) == (30, 3, 64)
     lines = schedule.lines()
-    assert "  schedule.width 64: as set" in lines
+    assert "  schedule.model.width 64: as set" in lines
     assert "  schedule.warmup_steps 3: a tenth of the steps" in lines
     assert len(lines) == len(schedule.values)
 
@@ -58,12 +68,14 @@ def test_given_values_are_used_and_every_value_is_reported() -> None:
 def test_gpus_use_bfloat16_and_detectors_have_no_mirrored_copies() -> None:
     assert decided(600, gpus=1)["precision"] == "bf16"
     values = decided(600, extractor="torchvision").values
-    assert (values["copies"], values["region_dropout"], values["attribute_count"]) == (0, 0.0, 49)
+    found = [values[name] for name in ("copies", "model.region_dropout", "words.attribute_count")]
+    assert found == [0, 0.0, 49]
 
 
 def test_starting_from_a_captioner_takes_fewer_steps_with_a_lower_learning_rate() -> None:
     values = decided(600, tuned=True).values
-    assert (values["steps"], values["learning_rate"]) == (237, 4e-4)
+    assert (values["steps"], values["learning_rate"]) == (237, 2e-4)
+    assert not {"model.width", "attribute_steps"} & values.keys()
 
 
 def test_warm_up_longer_than_the_training_is_refused() -> None:
@@ -77,19 +89,39 @@ def test_batch_larger_than_the_data_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "expected"), [(800, (80, 80)), (20, (8, 8)), (30_000, (1000, 1000)), (17, (8, 8))]
+    ("images", "expected"), [(800, (100, 100)), (240, (30, 30)), (20, (8, 8)), (30_000, (1000, 1000))]
 )
-def test_a_tenth_is_held_out(images, expected) -> None:
+def test_an_eighth_is_held_out(images, expected) -> None:
     assert held_out(images, ScheduleConfig()) == expected
 
 
 def test_held_out_sizes_can_be_set_and_must_leave_training_images() -> None:
-    assert held_out(800, ScheduleConfig(validation=100, test=100)) == (100, 100)
+    assert held_out(800, ScheduleConfig(validation=80, test=50)) == (80, 50)
     with pytest.raises(UsageError, match="16 images with captions leave none to train on"):
         held_out(16, ScheduleConfig())
 
 
-@pytest.mark.parametrize("given", [{"steps": 0}, {"dropout": 1.0}, {"learning_rate": 0.0}, {"copies": -1}])
-def test_invalid_values_are_refused(given) -> None:
-    with pytest.raises(UsageError, match=f"schedule.{next(iter(given))}"):
-        ScheduleConfig(**given)
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("steps", 0),
+        ("copies", -1),
+        ("learning_rate", 0.0),
+        ("reward.learning_rate", -1.0),
+        ("reward.steps", 0),
+        ("model.dropout", 1.0),
+        ("model.width", 0),
+        ("words.max_length", 0),
+    ],
+)
+def test_invalid_values_are_refused(key: str, value: float) -> None:
+    group, _, name = key.rpartition(".")
+    with pytest.raises(UsageError, match=f"schedule.{key}: {value}"):
+        build(ScheduleConfig, {group: {name: value}} if group else {name: value})
+
+
+def test_keys_of_version_0_2_are_read() -> None:
+    old = {"width": 64, "attribute_words": 80, "reward_steps": 7, "reward_learning_rate": 1e-5}
+    config = build(ScheduleConfig, old)
+    assert (config.model.width, config.words.attribute_words) == (64, 80)
+    assert (config.reward.steps, config.reward.learning_rate) == (7, 1e-5)

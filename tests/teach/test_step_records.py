@@ -1,11 +1,13 @@
 """The engine of steps: which steps run again, and which steps a changed setting invalidates."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from glied.errors import JobError, UsageError
+from glied.teach import step_records
 from glied.teach.step_records import Done, Step, StepRecords, run_steps
 
 
@@ -67,6 +69,24 @@ def test_the_next_call_resumes_at_the_failed_step(chain) -> None:
     chain.fails = set()
     chain()
     assert chain.runs == [*"cd"]
+
+
+def test_seconds_of_all_attempts_are_recorded(chain, monkeypatch) -> None:
+    """Also of an attempt that is killed: the record is renewed while a step runs."""
+    clock = itertools.count(0, 10)
+    monkeypatch.setattr(step_records.time, "perf_counter", lambda: next(clock))
+    chain.fails = {"a"}
+    with pytest.raises(JobError):
+        chain()
+    records = StepRecords(str(chain.folder))
+    failed = records.read("a")
+    assert failed is not None
+    assert (failed.complete, failed.seconds) == (False, 10)
+    chain.fails = set()
+    chain()
+    done = records.read("a")
+    assert done is not None
+    assert (done.complete, done.seconds) == (True, 20)
 
 
 def test_changed_setting_names_the_steps_that_it_invalidates(chain) -> None:
