@@ -15,8 +15,7 @@ from datetime import datetime, timezone
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from glied import storage
-from glied.bulk import chunks, row_schemas
+from glied.bulk import chunks
 from glied.bulk.arrow_tables import seconds_of, usage_of
 from glied.bulk.items import Chunk, DescribedChunk, Job, Stream, StreamBroken
 from glied.bulk.plan.manifest import INPUT, Manifest, Unit
@@ -24,6 +23,7 @@ from glied.bulk.plan.sources import fetch
 from glied.bulk.plan.sources.fetch import STORAGE
 from glied.bulk.row_schemas import FAILED, OK
 from glied.bulk.run import verification
+from glied.bulk.run.existing_outputs import ExistingOutputs
 from glied.bulk.run.ledger import Commit, Counts, Ledger, read_commits, sum_counts
 from glied.bulk.run.lost_rows import lost_rows
 from glied.bulk.run.progress import Progress
@@ -69,6 +69,7 @@ class Driver:
         self.ledger = ledger
         self.stream = stream
         self.schema = pa.schema([*job.schema, *plan.columns]).with_metadata(job.schema.metadata or {})
+        self.existing = ExistingOutputs(ledger, self.schema)
         self.earlier: dict[int, CommittedUnit] = {}
         self.generations: dict[int, int] = {}
         self.mended: set[int] = set()
@@ -191,9 +192,9 @@ class Driver:
         }
         for unit in self.plan.read_units(present):
             generation = present[unit.index]
-            data = self._read(unit, generation)
+            data = self.existing.read(unit, generation)
             try:
-                counts = self._verified(unit, generation, data)
+                counts = self.existing.counts(unit, generation, data)
             except JobError as error:
                 if self.job.output.mode != "repair":
                     raise
@@ -207,8 +208,8 @@ class Driver:
         wanted = {one.unit: one.generation for one in commits}
         for unit in self.plan.read_units(wanted):
             generation = wanted[unit.index]
-            data = self._read(unit, generation)
-            rows = self._decoded(unit, generation, data)
+            data = self.existing.read(unit, generation)
+            rows = self.existing.rows(unit, generation, data)
             statuses = rows["status"].to_pylist()
             todo = frozenset(row for row, status in enumerate(statuses) if status == FAILED)
             # An image that failed once may kill its worker, unless it only could not be fetched.
@@ -321,8 +322,8 @@ class Driver:
         self._confirm()
         if not self.ledger.put_output(unit.index, generation, data):
             # Another attempt, or an earlier one, wrote the unit; its captions may differ in the last bit.
-            data = self._read(unit, generation)
-            counts = self._verified(unit, generation, data)
+            data = self.existing.read(unit, generation)
+            counts = self.existing.counts(unit, generation, data)
         self._commit(unit, generation, data, counts)
         self._collect_examples(table)
         self._check_budget()
@@ -350,33 +351,6 @@ class Driver:
         if time.monotonic() - self.confirmed_at > CONFIRM_S:
             self.ledger.confirm()
             self.confirmed_at = time.monotonic()
-
-    def _read(self, unit: Unit, generation: int) -> bytes:
-        uri = self.ledger.output_uri(unit.index, generation)
-        try:
-            return storage.read_bytes(uri)
-        except FileNotFoundError as error:
-            raise JobError(f"{uri} was removed meanwhile; the same command goes on") from error
-
-    def _verified(self, unit: Unit, generation: int, data: bytes) -> Counts:
-        """Counts of an existing output, once its ids and columns are those of the unit."""
-        return count_rows(self._decoded(unit, generation, data), Counter())
-
-    def _decoded(self, unit: Unit, generation: int, data: bytes) -> pa.Table:
-        uri = self.ledger.output_uri(unit.index, generation)
-        try:
-            table = row_schemas.decode(data)
-            same = table.schema.equals(row_schemas.as_written(self.schema, table))
-            check_ids(unit, table)
-            count_rows(table, Counter())  # reads what must be text
-        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-            reason = " ".join(str(error).split())
-            raise JobError(
-                f"{uri} is in the way and is no Parquet file of this run: {reason}; delete it and run again"
-            ) from error
-        if not same:
-            raise JobError(f"{uri} is in the way and has other columns; delete it and run again")
-        return table
 
     def _storage_failed(self, unit: Unit, table: pa.Table, counts: Counts) -> bool:
         failures = counts.errors.get(STORAGE, 0)
