@@ -148,6 +148,16 @@ def test_fingerprints_of_decoding_are_those_of_version_0_1() -> None:
     }
 
 
+def test_manifests_of_prepared_data_are_those_of_version_0_1() -> None:
+    config = parse(PrepareConfig, ["--out=o", "--dataset=coco", "--karpathy.splits.url=s.zip"])
+    settings = with_former_keys(config)
+    assert settings.keys() == {
+        *("out", "dataset", "splits", "sizes", "captions", "split", "archives", "images", "skip_missing"),
+        *("restval", "minimum_count", "attribute_words", "expected", "verify"),
+    }
+    assert (settings["splits"], settings["restval"]) == ({"url": "s.zip", "digest": ""}, True)
+
+
 def test_former_keys_of_a_job(caplog) -> None:
     """Those of its parts, with what the parts check."""
     needed = ["--input.uri=a", "--output.uri=b", "--regions.checkpoint=c", "--attributes.checkpoint=d"]
