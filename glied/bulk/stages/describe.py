@@ -62,7 +62,7 @@ class CaptionRegions:
         self.model = model
 
     def __call__(self, batch: Sequence[Regions], clock: Clock) -> list[Row]:
-        """Columns captions, familiarity, attributes, regions, width, height."""
+        """Columns caption, captions, familiarity, attributes, regions, width, height."""
         with clock.measure("attributes"), torch.inference_mode():
             regions = RegionBatch.collate(batch).to(self.captioner.device)
             attributes = self.predictor.top(regions, self.captioner.attribute_count)
@@ -138,6 +138,7 @@ def clip_scores(clip: "ClipScorer", images: torch.Tensor, captions: Sequence[str
 
 def _caption_row(regions: Regions, attributes: list[tuple[str, float]], captions: list[Caption]) -> Row:
     return {
+        "caption": captions[0].text,
         "captions": [vars(one) for one in captions],
         "attributes": [{"word": word, "probability": probability} for word, probability in attributes],
         "regions": [
