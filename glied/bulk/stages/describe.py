@@ -62,7 +62,7 @@ class CaptionRegions:
         self.model = model
 
     def __call__(self, batch: Sequence[Regions], clock: Clock) -> list[Row]:
-        """Columns caption, captions, familiarity, attributes, regions, width, height."""
+        """Columns captions, familiarity, attributes, regions, width, height."""
         with clock.measure("attributes"), torch.inference_mode():
             regions = RegionBatch.collate(batch).to(self.captioner.device)
             attributes = self.predictor.top(regions, self.captioner.attribute_count)
