@@ -1,7 +1,7 @@
 """Conditions on the columns of rows, such as `clip_score >= 0.7 and not repeats`.
 
-They have the syntax of Python, are parsed by its own parser, and become expressions of Arrow; nothing is ever
-evaluated as Python code.
+They have the syntax of Python, or of Arrow's expressions, `(field("clip_score") >= 0.7) & ~field("repeats")`;
+Python's own parser reads them, and they become expressions of Arrow. Nothing is evaluated as Python code.
 """
 
 import ast
@@ -27,6 +27,7 @@ _COUNTS: Mapping[str, Callable[[pc.Expression], pc.Expression]] = {
     "length": lambda column: pc.utf8_length(column),
     "words": lambda column: pc.list_value_length(pc.utf8_split_whitespace(pc.utf8_trim_whitespace(column))),
 }
+_COLUMN = ("column", "field", "pc.field")
 _CONSTANTS = {"true": True, "false": False, "null": None, "none": None}
 GRAMMAR = (
     "comparisons of columns with values (== != < <= > >=, in [...], is null), and, or, not, parentheses, "
@@ -94,7 +95,12 @@ class RowFilter:
         if isinstance(node, ast.BoolOp):
             join = and_ if isinstance(node.op, ast.And) else or_
             return reduce(join, map(self._condition, node.values))
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        if isinstance(node, ast.BinOp) and isinstance(
+            node.op, ast.BitAnd | ast.BitOr
+        ):  # as Arrow writes them
+            join = and_ if isinstance(node.op, ast.BitAnd) else or_
+            return join(self._condition(node.left), self._condition(node.right))
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not | ast.Invert):
             return ~self._condition(node.operand)
         if isinstance(node, ast.Compare):
             return self._comparison(node)
@@ -127,11 +133,11 @@ class RowFilter:
             return self._column(node.id)
         if not isinstance(node, ast.Call):
             return pc.scalar(_constant(node))
-        name = node.func.id if isinstance(node.func, ast.Name) else ""
-        if name != "column" and name not in _COUNTS:
-            raise ValueError(f"there is no function {ast.unparse(node.func)} for a comparison")
+        name = ast.unparse(node.func)
+        if name not in _COLUMN and name not in _COUNTS:
+            raise ValueError(f"there is no function {name} for a comparison")
         (argument,) = self._arguments(node, 1)
-        return self._column(_text(argument)) if name == "column" else _COUNTS[name](self._operand(argument))
+        return self._column(_text(argument)) if name in _COLUMN else _COUNTS[name](self._operand(argument))
 
     def _column(self, name: str) -> pc.Expression:
         if name not in self.columns:

@@ -49,6 +49,9 @@ class QualityConfig:
 
 
 def _score(caption: Caption) -> float:
-    """CLIP-S of a caption; captions without one come last."""
+    """CLIP-S of a caption for comparisons; captions without one come last.
+
+    Rounded, since it depends on the batch in its last digits, and the choice must not.
+    """
     score = caption.get("clip_score")
-    return -math.inf if score is None else score
+    return -math.inf if score is None else round(score, 4)

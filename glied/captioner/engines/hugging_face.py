@@ -88,6 +88,8 @@ class TransformersEngine(Engine):
         for name, template in self.prompts.items():
             prepared: dict[int, Inputs] = {}
             for index, (image, row) in enumerate(zip(images, rows, strict=True)):
+                if isinstance(found[index], Failure):  # under an earlier prompt
+                    continue
                 try:
                     prompt = fill(template, row, self.config.prompting.null_values)
                     prepared[index] = self._prepare(image, prompt, bool(columns_of(template)))

@@ -6,6 +6,7 @@ const DATA = JSON.parse($("data").textContent);
 $("data").remove(); // the text is as long as the page
 const ENTRIES = DATA.entries;
 const RUNS = DATA.runs;
+const FAULTS = ["low_clip_score", "repeats", "truncated"]; // the other flags say where a caption comes from
 const NAMED_BOXES = 3; // lit boxes with a label; more would hide the picture
 
 function make(tag, properties = {}, ...children) {
@@ -368,7 +369,10 @@ function scoreLine(entry) {
 }
 
 function flagLine(entry) {
-  return entry.flags.map((flag) => make("span", { className: "chip flag" }, DATA.flags[flag]));
+  return entry.flags.map((flag) => {
+    const kind = FAULTS.includes(flag) ? "fault" : "";
+    return make("span", { className: `chip flag ${kind}` }, DATA.flags[flag]);
+  });
 }
 
 // A heading and a list for the captions of each prompt.

@@ -43,6 +43,8 @@ TABLE = pa.table(
         ("length(caption) == 0", [3]),
         ("column('odd name') > 2", [2, 3]),
         ("repeats == true", [1]),
+        ("(field('clip_score') >= 0.5) & ~pc.field('repeats')", [0]),
+        ("(status == 'failed') | (id == 'a')", [0, 2]),
         ("-1 < clip_score and (id == 'a' or id == 'c')", [0]),
     ],
 )
@@ -63,6 +65,7 @@ def test_rows_that_fulfill_a_condition(where, positions):
         ("contains(caption, 3)", "no text in quotes"),
         ("words() > 1", "takes 1 argument"),
         ("true", "names no column"),
+        ("clip_score > 1 & length(id) < 2", "neither a column nor a value"),
         ("a if b else c", "neither a column nor a value"),
         ("status is 'ok'", "`is` takes null"),
         ("id == b'x'", "neither a column nor a value"),

@@ -127,6 +127,19 @@ def test_every_caption_is_scored_and_the_best_may_come_first(clip):
         assert (row["low_clip_score"], chosen["low_clip_score"]) == (None, True)
 
 
+def test_choice_and_flags_do_not_depend_on_the_batch(clip):
+    images = [entry(width=2 * number) for number in range(4, 12)]
+    quality = QualityConfig(best_by="clip_score", low_clip_score=0.01)
+    alone = [finish(image, clip=clip, quality=quality)[0] for image in images]
+    for batch in (images, images[::-1]):
+        together = {row["width"]: row for row in finish(*batch, clip=clip, quality=quality)}
+        for row in alone:
+            other = together[row["width"]]
+            assert [one["text"] for one in other["captions"]] == [one["text"] for one in row["captions"]]
+            assert other["clip_score"] == pytest.approx(row["clip_score"], abs=1e-5)
+    assert len({row["caption"] for row in alone}) > 1  # otherwise the test would prove nothing
+
+
 def test_the_best_is_chosen_prompt_by_prompt():
     captions = [
         {"text": text, "prompt": prompt, "clip_score": score}

@@ -147,7 +147,8 @@ class Fetch:
             except FileNotFoundError:
                 return None
             except (ImageError, Unreadable) as error:
-                row |= _failed(row, STORAGE, f"the file beside it cannot be read: {error}")
+                kind = error.kind if isinstance(error, ImageError) else STORAGE
+                row |= _failed(row, kind, f"the file beside it: {error}")
                 return None
 
         with ThreadPoolExecutor(self.threads) as pool:

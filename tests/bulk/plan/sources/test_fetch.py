@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from glied.bulk.plan.manifest import INPUT, planned
-from glied.bulk.plan.sources.fetch import ROOM, Fetch
+from glied.bulk.plan.sources.fetch import ROOM, SIDECAR, TOO_LARGE, Fetch
 from glied.bulk.plan.sources.retries import Unreadable, within
 from glied.bulk.plan.sources.web_hosts import PatientReader
 from glied.bulk.plan.sources.web_reader import WebReader
@@ -107,3 +107,19 @@ def test_a_hanging_read_does_not_block_the_end():
     assert within(5.0, lambda: 3) == 3
     with pytest.raises(KeyError):
         within(5.0, lambda: {}["x"])
+
+
+def test_texts_beside_images_are_read_and_one_that_cannot_be_read_fails_its_row(tmp_path):
+    names = ["a.jpg", "b.jpg", "sub.dir/c.png", "d.jpg"]
+    (tmp_path / "sub.dir").mkdir()
+    for name in names:
+        (tmp_path / name).write_bytes(b"image")
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfa dog\n")
+    (tmp_path / "sub.dir" / "c.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "d.txt").write_text("long" * 100)
+    table = planned(id=names, uri=[str(tmp_path / name) for name in names])
+    found = Fetch(sidecar=".txt", max_bytes=99)(table)
+    assert found[SIDECAR].to_pylist() == ["a dog\n", None, "caf\ufffd", None]
+    assert found["kind"].to_pylist() == [None, None, None, TOO_LARGE]
+    assert found["data"].to_pylist() == [b"image"] * 3 + [None]
+    assert SIDECAR not in Fetch()(table).column_names
