@@ -75,16 +75,11 @@ def encode(scorer: ClipScorer, pairs: PairsConfig) -> tuple[NDArray, list[NDArra
     for start in range(0, len(pairs.all), _CHUNK):
         part = [read_image(pair.image) for pair in pairs.all[start : start + _CHUNK]]
         images.append(scorer.encode_images(part).cpu().numpy())
-    unknown = set(scorer.unknown_words(text for pair in pairs.all for text in pair.texts))
     texts = [
-        [_without(unknown, pair.texts[number]) for pair in pairs.all]
+        [scorer.known_part(pair.texts[number]) for pair in pairs.all]
         for number in range(min(len(pair.texts) for pair in pairs.all))
     ]
     return np.concatenate(images), [scorer.encode_texts(one).cpu().numpy() for one in texts]
-
-
-def _without(unknown: set[str], text: str) -> str:
-    return " ".join(word for word in text.split() if word not in unknown)
 
 
 def measure(config: Config) -> dict[str, dict[str, float]]:

@@ -29,6 +29,7 @@ from glied.bulk.captioning import (
     EndpointDatasetConfig,
     caption_factory,
     parse_captioning,
+    without_scores,
 )
 from glied.bulk.items import Stage
 from glied.bulk.row_schemas import FETCHED, OK, REJECTED
@@ -83,7 +84,7 @@ class Captioner:
                 "regions.kind precomputed finds no regions in images: name a detector in regions"
             )
         self.config = config
-        self._stage: Stage = caption_factory(config).build()
+        self._stage: Stage = caption_factory(without_scores(config)).build()
 
     @classmethod
     def load(

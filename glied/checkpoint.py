@@ -3,7 +3,6 @@
 The files are those of `glied.checkpoint_files`. Shipped weights are stored as float16 and loaded as float32.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -88,11 +87,8 @@ def weights_digest(model: torch.nn.Module, *, shapes: bool = False) -> str:
         shapes: digest the tensors' shapes, too. Fingerprints of CLIPs have it so, those of region extractors
             not; feature stores and checkpoints keep them, so that both remain.
     """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update((f"{name} {list(tensor.shape)}\n" if shapes else name).encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    arrays = ((name, tensor.detach().cpu().numpy()) for name, tensor in sorted(model.state_dict().items()))
+    return checkpoint_files.arrays_digest(arrays, shapes=shapes)
 
 
 def _storable(tensor: torch.Tensor, half: bool) -> torch.Tensor:

@@ -6,10 +6,13 @@ the model (config, class names, vocabulary). `glied.checkpoint` reads the tensor
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import safetensors
+from numpy.typing import NDArray
 
 from glied import shipped, storage
 from glied.errors import UsageError
@@ -78,6 +81,15 @@ def read(folder_uri: str) -> tuple[CheckpointInfo, bytes]:
     except ValueError as error:
         raise UsageError(f"the checkpoint in {folder_uri} is broken: {error}") from error
     return CheckpointInfo(metadata, hashlib.sha256(data + text).hexdigest(), extractor), data
+
+
+def arrays_digest(arrays: Iterable[tuple[str, NDArray[Any]]], *, shapes: bool) -> str:
+    """SHA-256 over names and values of arrays, in their order, and over their shapes if `shapes`."""
+    digest = hashlib.sha256()
+    for name, array in arrays:
+        digest.update((f"{name} {list(array.shape)}\n" if shapes else name).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _read_extractor(folder_uri: str) -> dict[str, Any] | None:

@@ -29,6 +29,9 @@ class Regions:
         attributes: attribute words of each region, e.g. ["brown", "spotted"]; may be empty.
         width: width of the upright image in pixels.
         height: height of the upright image in pixels.
+        pooled: [P] float32, mean over the image of the first level of a timm backbone; None for other
+            extractors.
+        image_vector: [E] float32, the unit vector of a CLIP for the image; None unless captions are scored.
     """
 
     boxes: NDArray[np.float32]
@@ -38,6 +41,8 @@ class Regions:
     attributes: list[list[str]]
     width: int
     height: int
+    pooled: NDArray[np.float32] | None = None
+    image_vector: NDArray[np.float32] | None = None
 
     def scaled(self, width: int, height: int) -> Regions:
         """Return the regions with boxes scaled to another size of the image."""

@@ -69,7 +69,8 @@ class CaptioningConfig:
     quality: QualityConfig = field(default_factory=QualityConfig)
     """Choice among the n best captions, and flags."""
     clip: ClipConfig | None = None
-    """The CLIP whose CLIP-S goes into the column clip_score; null for none."""
+    """The CLIP whose CLIP-S goes into the column clip_score; null for none. If its image tower is the
+    backbone of the regions, as that of the photographs is, scores take hardly any time."""
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
     """What the run uses."""
     error_budget: float = 0.01
@@ -82,8 +83,6 @@ class CaptioningConfig:
     def __post_init__(self) -> None:
         """Refuse a budget outside 0 to 1, and scores without images."""
         check_budget(self.error_budget)
-        if self.clip is not None and self.resources.pools == "split":
-            raise UsageError("clip needs resources.pools fused: the second pool does not see the images")
         if self.quality.needs_clip and self.clip is None:
             raise UsageError("quality.best_by clip_score and quality.low_clip_score need a clip that scores")
         existing = self.text.existing
@@ -222,6 +221,14 @@ def region_factory(config: CaptionDatasetConfig) -> CaptionFactory:
         other_regions=config.captioner.other_regions,
         **_common(config),
     )
+
+
+def without_scores(config: CaptionConfig) -> CaptionConfig:
+    """The config without its CLIP, unless captions are chosen or flagged by its scores.
+
+    For callers that show no scores: open_clip takes seconds to import.
+    """
+    return config if config.quality.needs_clip else dataclasses.replace(config, clip=None)
 
 
 def _common(config: CaptionConfig) -> dict[str, Any]:

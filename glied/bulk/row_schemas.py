@@ -108,6 +108,9 @@ FEATURES = pa.schema(
 )
 """The columns of the feature store and the status of the image; regions are null unless `status` is ok."""
 
+TRANSIT = FEATURES.append(pa.field("image_vector", pa.list_(pa.float32())))
+"""Regions between two pools of workers; `image_vector` is a CLIP's, null unless captions are scored."""
+
 
 def encode(table: pa.Table) -> bytes:
     """A unit's rows as the bytes of a Parquet file."""

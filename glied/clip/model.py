@@ -14,14 +14,10 @@ from torch import Tensor, nn
 
 from glied import checkpoint
 from glied.clip.config import ClipConfig, known_tags
+from glied.clip.fingerprint import KIND, TOKEN_TABLES, USED_TOKENS
 from glied.clip.preprocessing import preprocessing, preprocessing_of
 from glied.clip.tokenizer import token_ids, token_table_rows
 from glied.errors import StorageError, UsageError
-
-KIND = "clip"
-
-_USED_TOKENS = "used_tokens"
-_TOKEN_TABLES = ("token_embedding.weight", "text.token_embedding.weight")
 
 
 def build_clip(model_config: Mapping[str, Any], *, preprocess: Mapping[str, Any] | None = None) -> nn.Module:
@@ -102,7 +98,7 @@ def save_clip(
     if used_tokens is not None:
         ids = torch.tensor(sorted({*used_tokens, *token_ids([], model_config)}))
         table = _token_table(tensors)
-        tensors |= {table: tensors[table].cpu()[ids], _USED_TOKENS: ids.int()}
+        tensors |= {table: tensors[table].cpu()[ids], USED_TOKENS: ids.int()}
     metadata = extra | {
         "kind": KIND,
         "model_config": dict(model_config),
@@ -116,7 +112,7 @@ def _load_own(config: ClipConfig) -> OpenedClip:
     model_config = stored.metadata["model_config"]
     model = build_clip(model_config, preprocess=stored.metadata["preprocess"])
     tensors = stored.tensors
-    used_tokens = tensors.pop(_USED_TOKENS, None)
+    used_tokens = tensors.pop(USED_TOKENS, None)
     if used_tokens is not None:
         used_tokens = used_tokens.long()
         table = _token_table(tensors)
@@ -136,7 +132,6 @@ def _load_published(config: ClipConfig) -> OpenedClip:
         return OpenedClip(build_clip(model_config), model_config, None)
     path, published = _weights_file(config)
     # OpenAI's weights and some others need quick GELU, which the plain name lacks; open_clip only warns.
-    # warns.
     model_config["quick_gelu"] = bool(published.get("quick_gelu") or model_config.get("quick_gelu"))
     model = build_clip(model_config, preprocess=preprocessing_of(published))
     try:
@@ -191,7 +186,7 @@ def _model_class(config: dict[str, Any]) -> type[nn.Module]:
 
 
 def _token_table(tensors: Mapping[str, Tensor]) -> str:
-    for name in _TOKEN_TABLES:
+    for name in TOKEN_TABLES:
         if name in tensors:
             return name
     raise UsageError("only CLIPs with open_clip's own text tower can store a part of their token table")

@@ -4,7 +4,6 @@ Shapes: ``B`` images or captions, ``E`` width of the joint embedding, ``T`` cont
 """
 
 import contextlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from glied.checkpoint import weights_digest
 from glied.clip.config import PROMPT, ClipConfig
+from glied.clip.fingerprint import clip_fingerprint
 from glied.clip.model import open_clip_model
 from glied.clip.preprocessing import Pixels
 from glied.clip.text_encoder import has_text_tower, read_texts, text_width
@@ -64,9 +64,8 @@ class ClipScorer:
             self._known = torch.zeros(token_table_rows(model_config), dtype=torch.bool)
             self._known[used_tokens] = True
         model = model.eval().float()
-        decisive = {"model_config": dict(model_config), "preprocess": preprocess, "prompt": prompt}
-        self.fingerprint: Mapping[str, Any] = json.loads(
-            json.dumps(decisive | {"weights": weights_digest(model, shapes=True)})
+        self.fingerprint: Mapping[str, Any] = clip_fingerprint(
+            model_config, preprocess, prompt=prompt, weights=weights_digest(model, shapes=True)
         )
         self.model: Any = model.to(self.device)
 
@@ -84,6 +83,15 @@ class ClipScorer:
             with _full_precision(self.device):
                 vectors.append(F.normalize(self.model.encode_image(pixels), dim=-1))
         return torch.cat(vectors)
+
+    @torch.no_grad()
+    def encode_pooled(self, pooled: Tensor) -> Tensor:
+        """Encode images by what a timm image tower made of them: pooled maps [B, F] -> unit vectors [B, E].
+
+        `glied.vision.extractors.image_vectors` says for which region extractors these are the pooled maps.
+        """
+        with _full_precision(self.device):
+            return F.normalize(self.model.visual.head(pooled.to(self.device)), dim=-1)
 
     @torch.no_grad()
     def encode_texts(self, captions: Sequence[str], *, prompt: bool = True) -> Tensor:
@@ -132,6 +140,11 @@ class ClipScorer:
         words = dict.fromkeys(word for text in texts for word in text.split())
         return [word for word in words if not self._known[self.tokenizer.encode(word)].all()]
 
+    def known_part(self, text: str) -> str:
+        """Return a text without the words that `encode_texts` would reject."""
+        unknown = set(self.unknown_words([text]))
+        return " ".join(word for word in text.split() if word not in unknown) if unknown else text
+
     def _token_batches(self, captions: Sequence[str], *, prompt: bool) -> Iterator[Tensor]:
         for batch in _batches(captions, self.batch_size):
             yield self._tokens([f"{self.prompt} {text}" if prompt else text for text in batch]).to(
@@ -151,9 +164,12 @@ class ClipScorer:
 def load_clip(config: ClipConfig) -> ClipScorer:
     """Load the scorer that `config` names.
 
-    Raises as `open_clip_model`, and `UsageError` for a missing GPU.
+    Raises as `open_clip_model`, and `UsageError` for an unknown device or a missing GPU.
     """
-    device = torch.device(config.device)
+    try:
+        device = torch.device(config.device)
+    except RuntimeError as error:
+        raise UsageError(f"device {config.device!r} is not a torch device") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"device {config.device}, but there is no GPU here")
     opened = open_clip_model(config)

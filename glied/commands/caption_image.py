@@ -27,6 +27,7 @@ from glied.bulk.captioning import (
     caption_fetch,
     config_class,
     parse_captioning,
+    without_scores,
 )
 from glied.bulk.items import Stage
 from glied.bulk.plan.manifest import planned
@@ -71,7 +72,7 @@ def stage(config: CaptionConfig) -> Stage:
     import torch  # takes seconds; mistakes on the command line should be reported before
 
     torch.set_num_threads(config.resources.worker.threads)
-    return caption_factory(config).build()
+    return caption_factory(without_scores(config)).build()
 
 
 def main() -> int:

@@ -14,7 +14,9 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from glied import checkpoint
-from glied.clip.model import ClipConfig, build_clip, save_clip
+from glied.clip.config import ClipConfig
+from glied.clip.fingerprint import stored_fingerprint
+from glied.clip.model import build_clip, save_clip
 from glied.clip.scorer import ClipScorer, load_clip
 from glied.clip.scores import clip_score, pad_references, ref_clip_score_metric, ref_clip_score_reward
 from glied.clip.tokenizer import token_ids
@@ -271,6 +273,41 @@ def test_unknown_words_are_refused_by_name(tmp_path, tiny):
     assert loaded.encode_texts(["red dog over the sea", ""]).isfinite().all()
 
 
+def test_known_parts_of_texts_have_scores(tmp_path, tiny, scorer):
+    save_clip(str(tmp_path), tiny, TINY, used_tokens=token_ids(CAPTIONS, TINY))
+    loaded = load_clip(ClipConfig(checkpoint=str(tmp_path)))
+    assert loaded.known_part("a zebra  near a giraffe dog") == "a near a dog"
+    assert loaded.known_part("two  red kites") == "two  red kites"
+    assert loaded.known_part("zebra giraffe") == ""
+    assert scorer.known_part("a zebra") == "a zebra"  # of a whole token table
+    assert loaded.encode_texts([loaded.known_part("a zebra")]).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("text", "used", "half"), [(False, True, True), (True, True, False), (False, False, True)]
+)
+def test_files_tell_the_fingerprint_of_the_loaded_model(tmp_path, text, used, half):
+    torch.manual_seed(1)
+    architecture = TINY | {"custom_text": True} if text else TINY
+    tokens = token_ids(CAPTIONS, architecture) if used else None
+    save_clip(str(tmp_path), build_clip(architecture), architecture, used_tokens=tokens, half=half)
+    for prompt in ("A photo depicts ", ""):
+        config = ClipConfig(checkpoint=str(tmp_path), prompt=prompt)
+        assert stored_fingerprint(config) == load_clip(config).fingerprint
+
+
+def test_where_files_do_not_tell_the_fingerprint(tmp_path, tiny):
+    assert stored_fingerprint(ClipConfig(model="RN50", allow_random=True)) is None
+    checkpoint.save(str(tmp_path / "other"), {"a": torch.zeros(1)}, {"kind": "attributes"})
+    assert stored_fingerprint(ClipConfig(checkpoint=str(tmp_path / "other"))) is None
+    save_clip(str(tmp_path / "broken"), tiny, TINY)
+    tensors = tmp_path / "broken" / checkpoint.TENSORS
+    tensors.write_bytes(tensors.read_bytes()[:-10])
+    assert stored_fingerprint(ClipConfig(checkpoint=str(tmp_path / "broken"))) is None
+    with pytest.raises(UsageError, match="no checkpoint in"):
+        stored_fingerprint(ClipConfig(checkpoint=str(tmp_path / "none")))
+
+
 def test_token_ids_are_padded_to_the_full_length():
     ids = token_ids(["dog " * 100 + "zebra"], TINY)
     assert ids == sorted(open_clip.tokenize(["A photo depicts dog zebra"]).unique().tolist())
@@ -384,12 +421,17 @@ def test_a_real_architecture_and_no_global_state(images):
         ({"model": "ViT-B-32"}, r"ViT-B-32 needs weights: the tags openai, "),
         ({"model": "RN50", "weights": "x.pt", "weights_tag": "laion2b"}, r"weights_tag 'laion2b': RN50 has"),
         ({"checkpoint": "x", "batch_size": 0}, "batch_size 0"),
-        ({"checkpoint": "x", "device": "gpu7"}, "device 'gpu7'"),
     ],
 )
 def test_bad_configs_name_the_key(given, message):
     with pytest.raises(UsageError, match=message):
         ClipConfig(**given)
+
+
+def test_devices_are_checked_when_the_model_is_loaded(tmp_path, tiny):
+    save_clip(str(tmp_path), tiny, TINY)
+    with pytest.raises(UsageError, match="device 'gpu7' is not a torch device"):
+        load_clip(ClipConfig(checkpoint=str(tmp_path), device="gpu7"))
 
 
 def test_missing_and_wrong_files(tmp_path, tiny_architecture):

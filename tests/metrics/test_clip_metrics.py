@@ -146,9 +146,34 @@ def test_empty_captions_score_nothing(folder):
     assert (found.values["CLIP-S"], found.values["RefCLIP-S"]) == (0, 0)
 
 
+def test_unknown_words_are_left_out_and_counted(folder):
+    clip, images = ClipConfig(checkpoint=str(folder / "clip")), str(folder / "images")
+    expected, metrics = ClipMetrics(clip, images)(CAPTIONS, REFERENCES), ClipMetrics(clip, images)
+    longer = CAPTIONS | {"1.png": "a kite giraffe", "2.png": "two giraffe man"}
+    more = REFERENCES | {"1.png": ["two zebra kites"]}
+    found = metrics(longer, more)
+    assert found.values == pytest.approx(expected.values)
+    place = f"the CLIP in {folder / 'clip'} does not know"
+    assert metrics.notes() == [
+        f"{place} 2 of 11 words of the captions, which are left out: giraffe",
+        f"{place} 1 of 19 words of the references, which are left out: zebra",
+    ]
+    write_captions(folder / "captions.json", longer)
+    assert evaluate(config(folder)).to_json()["notes"] == metrics.notes()[:1]
+
+
+def test_a_caption_of_unknown_words_only_scores_nothing(folder):
+    metrics = ClipMetrics(ClipConfig(checkpoint=str(folder / "clip")), str(folder / "images"))
+    found = metrics(CAPTIONS | {"2.png": "giraffe"}, REFERENCES)
+    assert found.by_image["CLIP-S"][2] == found.by_image["RefCLIP-S"][2] == 0
+
+
 def test_mismatched_inputs_are_one_clear_error(folder):
     write_captions(folder / "captions.json", CAPTIONS | {"1.png": "a giraffe in love"})
-    with pytest.raises(UsageError, match="does not know these words: giraffe, in, love"):
+    message = (
+        r"does not know 3 of 11 words of the captions \(giraffe, in, love\): use a CLIP that was trained"
+    )
+    with pytest.raises(UsageError, match=message):
         evaluate(config(folder))
     write_captions(folder / "captions.json", CAPTIONS)
     (folder / "images" / "1.png").unlink()

@@ -471,6 +471,7 @@ def test_the_demo_shows_the_photographs_first(
     expected = ["Photographs", *indices[:count], "Scenes", *indices[count:]]
     assert browser.driver.execute_script(script) == expected
     assert [entry["id"] for entry in browser.entries[:count]] == [row["id"] for row in rows]
+    assert all(0 < entry["scores"]["clip"] <= 2.5 for entry in browser.entries[:count])
     assert browser.texts("#cards > .run p")[0].startswith(f"{count} images")
     for place, row in enumerate(rows):
         card = f"#cards > article[data-index='{place}']"

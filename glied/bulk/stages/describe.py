@@ -25,11 +25,8 @@ if TYPE_CHECKING:  # open_clip takes seconds to import
 Row = dict[str, Any]
 """Values by column; columns that it lacks are null."""
 
-TRANSIT = features.EXACT
-"""Type of features between two pools: the detector's own, so that captions are those of one fused stage."""
-
 IMAGE_VECTOR = "image_vector"
-"""Key of rows with CLIP's vector [E] of the image, which is no column: `finishing` takes it out."""
+"""Key of caption rows with CLIP's vector [E] of the image, which is no column: `finishing` takes it out."""
 
 Item = TypeVar("Item", contravariant=True)
 
@@ -62,7 +59,7 @@ class CaptionRegions:
         self.model = model
 
     def __call__(self, batch: Sequence[Regions], clock: Clock) -> list[Row]:
-        """Columns captions, familiarity, attributes, regions, width, height."""
+        """Columns captions, familiarity, attributes, regions, width, height; and the image vector, if any."""
         with clock.measure("attributes"), torch.inference_mode():
             regions = RegionBatch.collate(batch).to(self.captioner.device)
             attributes = self.predictor.top(regions, self.captioner.attribute_count)
@@ -72,6 +69,9 @@ class CaptionRegions:
         if self.captioner.familiarity is not None:
             for row, one in zip(rows, batch, strict=True):
                 row["familiarity"] = self.captioner.familiarity(one.features)
+        for row, one in zip(rows, batch, strict=True):
+            if one.image_vector is not None:
+                row[IMAGE_VECTOR] = torch.from_numpy(one.image_vector)
         return rows
 
 
@@ -80,44 +80,34 @@ class CaptionImages:
 
     schema = row_schemas.CAPTIONS
 
-    def __init__(
-        self, extractor: RegionExtractor, describe: CaptionRegions, clip: "ClipScorer | None" = None
-    ) -> None:
-        """All models are on the device they were loaded to; without `clip` there are no image vectors."""
+    def __init__(self, extractor: RegionExtractor, describe: CaptionRegions) -> None:
+        """All models are on the device they were loaded to."""
         self.extractor = extractor
         self.describe = describe
-        self.clip = clip
         self.model = describe.model
 
     def __call__(self, batch: Sequence[Picture], clock: Clock) -> list[Row]:
-        """The columns of `CaptionRegions`, and the vectors from which `finishing` computes clip_score."""
+        """The columns of `CaptionRegions`."""
         with clock.measure("regions"):
             regions = extract(self.extractor, batch)
-        rows = self.describe(regions, clock)
-        if self.clip is not None:
-            with clock.measure("clip"):
-                vectors = self.clip.encode_images([picture.pixels for picture in batch])
-            for row, vector in zip(rows, vectors, strict=True):
-                row[IMAGE_VECTOR] = vector
-        return rows
+        return self.describe(regions, clock)
 
 
 class ExtractRegions:
     """Regions of decoded images, as rows of the feature store; implements `Describe`."""
 
-    schema = row_schemas.FEATURES
-
-    def __init__(self, extractor: RegionExtractor, *, model: str, dtype: str = features.STORED) -> None:
-        """The extractor is on its device; features are written as `dtype`."""
+    def __init__(self, extractor: RegionExtractor, *, model: str, transit: bool = False) -> None:
+        """The extractor is on its device; in `transit` to another pool regions are exact."""
         self.extractor = extractor
         self.model = model
-        self.dtype = dtype
+        self.schema = row_schemas.TRANSIT if transit else row_schemas.FEATURES
+        self.dtype = features.EXACT if transit else features.STORED
 
     def __call__(self, batch: Sequence[Picture], clock: Clock) -> list[Row]:
         """The columns of the feature store but id."""
         with clock.measure("regions"):
             regions = extract(self.extractor, batch)
-        return [features.row(one, self.dtype) for one in regions]
+        return [features.row(one, self.dtype) | {IMAGE_VECTOR: one.image_vector} for one in regions]
 
 
 def extract(extractor: RegionExtractor, batch: Sequence[Picture]) -> list[Regions]:
@@ -126,14 +116,16 @@ def extract(extractor: RegionExtractor, batch: Sequence[Picture]) -> list[Region
     return [one.scaled(of.width, of.height) for one, of in zip(found, batch, strict=True)]
 
 
-def clip_scores(clip: "ClipScorer", images: torch.Tensor, captions: Sequence[str]) -> list[float]:
-    """CLIP-S of each caption and the vector of its image, [B, E]; words that the CLIP lacks do not count."""
+def clip_scores(clip: "ClipScorer", images: torch.Tensor, captions: Sequence[str]) -> list[float | None]:
+    """CLIP-S of each caption and the vector of its image, [B, E]; words that the CLIP lacks do not count.
+
+    None for a caption of which it knows no word.
+    """
     from glied.clip.scores import clip_score
 
-    unknown = set(clip.unknown_words(captions))
-    if unknown:
-        captions = [" ".join(word for word in text.split() if word not in unknown) for text in captions]
-    return clip_score(images, clip.encode_texts(captions)).tolist()
+    texts = [clip.known_part(text) for text in captions]
+    scores = clip_score(images, clip.encode_texts(texts)).tolist()
+    return [score if text.strip() else None for score, text in zip(scores, texts, strict=True)]
 
 
 def _caption_row(regions: Regions, attributes: list[tuple[str, float]], captions: list[Caption]) -> Row:

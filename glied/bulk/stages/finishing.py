@@ -125,7 +125,8 @@ class FinishCaptions(Generic[Item]):
         ]
         if not pairs:
             return
-        images, texts = torch.stack([vector for vector, _ in pairs]), [one["text"] for _, one in pairs]
+        images = torch.stack([vector.to(clip.device) for vector, _ in pairs])
+        texts = [one["text"] for _, one in pairs]
         for (_, one), score in zip(pairs, clip_scores(clip, images, texts), strict=True):
             one["clip_score"] = score
 

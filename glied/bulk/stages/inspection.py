@@ -11,6 +11,7 @@ from glied.bulk.stages import specs
 from glied.bulk.stages.specs import CaptionSpec, ExtractSpec, Inspection
 from glied.captioner.familiarity import load_familiarity
 from glied.checkpoint_files import CheckpointInfo
+from glied.clip.fingerprint import stored_fingerprint
 from glied.data import features
 from glied.data.extractor_fingerprint import same_extractor
 from glied.text.vocabulary import Vocabulary
@@ -28,7 +29,8 @@ def inspect_captions(spec: CaptionSpec) -> Inspection | None:
     captioner = checkpoint_files.inspect(spec.captioner)
     regions = features.fingerprint(spec.store) if spec.store else _regions(spec.regions)
     familiarity = load_familiarity(spec.captioner)
-    if spec.clip is not None or regions is None:  # their fingerprints take the tensors
+    clip = None if spec.clip is None else stored_fingerprint(spec.clip)
+    if regions is None or (spec.clip is not None and clip is None):  # their fingerprints take the models
         return None
     if not (_is_usable(spec, captioner) and attributes.kind == "attributes"):
         return None
@@ -46,6 +48,7 @@ def inspect_captions(spec: CaptionSpec) -> Inspection | None:
         attributes=attributes.digest,
         captioner=captioner.digest,
         familiarity=familiarity,
+        clip=clip,
     )
 
 

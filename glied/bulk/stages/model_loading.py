@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from glied import checkpoint_files
 from glied.bulk.items import Stage
 from glied.bulk.stages import specs
-from glied.bulk.stages.describe import TRANSIT, CaptionImages, CaptionRegions, Describe, ExtractRegions
+from glied.bulk.stages.describe import CaptionImages, CaptionRegions, Describe, ExtractRegions
 from glied.bulk.stages.finishing import CaptionStage, FinishCaptions, Item, WithoutColumns
 from glied.bulk.stages.specs import CaptionSpec, ExtractSpec, Inspection
 from glied.bulk.stages.stage import DecodeImages, Decoder, DescribeStage, ReadRegions
@@ -34,26 +34,20 @@ def caption_stage(spec: CaptionSpec) -> Stage:
     Raises:
         UsageError: a checkpoint is missing or of another kind.
     """
-    if spec.part == "captions":
-        finished = _finished(spec, _captions(spec))
-        return CaptionStage(ReadRegions(batch_size=spec.batch_size), finished)
-    extractor = _extractor(spec.regions)
-    resolution = extractor.resolution
-    if spec.part == "regions":
-        decode = DecodeImages(_decoder(spec, resolution), batch_size=spec.batch_size)
-        return DescribeStage(decode, ExtractRegions(extractor, model="", dtype=TRANSIT))
     clip = _clip(spec.clip, spec.regions.device)
-    if clip is not None:
-        resolution = max(resolution[0], clip.resolution), max(resolution[1], clip.resolution)
+    if spec.part == "captions":
+        read = ReadRegions(batch_size=spec.batch_size, transit=not spec.store)
+        return CaptionStage(read, _finished(spec, _captions(spec), clip))
+    extractor = _with_vectors(_extractor(spec.regions), clip)
+    decode = DecodeImages(_decoder(spec, extractor.resolution), batch_size=spec.batch_size)
+    if spec.part == "regions":
+        return DescribeStage(decode, ExtractRegions(extractor, model="", transit=True))
     captions = _captions(spec)
     _check_regions(spec, captions, extractor.fingerprint)
-    decode = DecodeImages(_decoder(spec, resolution), batch_size=spec.batch_size)
-    return CaptionStage(decode, _finished(spec, CaptionImages(extractor, captions, clip), clip))
+    return CaptionStage(decode, _finished(spec, CaptionImages(extractor, captions), clip))
 
 
-def _finished(
-    spec: CaptionSpec, describe: Describe[Item], clip: "ClipScorer | None" = None
-) -> FinishCaptions[Item]:
+def _finished(spec: CaptionSpec, describe: Describe[Item], clip: "ClipScorer | None") -> FinishCaptions[Item]:
     return FinishCaptions(WithoutColumns(describe), text=spec.text, quality=spec.quality, clip=clip)
 
 
@@ -166,9 +160,18 @@ def _extractor(config: RegionsConfig) -> RegionExtractor:
 def _clip(config: ClipConfig | None, device: str) -> "ClipScorer | None":
     if config is None:
         return None
+    check_device(device, key="regions.device")
     from glied.clip.scorer import load_clip
 
     return load_clip(dataclasses.replace(config, device=device))
+
+
+def _with_vectors(extractor: RegionExtractor, clip: "ClipScorer | None") -> RegionExtractor:
+    if clip is None:
+        return extractor
+    from glied.vision.extractors.image_vectors import WithImageVectors
+
+    return WithImageVectors(extractor, clip)
 
 
 def _captions(spec: CaptionSpec) -> CaptionRegions:

@@ -7,9 +7,10 @@ stay in Arrow; only what the models read and write becomes Python values. No Ray
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -176,11 +177,10 @@ class DecodeImages:
 class ReadRegions:
     """Regions of the rows that `ExtractRegions` or a feature store gave; implements `Read`."""
 
-    schema = row_schemas.FEATURES
-
-    def __init__(self, *, batch_size: int = 16) -> None:
-        """A batch has at most `batch_size` images."""
+    def __init__(self, *, batch_size: int = 16, transit: bool = False) -> None:
+        """A batch has at most `batch_size` images; in `transit` they come from another pool."""
         self.batch_size = batch_size
+        self.schema = row_schemas.TRANSIT if transit else row_schemas.FEATURES
 
     def __call__(self, table: pa.Table, clock: Clock) -> Iterator[list[Regions | Fault]]:
         """Regions or a fault per row."""
@@ -191,7 +191,8 @@ class ReadRegions:
     def _item(self, row: Row) -> Regions | Fault:
         if row["status"] != OK:
             return Fault(row["status"], row["error_kind"], row["error"])
-        return features.read(row)
+        regions, vector = features.read(row), row.get("image_vector")
+        return regions if vector is None else replace(regions, image_vector=np.asarray(vector, np.float32))
 
 
 def _described(describe: Describe[T], batch: list[T], clock: Clock) -> list[Row | Fault]:

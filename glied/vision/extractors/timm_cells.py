@@ -71,6 +71,7 @@ class TimmCells:
         self._interpolation = Image.Resampling[str(settings["interpolation"]).upper()]
         trunk = _Trunk(model.eval(), config.timm.levels)
         self._stride = trunk.stride
+        self.backbone = model
         self.fingerprint: Mapping[str, Any] = timm_fingerprint(
             config, model=name, weights=digest, settings=settings
         )
@@ -102,10 +103,9 @@ class TimmCells:
         for size, group in groups.items():
             for start in range(0, len(group), LARGEST_BATCH):
                 part = group[start : start + LARGEST_BATCH]
-                maps = self._maps([images[index] for index in part], size).cpu().numpy()
-                found.update(
-                    (index, _regions(images[index], own)) for index, own in zip(part, maps, strict=True)
-                )
+                maps, pooled = self._maps([images[index] for index in part], size)
+                for index, own, mean in zip(part, maps.cpu().numpy(), pooled.cpu().numpy(), strict=True):
+                    found[index] = _regions(images[index], own, mean)
         return [found[index] for index in range(len(images))]
 
     def _size(self, image: NDArray[np.uint8]) -> tuple[int, int]:
@@ -115,8 +115,12 @@ class TimmCells:
         rows, columns = _proportional(image, self.side / self._stride)
         return rows * self._stride, columns * self._stride
 
-    def _maps(self, images: Sequence[NDArray[np.uint8]], size: tuple[int, int]) -> Tensor:
-        """Compute the maps of images resized to one size, [B, F, n, m] float32."""
+    def _maps(self, images: Sequence[NDArray[np.uint8]], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Compute the maps of images resized to one size, and the mean of the first level, both float32.
+
+        Returns:
+            [B, F, n, m] and [B, P]; the mean is taken before levels are normalized.
+        """
         resized = np.stack([self._resize(image, size) for image in images])
         pixels = torch.from_numpy(resized).to(self.device).permute(0, 3, 1, 2).float() / 255
         levels = self.trunk((pixels - self._mean) / self._std)
@@ -124,8 +128,9 @@ class TimmCells:
         if self.cells:
             square = self.resize_mode == "squash"
             shape = (self.cells, self.cells) if square else _proportional(np.empty(size), self.cells)
-        pooled = [_pooled(level, shape) for level in levels]
-        return pooled[0] if len(pooled) == 1 else torch.cat([_leveled(one) for one in pooled], dim=1)
+        cells = [_pooled(level, shape) for level in levels]
+        maps = cells[0] if len(cells) == 1 else torch.cat([_leveled(one) for one in cells], dim=1)
+        return maps, levels[0].mean(dim=(2, 3))
 
     def _resize(self, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
         if image.shape[:2] == size:
@@ -154,8 +159,8 @@ def _leveled(level: Tensor) -> Tensor:
     return level / level.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-6)
 
 
-def _regions(image: NDArray[np.uint8], features: NDArray[np.float32]) -> Regions:
-    """Build the regions of an upright image from its map [F, n, m]."""
+def _regions(image: NDArray[np.uint8], features: NDArray[np.float32], pooled: NDArray[np.float32]) -> Regions:
+    """Build the regions of an upright image from its map [F, n, m] and the mean of a level [P]."""
     height, width = image.shape[:2]
     size, rows, columns = features.shape
     cells = features.reshape(size, -1).T
@@ -169,6 +174,7 @@ def _regions(image: NDArray[np.uint8], features: NDArray[np.float32]) -> Regions
         attributes=[[] for _ in range(count)],
         width=width,
         height=height,
+        pooled=pooled,
     )
 
 

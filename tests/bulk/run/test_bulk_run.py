@@ -111,8 +111,6 @@ def test_clip_scores_on_request(configure, tmp_path):
         assert row["clip_score"] == pytest.approx(expected, abs=1e-5)
     fingerprint = json.loads((tmp_path / "out" / "run.json").read_text())["fingerprint"]["clip"]
     assert fingerprint == scorer.fingerprint
-    with pytest.raises(UsageError, match=r"clip needs resources\.pools fused"):
-        configure(*clip, "--resources.pools=split")
 
 
 def test_cuda_graphs_without_a_gpu_are_refused(configure):

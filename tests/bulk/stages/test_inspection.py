@@ -24,9 +24,16 @@ def captions(recipe: str, *options: str):
     return caption_factory(parse(CaptionDatasetConfig, given))
 
 
-@pytest.mark.parametrize("recipe", ["demo", "photographs"])
-def test_metadata_equal_the_loaded_models(recipe: str) -> None:
-    spec = captions(recipe)
+@pytest.mark.parametrize(
+    ("recipe", "options"),
+    [
+        ("demo", []),
+        ("demo", ["--clip.checkpoint=glied/weights/demo/clip"]),
+        ("photographs", []),  # with a CLIP
+    ],
+)
+def test_metadata_equal_the_loaded_models(recipe: str, options: list[str]) -> None:
+    spec = captions(recipe, *options)
     found = inspection.inspect_captions(spec)
     assert found is not None
     assert found == model_loading.inspect_captions(spec)
@@ -45,7 +52,8 @@ def test_metadata_of_a_detector_have_everything_that_an_extraction_depends_on() 
 @pytest.mark.parametrize(
     "option",
     [
-        "--clip.checkpoint=glied/weights/demo/clip",
+        "--clip={model: RN50, allow_random: true}",
+        "--clip.checkpoint=glied/weights/demo/regions",
         '--decoding.suppress=["zyzzyva"]',
         "--regions.max_regions=30",
         "--attributes.checkpoint=glied/weights/demo/regions",
