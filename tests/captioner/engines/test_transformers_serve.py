@@ -24,7 +24,7 @@ QUALITY = 95
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return tiny_models.llava(tmp_path_factory.mktemp("llava"))
+    return tiny_models.only_words(tiny_models.llava(tmp_path_factory.mktemp("llava")))
 
 
 @pytest.fixture(scope="module")

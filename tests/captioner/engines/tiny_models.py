@@ -1,5 +1,8 @@
 """Tiny transformers models with random weights, saved with their processors in the format of the Hub."""
 
+import json
+from pathlib import Path
+
 import torch
 import transformers as hf
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -53,6 +56,13 @@ def save(folder, model, processor):
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return str(folder)
+
+
+def only_words(folder):
+    """Let a saved model generate nothing but words, since random weights often begin with special tokens."""
+    path = Path(folder) / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"suppress_tokens": NOT_WORDS}))
+    return folder
 
 
 def blip(folder):
