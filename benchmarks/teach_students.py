@@ -17,7 +17,7 @@ import torch
 from benchmarks.claims_figures import MAX_LENGTH, digest
 from benchmarks.measurement import torch_machine
 from benchmarks.table2 import captions_of, configured, test_images
-from benchmarks.teach_worlds import STUDENTS, TEACHER, World
+from benchmarks.teach_worlds import STUDENTS, TEACHER
 from glied import storage
 from glied.bulk.run.committed_rows import read_rows
 from glied.captioner.captioner import Captioner
@@ -41,7 +41,7 @@ from glied.training.tasks.captioner import CaptionerTask, TrainCaptionerConfig
 from glied.training.tasks.scst import ScstTask, TrainScstConfig
 
 if TYPE_CHECKING:
-    from benchmarks.teach import Config
+    from benchmarks.teach_config import Config
 
 CANDIDATES, KEPT, TEMPERATURE, DROPPED = 5, 3, 0.7, 0.2
 """As configs/teach/demo.yaml: captions of an image drawn and kept, and the share of images left out."""
@@ -310,6 +310,3 @@ def prepare(config: "Config") -> None:
 def write(path: Path, result: Mapping[str, Any]) -> None:
     """Write the result of a student."""
     storage.write_bytes(str(path), json.dumps(result, indent=1).encode() + b"\n")
-
-
-__all__ = ["Lesson", "World", "figures", "prepare", "write"]
