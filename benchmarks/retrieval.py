@@ -76,7 +76,7 @@ def encode(scorer: ClipScorer, pairs: PairsConfig) -> tuple[NDArray, list[NDArra
         part = [read_image(pair.image) for pair in pairs.all[start : start + _CHUNK]]
         images.append(scorer.encode_images(part).cpu().numpy())
     texts = [
-        [scorer.known_part(pair.texts[number]) for pair in pairs.all]
+        scorer.known_parts([pair.texts[number] for pair in pairs.all])
         for number in range(min(len(pair.texts) for pair in pairs.all))
     ]
     return np.concatenate(images), [scorer.encode_texts(one).cpu().numpy() for one in texts]

@@ -140,10 +140,12 @@ class ClipScorer:
         words = dict.fromkeys(word for text in texts for word in text.split())
         return [word for word in words if not self._known[self.tokenizer.encode(word)].all()]
 
-    def known_part(self, text: str) -> str:
-        """Return a text without the words that `encode_texts` would reject."""
-        unknown = set(self.unknown_words([text]))
-        return " ".join(word for word in text.split() if word not in unknown) if unknown else text
+    def known_parts(self, texts: Sequence[str]) -> list[str]:
+        """Return the texts without the words that `encode_texts` would reject."""
+        unknown = set(self.unknown_words(texts))
+        if not unknown:
+            return list(texts)
+        return [" ".join(word for word in text.split() if word not in unknown) for text in texts]
 
     def _token_batches(self, captions: Sequence[str], *, prompt: bool) -> Iterator[Tensor]:
         for batch in _batches(captions, self.batch_size):

@@ -122,7 +122,7 @@ class ClipMetrics:
         if count > _UNKNOWN_SHARE * len(words):
             raise UsageError(f"{found} ({examples}): use a CLIP that was trained on such texts")
         self._notes[f"{found}, which are left out: {examples}"] = None
-        return [self.clip.known_part(text) for text in texts]
+        return self.clip.known_parts(texts)
 
     def _known_references(self, references: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
         texts = iter(self._known_parts("references", [one for own in references.values() for one in own]))

@@ -276,11 +276,11 @@ def test_unknown_words_are_refused_by_name(tmp_path, tiny):
 def test_known_parts_of_texts_have_scores(tmp_path, tiny, scorer):
     save_clip(str(tmp_path), tiny, TINY, used_tokens=token_ids(CAPTIONS, TINY))
     loaded = load_clip(ClipConfig(checkpoint=str(tmp_path)))
-    assert loaded.known_part("a zebra  near a giraffe dog") == "a near a dog"
-    assert loaded.known_part("two  red kites") == "two  red kites"
-    assert loaded.known_part("zebra giraffe") == ""
-    assert scorer.known_part("a zebra") == "a zebra"  # of a whole token table
-    assert loaded.encode_texts([loaded.known_part("a zebra")]).isfinite().all()
+    texts = ["a zebra  near a giraffe dog", "two red kites", "zebra giraffe", ""]
+    assert loaded.known_parts(texts) == ["a near a dog", "two red kites", "", ""]
+    assert loaded.known_parts(["two  red kites"]) == ["two  red kites"]
+    assert scorer.known_parts(texts) == texts  # of a whole token table
+    assert loaded.encode_texts(loaded.known_parts(texts)).isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def clip_scores(clip: "ClipScorer", images: torch.Tensor, captions: Sequence[str
     """
     from glied.clip.scores import clip_score
 
-    texts = [clip.known_part(text) for text in captions]
+    texts = clip.known_parts(captions)
     scores = clip_score(images, clip.encode_texts(texts)).tolist()
     return [score if text.strip() else None for score, text in zip(scores, texts, strict=True)]
 
