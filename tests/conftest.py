@@ -18,6 +18,8 @@ LONGEST = [
     "tests/training/test_ray_trainer.py",
     "tests/cluster/test_placement.py",
     "tests/jobs/test_caption_dataset.py",
+    "tests/jobs/test_other_captioners.py",
+    "tests/jobs/test_faulty_endpoint.py",
     "tests/test_packaging.py",
     "tests/bulk/ray/test_stream.py",
     "tests/bulk/run/test_web_run.py",

@@ -96,3 +96,16 @@ def test_a_dataset_that_needs_a_token(hub, caption, monkeypatch):
 def test_a_dataset_that_is_not_there(hub, caption):
     with pytest.raises(UsageError, match=r"input.uri hf://datasets/someone/other"):
         caption("--input.uri=hf://datasets/someone/other")
+
+
+def test_a_table_names_files_of_its_dataset(hub, dataset, caption):
+    lines = ["file,title", "../images/00#.png,up", "hf://datasets/someone/other/x.png,foreign"]
+    lines += ["hf://datasets/someone/photos/images/02#.png,two"]
+    (dataset / "links.csv").write_text("\n".join(lines))
+    rows = caption(
+        "--input.uri=hf://datasets/someone/photos/links.csv", "--input.form=table", "--input.uri_column=file"
+    )
+    kinds = {row["title"]: row["error_kind"] for row in rows.values()}
+    assert kinds == {"up": "forbidden", "foreign": "forbidden", "two": None}
+    captions = {row["title"]: row["caption"] for row in rows.values()}
+    assert captions["two"].startswith("image 2 for ")

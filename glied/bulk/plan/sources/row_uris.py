@@ -42,6 +42,8 @@ WRAPPERS = frozenset(
 )  # fmt: skip
 """fsspec's schemes that read other addresses, or none."""
 
+_HUB_KINDS = ("datasets", "spaces", "models", "buckets")
+"""What addresses on the Hugging Face Hub may begin with, before owner and name."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 _WORD = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):")
 _WEB_ADDRESS = re.compile("https?://", re.IGNORECASE)
@@ -227,12 +229,18 @@ def _local_path(uri: str) -> str:
 
 
 def _own_place(uri: str) -> str:
-    """Where a table is: the folder of a local one, else scheme and authority; "" for the web."""
+    """Where a table is: the folder of a local one, else scheme and authority; "" for the web.
+
+    On the Hugging Face Hub it is the repository, since the authority is one for all ("datasets").
+    """
     if storage.is_local(uri):
         path = str(storage.local_path(uri).absolute())
         return path if os.path.isdir(path) else os.path.dirname(path)
     scheme, _, rest = uri.partition("://")
     scheme = ALIASES.get(scheme.lower(), scheme.lower())
+    if scheme == "hf":
+        parts = rest.split("/")
+        return f"hf://{'/'.join(parts[: 3 if parts[0] in _HUB_KINDS else 2])}/"
     return "" if scheme in WEB else f"{scheme}://{rest.partition('/')[0]}/"
 
 

@@ -174,3 +174,25 @@ def test_places_that_cannot_be_allowed_are_named(entry):
 def test_a_bad_row_affects_no_other_row(images):
     uris = ["x.png", "x.png\0y", "sub/y.png"]
     assert answers(images, uris) == [b"x.png", "bad_url", b"sub/y.png"]
+
+
+@pytest.mark.parametrize(
+    ("table", "own", "other"),
+    [
+        ("hf://datasets/me/a/t.csv", "hf://datasets/me/a/x.png", "hf://datasets/me/b/x.png"),
+        (
+            "hf://datasets/me/a@main/t/t.csv",
+            "hf://datasets/me/a@main/x.png",
+            "hf://datasets/you/a@main/x.png",
+        ),
+        ("hf://datasets/me/a/t.csv", "hf://datasets/me/a/x.png", "hf://datasets/me/ab/x.png"),
+        ("hf://me/model/t.csv", "hf://me/model/x.png", "hf://datasets/me/a/x.png"),
+    ],
+)
+def test_a_table_on_the_hub_may_name_files_of_its_own_repository(table, own, other):
+    uris = RowUris.of(table)
+    assert uris.resolve(own, table.rpartition("/")[0]) == own
+    assert uris.resolve("x.png", table.rpartition("/")[0]) == f"{table.rpartition('/')[0]}/x.png"
+    with pytest.raises(ImageError, match="may not read"):
+        uris.resolve(other, table.rpartition("/")[0])
+    assert RowUris.of(table, ["hf"]).resolve(other, table.rpartition("/")[0]) == other
