@@ -108,9 +108,15 @@ PHOTOGRAPHS = World(
         "reward": "scst/photographs.yaml",
     },
     lengths={
-        "attributes": {"epochs": 4},
-        "captioner": {"epochs": 6, "monitoring.validate_every_epochs": 3, "schedule.warmup_steps": 37},
-        "reward": {"epochs": 3, "monitoring.validate_every_steps": 62},
+        "attributes": {"epochs": 9, "max_steps": 280, "monitoring.validate_every_epochs": 4},
+        "captioner": {
+            "epochs": 18,
+            "max_steps": 558,
+            "optimizer.ema_decay": 0.98,
+            "monitoring.validate_every_steps": 93,
+            "monitoring.validate_every_epochs": 18,
+        },
+        "reward": {"epochs": 5, "max_steps": 279, "monitoring.validate_every_steps": 93},
     },
     settings={"attributes": _ONE_VIEW, "captioner": _ONE_VIEW, "reward": _ONE_VIEW},
     judge="runs/photographs/clip_judge/best",

@@ -13,6 +13,7 @@ from glied.bulk.captioning import CaptionDatasetConfig
 from glied.bulk.run.committed_rows import read_rows
 from glied.captioner.familiarity import UNFAMILIAR
 from glied.data import coco
+from glied.metrics.bootstrap import Difference
 from glied.metrics.text_metrics import WITHOUT_JAVA, text_metrics
 from glied.reports import evaluation_report
 from glied.reports.caption_inputs import read_captions
@@ -141,10 +142,22 @@ class FinalSteps:
         }
         if "before" in done:
             facts["before"] = self._figures(teaching.path("before"), done)
+            facts["gain"] = asdict(self._gain())
         if "teacher" in done:
             captions = self._teacher_captions(references)
             facts["teacher"] = self._figures(captions, done, own_references=True)
         return facts
+
+    def _gain(self) -> Difference:
+        """CIDEr of the new captioner less that before, with the interval over the images."""
+        teaching = self.teaching
+        config = EvaluateConfig(
+            captions=teaching.path("before"),
+            compare=[teaching.path("test")],
+            references=teaching.captions("test"),
+            metrics=["CIDEr"],
+        )
+        return evaluate(config).differences["CIDEr"]
 
     def _teacher_captions(self, references: Mapping[str, Any]) -> str:
         """The first captions by the teacher of the held-out images, as a file."""

@@ -54,6 +54,7 @@ def _taught(teaching: Teaching, started: float) -> dict[str, Any]:
         figures["student"],
         commonest=figures["commonest_cider"],
         before=figures.get("before"),
+        gain=figures.get("gain"),
         teacher=figures.get("teacher"),
     )
     report = TeachReport(teaching, records, beside_steps, said).write()

@@ -74,6 +74,7 @@ class TrainingSteps:
             settings=self._reward_settings,
             run=self._train_reward,
             folders=(REWARDED,),
+            check=self._check_rewarded,
         )
         return [*([counted] if self._with_cider else self._clip_steps()), reward]
 
@@ -130,9 +131,12 @@ class TrainingSteps:
 
     def _trained_captioner(self, name: str, values: Mapping[str, Any], done: Done) -> dict[str, Any]:
         """Train with cross-entropy; its figures beside those of the commonest caption."""
-        trained = self._train(name, values)
+        return self._train(name, values) | {"commonest_cider": self._commonest_cider(done)}
+
+    def _commonest_cider(self, done: Done) -> float:
+        """CIDEr on validation of a captioner that looks at no image."""
         references = coco.load_captions(self.teaching.captions("val"))
-        return trained | {"commonest_cider": cider_on_all(done["captions"]["commonest"], references)}
+        return cider_on_all(done["captions"]["commonest"], references)
 
     # ---- cross-entropy of a captioner to go on from
 
@@ -185,7 +189,8 @@ class TrainingSteps:
         settings = dict(self._tuned_settings(done))
         if not self._tuned(done):
             log.info("no cross-entropy: the captioner to go on from knows the captions' words")
-            return {"folder": "", "notes": [], "cider": self._cider_of_start(done)}
+            known = {"folder": "", "notes": [], "cider": self._cider_of_start(done)}
+            return known | {"commonest_cider": self._commonest_cider(done)}
         values = self._with_data(settings, done, CAPTIONER)
         words = {
             "attributes": self.predictor,
@@ -222,12 +227,23 @@ class TrainingSteps:
             return
         if found["notes"] and not self.teaching.config.start:
             raise JobError(f"{folder}: nothing was learned: {found['notes'][0]}")
-        if found["cider"] <= found["commonest_cider"]:
+        self._check_against_commonest(folder, found["cider"], done)
+
+    def _check_rewarded(self, done: Done) -> None:
+        """Refuse a captioner that was only rewarded and learned nothing; raises as `_check_captioner`.
+
+        After cross-entropy the captioner before is used instead.
+        """
+        if self._with_cider and not done["captioner"]["folder"]:
+            self._check_against_commonest(self.teaching.path(REWARDED), done["reward"]["cider"], done)
+
+    def _check_against_commonest(self, folder: str, cider: float, done: Done) -> None:
+        commonest = done["captioner"].get("commonest_cider", 0.0)
+        if cider <= commonest:
             raise JobError(
-                f"{folder}: nothing was learned: CIDEr on validation is {found['cider']:.1f}, and "
-                f"{found['commonest_cider']:.1f} for the commonest caption, "
-                f"{done['captions']['commonest']!r}, on all images. Give more images, or set "
-                "schedule.steps or schedule.learning_rate"
+                f"{folder}: nothing was learned: CIDEr on validation is {cider:.1f}, and {commonest:.1f} "
+                f"for the commonest caption, {done['captions']['commonest']!r}, on all images. Give more "
+                "images, or set schedule.steps or schedule.learning_rate"
             )
 
     # ---- reward

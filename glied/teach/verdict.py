@@ -18,7 +18,12 @@ Figures = Mapping[str, float]
 
 
 def verdict(
-    student: Figures, *, commonest: float, before: Figures | None = None, teacher: Figures | None = None
+    student: Figures,
+    *,
+    commonest: float,
+    before: Figures | None = None,
+    gain: Figures | None = None,
+    teacher: Figures | None = None,
 ) -> str:
     """What to do with the captioner, and the figures on held-out images that say so.
 
@@ -26,6 +31,7 @@ def verdict(
         student: its figures.
         commonest: CIDEr of the commonest training caption on all these images.
         before: figures of the captioner that it was made from.
+        gain: the difference of the CIDErs, with the ends of its confidence interval (`Difference`).
         teacher: figures of the teacher.
     """
     cider = student["CIDEr"]
@@ -35,14 +41,16 @@ def verdict(
         if teacher is not None and teacher.get(figure) and figure in student:
             return _against_teacher(name, student[figure], teacher[figure])
     if before is not None:
-        return _against_before(cider, before["CIDEr"])
+        return _against_before(cider, before["CIDEr"], gain)
     what = USE if cider >= _TIMES_COMMONEST * commonest else MORE
     return f"{what}: its CIDEr is {cider:.1f}, that of the commonest caption on all images {commonest:.1f}"
 
 
-def _against_before(cider: float, before: float) -> str:
+def _against_before(cider: float, before: float, gain: Figures | None) -> str:
     if cider > before:
-        return f"{USE}: its CIDEr is {cider:.1f}, before it was {before:.1f}"
+        certain = gain is None or gain["low"] > 0
+        said = f"its CIDEr is {cider:.1f}, before it was {before:.1f}"
+        return f"{USE}: {said}" if certain else f"{MORE}: {said}, which may be chance on so few images"
     return f"{NOT}: its CIDEr is {cider:.1f}, and was {before:.1f} before"
 
 

@@ -26,7 +26,7 @@ from glied.teach.images import read_images
 from glied.teach.job_runner import JobRunner
 from glied.teach.run import teach
 from glied.teach.step_records import StepRecords, run_steps
-from glied.teach.teaching import Teaching
+from glied.teach.teaching import KNOWN, Teaching
 from tests.jobs.conftest import ROOT
 
 SCENES = 60
@@ -167,10 +167,14 @@ def test_teacher_captions_the_sample_and_the_best_of_it_is_kept(scenes, tmp_path
     assert facts["by_teacher"] == 20  # the fifth with the worst scores is left out
     assert facts["clip_s_of_chosen"] > facts["clip_s_of_all"]
     images = read_images(str(tmp_path / "out" / "chosen" / "images.jsonl"))
-    assert {len(one.captions) for one in images} <= {1, 2, 3, 4}
-    mixed = [one for one in images if "a caption that is there" in one.captions]
+    assert {len(one.all_captions) for one in images} <= {1, 2, 3, 4}
+    mixed = [one for one in images if one.captions]
     assert mixed
-    assert all(one.captions[0] == "a caption that is there" for one in mixed)
+    assert all(one.all_captions[0] == "a caption that is there" for one in mixed)
+    people = records["captions"].facts["known"]
+    known = coco.load_captions(teaching.captions(KNOWN)) if people else {}
+    assert all(texts == ["a caption that is there"] for texts in known.values())
+    assert len(known) == people
     names = [name for split in coco.SPLITS for name in coco.load_captions(teaching.captions(split))]
     assert sorted(names) == sorted(one.id for one in images)
     assert yaml.safe_load((ROOT / "configs" / "caption" / "demo.yaml").read_text())["decoding"]["n_best"] == 3
@@ -198,7 +202,7 @@ def test_shipped_captioner_learns_new_words(scenes, tmp_path, monkeypatch) -> No
     taught = Captioner.load(str(tmp_path / "out" / "model" / "captioner"))
     assert taught.vocabulary.words[: len(known)] == known
     assert "zyx" in taught.vocabulary
-    assert set(result["test"]) == {"student", "before", "commonest_cider"}
+    assert set(result["test"]) == {"student", "before", "commonest_cider", "gain"}
     assert "before" in result["verdict"]
 
 
