@@ -24,6 +24,7 @@ from glied.bulk.stages.model_loading import caption_models, regions_fingerprint
 from glied.captioner.captioner import Captioner
 from glied.captioner.explain import Explanation
 from glied.config import build
+from glied.config_keys import with_new_keys
 from glied.data import features
 from glied.errors import UsageError
 from glied.regions import Regions
@@ -195,7 +196,8 @@ class Explainer:
         kind = record["config"].get("captioner", {}).get("kind", "glied")
         if kind != "glied":
             raise UsageError(f"captioner.kind {kind} does not tell")
-        factory = region_factory(_runnable(build(CaptionDatasetConfig, record["config"])))
+        values = with_new_keys(CaptionDatasetConfig, record["config"], warn=False)
+        factory = region_factory(_runnable(build(CaptionDatasetConfig, values)))
         extractor, captioner = caption_models(factory)
         mine = {"regions": regions_fingerprint(factory, extractor), "captioner": captioner.digest}
         for name, value in json.loads(json.dumps(mine)).items():
