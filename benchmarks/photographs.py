@@ -6,7 +6,7 @@ python benchmarks/photographs.py --full true --out benchmarks/results/photograph
 With --full, each captioner describes the images of a feature store (configs/extract/photographs.yaml)
 greedily and with five beams, on one core, and its captions are compared with the references. The test split
 is measured only if --splits names it. The examples are drawn at random from the quarter of the images with
-the highest CIDEr and from the quarter with the lowest.
+the highest CIDEr and from the quarter with the lowest. The last line is one JSON object with all results.
 """
 
 import json
@@ -23,6 +23,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the other benchmarks
 
 from benchmarks.claims_figures import plain_figures
+from benchmarks.measurement import print_result
 from benchmarks.table2 import captions_of, test_images
 from glied import storage
 from glied.captioner.captioner import Captioner
@@ -65,8 +66,7 @@ def main() -> int:
     config = parse(Config, description=__doc__)
     results = measure(config) if config.full else json.loads(RESULTS.read_text())
     print(markdown(results))
-    if config.out:
-        storage.write_bytes(config.out, json.dumps(results, indent=1).encode() + b"\n")
+    print_result(results, config.out)
     return 0
 
 

@@ -305,7 +305,7 @@ def stopwatch(extractor: Any, device: str) -> Iterator[dict[str, float]]:
     elif hasattr(extractor, "model"):
         parts = [(extractor, "_resize", "resize"), (extractor, "_choose", "nms")]
         parts += [(extractor.model.rpn, "filter_proposals", "nms")]
-    elif hasattr(extractor, "trunk"):
+    elif hasattr(extractor, "_resize"):
         parts = [(extractor, "_resize", "resize")]
     else:
         parts = [(extractor.pixels, "resize", "resize")]
