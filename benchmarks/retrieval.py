@@ -8,7 +8,6 @@ as possible; a pool has one caption of each of its images, and the figures are m
 Words outside the CLIP's vocabulary are removed.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for glied, if it is not installed
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the other files of benchmarks/
 
-from glied import storage
+from benchmarks.measurement import print_result
 from glied.clip.config import ClipConfig
 from glied.clip.scorer import ClipScorer, load_clip
 from glied.config import parse, run
@@ -91,10 +90,7 @@ def measure(config: Config) -> dict[str, dict[str, float]]:
 def main() -> int:
     """Measure the CLIP and print the figures."""
     config = parse(Config, description=__doc__)
-    result = json.dumps(measure(config), indent=1)
-    if config.out:
-        storage.write_bytes(config.out, result.encode() + b"\n")
-    print(result)
+    print_result(measure(config), config.out)
     return 0
 
 
