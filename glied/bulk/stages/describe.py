@@ -131,7 +131,7 @@ def clip_scores(clip: "ClipScorer", images: torch.Tensor, captions: Sequence[str
 def _caption_row(regions: Regions, attributes: list[tuple[str, float]], captions: list[Caption]) -> Row:
     return {
         "caption": captions[0].text,
-        "captions": [vars(one) for one in captions],
+        "captions": [dict(vars(one)) for one in captions],
         "attributes": [{"word": word, "probability": probability} for word, probability in attributes],
         "regions": [
             {"box": box, "label": label, "score": score}
