@@ -11,7 +11,8 @@ from glied.config import parse
 from glied.training import batching, steps
 from glied.training.tasks.attributes import AttributesTask, TrainAttributesConfig
 from glied.training.tasks.captioner import CaptionerTask, TrainCaptionerConfig
-from glied.training.tasks.clip import ClipTask, TrainClipConfig
+from glied.training.tasks.clip import TrainClipConfig
+from glied.training.tasks.coca import clip_task
 from glied.training.tasks.grammar import FinetuneGrammarConfig, GrammarTask
 from glied.training.tasks.regions import RegionsTask, TrainRegionsConfig
 from glied.training.tasks.scst import ScstTask, TrainScstConfig
@@ -20,7 +21,7 @@ from tests.jobs.conftest import ROOT
 TASKS: dict[str, tuple[Any, Any]] = {
     "attributes": (TrainAttributesConfig, AttributesTask),
     "captioner": (TrainCaptionerConfig, CaptionerTask),
-    "clip": (TrainClipConfig, ClipTask),
+    "clip": (TrainClipConfig, clip_task),
     "grammar": (FinetuneGrammarConfig, GrammarTask),
     "regions": (TrainRegionsConfig, RegionsTask),
     "scst": (TrainScstConfig, ScstTask),

@@ -24,7 +24,7 @@ def test_the_same_command_goes_on_after_a_small_budget_and_a_kill(run_job, envir
 
         stopped = run_job("caption_dataset", *options, "--captioner.cost.budget=20", OPENAI_API_KEY=SECRET)
         assert stopped.returncode == 1, stopped.stderr
-        assert "are spent; the same command with a larger" in stopped.stdout
+        assert "are spent; the same command with a larger" in stopped.stdout, stopped.stderr
         spent = json.loads((out / "summary.json").read_text())["usage"]["cost"]
         assert 20 <= spent < 100
         done = len(list(out.glob("commits/*.json")))
