@@ -264,7 +264,9 @@ def _decide_lengths(found: "_Values", images: int, rows: int, *, tuned: bool) ->
         found("learning_rate", 2e-4, "a fifth of the usual rate: the captioner can write already")
     else:
         found("learning_rate", 1e-3 * 256 / found.values["model.width"], "1e-3 x 256 / width")
-    found("reward.steps", max(50, by_rule // 2), half)
+    part, share = (4, "a quarter") if tuned else (2, "half")
+    reason = f"{share} of the steps of a training from scratch; few images are soon known by heart"
+    found("reward.steps", max(50, by_rule // part), reason)
 
 
 class _Values:

@@ -22,6 +22,7 @@ from glied.teach.schedule import Schedule, rounds, validate_every
 from glied.teach.splitting import cider_on_all
 from glied.teach.step_records import Done, Facts, Step
 from glied.teach.teaching import Teaching
+from glied.teach.verdict import check_learned
 from glied.text.references import save_frequencies
 from glied.text.tokenizer import tokenize
 from glied.text.vocabulary import SPECIAL, by_count
@@ -239,12 +240,7 @@ class TrainingSteps:
 
     def _check_against_commonest(self, folder: str, cider: float, done: Done) -> None:
         commonest = done["captioner"].get("commonest_cider", 0.0)
-        if cider <= commonest:
-            raise JobError(
-                f"{folder}: nothing was learned: CIDEr on validation is {cider:.1f}, and {commonest:.1f} "
-                f"for the commonest caption, {done['captions']['commonest']!r}, on all images. Give more "
-                "images, or set schedule.steps or schedule.learning_rate"
-            )
+        check_learned(folder, cider, commonest=commonest, caption=done["captions"]["commonest"])
 
     # ---- reward
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from glied.errors import JobError
+
 BY_PEOPLE = ", by people's captions"
 """Behind the names of figures against captions that people wrote, where there is a teacher."""
 _ENOUGH, _SOME = 0.95, 0.8
@@ -11,6 +13,9 @@ _TIMES_COMMONEST = 3.0
 _COMPARED = {"R@1": "R@1 by the judge", f"CIDEr{BY_PEOPLE}": "CIDEr against people's captions"}
 """Figures in which student and teacher are compared, the first that both have, and what they are called: a
 CLIP that neither filtered nor rewarded, and captions that neither wrote."""
+
+_LEAST_CIDER = 1.0
+"""CIDEr that random words can reach where the commonest caption fits no image."""
 
 USE, MORE, NOT = "use it", "teach it more images", "do not use it"
 
@@ -58,3 +63,23 @@ def _against_teacher(name: str, student: float, teacher: float) -> str:
     share = student / teacher
     what = USE if share >= _ENOUGH else MORE if share >= _SOME else NOT
     return f"{what}: its {name} is {student:.1f}, {share:.0%} of the teacher's {teacher:.1f}"
+
+
+def check_learned(folder: str, cider: float, *, commonest: float, caption: str) -> None:
+    """Refuse a captioner that has learned nothing.
+
+    Args:
+        folder: of its training.
+        cider: its CIDEr on validation.
+        commonest: that of the commonest caption on all images.
+        caption: the commonest caption.
+
+    Raises:
+        JobError: a captioner that looks at no image is as good.
+    """
+    if cider <= max(commonest, _LEAST_CIDER):
+        raise JobError(
+            f"{folder}: nothing was learned: CIDEr on validation is {cider:.1f}, and {commonest:.1f} for the "
+            f"commonest caption, {caption!r}, on all images. Give more images, or set schedule.steps or "
+            "schedule.learning_rate"
+        )

@@ -1,6 +1,7 @@
 import pytest
 
-from glied.teach.verdict import verdict
+from glied.errors import JobError
+from glied.teach.verdict import check_learned, verdict
 
 GOOD = {"CIDEr": 60.0}
 TEACHER = {"R@1": 50.0}
@@ -43,3 +44,11 @@ PEOPLE = "CIDEr, by people's captions"
 )  # fmt: skip
 def test_verdict_has_advice_and_reasons(student, others, expected) -> None:
     assert verdict(student, commonest=5.0, **others).startswith(expected)
+
+
+@pytest.mark.parametrize(("cider", "commonest"), [(4.9, 5.0), (5.0, 5.0), (0.2, 0.0)])
+def test_captioner_no_better_than_the_commonest_caption_is_refused(cider, commonest) -> None:
+    message = f"nothing was learned: CIDEr on validation is {cider}, and {commonest} for .* 'a dog'"
+    with pytest.raises(JobError, match=message):
+        check_learned("out/captioner", cider, commonest=commonest, caption="a dog")
+    check_learned("out/captioner", commonest + 1.1, commonest=commonest, caption="a dog")
