@@ -78,11 +78,14 @@ def main() -> int:
     options += [f"--input.uri={folder / 'table.csv'}", f"--output.uri={folder / 'run'}"]
     start, peak, at_peak = time.monotonic(), 0.0, {}
     job = subprocess.Popen([sys.executable, "jobs/caption_dataset.py", *options], start_new_session=True)
-    while job.poll() is None:
-        sizes = proportional_mb(job.pid)
-        if sum(sizes.values()) > peak:
-            peak, at_peak = sum(sizes.values()), sizes
-        time.sleep(0.5)
+    try:
+        while job.poll() is None:
+            sizes = proportional_mb(job.pid)
+            if sum(sizes.values()) > peak:
+                peak, at_peak = sum(sizes.values()), sizes
+            time.sleep(0.5)
+    finally:
+        job.terminate()  # does nothing to a job that has ended
     if job.returncode != 0:
         raise JobError(f"the job ended with {job.returncode}")
     largest = sorted(at_peak.items(), key=lambda pair: -pair[1])[:6]
