@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
+from jinja2.utils import htmlsafe_json_dumps
 from PIL import Image
 
 from glied import Captioner
@@ -117,7 +118,8 @@ def after(job, out, tmp_path, rows):
     code, text = job("gallery", "--run", str(out), "--out", str(page))
     assert code == 0
     assert f"{COUNT + 1} images, 0 of them explained" in text
-    assert all(caption in page.read_text() for caption in captions.values() if caption)
+    shown = page.read_text()
+    assert all(str(htmlsafe_json_dumps(caption)) in shown for caption in captions.values() if caption)
 
 
 @pytest.mark.timeout(200)
