@@ -2,6 +2,7 @@
 
 import asyncio
 import ftplib
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -105,3 +106,9 @@ def _is_failure(cause: BaseException) -> bool:
     if isinstance(cause, (FileNotFoundError, NotADirectoryError, IsADirectoryError)):
         return False
     return isinstance(cause, (OSError, asyncio.TimeoutError)) or type(cause).__module__.startswith("aiohttp")
+
+
+@functools.cache
+def hub() -> fsspec.AbstractFileSystem:
+    """The file system of the Hugging Face Hub; by default each thread has its own and lists all folders."""
+    return fsspec.filesystem("hf", skip_instance_cache=True)

@@ -5,7 +5,6 @@ Objects in S3 go through `glied.s3`, which changes no key and verifies every ans
 that AWS_PROFILE names; AWS_NO_SIGN_REQUEST=1 reads public buckets without credentials.
 """
 
-import functools
 import io
 import itertools
 import os
@@ -22,7 +21,7 @@ import pyarrow.fs
 
 from glied import local_files, s3
 from glied.errors import GliedError, StorageError, UsageError
-from glied.fsspec_files import StrictHandler, distinguish_absence
+from glied.fsspec_files import StrictHandler, distinguish_absence, hub
 from glied.redaction import redacted, shown
 from glied.s3 import TooLarge
 
@@ -387,17 +386,11 @@ def _filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
         return filesystem, f"{place.bucket}/{place.key}".rstrip("/")
     try:
         if uri.startswith("hf://"):
-            return _hub(), _hub()._strip_protocol(uri)
+            return hub(), hub()._strip_protocol(uri)
         filesystem, path = fsspec.core.url_to_fs(uri)
     except (ValueError, ImportError) as error:
         raise UsageError(f"{uri}: {_reason(error)}") from error
     return filesystem, path
-
-
-@functools.cache
-def _hub() -> fsspec.AbstractFileSystem:
-    """The file system of the Hugging Face Hub; by default each thread has its own and lists all folders."""
-    return fsspec.filesystem("hf", skip_instance_cache=True)
 
 
 def _reason(error: BaseException) -> str:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from glied import storage
+from glied import fsspec_files
 from glied.bulk.run.committed_rows import read_rows
 from glied.errors import UsageError
 from tests import fake_hub
@@ -48,9 +48,9 @@ def hub(dataset, monkeypatch):
         monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
         monkeypatch.delenv("HF_TOKEN", raising=False)
-        storage._hub.cache_clear()
+        fsspec_files.hub.cache_clear()
         yield running
-    storage._hub.cache_clear()
+    fsspec_files.hub.cache_clear()
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_a_dataset_that_needs_a_token(hub, caption, monkeypatch):
     hub.token = "hf_secret"
     with pytest.raises(UsageError, match=r"cannot list hf://datasets/someone/photos/images: .*401"):
         caption("--input.uri=hf://datasets/someone/photos/images")
-    storage._hub.cache_clear()
+    fsspec_files.hub.cache_clear()
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     assert len(caption("--input.uri=hf://datasets/someone/photos/images")) == COUNT
 
