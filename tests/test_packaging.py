@@ -93,7 +93,7 @@ def installed(wheel: Path, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "install", "--quiet"]
-    subprocess.run([*pip, "--no-deps", "--no-index", wheel], check=True)
+    subprocess.run([*pip, "--no-deps", "--no-index", wheel], check=True, env=_environment())
     (packages,) = folder.glob("lib/python*/site-packages")
     # Only a path: this environment's .pth files, which lead to the repository, have no effect there.
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
@@ -102,10 +102,16 @@ def installed(wheel: Path, tmp_path_factory) -> Path:
 
 def run(installed: Path, folder: Path, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a program of the environment outside of the repository, without a path to it."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     command = [str(installed / program), *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=580)
+    return subprocess.run(
+        command, cwd=folder, env=_environment(), capture_output=True, text=True, timeout=580
+    )
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment without a path to the repository, which tests with Ray add."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return kept | {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 def test_the_wheel_has_weights_and_configs(installed: Path, tmp_path: Path) -> None:

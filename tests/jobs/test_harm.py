@@ -152,7 +152,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(models, photos, tmp_path):
     options = [CONFIG, f"--input.uri={photos}", f"--output.uri={tmp_path}", *model_options(models)]
     config = parse(CaptionDatasetConfig, [*options, "--output.unit_size=20"])
     stage = caption_factory(config).build()
-    stage.read.decoder.decode([b"", b""])  # its processes use memory files, which the limit would refuse
+    stage.read.read.decoder.decode([b"", b""])  # its processes use memory files, which the limit would refuse
     job, stream = caption_job(config), run_here(Fetch(), stage)
     with largest_file(9_000), pytest.raises(StorageError, match="cannot write"):
         bulk_run.execute(job, stream)

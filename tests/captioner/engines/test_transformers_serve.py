@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from glied.captioner.engines.config import EndpointConfig, TransformersConfig
 from glied.captioner.engines.endpoint import EndpointEngine
 from glied.captioner.engines.engine import Failure
 from glied.errors import UsageError
@@ -15,8 +16,7 @@ pytest.importorskip("uvicorn", reason="transformers serve needs transformers[ser
 
 from glied.captioner.engines.hugging_face import TransformersEngine
 from tests.captioner.engines import tiny_models, transformers_server
-from tests.captioner.engines.settings import endpoint as endpoint_config
-from tests.captioner.engines.settings import transformers as transformers_config
+from tests.flat_settings import flat
 
 PROMPTS = {"short": "word1 word2", "long": "word3"}
 QUALITY = 95
@@ -40,7 +40,7 @@ def endpoint(url, model):
 
     def make(**options):
         options = {"prompts": PROMPTS, "max_tokens": 8, "quality": QUALITY} | options
-        engines.append(EndpointEngine(endpoint_config(**({"url": url, "model": model} | options))))
+        engines.append(EndpointEngine(flat(EndpointConfig, **({"url": url, "model": model} | options))))
         return engines[-1]
 
     yield make
@@ -64,7 +64,7 @@ def as_sent(image):
 def test_captions_equal_those_of_the_model_here(endpoint, model):
     engine, images = endpoint(cut_answers="keep"), pictures()
     engine.check()
-    here = TransformersEngine.load(transformers_config(model=model, prompts=PROMPTS, max_tokens=8))
+    here = TransformersEngine.load(flat(TransformersConfig, model=model, prompts=PROMPTS, max_tokens=8))
     expected = here.caption([as_sent(image) for image in images])
     assert engine.caption(images) == expected
     assert engine.caption(images[::-1])[::-1] == expected

@@ -136,7 +136,7 @@ def test_mistakes_are_named(data):
     for change, message in [
         ({"model": ""}, "either checkpoint"),
         ({"checkpoint": "x"}, "either checkpoint"),
-        ({"size": 0}, "size 0"),
+        ({"size": 0}, "model.size: 0 is not at least 1"),
         ({"dropout": 1.0}, "dropout: 1.0"),
     ]:
         with pytest.raises(UsageError, match=message):
