@@ -66,10 +66,15 @@ def test_captions_equal_those_of_the_model_here(endpoint, model):
     engine.check()
     here = TransformersEngine.load(flat(TransformersConfig, model=model, prompts=PROMPTS, max_tokens=8))
     expected = here.caption([as_sent(image) for image in images])
-    assert engine.caption(images) == expected
-    assert engine.caption(images[::-1])[::-1] == expected
-    assert [engine.caption([image])[0] for image in images[:2]] == expected[:2]
+    assert texts(engine.caption(images)) == texts(expected)
+    assert texts(engine.caption(images[::-1])[::-1]) == texts(expected)
+    assert texts(engine.caption([image])[0] for image in images[:2]) == texts(expected[:2])
     assert len({one[0].text for one in expected}) > 1  # otherwise the test would prove nothing
+
+
+def texts(outcomes):
+    """Without `truncated`: the server also says it of captions whose last token ends them."""
+    return [[(one.prompt, one.text) for one in outcome] for outcome in outcomes]
 
 
 @pytest.mark.timeout(300)

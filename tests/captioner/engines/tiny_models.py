@@ -53,15 +53,18 @@ def save(folder, model, processor):
                 parameter.copy_(torch.randn_like(parameter) * 2.0 * parameter.flatten(1).shape[1] ** -0.5)
             elif "bias" in name:
                 parameter.copy_(torch.randn_like(parameter) * 0.1)
+            elif "embedding" in name:
+                parameter.copy_(torch.randn_like(parameter))
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return str(folder)
 
 
 def only_words(folder):
-    """Let a saved model generate nothing but words, since random weights often begin with special tokens."""
+    """Let a saved model generate words, at least one: random weights often begin with special tokens."""
     path = Path(folder) / "generation_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"suppress_tokens": NOT_WORDS}))
+    changes = {"suppress_tokens": NOT_WORDS, "begin_suppress_tokens": [EOS]}
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     return folder
 
 
