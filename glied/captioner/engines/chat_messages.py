@@ -12,6 +12,7 @@ from PIL import Image as Pillow
 
 from glied.captioner.engines.config import EndpointConfig
 from glied.captioner.engines.engine import EngineCaption, Failure, Image, Usage
+from glied.data.caption_files import without_surrogates
 from glied.redaction import redacted
 
 REFUSED = frozenset({"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"})
@@ -122,7 +123,8 @@ def clean(message: str, secret: str = "") -> str:
     """A server's message in one line, without image data, the key and what else is secret."""
     if secret:
         message = message.replace(secret, "...")
-    return redacted(" ".join(_DATA.sub("(data)", message).split()))[:MOST_SHOWN]
+    message = _DATA.sub("(data)", without_surrogates(message))
+    return redacted(" ".join(message.split()))[:MOST_SHOWN]
 
 
 def _caption(choice: Mapping[str, Any], prompt: str) -> EngineCaption | Failure:
@@ -137,10 +139,13 @@ def _caption(choice: Mapping[str, Any], prompt: str) -> EngineCaption | Failure:
 
 
 def _text(content: Any) -> str:
-    """The text of a message, which is a string or a list of parts."""
+    """The text of a message, which is a string or a list of parts.
+
+    JSON can hold half of a character, which no output can.
+    """
     if isinstance(content, list):
         content = "".join(part.get("text") or "" for part in content if part.get("type") == "text")
-    return (content or "").strip()
+    return without_surrogates(content or "").strip()
 
 
 def _log_probability(logprobs: Mapping[str, Any] | None) -> float | None:

@@ -144,6 +144,16 @@ def test_permanent_failures_are_not_retried(make, server, fault, expected):
     assert len(server.bodies) == 1
 
 
+def test_halves_of_characters_are_left_out(make, server):
+    server.behave = lambda number, body: ("half", "half refusal", "half error")[number]
+    found = texts(make(concurrency=1).caption(pictures(3)))
+    assert sorted(found, key=repr) == [
+        Failure("http_400", "HTTP 400: no dogs"),
+        Failure("refused", "no dogs", "rejected"),
+        ["a dog"],
+    ]
+
+
 def test_truncated_answers_may_be_kept(make, server):
     server.behave = script("length")
     ((caption,),) = make(cut_answers="keep").caption(pictures(1))
