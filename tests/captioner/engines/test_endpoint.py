@@ -290,9 +290,20 @@ def test_the_fingerprint_has_only_settings_that_change_captions():
         {"longest_side": 99},
         {"prompts": {"a": "b"}},
         {"url": "http://other/v1"},
+        {"n_best": 2},
     ):
         other = flat(EndpointConfig, **({"url": "http://host/v1", "model": "m"} | change))
         assert endpoint_fingerprint(other) != one
+
+
+def test_log_probabilities_count_where_they_order_the_captions():
+    def fingerprint(n_best, log_probabilities):
+        options = {"n_best": n_best, "log_probabilities": log_probabilities}
+        return endpoint_fingerprint(flat(EndpointConfig, url="http://host/v1", model="m", **options))
+
+    assert fingerprint(2, True) != fingerprint(2, False)
+    assert fingerprint(1, True) == fingerprint(1, False)
+    assert "log_probabilities" not in fingerprint(2, False)  # as in runs of earlier versions
 
 
 def test_usage_is_summed_with_its_cost():
