@@ -19,6 +19,10 @@ REFUSED = frozenset({"content_filter", "content_policy_violation", "ResponsibleA
 """Error codes and finish reasons of servers that decline an image."""
 MOST_SHOWN = 300
 """Characters of a server's message that are kept."""
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What is raised where JSON has another form than expected, or is nested too deeply."""
+_MOST_TOKENS = 1 << 53
+"""No answer has so many; a larger count is malformed."""
 _DATA = re.compile(r"data:[\w/+.\-]*(?:;[\w=\-]+)*,[A-Za-z0-9+/=_%\-]*|[A-Za-z0-9+/]{200,}={0,2}")
 
 
@@ -81,7 +85,7 @@ def read_answer(body: bytes, *, prompt: str, cut_answers: str) -> Answer:
         content = json.loads(body)
         choices = content["choices"]
         captions = [_caption(choice, prompt) for choice in choices]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except _MALFORMED as error:
         message = f"the answer is no chat completion ({type(error).__name__})"
         raise BrokenAnswerError("broken_answer", message) from error
     usage = _usage(content.get("usage"))
@@ -109,7 +113,7 @@ def read_error(status: int, body: bytes, secret: str = "") -> Failure:
             if isinstance(error, Mapping)
             else ("", str(error))
         )
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         message = body.decode(errors="replace")
     text = f"HTTP {status}: {clean(message, secret)}".rstrip(": ")
     if code in REFUSED:
@@ -153,9 +157,18 @@ def _log_probability(logprobs: Mapping[str, Any] | None) -> float | None:
     return None if not tokens else float(sum(token["logprob"] for token in tokens))
 
 
-def _usage(usage: Mapping[str, Any] | None) -> Usage:
-    found = usage or {}
+def _usage(usage: Any) -> Usage:
+    """What the server has counted; nothing where that is malformed, for the caption is there all the same."""
+    found = usage if isinstance(usage, Mapping) else {}
     return Usage(
-        prompt_tokens=int(found.get("prompt_tokens") or 0),
-        completion_tokens=int(found.get("completion_tokens") or 0),
+        prompt_tokens=_tokens(found.get("prompt_tokens")),
+        completion_tokens=_tokens(found.get("completion_tokens")),
     )
+
+
+def _tokens(count: Any) -> int:
+    try:
+        number = int(count or 0)
+    except (ValueError, TypeError, OverflowError):
+        return 0
+    return number if 0 <= number < _MOST_TOKENS else 0
