@@ -21,6 +21,7 @@ from glied.bulk.row_schemas import FAILED, OK, REJECTED
 from glied.bulk.stages.describe import Describe, Row
 from glied.clock import Clock
 from glied.data import features
+from glied.data.caption_files import without_surrogates
 from glied.errors import ImageError
 from glied.redaction import redacted
 from glied.regions import Regions
@@ -108,19 +109,34 @@ class DescribeStage(Generic[Item]):
         return [self._row(item if isinstance(item, Fault) else next(described), item) for item in batch]
 
     def _row(self, found: Row | Fault, item: Item | Fault) -> Row:
-        row: Row = {"status": OK, "error": _note(item), "model": self.describe.model}
         if isinstance(found, Fault):
-            return row | {"status": found.status, "error_kind": found.kind, "error": found.message}
-        return row | found
+            return self._fault_row(found)
+        return {"status": OK, "error": _note(item), "model": self.describe.model} | found
+
+    def _fault_row(self, found: Fault) -> Row:
+        known = {"status": found.status, "error_kind": found.kind, "error": found.message}
+        return {"model": self.describe.model} | known
 
     def _table(self, items: pa.Table, rows: list[Row]) -> pa.Table:
         """The rows, with the id and the uri of their items."""
         schema, kept = self.describe.schema, ("id", "uri")
-        values = pa.Table.from_pylist(
-            rows, schema=pa.schema([field for field in schema if field.name not in kept])
-        )
+        values = self._columns(rows, pa.schema([field for field in schema if field.name not in kept]))
         columns = [(items if name in kept else values)[name] for name in schema.names]
         return pa.table(columns, schema=schema)
+
+    def _columns(self, rows: list[Row], schema: pa.Schema) -> pa.Table:
+        """The rows as a table; one with a value that no column can hold fails by itself."""
+        try:
+            return pa.Table.from_pylist(rows, schema=schema)
+        except Exception as error:  # pyarrow's own, and those of Python for text and numbers
+            log.warning("a table of %d rows failed (%s); trying each row", len(rows), type(error).__name__)
+        return pa.concat_tables(self._one_row(row, schema) for row in rows)
+
+    def _one_row(self, row: Row, schema: pa.Schema) -> pa.Table:
+        try:
+            return pa.Table.from_pylist([row], schema=schema)
+        except Exception as error:
+            return pa.Table.from_pylist([self._fault_row(_failure(error))], schema=schema)
 
 
 class DecodeImages:
@@ -220,7 +236,7 @@ def _failure(error: Exception) -> Fault:
     else:
         kind = type(error).__name__
         log.warning("an image failed", exc_info=error)
-    return Fault(FAILED, kind, redacted(" ".join(str(error).split()))[:_LONGEST_ERROR])
+    return Fault(FAILED, kind, redacted(" ".join(without_surrogates(str(error)).split()))[:_LONGEST_ERROR])
 
 
 def _note(item: object) -> str | None:

@@ -12,12 +12,17 @@ from PIL import Image as Pillow
 
 from glied.captioner.engines.config import EndpointConfig
 from glied.captioner.engines.engine import EngineCaption, Failure, Image, Usage
+from glied.data.caption_files import without_surrogates
 from glied.redaction import redacted
 
 REFUSED = frozenset({"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"})
 """Error codes and finish reasons of servers that decline an image."""
 MOST_SHOWN = 300
 """Characters of a server's message that are kept."""
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What is raised where JSON has another form than expected, or is nested too deeply."""
+_MOST_TOKENS = 1 << 53
+"""No answer has so many; a larger count is malformed."""
 _DATA = re.compile(r"data:[\w/+.\-]*(?:;[\w=\-]+)*,[A-Za-z0-9+/=_%\-]*|[A-Za-z0-9+/]{200,}={0,2}")
 
 
@@ -80,7 +85,7 @@ def read_answer(body: bytes, *, prompt: str, cut_answers: str) -> Answer:
         content = json.loads(body)
         choices = content["choices"]
         captions = [_caption(choice, prompt) for choice in choices]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except _MALFORMED as error:
         message = f"the answer is no chat completion ({type(error).__name__})"
         raise BrokenAnswerError("broken_answer", message) from error
     usage = _usage(content.get("usage"))
@@ -108,7 +113,7 @@ def read_error(status: int, body: bytes, secret: str = "") -> Failure:
             if isinstance(error, Mapping)
             else ("", str(error))
         )
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         message = body.decode(errors="replace")
     text = f"HTTP {status}: {clean(message, secret)}".rstrip(": ")
     if code in REFUSED:
@@ -122,7 +127,8 @@ def clean(message: str, secret: str = "") -> str:
     """A server's message in one line, without image data, the key and what else is secret."""
     if secret:
         message = message.replace(secret, "...")
-    return redacted(" ".join(_DATA.sub("(data)", message).split()))[:MOST_SHOWN]
+    message = _DATA.sub("(data)", without_surrogates(message))
+    return redacted(" ".join(message.split()))[:MOST_SHOWN]
 
 
 def _caption(choice: Mapping[str, Any], prompt: str) -> EngineCaption | Failure:
@@ -137,10 +143,13 @@ def _caption(choice: Mapping[str, Any], prompt: str) -> EngineCaption | Failure:
 
 
 def _text(content: Any) -> str:
-    """The text of a message, which is a string or a list of parts."""
+    """The text of a message, which is a string or a list of parts.
+
+    JSON can hold half of a character, which no output can.
+    """
     if isinstance(content, list):
         content = "".join(part.get("text") or "" for part in content if part.get("type") == "text")
-    return (content or "").strip()
+    return without_surrogates(content or "").strip()
 
 
 def _log_probability(logprobs: Mapping[str, Any] | None) -> float | None:
@@ -148,9 +157,18 @@ def _log_probability(logprobs: Mapping[str, Any] | None) -> float | None:
     return None if not tokens else float(sum(token["logprob"] for token in tokens))
 
 
-def _usage(usage: Mapping[str, Any] | None) -> Usage:
-    found = usage or {}
+def _usage(usage: Any) -> Usage:
+    """What the server has counted; nothing where that is malformed, for the caption is there all the same."""
+    found = usage if isinstance(usage, Mapping) else {}
     return Usage(
-        prompt_tokens=int(found.get("prompt_tokens") or 0),
-        completion_tokens=int(found.get("completion_tokens") or 0),
+        prompt_tokens=_tokens(found.get("prompt_tokens")),
+        completion_tokens=_tokens(found.get("completion_tokens")),
     )
+
+
+def _tokens(count: Any) -> int:
+    try:
+        number = int(count or 0)
+    except (ValueError, TypeError, OverflowError):
+        return 0
+    return number if 0 <= number < _MOST_TOKENS else 0

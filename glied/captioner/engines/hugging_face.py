@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from glied.captioner.engines.config import TransformersConfig, flat_settings
 from glied.captioner.engines.engine import NO_PROMPT, Engine, EngineCaption, Failure, Image, Outcome, Usage
 from glied.captioner.engines.prompts import DEFAULT_PROMPTS, PromptError, columns_of, fill
+from glied.data.caption_files import without_surrogates
 from glied.errors import UsageError
 
 Inputs: TypeAlias = dict[str, Tensor]
@@ -154,7 +155,7 @@ class TransformersEngine(Engine):
             totals = _log_probabilities(result, tokens, [end or tokens.shape[1] for end in ends])
         texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
         captions = [
-            EngineCaption(text.strip(), total, prompt, end is None)
+            EngineCaption(without_surrogates(text).strip(), total, prompt, end is None)
             for text, total, end in zip(texts, totals, ends, strict=True)
         ]
         return [captions[start : start + count] for start in range(0, len(captions), count)]

@@ -62,6 +62,32 @@ def test_rows_in_are_rows_out() -> None:
     assert seconds_of(found).keys() == {"read"}
 
 
+REFUSED: dict[int, Row] = {1: {"caption": "a dog \ud83d"}, 3: {"width": "wide"}, 5: {"height": 1 << 40}}
+
+
+class Odd(Words):
+    """Puts into the row of an odd number what its column cannot hold."""
+
+    def __call__(self, batch: Sequence[int], clock: Clock) -> list[Row]:
+        if min(batch) < 0:
+            raise ValueError("half of \ud83d")
+        return [{"caption": str(number)} | REFUSED.get(number, {}) for number in batch]
+
+
+def test_a_row_that_no_table_can_hold_fails_by_itself() -> None:
+    numbers = [0, 1, 2, 3, 4, 5, -6]
+    ids = [str(number) for number in numbers]
+    found = DescribeStage(Numbers(), Odd())(pa.table({"id": ids, "uri": ids, "number": numbers}))
+    assert found["id"].to_pylist() == ids
+    assert found["caption"].to_pylist() == ["0", None, "2", None, "4", None, None]
+    assert found["status"].to_pylist() == ["ok", "failed"] * 3 + ["failed"]
+    kinds = found["error_kind"].to_pylist()
+    assert kinds[:2] == [None, "UnicodeEncodeError"]
+    assert all(kinds[place] for place in (3, 5))
+    assert found["error"].to_pylist()[-1] == "half of"
+    assert set(found["model"].to_pylist()) == {"words"}
+
+
 @pytest.fixture
 def fused(models: Path) -> Stage:
     where = ["--input.uri=in", "--output.uri=out", "--resources.worker.batch_size=16"]

@@ -104,6 +104,11 @@ async def answer(server, request, body, behavior):
         ),
         "filter": lambda: web.json_response(completion(body, content="", finish_reason="content_filter")),
         "empty": lambda: web.json_response(completion(body, content="")),
+        "nested": lambda: web.Response(text="[" * 100_000),
+        "nested error": lambda: web.Response(text="[" * 100_000, status=400),
+        "half": lambda: web.json_response(completion(body, content="a dog \ud83d")),
+        "half refusal": lambda: web.json_response(completion(body, content=None, refusal="no \udc36 dogs")),
+        "half error": lambda: error(400, "no \udc36 dogs"),
         "length": lambda: web.json_response(completion(body, content="a long", finish_reason="length")),
         "cut json": lambda: web.Response(
             text=json.dumps(completion(body))[:60], content_type="application/json"

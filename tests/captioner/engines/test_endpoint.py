@@ -6,6 +6,7 @@ from email.utils import formatdate
 import numpy as np
 import pytest
 
+from glied.captioner.engines.chat_messages import BrokenAnswerError, read_answer
 from glied.captioner.engines.config import EndpointConfig
 from glied.captioner.engines.endpoint import EndpointEngine, endpoint_fingerprint, retry_after
 from glied.captioner.engines.engine import Failure, Usage
@@ -100,7 +101,7 @@ def test_each_prompt_gives_captions_and_quotes_the_columns_of_the_table(make, se
     assert "names the column title; the input has year" in missing.message
 
 
-@pytest.mark.parametrize("fault", ["500", "429", "empty", "cut json", "cut body", "html"])
+@pytest.mark.parametrize("fault", ["500", "429", "empty", "cut json", "cut body", "html", "nested"])
 def test_temporary_failures_are_retried(make, server, fault):
     server.behave = script(fault, fault)
     engine = make()
@@ -116,6 +117,7 @@ def test_temporary_failures_are_retried(make, server, fault):
         ("429", "http_429", "HTTP 429: slow down (2 attempts)"),
         ("empty", "empty_answer", "the answer has no text (2 attempts)"),
         ("cut json", "broken_answer", "the answer is no chat completion (JSONDecodeError) (2 attempts)"),
+        ("nested", "broken_answer", "the answer is no chat completion (RecursionError) (2 attempts)"),
         ("cut body", "broken_answer", "the answer was cut off (2 attempts)"),
         ("hang", "timeout", "no answer within 0.2 s (2 attempts)"),
     ],
@@ -142,6 +144,48 @@ def test_permanent_failures_are_not_retried(make, server, fault, expected):
     server.behave = script(fault)
     assert make().caption(pictures(1)) == [expected]
     assert len(server.bodies) == 1
+
+
+def test_an_error_that_is_nested_too_deeply_is_quoted(make, server):
+    server.behave = script("nested error")
+    (found,) = make().caption(pictures(1))
+    assert (found.kind, found.message[:12]) == ("http_400", "HTTP 400: [[")
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        ('{"prompt_tokens": 3, "completion_tokens": 2.0}', (3, 2)),
+        ('{"prompt_tokens": "many", "completion_tokens": 2}', (0, 2)),
+        ('{"prompt_tokens": [1], "completion_tokens": -1}', (0, 0)),
+        ('{"prompt_tokens": Infinity, "completion_tokens": 1e300}', (0, 0)),
+        ("[1]", (0, 0)),
+        ('"none"', (0, 0)),
+        ("null", (0, 0)),
+    ],
+)
+def test_a_malformed_usage_does_not_cost_the_caption(usage, tokens):
+    body = '{"choices": [{"message": {"content": "a dog"}}], "usage": ' + usage + "}"
+    answer = read_answer(body.encode(), prompt="caption", cut_answers="fail")
+    assert [one.text for one in answer.captions] == ["a dog"]
+    assert answer.usage == Usage(prompt_tokens=tokens[0], completion_tokens=tokens[1])
+
+
+def test_a_log_probability_that_is_no_number_breaks_the_answer():
+    logprobs = '{"content": [{"logprob": -' + "9" * 400 + "}]}"
+    body = '{"choices": [{"message": {"content": "a dog"}, "logprobs": ' + logprobs + "}]}"
+    with pytest.raises(BrokenAnswerError, match="OverflowError"):
+        read_answer(body.encode(), prompt="caption", cut_answers="fail")
+
+
+def test_halves_of_characters_are_left_out(make, server):
+    server.behave = lambda number, body: ("half", "half refusal", "half error")[number]
+    found = texts(make(concurrency=1).caption(pictures(3)))
+    assert sorted(found, key=repr) == [
+        Failure("http_400", "HTTP 400: no dogs"),
+        Failure("refused", "no dogs", "rejected"),
+        ["a dog"],
+    ]
 
 
 def test_truncated_answers_may_be_kept(make, server):
@@ -280,9 +324,20 @@ def test_the_fingerprint_has_only_settings_that_change_captions():
         {"longest_side": 99},
         {"prompts": {"a": "b"}},
         {"url": "http://other/v1"},
+        {"n_best": 2},
     ):
         other = flat(EndpointConfig, **({"url": "http://host/v1", "model": "m"} | change))
         assert endpoint_fingerprint(other) != one
+
+
+def test_log_probabilities_count_where_they_order_the_captions():
+    def fingerprint(n_best, log_probabilities):
+        options = {"n_best": n_best, "log_probabilities": log_probabilities}
+        return endpoint_fingerprint(flat(EndpointConfig, url="http://host/v1", model="m", **options))
+
+    assert fingerprint(2, True) != fingerprint(2, False)
+    assert fingerprint(1, True) == fingerprint(1, False)
+    assert "log_probabilities" not in fingerprint(2, False)  # as in runs of earlier versions
 
 
 def test_usage_is_summed_with_its_cost():

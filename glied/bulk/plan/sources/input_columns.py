@@ -10,7 +10,7 @@ from glied.bulk.plan.manifest import PLANNED
 from glied.errors import UsageError
 
 _RESERVED = frozenset(
-    [*row_schemas.CAPTIONS.names, *row_schemas.FEATURES.names, *PLANNED.names, "data", "kind", "unit"]
+    [*row_schemas.CAPTIONS.names, *row_schemas.TRANSIT.names, *PLANNED.names, "data", "kind", "unit"]
 )
 _PREFIX = "input_"
 _NAMES, _NAME_CHARACTERS = 40, 80

@@ -864,6 +864,13 @@ def test_names():
     assert escaped("a\ud83d b\udce9 \U0001f600") == r"a\ud83d b\xe9 " + "\U0001f600"
 
 
+def test_no_input_column_has_a_name_of_a_table_between_stages():
+    tables = [manifest.PLANNED, row_schemas.FETCHED, row_schemas.TRANSIT, row_schemas.CAPTIONS]
+    names = {name for table in tables for name in table.names}
+    assert names > {"image_vector", "data", "familiarity"}
+    assert not names & {passed_name(name) for name in names}
+
+
 def test_an_unexpected_error_is_one_line(images):
     class Failing:
         def __init__(self):
