@@ -34,7 +34,6 @@ GRAMMAR = (
     "contains(column, 'text'), starts_with, ends_with, words(column), length(column), column('odd name')"
 )
 """What a condition may hold, for messages."""
-_POSITION = "position in the table"
 _LONGEST = 200
 """Characters of a condition that a message shows."""
 
@@ -86,10 +85,11 @@ class RowFilter:
 
     def positions(self, table: pa.Table) -> list[int]:
         """Positions of the rows that fulfill it, in order."""
+        number = "".join(self.columns) + "#"  # no column of the condition has so long a name
         numbered = table.select(self.columns).append_column(
-            _POSITION, pa.array(range(table.num_rows), pa.int64())
+            number, pa.array(range(table.num_rows), pa.int64())
         )
-        return self.selected(numbered)[_POSITION].to_numpy().tolist()
+        return self.selected(numbered)[number].to_numpy().tolist()
 
     def _condition(self, node: ast.expr) -> pc.Expression:
         if isinstance(node, ast.BoolOp):

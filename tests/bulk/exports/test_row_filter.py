@@ -21,6 +21,7 @@ TABLE = pa.table(
         "repeats": [False, True, None, None],
         "caption": ["A dog runs", "a cat", None, ""],
         "odd name": [1, 2, 3, 4],
+        "position in the table": [4, 3, 2, 1],
     }
 )
 
@@ -42,6 +43,7 @@ TABLE = pa.table(
         ("words(caption) >= 2", [0, 1]),
         ("length(caption) == 0", [3]),
         ("column('odd name') > 2", [2, 3]),
+        ("column('position in the table') > 2 and column('odd name') > 1", [1]),
         ("repeats == true", [1]),
         ("(field('clip_score') >= 0.5) & ~pc.field('repeats')", [0]),
         ("(status == 'failed') | (id == 'a')", [0, 2]),
@@ -129,6 +131,19 @@ def test_every_form_has_only_the_chosen_rows(folder, tmp_path):
     report = run(folder, "txt", "texts", where=WHERE)
     assert sorted(path.name for path in (tmp_path / "texts").glob("*.txt")) == ["2.txt", "4.txt", "5.txt"]
     assert (report.written, report.captionless) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("where", "names"),
+    [
+        ("status == 'ok' and clip_score < 0.3", ["0.txt", "1.txt", "2.txt"]),
+        ("ends_with(caption, '4.jpg')", ["4.txt"]),
+        ("id in ['5.jpg', '6.jpg'] and id != '6.jpg' and caption is not null", ["5.txt"]),
+    ],
+)
+def test_conditions_on_the_columns_that_sidecars_read_anyway(folder, tmp_path, where, names):
+    run(folder, "txt", "texts", where=where)
+    assert sorted(path.name for path in (tmp_path / "texts").glob("*.txt")) == names
 
 
 def test_another_condition_is_another_export(folder):
