@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from glied.errors import UsageError
 from glied.text.existing_captions import ExistingConfig
@@ -37,10 +38,20 @@ _ABBREVIATIONS = frozenset(
     }
 )  # fmt: skip
 _SENTENCE_END = re.compile(
-    r"[.!?\u2026]+[\"'\u201d\u2019)\]]*(?=\s+[^\sa-z])|[\u3002\uff01\uff1f]+[\u201d\u2019\u300d\u300f\uff09]*(?=.)"
+    r"(?<![.!?\u2026])[.!?\u2026]+[\"'\u201d\u2019)\]]*(?=\s+[^\sa-z])|"
+    r"(?<![\u3002\uff01\uff1f])[\u3002\uff01\uff1f]+[\u201d\u2019\u300d\u300f\uff09]*"
+    r"(?=[^\u3002\uff01\uff1f\u201d\u2019\u300d\u300f\uff09])"
 )
+"""Each run of marks is tried once, from its beginning, so that long runs take no longer than other text."""
+_LIST_MARK = re.compile(r"(?:\(?\d{1,2}[.)]|[-*\u2022])\s+(?=\S)")
+"""What begins an entry of a list: 1. or 1) or (1) or a bullet."""
+_LIST_NUMBER = re.compile(r":\s+\d{1,2}$")
+_NO_SPACES = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]$")
+"""A letter of a script that puts no spaces between words, such as Chinese and Thai."""
 _INITIALS = re.compile(r"[^\W\d_](?:\.[^\W\d_])*")
 """A letter, or letters with periods between them (U.S)."""
+_LONGEST_SHORT = 40
+"""Characters before a period that tell whether it ends a sentence."""
 _CUT_END = " ,;:-\u2013\u2014("
 
 
@@ -51,7 +62,8 @@ class TextRules:
     strip_openings: bool = False
     """Remove openings such as "This image shows", "In the picture we can see", "Sure! Here is a caption:"."""
     openings: list[str] = field(default_factory=list)
-    """Further openings to remove, as they are written, in any case."""
+    """Further openings to remove, as they are written, in any case, and only where a word ends behind them:
+    "The image" is not removed from "The images hang on a wall"."""
     one_sentence: bool = False
     """Keep the first sentence."""
     max_words: int = 0
@@ -88,15 +100,12 @@ class TextRules:
         return text if self._has_trigger(text) else f"{self.trigger}, {text}"
 
     def _without_openings(self, text: str) -> str:
-        own = sorted(self.openings, key=len, reverse=True)
+        own = _own_openings(tuple(self.openings))
         while True:
             rest = text.lstrip()
-            found = next((one for one in own if rest.lower().startswith(one.lower())), "")
-            length = len(found)
-            if not length and self.strip_openings and (match := _OPENINGS.match(rest)):
-                length = match.end()
-            shorter = rest[length:].lstrip(" ,:\n")
-            if not length or not shorter:
+            match = own.match(rest) or (_OPENINGS.match(rest) if self.strip_openings else None)
+            shorter = rest[match.end() :].lstrip(" ,:\n") if match else ""
+            if not shorter:
                 return text
             text = shorter[0].upper() + shorter[1:] if rest[0].isupper() else shorter
 
@@ -106,22 +115,38 @@ class TextRules:
         return re.search(rf"(?<!\w){re.escape(self.trigger)}(?!\w)", text, re.IGNORECASE) is not None
 
 
-def first_sentence(text: str) -> str:
-    """Return the first sentence, or the first line where that ends earlier.
+@lru_cache
+def _own_openings(openings: tuple[str, ...]) -> re.Pattern[str]:
+    """Matches the longest opening that a text begins with, and nothing if there are none."""
+    longest_first = sorted(openings, key=len, reverse=True)
+    return re.compile("|".join(map(_opening, longest_first)) or r"(?!)", re.IGNORECASE)
 
-    Abbreviations ("St. Mary"), initials and numbers ("3.5 m") do not end a sentence.
+
+def _opening(text: str) -> str:
+    is_word = re.search(r"\w$", text) and not _NO_SPACES.search(text)
+    return re.escape(text) + (r"(?!\w|['\u2019-]\w)" if is_word else "")
+
+
+def first_sentence(text: str) -> str:
+    """Return the first sentence, or the first line where that ends earlier; of lists, of the first entry.
+
+    Abbreviations ("St. Mary"), initials, numbers ("3.5 m") and those of lists do not end a sentence.
     """
     line = text.strip().split("\n", 1)[0].rstrip()
+    line = line[mark.end() :] if (mark := _LIST_MARK.match(line)) else line
     for match in _SENTENCE_END.finditer(line):
-        word = (
-            line[: match.start()].rsplit(None, 1)[-1].lstrip("(\"'\u201c\u2018").lower()
-            if match.start()
-            else ""
-        )
-        is_short = word in _ABBREVIATIONS or _INITIALS.fullmatch(word) is not None
-        if not (match[0].startswith(".") and is_short):
+        before = line[max(0, match.start() - _LONGEST_SHORT) : match.start()]
+        if not (match[0].startswith(".") and _goes_on(before)):
             return line[: match.end()]
     return line
+
+
+def _goes_on(before: str) -> bool:
+    """Whether a sentence goes on after a period, because of the text before it."""
+    words = before.split()
+    word = words[-1].lstrip("(\"'\u201c\u2018").lower() if words else ""
+    is_short = word in _ABBREVIATIONS or _INITIALS.fullmatch(word) is not None
+    return is_short or _LIST_NUMBER.search(before) is not None
 
 
 def first_words(text: str, count: int) -> str:

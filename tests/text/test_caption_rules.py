@@ -1,5 +1,7 @@
 """Text rules: openings, sentences, lengths and additions."""
 
+import time
+
 import pytest
 
 from glied.errors import UsageError
@@ -53,6 +55,27 @@ def test_openings_of_the_config_are_removed_in_any_case_the_longest_first():
 
 
 @pytest.mark.parametrize(
+    ("opening", "text", "expected"),
+    [
+        ("a", "an apple on a table", "an apple on a table"),
+        ("a", "aaa bbb", "aaa bbb"),
+        ("a", "A-frame house", "A-frame house"),
+        ("The image", "The images hang on a wall", "The images hang on a wall"),
+        ("The image", "The image's frame is red", "The image's frame is red"),
+        ("The image", "The image, 'dogs'", "'dogs'"),
+        ("Image:", "image:a dog", "a dog"),
+        ("Photo of ", "Photo of dogs", "Dogs"),
+        ("a.b", "acb is here", "acb is here"),
+        ("i\u0307x", "\u0130x dog", "\u0130x dog"),  # lower() of the first letter has two characters
+        ("\u0130", "\u0130 dog", "Dog"),
+        ("\u56fe\u7247", "\u56fe\u7247\u4e00\u53ea\u72d7", "\u4e00\u53ea\u72d7"),
+    ],
+)
+def test_openings_of_the_config_end_where_words_end(opening, text, expected):
+    assert TextRules(openings=[opening])(text) == expected
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("A dog runs. It barks.", "A dog runs."),
@@ -64,12 +87,37 @@ def test_openings_of_the_config_are_removed_in_any_case_the_longest_first():
         ("A dog\nA cat", "A dog"),
         ("one. two", "one. two"),
         ("\u3053\u308c\u306f\u72ac\u3002\u732b\u3002", "\u3053\u308c\u306f\u72ac\u3002"),
+        ("\u300c\u72ac\u3002\u3002\u300d", "\u300c\u72ac\u3002\u3002\u300d"),
+        ("1. A dog is on the grass. 2. A cat.", "A dog is on the grass."),
+        ("1) A dog\n2) A cat", "A dog"),
+        ("(1) A dog. (2) A cat.", "A dog."),
+        ("- A dog. It runs.\n- A cat.", "A dog."),
+        ("Caption: 1. A brown dog runs. 2. A cat.", "Caption: 1. A brown dog runs."),
+        ("He wears number 7. He runs.", "He wears number 7."),
+        ("1.", "1."),
+        ("3.5 m of rope. Long.", "3.5 m of rope."),
+        ("Wait... What?!", "Wait..."),
+        ("a" + " " * 60 + ". B", "a" + " " * 60 + "."),
         ("", ""),
     ],
 )
 def test_the_first_sentence(text, expected):
     assert first_sentence(text) == expected
     assert TextRules(one_sentence=True)(text) == expected
+
+
+def test_entries_of_lists_behind_openings():
+    rules = TextRules(strip_openings=True, one_sentence=True)
+    assert rules("Caption: 1. A brown dog runs.") == "A brown dog runs."
+    assert rules("Here are the captions for the image:\n\n1. A dog.\n2. A cat.") == "A dog."
+
+
+@pytest.mark.parametrize("text", ["!", ".", "\u3002", ".)", "! ", "St. ", "1. ", ". a", "Sure! ", "a"])
+def test_rules_take_a_time_in_proportion_to_the_length_of_the_text(text):
+    rules = TextRules(strip_openings=True, openings=["a"], one_sentence=True)
+    start = time.process_time()
+    rules(text * (100_000 // len(text)))
+    assert time.process_time() - start < 5
 
 
 def test_the_first_words_without_dangling_punctuation():

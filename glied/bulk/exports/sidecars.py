@@ -35,7 +35,8 @@ class Sidecars:
                 yield self._export(unit, names, pool)
 
     def _export(self, unit: CommittedUnit, names: SidecarNames, pool: ThreadPoolExecutor) -> UnitReport:
-        table = read_table(unit, [*CAPTION_COLUMNS, *(self.where.columns if self.where else ())])
+        named = self.where.columns if self.where else ()
+        table = read_table(unit, list(dict.fromkeys([*CAPTION_COLUMNS, *named])))
         chosen = range(table.num_rows) if self.where is None else self.where.positions(table)
         rows = table.select(CAPTION_COLUMNS).to_pylist()
         files: list[tuple[str, bytes]] = []

@@ -1,6 +1,9 @@
 """Conditions on rows, and exports of the rows that fulfill them."""
 
 import json
+import subprocess
+import sys
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,6 +24,10 @@ TABLE = pa.table(
         "repeats": [False, True, None, None],
         "caption": ["A dog runs", "a cat", None, ""],
         "odd name": [1, 2, 3, 4],
+        "position in the table": [4, 3, 2, 1],
+        "size": pa.array([1, 300, None, 70_000], pa.int32()),
+        "price": pa.array([None, Decimal("1.50"), Decimal("2.00"), Decimal("3.25")], pa.decimal128(30, 2)),
+        "kind": pa.array(["x", None, "y", "x"]).dictionary_encode(),
     }
 )
 
@@ -42,9 +49,29 @@ TABLE = pa.table(
         ("words(caption) >= 2", [0, 1]),
         ("length(caption) == 0", [3]),
         ("column('odd name') > 2", [2, 3]),
+        ("column('position in the table') > 2 and column('odd name') > 1", [1]),
         ("repeats == true", [1]),
         ("(field('clip_score') >= 0.5) & ~pc.field('repeats')", [0]),
         ("(status == 'failed') | (id == 'a')", [0, 2]),
+        ("size in [300, 70000, 5000000000]", [1, 3]),
+        ("size not in [1, 2]", [1, 3]),
+        ("size in [0.5, 1]", [0]),
+        ("size in [300, null]", [1]),
+        ("size not in [300, null]", []),  # null might be any of them
+        ("clip_score in [1, 0]", []),
+        ("caption not in ['a cat', '']", [0]),
+        ("kind in ['x', 'z']", [0, 3]),
+        ("repeats in [true]", [1]),
+        ("id in []", []),
+        ("id not in []", [0, 1, 2, 3]),
+        ("words(caption) in [0, 2]", [1, 3]),
+        ("words(caption) == 0", [3]),
+        ("words(caption) < 3", [1, 3]),
+        ("price > 2", [3]),
+        ("price > 2.0", [3]),
+        ("2 <= field('price') < 9223372036854775807", [2, 3]),
+        ("price not in [2, -1]", [1, 3]),
+        ("price > 1 and size > -1", [1, 3]),
         ("-1 < clip_score and (id == 'a' or id == 'c')", [0]),
     ],
 )
@@ -69,6 +96,13 @@ def test_rows_that_fulfill_a_condition(where, positions):
         ("a if b else c", "neither a column nor a value"),
         ("status is 'ok'", "`is` takes null"),
         ("id == b'x'", "neither a column nor a value"),
+        ("size > 99999999999999999999", "a number is larger than 9223372036854775807"),
+        ("size in [1, -99999999999999999999]", "a number is larger than 9223372036854775807"),
+        ("id == 'a' or " * 600 + "id == 'b'", "more than 1000 parts"),
+        ("(id == 'a') | " * 600 + "(id == 'b')", "more than 1000 parts"),
+        ("(id == 'a') | " * 100_000 + "(id == 'b')", "where"),
+        (f"clip_score in {[number + 0.5 for number in range(1001)]}", "more than 1000 parts"),
+        ("0 < " * 1001 + "clip_score", "more than 1000 parts"),
         ("(" * 500, "where"),
         ("not " * 100_000 + "repeats", "where"),
     ],
@@ -89,11 +123,39 @@ def test_other_syntax_is_refused_in_one_line(where, message):
         ("clip_score", "types do not fit"),
         ("words(clip_score) > 1", "types do not fit"),
         ("repeats > 0.5", "types do not fit"),
+        ("status in [3, 4]", "types do not fit"),
+        ("id in ['a', 3]", "types do not fit"),
+        ("size in ['a']", "types do not fit"),
+        (f"clip_score in {[*range(1001)]}", "more than 1000 parts"),
     ],
 )
 def test_conditions_that_do_not_fit_the_columns_are_refused(where, message):
     with pytest.raises(UsageError, match=message):
         RowFilter(where).check(TABLE.schema)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        f"size in {[*range(100_000)]}",
+        f"id in {['a', 'c'] + [str(number) for number in range(100_000)]} and size is not null",
+        "size == 2 or " * 498 + "size == 1",
+        "(size == 2) | " * 498 + "(size == 1)",
+        "0 <= " * 998 + "size < 2",
+        "~" * 90 + "(size == 1)",
+    ],
+)
+def test_long_conditions_do_not_end_the_process(where):
+    script = (
+        "import sys, threading, pyarrow as pa; from glied.bulk.exports.row_filter import RowFilter; "
+        "condition = RowFilter(sys.stdin.read()); threading.stack_size(512 * 1024); "
+        "table = pa.table({'id': ['a', 'b'], 'size': pa.array([1, None], pa.int32())}); "
+        "thread = threading.Thread(target=lambda: print(condition.positions(table))); "
+        "thread.start(); thread.join()"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, input=where, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "[0]\n"), done.stderr
 
 
 SCORES = [0.0, 0.125, 0.25, None, 0.5, 0.625, 0.75]
@@ -129,6 +191,19 @@ def test_every_form_has_only_the_chosen_rows(folder, tmp_path):
     report = run(folder, "txt", "texts", where=WHERE)
     assert sorted(path.name for path in (tmp_path / "texts").glob("*.txt")) == ["2.txt", "4.txt", "5.txt"]
     assert (report.written, report.captionless) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("where", "names"),
+    [
+        ("status == 'ok' and clip_score < 0.3", ["0.txt", "1.txt", "2.txt"]),
+        ("ends_with(caption, '4.jpg')", ["4.txt"]),
+        ("id in ['5.jpg', '6.jpg'] and id != '6.jpg' and caption is not null", ["5.txt"]),
+    ],
+)
+def test_conditions_on_the_columns_that_sidecars_read_anyway(folder, tmp_path, where, names):
+    run(folder, "txt", "texts", where=where)
+    assert sorted(path.name for path in (tmp_path / "texts").glob("*.txt")) == names
 
 
 def test_another_condition_is_another_export(folder):
