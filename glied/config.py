@@ -26,7 +26,8 @@ from jsonargparse import (
 )
 
 from glied import shipped
-from glied.config_keys import move_keys, renamed_keys, warn_of_former_keys, with_new_keys
+from glied.config_groups import check_groups, group_at
+from glied.config_keys import move_keys, nested, renamed_keys, warn_of_former_keys, with_new_keys
 from glied.errors import GliedError, UsageError
 from glied.invocation import as_invoked
 from glied.redaction import RedactingFormatter
@@ -152,7 +153,7 @@ def parse(
     """
     parser = build_parser(config_class, description, arguments)
     given = list(sys.argv[1:] if argv is None else argv)
-    given = _flags_spelled_out(_with_new_names(given, renamed_keys(config_class)), parser)
+    given = _flags_spelled_out(_with_new_names(given, config_class), parser)
     return _instantiate(config_class, parser, lambda: parser.parse_args(given))
 
 
@@ -171,7 +172,7 @@ def given_value(arguments: Sequence[str], key: str) -> Any:
         if name == f"--{key}":
             found = value
         elif name == "--config":
-            values: Any = _read_config_file(value)[1]
+            values: Any = nested(_read_config_file(value)[1])
             for part in key.split("."):
                 values = values.get(part) if isinstance(values, dict) else None
             found = found if values is None else values
@@ -186,6 +187,7 @@ def build(config_class: type[Config], values: Mapping[str, Any]) -> Config:
     """
     parser = build_parser(config_class)
     current = with_new_keys(config_class, values)
+    check_groups(config_class, current)
     return _instantiate(config_class, parser, lambda: parser.parse_object(current))
 
 
@@ -193,6 +195,7 @@ def _instantiate(config_class: type[Config], parser: ArgumentParser, read: Calla
     try:
         namespace = read()
         namespace.pop("config", None)
+        check_groups(config_class, namespace.as_dict())
         built = parser.instantiate(namespace)
         return config_class(**{key: value for key, value in vars(built).items() if key != "config"})
     except UsageError:
@@ -216,26 +219,56 @@ def _flags_spelled_out(arguments: Sequence[str], parser: ArgumentParser) -> list
     ]
 
 
-def _with_new_names(arguments: Sequence[str], renamed: Mapping[str, str]) -> list[str]:
-    """The command line with the new names of renamed keys, in its options and its config files."""
+def _with_new_names(arguments: Sequence[str], config_class: type) -> list[str]:
+    """The command line with the new names of renamed keys, in its options and its config files.
+
+    Raises:
+        UsageError: a config file or an option has something else in place of a group of settings.
+    """
+    renamed = renamed_keys(config_class)
     current: list[str] = []
     found: dict[str, str] = {}
     rest = deque(arguments)
     while rest:
-        name, equals, value = rest.popleft().partition("=")
-        if name == "--config":
-            path, values = _read_config_file(value if equals or not rest else rest.popleft())
-            moved, old_keys = move_keys(values, renamed)
-            current.append(f"--config={yaml.safe_dump(moved) if old_keys else path}")
-            found |= old_keys
-            continue
-        option = _new_option(name, renamed)
-        if option != name:
-            found[name.removeprefix("--")] = option.removeprefix("--")
-        current.append(f"{option}{equals}{value}")
+        option, equals, value = rest.popleft().partition("=")
+        new = _new_option(option, renamed)
+        is_group = option.startswith("--") and any(group_at(config_class, one[2:]) for one in (option, new))
+        if (is_group or option == "--config") and not equals and rest:
+            equals, value = "=", rest.popleft()
+        if option == "--config":
+            value, old_keys = _file_with_new_names(config_class, value)
+        elif is_group and equals:
+            new, value, old_keys = _group_with_new_names(config_class, option, new, value)
+        else:
+            old_keys = {option[2:]: new[2:]} if option != new else {}
+        found |= old_keys
+        current.append(f"{new}{equals}{value}")
     _check_given_once(arguments, renamed)
     warn_of_former_keys(found)
     return current
+
+
+def _file_with_new_names(config_class: type, file: str) -> tuple[str, dict[str, str]]:
+    """A config file, or its content where it has former names; and which it has."""
+    path, values = _read_config_file(file)
+    moved, found = move_keys(config_class, values)
+    check_groups(config_class, moved)
+    return (yaml.safe_dump(moved) if found else path), found
+
+
+def _group_with_new_names(
+    config_class: type, option: str, new: str, text: str
+) -> tuple[str, str, dict[str, str]]:
+    """The option of a group and its value with the names of today, and which former names they have."""
+    value = _read_yaml(text, option)
+    if new.startswith(f"{option}.") and isinstance(value, dict):  # the new form: a group of the same name
+        new = option
+    found = {option[2:]: new[2:]} if option != new else {}
+    moved, inner = move_keys(config_class, {new[2:]: value})
+    check_groups(config_class, moved)
+    for name in new[2:].split("."):
+        moved = moved[name]
+    return new, (json.dumps(moved) if inner else text), found | inner
 
 
 def _new_option(option: str, renamed: Mapping[str, str]) -> str:
@@ -259,17 +292,24 @@ def _read_config_file(name: str) -> tuple[str, dict[str, Any]]:
     """Path and values, as YAML 1.1 reads them, of a config file that may be one that ships.
 
     Raises:
-        UsageError: the file is missing, is not YAML, or has a duplicate key (jsonargparse keeps the last).
+        UsageError: the file is missing, is no mapping in YAML, or has a duplicate key (jsonargparse keeps the
+            last).
     """
     try:
         path = shipped.config_file(name)
     except UsageError as error:
         raise UsageError(f"--config {error}") from error
+    values = _read_yaml(path.read_text(encoding="utf-8"), f"--config {path}")
+    if values is not None and not isinstance(values, dict):
+        raise UsageError(f"--config {path}: this is not a mapping of settings")
+    return str(path), values or {}
+
+
+def _read_yaml(text: str, source: str) -> Any:
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        return yaml.load(text, Loader=_UniqueKeyLoader)
     except yaml.YAMLError as error:
-        raise UsageError(f"--config {path}: not valid YAML: {' '.join(str(error).split())}") from error
-    return str(path), values if isinstance(values, dict) else {}
+        raise UsageError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def _one_line(error: BaseException, parser: ArgumentParser) -> str:

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from glied.config_groups import group_at
 from glied.errors import UsageError
 
 Config = TypeVar("Config")
@@ -46,17 +47,17 @@ def with_new_keys(config_class: type, values: Mapping[str, Any], *, warn: bool =
     Raises:
         UsageError: a key is there under both names.
     """
-    current, found = move_keys(values, renamed_keys(config_class))
+    current, found = move_keys(config_class, values)
     if warn:
         warn_of_former_keys(found)
     return current
 
 
-def move_keys(values: Mapping[str, Any], renamed: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The values under their new keys, and which of `renamed` were found among them."""
-    moved = copy.deepcopy(dict(values))
+def move_keys(config_class: type, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values, nested, under their new keys, and which renamed keys were found among them."""
+    moved = _all_nested(config_class, values)
     found = {}
-    for old, new in renamed.items():
+    for old, new in renamed_keys(config_class).items():
         value = _take(moved, old)
         if value is _ABSENT:
             continue
@@ -66,6 +67,41 @@ def move_keys(values: Mapping[str, Any], renamed: Mapping[str, str]) -> tuple[di
         _put(moved, new, value, old)
         found[old] = new
     return moved, found
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of values in which `a.b: 1` is `a: {b: 1}`, as jsonargparse reads it.
+
+    Raises:
+        UsageError: a key is there in both forms.
+    """
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        name, *rest = key.split(".") if isinstance(key, str) else [key]
+        for part in reversed(rest):
+            value = {part: value}
+        _merge(found, name, copy.deepcopy(value), name)
+    return found
+
+
+def _merge(values: dict[Any, Any], name: Any, value: Any, key: str) -> None:
+    if name not in values:
+        values[name] = value
+    elif isinstance(values[name], dict) and isinstance(value, dict):
+        for inner_name, inner in value.items():
+            _merge(values[name], inner_name, inner, f"{key}.{inner_name}")
+    else:
+        raise UsageError(f"duplicate config key {key!r}")
+
+
+def _all_nested(config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """As `nested`, in all groups of a config; keys of mappings that are values may have dots."""
+    found = nested(values)
+    for name in found:
+        group = group_at(config_class, name)
+        if group is not None and isinstance(found[name], dict):
+            found[name] = _all_nested(group, found[name])
+    return found
 
 
 _ABSENT = object()

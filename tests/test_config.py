@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import pytest
+import yaml
 
-from glied.config import build, lists_as_json, parse, split_arguments
+from glied.config import build, given_value, lists_as_json, parse, split_arguments
 from glied.config_keys import renamed_keys
 from glied.errors import UsageError
 
@@ -99,11 +100,63 @@ def test_errors_of_optional_parts_are_like_those_of_others(option: str, message:
         ("name: n\ninner:\n  sise: 5\n", "sise.*Valid keys"),
         ("name: n\nname: m\n", "duplicate config key 'name'"),
         ("name: [n\n", "not valid YAML"),
+        ("- name\n", "this is not a mapping of settings"),
+        ("name: n\ninner.size: 2\ninner: {size: 3}\n", "duplicate config key 'inner.size'"),
     ],
 )
 def test_config_files_are_strict(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse(Outer, ["--config", write(tmp_path / "c.yaml", text)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole:
+    """With groups and plain values."""
+
+    inner: Inner = field(default_factory=Inner)
+    """A part."""
+    maybe: Inner | None = None
+    """A part that may be null."""
+    share: float = 0.5
+    """A number."""
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        *[
+            (key, value, f"^{key} holds settings \\(size, kind\\), not {shown}$")
+            for key in ("inner", "maybe")
+            for value, shown in (("1", "1"), ("true", "true"), ("[x]", r"\['x'\]"))
+        ],
+        ("inner", "null", "^inner holds settings .*, not null$"),
+        ("maybe", "x.yaml", "^maybe holds settings .*, not 'x.yaml'$"),
+        ("inner", "{size: null}", r"^inner\.size needs a value, not null$"),
+        ("maybe", "{size: null}", r"^maybe\.size needs a value, not null$"),
+        ("share", "null", "share.*(not null|None)$"),
+    ],
+)
+def test_what_is_no_group_or_value_is_refused(tmp_path: Path, key: str, value: str, message: str) -> None:
+    file = write(tmp_path / "c.yaml", f"{key}: {value}\nshare: 0.3\n" if key != "share" else "share: null\n")
+    for arguments in (["--config", file], [f"--{key}={value}"], [f"--{key}", value]):
+        with pytest.raises(UsageError, match=message):
+            parse(Whole, arguments)
+    with pytest.raises(UsageError, match=message):
+        build(Whole, yaml.safe_load(f"{key}: {value}"))
+
+
+def test_null_and_files_of_groups_are_read(tmp_path: Path) -> None:
+    part = write(tmp_path / "part.yaml", "size: 7\n")
+    file = write(tmp_path / "c.yaml", "inner: part.yaml\nmaybe: null\n")
+    assert parse(Whole, ["--config", file]) == parse(Whole, ["--inner", part]) == Whole(inner=Inner(size=7))
+    assert parse(Whole, ["--maybe.size=3", "--maybe", "null"]) == Whole()
+    nothing = write(tmp_path / "nothing.yaml", "size: null\n")
+    with pytest.raises(UsageError, match=r"inner\.size needs a value, not null"):
+        parse(Whole, ["--inner", nothing])
+
+
+def test_given_value_of_a_dotted_key(tmp_path: Path) -> None:
+    assert given_value(["--config", write(tmp_path / "c.yaml", "inner.kind: y\n")], "inner.kind") == "y"
 
 
 def test_run_prints_one_line_and_exits_with_2() -> None:
@@ -262,6 +315,13 @@ def test_renamed_keys_of_a_config_and_of_its_parts() -> None:
         ("label: m\n", ["--pool.workers", "4"], Renamed(name="m", pool=Pool(size=4))),
         ("{}\n", ["--old.full", "--label", "a=b"], Renamed(name="a=b", pool=Pool(full=True))),
         ("{}\n", ["--group.workers=2"], Renamed(spare=Pool(size=2))),
+        ("pool.workers: 2\npool: {full: true}\n", [], Renamed(pool=Pool(size=2, full=True))),
+        ("group: {rate.warmup: 2, workers: 3}\n", [], Renamed(spare=Pool(size=3, rate=Pool.Rate(warmup=2)))),
+        ("old.full: true\n", [], Renamed(pool=Pool(full=True))),
+        ("{}\n", ['--pool={"workers": 5}'], Renamed(pool=Pool(size=5))),
+        ("{}\n", ["--pool", "{workers: 5, rate: 2}"], Renamed(pool=Pool(size=5, rate=Pool.Rate(peak=2)))),
+        ("{}\n", ["--group={workers: 5}"], Renamed(spare=Pool(size=5))),
+        ("{}\n", ["--pool.rate={peak: 2, warmup: 0}"], Renamed(pool=Pool(rate=Pool.Rate(peak=2)))),
         ("{}\n", ["--pool.rate", "2", "--pool.rate.peak=2"], None),
         ("{}\n", ["--label", "m", "--name=o"], None),
         ("label: m\nname: o\n", [], None),
@@ -282,7 +342,7 @@ def test_a_renamed_key_works_and_warns(
         return
     with caplog.at_level(logging.WARNING):
         assert parse(Renamed, arguments) == expected
-    old_key_was_used = "peak: 2" not in text
+    old_key_was_used = "peak: 2" not in text + arguments[-1]
     assert len(caplog.records) == old_key_was_used
     assert all("is now" in record.message for record in caplog.records)
 
