@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from glied import checkpoint_files
-from glied.clip.config import ClipConfig
+from glied.clip.config import PROMPT, ClipConfig
 
 KIND = "clip"
 USED_TOKENS = "used_tokens"
@@ -30,6 +30,8 @@ def clip_fingerprint(
 def stored_fingerprint(config: ClipConfig) -> dict[str, Any] | None:
     """`ClipScorer.fingerprint` of a checkpoint, from its files; None where only the loaded model has it.
 
+    It is also None where the model may lack words of the prompt, which `load_clip` refuses.
+
     Raises:
         UsageError: there is no checkpoint, or its JSON is broken.
     """
@@ -42,6 +44,8 @@ def stored_fingerprint(config: ClipConfig) -> dict[str, Any] | None:
     try:
         stored = safetensors.numpy.load(data)
     except (ValueError, SafetensorError):  # whoever loads the model says what is wrong
+        return None
+    if USED_TOKENS in stored and not set(config.prompt.split()) <= set(PROMPT.split()):
         return None
     arrays = _as_loaded(stored, model_config["text_cfg"].get("vocab_size", 0))
     if arrays is None:

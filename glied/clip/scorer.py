@@ -138,14 +138,32 @@ class ClipScorer:
         if self._known is None:
             return []
         words = dict.fromkeys(word for text in texts for word in text.split())
-        return [word for word in words if not self._known[self.tokenizer.encode(word)].all()]
+        return [word for word in words if not self._knows(word)]
 
     def known_parts(self, texts: Sequence[str]) -> list[str]:
-        """Return the texts without the words that `encode_texts` would reject."""
-        unknown = set(self.unknown_words(texts))
-        if not unknown:
+        """Return the texts without the words that `encode_texts` would reject.
+
+        White space becomes single spaces if the model rejects words at all.
+        """
+        if self._known is None:
             return list(texts)
+        unknown = set(self.unknown_words(texts))
         return [" ".join(word for word in text.split() if word not in unknown) for text in texts]
+
+    def check_prompt(self) -> None:
+        """Refuse a prompt that `encode_texts` would reject with every caption.
+
+        Raises:
+            UsageError: the model's token table lacks a word of it.
+        """
+        if words := self.unknown_words([self.prompt]):
+            raise UsageError(
+                f"clip.prompt: this CLIP does not know these words: {', '.join(words)}; use other words, "
+                "or a CLIP that was trained on them"
+            )
+
+    def _knows(self, text: str) -> bool:
+        return self._known is None or bool(self._known[self.tokenizer.encode(text)].all())
 
     def _token_batches(self, captions: Sequence[str], *, prompt: bool) -> Iterator[Tensor]:
         for batch in _batches(captions, self.batch_size):
@@ -154,6 +172,8 @@ class ClipScorer:
             )
 
     def _tokens(self, texts: list[str]) -> Tensor:
+        if self._known is not None:  # as `unknown_words` reads them: the tokenizer makes a word of U+0085
+            texts = [" ".join(text.split()) for text in texts]
         tokens = self.tokenizer(texts)  # [B, T]
         if self._known is not None and not self._known[tokens].all():
             words = ", ".join(self.unknown_words(texts))
@@ -166,7 +186,8 @@ class ClipScorer:
 def load_clip(config: ClipConfig) -> ClipScorer:
     """Load the scorer that `config` names.
 
-    Raises as `open_clip_model`, and `UsageError` for an unknown device or a missing GPU.
+    Raises as `open_clip_model`, and `UsageError` for an unknown device, a missing GPU or a prompt with words
+    that the CLIP does not know.
     """
     try:
         device = torch.device(config.device)
@@ -175,7 +196,7 @@ def load_clip(config: ClipConfig) -> ClipScorer:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"device {config.device}, but there is no GPU here")
     opened = open_clip_model(config)
-    return ClipScorer(
+    scorer = ClipScorer(
         opened.model,
         opened.model_config,
         prompt=config.prompt,
@@ -183,6 +204,8 @@ def load_clip(config: ClipConfig) -> ClipScorer:
         device=device,
         used_tokens=opened.used_tokens,
     )
+    scorer.check_prompt()
+    return scorer
 
 
 def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

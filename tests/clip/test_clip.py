@@ -278,9 +278,33 @@ def test_known_parts_of_texts_have_scores(tmp_path, tiny, scorer):
     loaded = load_clip(ClipConfig(checkpoint=str(tmp_path)))
     texts = ["a zebra  near a giraffe dog", "two red kites", "zebra giraffe", ""]
     assert loaded.known_parts(texts) == ["a near a dog", "two red kites", "", ""]
-    assert loaded.known_parts(["two  red kites"]) == ["two  red kites"]
+    assert loaded.known_parts(["two  red kites"]) == ["two red kites"]
     assert scorer.known_parts(texts) == texts  # of a whole token table
     assert loaded.encode_texts(loaded.known_parts(texts)).isfinite().all()
+
+
+@pytest.mark.parametrize("space", ["\x85", "\u2028", "\x1c", "\xa0"])
+def test_white_space_of_any_kind_is_no_unknown_word(tmp_path, tiny, space):
+    """The tokenizer reads U+0085 as an ellipsis, str.split as white space."""
+    save_clip(str(tmp_path), tiny, TINY, used_tokens=token_ids(CAPTIONS, TINY))
+    loaded = load_clip(ClipConfig(checkpoint=str(tmp_path)))
+    texts = [f"a dog{space}", f"a{space} {space}dog"]
+    expected = loaded.encode_texts(["a dog"] * 2)
+    assert torch.equal(loaded.encode_texts(texts), expected)
+    assert torch.equal(loaded.encode_texts(loaded.known_parts(texts)), expected)
+
+
+def test_a_prompt_with_unknown_words_is_refused(tmp_path, tiny):
+    save_clip(str(tmp_path / "used"), tiny, TINY, used_tokens=token_ids(CAPTIONS, TINY))
+    save_clip(str(tmp_path / "whole"), tiny, TINY)
+    config = ClipConfig(checkpoint=str(tmp_path / "used"), prompt="A photo shows a")
+    assert stored_fingerprint(config) is None  # the driver loads the model
+    with pytest.raises(UsageError, match=r"clip\.prompt: this CLIP does not know these words: shows;"):
+        load_clip(config)
+    known = dataclasses.replace(config, prompt="two kites near")
+    assert load_clip(known).prompt == "two kites near"
+    whole = dataclasses.replace(config, checkpoint=str(tmp_path / "whole"))
+    assert stored_fingerprint(whole) == load_clip(whole).fingerprint
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,12 @@ def test_models_are_loaded_if_metadata_do_not_show_that_they_match(option: str) 
     assert inspection.inspect_captions(captions("demo", option)) is None
 
 
+def test_a_prompt_that_the_clip_does_not_know_is_refused_before_the_run() -> None:
+    spec = captions("photographs", "--clip.prompt=Ein Bild zeigt")
+    with pytest.raises(UsageError, match=r"^clip\.prompt: .* these words: Ein, Bild; use other words"):
+        spec.inspect()
+
+
 def test_older_checkpoints_lack_the_extractor_they_were_trained_on(models: Path) -> None:
     options = ["--config=configs/caption/demo.yaml", *WHERE, *model_options(models)]
     spec = caption_factory(parse(CaptionDatasetConfig, options))
