@@ -79,3 +79,58 @@ def test_damaged_file_does_not_stop_a_command(tmp_path: Path) -> None:
     running(tmp_path).write_text("{")
     with held(str(tmp_path), renewed_s=0.01):
         assert json.loads(running(tmp_path).read_text())["pid"] == os.getpid()
+
+
+def test_file_of_a_process_whose_number_another_has_now(tmp_path: Path) -> None:
+    with held(str(tmp_path)):
+        content = json.loads(running(tmp_path).read_text())
+    with subprocess.Popen(["sleep", "60"]) as other:
+        content |= {"pid": other.pid, "token": "other"}
+        running(tmp_path).write_text(json.dumps(content))
+        with held(str(tmp_path), renewed_s=0.01):
+            assert json.loads(running(tmp_path).read_text())["pid"] == os.getpid()
+        other.kill()
+
+
+def test_same_number_among_other_processes_is_waited_for(tmp_path: Path, monkeypatch) -> None:
+    """As in two containers of the same name."""
+    with held(str(tmp_path)):
+        content = json.loads(running(tmp_path).read_text())
+    content |= {"processes": "other", "token": "other"}
+    running(tmp_path).write_text(json.dumps(content))
+    renewed = json.dumps(content | {"renewals": 1})
+    monkeypatch.setattr(output_lock.time, "sleep", lambda seconds: running(tmp_path).write_text(renewed))
+    with pytest.raises(JobError, match="another command works on this output"):
+        held(str(tmp_path)).__enter__()
+
+
+def test_ended_process_that_nobody_waited_for_does_not_count(tmp_path: Path) -> None:
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    other.kill()
+    os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)  # it is a zombie now
+    with held(str(tmp_path), renewed_s=0.01):
+        assert json.loads(running(tmp_path).read_text())["pid"] == os.getpid()
+    other.wait()
+    other.stdout.close()
+
+
+def replaced(tmp_path: Path) -> None:
+    with held(str(tmp_path), renewed_s=0.05):
+        elsewhere(tmp_path)
+        time.sleep(60)
+
+
+def test_command_that_another_has_replaced_ends(tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(JobError, match="another command has taken over this output, process 1 on elsewhere"):
+        replaced(tmp_path)
+    assert time.monotonic() - started < 30
+    assert json.loads(running(tmp_path).read_text())["host"] == "elsewhere"
+
+
+def test_file_of_another_is_not_deleted(tmp_path: Path) -> None:
+    with held(str(tmp_path)):
+        elsewhere(tmp_path)
+    assert json.loads(running(tmp_path).read_text())["host"] == "elsewhere"
