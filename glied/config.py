@@ -5,6 +5,7 @@ keys, no abbreviations, and one clear line where a person made a mistake.
 """
 
 import dataclasses
+import difflib
 import json
 import logging
 import os
@@ -315,9 +316,32 @@ def _read_yaml(text: str, source: str) -> Any:
 def _one_line(error: BaseException, parser: ArgumentParser) -> str:
     """The message of jsonargparse in one line, with the valid keys where a key was unknown."""
     message = _OPTIONAL.sub(r"\1", " ".join(str(error).split()))
-    if "not expected" in message or "nrecognized" in message or "does not accept" in message:
-        message += ". Valid keys: " + ", ".join(_valid_keys(parser))
+    message = _LITERAL.sub(r"one of \1", _CLASS.sub(r"\1", message))
+    if "not expected" in message or "nrecognized" in message or "not accept" in message:
+        message += _known_keys(_unknown_key(message), _valid_keys(parser))
     return message
+
+
+_CLASS = re.compile(r"a <class '(\w+)'>")
+_LITERAL = re.compile(r"a typing\.Literal\[([^\]]*)\]")
+_UNKNOWN = re.compile(r"(?:Group '([\w.]+)' does not accept option '|--|Option ')([\w.]+)")
+
+
+def _unknown_key(message: str) -> str:
+    """The key that a message of jsonargparse refuses, with its groups; empty if the message names none."""
+    found = _UNKNOWN.search(message)
+    return ".".join(filter(None, found.groups())) if found else ""
+
+
+def _known_keys(unknown: str, valid: list[str]) -> str:
+    """The keys like an unknown one, and the valid ones: those of its group if there is one, else all."""
+    last = unknown.rpartition(".")[2]
+    same = [key for key in valid if key.rpartition(".")[2] == last]
+    close = list(dict.fromkeys([*same, *difflib.get_close_matches(unknown, valid, n=1, cutoff=0.8)]))
+    group = unknown.rpartition(".")[0]
+    listed = [key for key in valid if key.startswith(f"{group}.")] or valid
+    meant = f". Did you mean {' or '.join(close[:3])}?" if close else "."
+    return f"{meant} Valid keys: {', '.join(listed)}"
 
 
 def _valid_keys(parser: ArgumentParser) -> list[str]:

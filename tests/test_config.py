@@ -60,9 +60,12 @@ def test_file_then_overrides(tmp_path: Path) -> None:
     [
         ([], "name"),
         (["--name", "n", "--inner.sizes", "3"], r"inner\.sizes.*Valid keys.*inner\.size"),
-        (["--name", "n", "--inn.size", "3"], r"inn\.size"),
-        (["--name", "n", "--inner.size", "many"], r"inner\.size.*many"),
-        (["--name", "n", "--inner.kind", "z"], r"inner\.kind.*x.*y"),
+        (["--name", "n", "--inner.sizes", "3"], r"Did you mean inner\.size\? .*inner\.size$"),
+        (["--name", "n", "--inn.size", "3"], r"inn\.size 3\. Did you mean inner\.size\? Valid keys: .*name"),
+        (["--name", "n", "--size", "3"], r"Did you mean inner\.size\?"),
+        (["--name", "n", "--zzz", "3"], r"--zzz 3\. Valid keys: "),
+        (["--name", "n", "--inner.size", "many"], r"inner\.size.*Expected int\. .*many"),
+        (["--name", "n", "--inner.kind", "z"], r"inner\.kind.*one of 'x', 'y'"),
         (["--name", "n", "--inner.size", "-1"], r"inner\.size is -1"),
         (["--config", "/nowhere.yaml"], r"/nowhere\.yaml: no such file"),
     ],
@@ -77,7 +80,7 @@ def test_errors_name_the_key(arguments: list[str], message: str) -> None:
     [
         (
             "--maybe.size=many",
-            r"^Parser key .maybe.: Parser key .size.: Expected a .* Got value: many$",
+            r"^Parser key .maybe.: Parser key .size.: Expected int. Got value: many$",
         ),
         ("--maybe.size=-1", r"^inner\.size is -1: it must be at least 0$"),
     ],
@@ -97,7 +100,7 @@ def test_errors_of_optional_parts_are_like_those_of_others(option: str, message:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name: n\ninner:\n  sise: 5\n", "sise.*Valid keys"),
+        ("name: n\ninner:\n  sise: 5\n", r"sise.*Did you mean inner\.size\?.*Valid keys: inner"),
         ("name: n\nname: m\n", "duplicate config key 'name'"),
         ("name: [n\n", "not valid YAML"),
         ("- name\n", "this is not a mapping of settings"),

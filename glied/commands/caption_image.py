@@ -49,6 +49,8 @@ def check(files: list[str]) -> None:
     if not files:
         raise UsageError("no image given: python jobs/caption_image.py FILE...")
     for file in files:
+        if Path(file).is_dir():
+            raise UsageError(f"{file} is a folder: name its files, or use jobs/caption_dataset.py")
         if not Path(file).is_file():
             raise UsageError(f"{file}: no such file")
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from glied.commands import caption_image
+from glied.errors import UsageError
 from tests.bulk.models import BAD, model_options
 from tests.jobs.conftest import ROOT
 
@@ -121,3 +123,5 @@ def test_caption_image_reports_errors(run_job, models, photos):
     assert "rejected, not_an_image" in bad.stderr
     missing = run_job("caption_image", "nowhere.jpg")
     assert (missing.returncode, missing.stderr) == (2, "error: nowhere.jpg: no such file\n")
+    with pytest.raises(UsageError, match=f"{photos} is a folder: name its files"):
+        caption_image.check([str(photos)])

@@ -335,7 +335,7 @@ def test_the_job_prints_the_path_of_the_page(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--run", "nowhere"], "nowhere holds no run whose rows are captions"),
+        (["--run", "nowhere"], "nowhere: no such folder"),
         (["--run", "RUN", "--references", "other.json"], "other.json has no references for 6 captioned"),
         (["--run", "part"], "part: 1 of 2 units are done"),
         (["--run", "RUN", "--limit", "0"], "limit is 0"),

@@ -23,6 +23,8 @@ def files(run_uri: str, results: str = "captions") -> list[str]:
             whole), or rows are missing or truncated.
     """
     run = run_folder.committed(run_uri)
+    if storage.is_local(run_uri) and not storage.local_path(run_uri).is_dir():
+        raise UsageError(f"{run_uri}: no such folder")
     if run is None or run.results != results:
         found = "it has no manifest" if run is None else f"its rows are {run.results}"
         raise UsageError(f"{run_uri} holds no run whose rows are {results}: {found}")
