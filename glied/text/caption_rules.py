@@ -88,6 +88,8 @@ class TextRules:
 
     def __call__(self, text: str) -> str:
         """Apply the rules; a text that is not empty never becomes empty."""
+        if not text.strip():
+            return ""
         if self.strip_openings or self.openings:
             text = self._without_openings(text)
         if self.one_sentence:

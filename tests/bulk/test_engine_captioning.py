@@ -184,7 +184,7 @@ def test_a_model_of_transformers_captions_a_folder(photos, tmp_path):
     pytest.importorskip("transformers")
     from tests.captioner.engines import tiny_models
 
-    model = tiny_models.blip(tmp_path / "model")
+    model = tiny_models.only_words(tiny_models.blip(tmp_path / "model"))
     options = [f"--input.uri={photos}", f"--output.uri={tmp_path / 'out'}", "--input.limit=6"]
     options += [f"--captioner.model={model}", "--captioner.generation.max_tokens=5"]
     config = parse_captioning(["--config=configs/caption/transformers.yaml", *options])

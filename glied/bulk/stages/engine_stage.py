@@ -10,7 +10,7 @@ from glied.bulk.stages.finishing import CaptionStage, Entry, FinishCaptions
 from glied.bulk.stages.specs import EngineSpec
 from glied.bulk.stages.stage import DecodeImages
 from glied.captioner.engines.config import CostConfig, EndpointConfig
-from glied.captioner.engines.engine import Engine, EngineCaption, Failure
+from glied.captioner.engines.engine import Engine, EngineCaption, Failure, with_text
 from glied.captioner.engines.loading import load_engine
 from glied.captioner.engines.prompts import prompted_columns
 from glied.clock import Clock
@@ -32,7 +32,7 @@ class CaptionWithEngine:
         """Columns captions, width, height; or why there is no caption."""
         with clock.measure("captions"):
             outcomes = self.engine.caption([one.item.pixels for one in batch], [one.columns for one in batch])
-        return [_row(one.item, outcome) for one, outcome in zip(batch, outcomes, strict=True)]
+        return [_row(one.item, with_text(outcome)) for one, outcome in zip(batch, outcomes, strict=True)]
 
 
 def engine_stage(spec: EngineSpec) -> Stage:

@@ -4,7 +4,7 @@ It is the same for all captioners. No Ray here.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pyarrow as pa
@@ -76,6 +76,8 @@ class FinishCaptions(Generic[Item]):
         self.describe = describe
         self.model = describe.model
         self.text = text or TextRules()
+        self._trigger = TextRules(trigger=self.text.trigger)  # of the whole caption, the existing part too
+        self._rules = replace(self.text, trigger="")
         self.quality = quality or QualityConfig()
         self.clip = clip
 
@@ -106,12 +108,19 @@ class FinishCaptions(Generic[Item]):
 
     def _written(self, row: Row, existing: str) -> Row:
         """A row with the texts of its captions as they are to be."""
-        row["caption_source"] = "model" if row.get("captions") else None
-        for one in row.get("captions") or []:
+        captions = row.get("captions") or []
+        if existing and captions:
+            captions = [one for one in captions if one["text"].strip()]
+            if not captions:  # the model has nothing to say; the image keeps its caption
+                return row | {"captions": [{"text": existing}], "caption_source": "input"}
+            row["captions"] = captions
+        row["caption_source"] = "model" if captions else None
+        for one in captions:
             raw = one["text"]
-            text = self.text(raw)
+            text = self._rules(raw)
             if existing:
                 text, row["caption_source"] = self.text.existing.combined(existing, text)
+            text = self._trigger(text)
             one |= {"text": text, "raw_text": None if text == raw else raw}
         return row
 

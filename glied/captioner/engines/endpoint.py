@@ -274,9 +274,9 @@ def endpoint_fingerprint(config: EndpointConfig) -> dict[str, Any]:
         "seed", "extra", "longest_side", "quality", "detail", "null_values",
     )  # fmt: skip
     settings = flat_settings(config)
-    if config.generation.log_probabilities and config.generation.n_best > 1:  # they decide the order
-        names += ("log_probabilities",)
-    return {"kind": "endpoint"} | {name: settings[name] for name in names if name in settings}
+    ordered = config.generation.log_probabilities and config.generation.n_best > 1
+    order = {"log_probabilities": True} if ordered else {}
+    return {"kind": "endpoint"} | {name: settings[name] for name in names if name in settings} | order
 
 
 def api_key(config: EndpointConfig) -> str:

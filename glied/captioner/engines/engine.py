@@ -49,6 +49,16 @@ Outcome: TypeAlias = "list[EngineCaption] | Failure"
 """The captions of an image, prompt by prompt and the best first, or why there are none."""
 
 
+def with_text(outcome: Outcome) -> Outcome:
+    """The captions that have text; a failure if those of a prompt have none."""
+    if isinstance(outcome, Failure):
+        return outcome
+    found = [one for one in outcome if one.text.strip()]
+    if not found or {one.prompt for one in found} != {one.prompt for one in outcome}:
+        return Failure("empty_answer", "the model gave no text")
+    return found
+
+
 @dataclass
 class Usage:
     """What requests have cost so far.

@@ -32,7 +32,8 @@ class Said:
     schema = row_schemas.CAPTIONS
     model = "said"
 
-    def __init__(self) -> None:
+    def __init__(self, captions: Sequence[str] = CAPTIONS) -> None:
+        self.captions = captions
         self.seen: list[Entry[Picture]] = []
 
     def __call__(self, batch: Sequence[Entry[Picture]], clock: Clock) -> list[Row]:
@@ -42,7 +43,7 @@ class Said:
     def row(self, image: Picture) -> Row:
         if image.width % 2:
             return {"status": "rejected", "error_kind": "refused", "error": "no"}
-        captions = [{"text": text, "log_probability": -1.0, "truncated": True} for text in CAPTIONS]
+        captions = [{"text": text, "log_probability": -1.0, "truncated": True} for text in self.captions]
         return {"captions": captions, "width": image.width, "height": image.height}
 
 
@@ -105,6 +106,47 @@ def test_existing_captions(mode, caption, source, raw):
     assert (rows[0]["width"], rows[0]["height"]) == (8, 8)
     assert [row["caption"] for row in rows[1:]] == [CAPTIONS[0]] * 2
     assert len(said.seen) == (2 if mode == "keep" else 3)
+
+
+@pytest.mark.parametrize(
+    ("mode", "old", "caption"),
+    [
+        ("keep", "an old dog", "an old dog"),
+        ("replace", "an old dog", "sks, a red ball"),
+        ("append", "an old dog", "sks, an old dog a red ball"),
+        ("append", "sks, an old dog", "sks, an old dog a red ball"),
+        ("prepend", "an old dog", "sks, a red ball an old dog"),
+        ("append", None, "sks, a red ball"),
+    ],
+)
+def test_a_trigger_begins_the_whole_caption(mode, old, caption):
+    text = TextRules(trigger="sks", existing=ExistingConfig(column="old", mode=mode))
+    (row,) = FinishCaptions(Said(["a red ball"]), text=text)([entry(old=old)], Clock())
+    assert row["caption"] == caption
+
+
+@pytest.mark.parametrize(
+    "text", [TextRules(), TextRules(trigger="sks"), TextRules(suffix=", photo"), TextRules(prefix="photo: ")]
+)
+@pytest.mark.parametrize("blank", ["", " \n"])
+def test_nothing_is_added_to_an_empty_caption(text, blank):
+    (row,) = FinishCaptions(Said([blank]), text=text)([entry()], Clock())
+    assert (row["caption"], row["caption_source"]) == ("", "model")
+
+
+@pytest.mark.parametrize("mode", ["keep", "replace", "append", "prepend"])
+def test_an_empty_caption_never_takes_the_place_of_an_existing_one(mode):
+    text = TextRules(trigger="sks", suffix="!", existing=ExistingConfig(column="old", mode=mode))
+    (row,) = FinishCaptions(Said(["", " "]), text=text)([entry(old="an old dog")], Clock())
+    assert (row["caption"], row["caption_source"]) == ("an old dog", "input")
+    assert [one["text"] for one in row["captions"]] == ["an old dog"]
+
+
+def test_empty_captions_are_left_out_where_others_are_added_to_an_existing_one():
+    text = TextRules(existing=ExistingConfig(column="old", mode="append"))
+    (row,) = FinishCaptions(Said(["", "a ball"]), text=text)([entry(old="an old dog")], Clock())
+    assert [one["text"] for one in row["captions"]] == ["an old dog a ball"]
+    assert row["caption_source"] == "input+model"
 
 
 @pytest.fixture(scope="module")

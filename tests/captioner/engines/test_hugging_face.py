@@ -232,3 +232,9 @@ def test_half_precision_applies_to_weights_and_inputs(load):
     engine = load("blip", dtype="bfloat16")
     assert engine.model.dtype == torch.bfloat16
     assert not math.isnan(len(engine.caption(pictures(1))[0][0].text))
+
+
+def test_halves_of_characters_are_left_out(load, monkeypatch):
+    engine = load("llava")
+    monkeypatch.setattr(engine._tokenizer, "batch_decode", lambda *_, **__: ["a dog \ud83d"])
+    assert texts(engine.caption(pictures(1))) == [["a dog"]]
