@@ -32,6 +32,7 @@ from glied.config_keys import move_keys, nested, renamed_keys, warn_of_former_ke
 from glied.errors import GliedError, UsageError
 from glied.invocation import as_invoked
 from glied.redaction import RedactingFormatter
+from glied.terminal_text import printable
 
 Config = TypeVar("Config")
 
@@ -382,7 +383,7 @@ def run(main: Callable[[], int]) -> NoReturn:
     try:
         code = main()
     except GliedError as error:
-        print(f"error: {as_invoked(' '.join(str(error).split()))}", file=sys.stderr)
+        print(f"error: {printable(as_invoked(' '.join(str(error).split())))}", file=sys.stderr)
         code = error.exit_code
     except Terminated:
         print("error: terminated by a signal; the same command resumes", file=sys.stderr)

@@ -36,6 +36,7 @@ from glied.bulk.run.totals import unfamiliar_line
 from glied.captioner.familiarity import UNFAMILIAR
 from glied.config import given_value, split_arguments
 from glied.errors import UsageError
+from glied.terminal_text import printable
 
 DEFAULT_CONFIGS = {None: "photographs", "glied": "photographs"}
 """Names of the configs by captioner.kind, where they are not the kind's own."""
@@ -89,10 +90,12 @@ def main() -> int:
     rows = stage(config)(caption_fetch(config)(chunk(files))).to_pylist()
     for row in rows:
         if row["status"] == OK:
-            print(f"{row['id']}: {row['caption']}")
+            print(printable(f"{row['id']}: {row['caption']}"))
         else:
-            print(f"{row['id']}: {row['status']}, {row['error_kind']}: {row['error']}", file=sys.stderr)
+            line = f"{row['id']}: {row['status']}, {row['error_kind']}: {row['error']}"
+            print(printable(line), file=sys.stderr)
     known = [row for row in rows if row["familiarity"] is not None]
     if strange := [row["id"] for row in known if row["familiarity"] < UNFAMILIAR]:
-        print(f"{unfamiliar_line(len(strange), len(known))}: {', '.join(strange[:NAMED])}", file=sys.stderr)
+        line = f"{unfamiliar_line(len(strange), len(known))}: {', '.join(strange[:NAMED])}"
+        print(printable(line), file=sys.stderr)
     return 0 if all(row["status"] == OK for row in rows) else 1

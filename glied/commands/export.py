@@ -21,11 +21,12 @@ import sys
 
 from glied.bulk.exports.export import ExportConfig, export
 from glied.config import parse, split_arguments
+from glied.terminal_text import printable
 
 
 def main() -> int:
     """Export what is missing and print a report."""
     bare, options = split_arguments(sys.argv[1:], ExportConfig)
     report = export(parse(ExportConfig, [*bare, *options], description=__doc__))
-    print("\n".join(report.lines()))
+    print("\n".join(map(printable, report.lines())))
     return 1 if report.refused else 0

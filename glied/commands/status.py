@@ -19,6 +19,7 @@ from datetime import datetime, timezone
 from glied.bulk.run import status
 from glied.config import parse, split_arguments
 from glied.errors import UsageError
+from glied.terminal_text import printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ def main() -> int:
         extra = {"violations": violations} if config.verify else {}
         print(json.dumps(state.to_dict() | extra, indent=1))
         return code
-    print("\n".join([*state.lines(datetime.now(timezone.utc)), *violations]))
+    print("\n".join(map(printable, [*state.lines(datetime.now(timezone.utc)), *violations])))
     if config.verify:
         units = state.units_done + state.units_damaged
         print(f"verified {units} units, violations: {len(violations)}")

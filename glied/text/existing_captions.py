@@ -26,9 +26,13 @@ class ExistingConfig:
     """Of append and prepend: what stands between the two captions."""
 
     def __post_init__(self) -> None:
-        """Refuse two places of the captions, and extensions that are none."""
+        """Refuse two places of the captions, none where they are to be changed, and odd extensions."""
         if self.column and self.sidecar:
             raise UsageError("text.existing: give either column or sidecar")
+        if self.mode != "keep" and not self.is_set:
+            raise UsageError(
+                f"text.existing.mode: {self.mode} needs text.existing.column or text.existing.sidecar"
+            )
         if "/" in self.sidecar:
             raise UsageError(f"text.existing.sidecar: {self.sidecar!r} is no extension, such as txt")
 

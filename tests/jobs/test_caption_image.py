@@ -36,3 +36,16 @@ def test_a_photograph_is_captioned_by_default_within_seconds(environment):
     assert 4 <= len(caption.split()) <= 20
     assert done.stderr.strip() == "", "imported without need"
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < SECONDS
+
+
+def test_odd_names_are_printed_as_one_line(environment, tmp_path):
+    photograph, broken = (tmp_path / f"{name}\n\x1b[2J.jpg" for name in ("dogs", "broken"))
+    photograph.write_bytes((PHOTOGRAPHS / "two-dogs.jpg").read_bytes())
+    broken.write_bytes(b"no image")
+    command = [sys.executable, "jobs/caption_image.py", str(photograph), str(broken)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    (caption,) = done.stdout.splitlines()
+    assert caption.startswith(rf"{tmp_path}/dogs\n\x1b[2J.jpg: ")
+    (reason,) = done.stderr.splitlines()
+    assert reason.startswith(rf"{tmp_path}/broken\n\x1b[2J.jpg: rejected, ")

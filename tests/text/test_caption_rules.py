@@ -153,6 +153,11 @@ def test_rules_that_make_no_sense_are_refused():
         TextRules(openings=[" "])
     with pytest.raises(UsageError, match=r"either column or sidecar"):
         ExistingConfig(column="a", sidecar="txt")
+    for mode in ("append", "prepend", "replace"):
+        with pytest.raises(
+            UsageError, match=rf"text\.existing\.mode: {mode} needs text\.existing\.column or"
+        ):
+            ExistingConfig(mode=mode)
 
 
 def test_existing_captions_are_combined_with_new_ones():

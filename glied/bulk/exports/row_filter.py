@@ -34,7 +34,7 @@ GRAMMAR = (
     "contains(column, 'text'), starts_with, ends_with, words(column), length(column), column('odd name')"
 )
 """What a condition may hold, for messages."""
-_NULL = pc.scalar(pa.scalar(None, pa.bool_()))
+_NULL = pc.scalar(None).cast(pa.bool_())  # type: ignore[arg-type]  # the stubs lack None
 _LARGEST = 2**63 - 1
 """Largest integer of 64 bits."""
 _LONGEST = 200
@@ -251,7 +251,9 @@ def _column_name(node: ast.expr) -> str | None:
 
 
 def _scalar(value: Any, decimal: bool) -> pc.Expression:
-    return pc.scalar(Decimal(value) if decimal and type(value) is int else value)
+    if decimal and type(value) is int:
+        value = Decimal(value)
+    return pc.scalar(value)
 
 
 def _constant(node: ast.expr) -> Any:

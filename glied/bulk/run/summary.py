@@ -8,6 +8,7 @@ from glied.bulk.config import describe_skipped
 from glied.bulk.plan.sources.web_hosts import is_host_failure
 from glied.bulk.row_schemas import OK
 from glied.bulk.run.totals import Totals, counted, usage_line
+from glied.terminal_text import printable
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Summary(Totals):
     def lines(self) -> list[str]:
         """For a person."""
         done = sum(self.statuses.values())
-        return [
+        lines = [
             *(f"  {example.id}: {example.text}" for example in self.examples),
             f"{done} of {self.images} images done ({counted(self.statuses) or 'none'})",
             *self.error_lines(),
@@ -82,6 +83,7 @@ class Summary(Totals):
             *self._unit_lines(),
             f"rows: {self.run}/{self.results}   totals: {self.run}/summary.json",
         ]
+        return [printable(line) for line in lines]
 
     def _left_out(self) -> Iterator[str]:
         if self.failed_hosts:
