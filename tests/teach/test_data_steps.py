@@ -4,15 +4,42 @@ import csv
 import io
 import json
 
+import pytest
+
 from glied.config import build
 from glied.data import coco
+from glied.errors import UsageError
 from glied.teach.config import TeachConfig
 from glied.teach.data_steps import DataSteps
 from glied.teach.job_runner import JobRunner
-from glied.teach.step_records import StepRecords, run_steps
+from glied.teach.step_records import Record, StepRecords, run_steps
 from glied.teach.teaching import Teaching
 
 COUNT = 30
+
+
+def test_captions_by_another_name_are_no_changed_setting(tmp_path, monkeypatch) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(b"not read")
+    captions = tmp_path / "captions.jsonl"
+    captions.write_text('{"image": "a.jpg", "caption": "one"}\n')
+    monkeypatch.chdir(tmp_path)
+
+    def sampled(name: str) -> Record:
+        values = {
+            "input": {"uri": "in"},
+            "output": {"uri": "out"},
+            "captions": name,
+            "regions": {"kind": "torchvision", "checkpoint": "glied/weights/demo/regions"},
+        }
+        teaching = Teaching(build(TeachConfig, values), JobRunner.of("local"))
+        step = DataSteps(teaching).steps()[0]
+        return run_steps([step], StepRecords(teaching.output), redo=False)["sample"]
+
+    assert sampled("captions.jsonl") == sampled(str(captions))
+    captions.write_text('{"image": "a.jpg", "caption": "two"}\n')
+    with pytest.raises(UsageError, match="captions_sha256 was"):
+        sampled("captions.jsonl")
 
 
 def test_sample_and_split_on_s3(s3, tmp_path, monkeypatch) -> None:
