@@ -13,7 +13,7 @@ from glied.data import coco
 from glied.storage import absolute
 from glied.teach.images import TaughtImage, read_images, table_of, write_images
 from glied.teach.sampling import take_sample
-from glied.teach.splitting import commonest_caption, size_of, split
+from glied.teach.splitting import check_varied, commonest_caption, size_of, split
 from glied.teach.step_records import Done, Facts, Step, StepRecords
 from glied.teach.teaching import KNOWN, SPLITS, Teaching
 
@@ -90,6 +90,7 @@ class DataSteps:
         folder = "chosen" if config.teacher else "sample"
         images = read_images(teaching.path(folder, "images.jsonl"))
         splits = split(images, config.schedule, config.sample.seed)
+        check_varied(splits)
         by_id = {one.id: one for one in images}
         for name, captioned in splits.items():
             storage.write_bytes(teaching.captions(name), coco.write_captions(captioned))
