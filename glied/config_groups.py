@@ -25,7 +25,7 @@ def check_groups(config_class: type, values: Mapping[str, Any], within: str = ""
     Args:
         config_class: of the values.
         values: nested; may lack keys of the config, and have others.
-        within: the dotted key of the values, with a dot at its end.
+        within: what messages say before their keys, such as "teacher.options.".
 
     Raises:
         UsageError: naming the key.

@@ -35,8 +35,8 @@ class SampleConfig:
     """Which images of the archive are taken."""
 
     images: int | None = None
-    """How many, chosen by the SHA-256 of "<seed> <id>"; null: all that have captions, or 10,000 for a
-    teacher."""
+    """How many, chosen by the SHA-256 of "<seed> <id>"; without a teacher, of those that have captions. null:
+    all that have captions, or 10,000 for a teacher."""
     seed: int = 0
     """Another one chooses others, and splits them differently."""
     near_duplicates: int | None = None
@@ -149,11 +149,14 @@ class RunConfig:
     jobs are features, attributes, captioner, reward, test."""
 
     def __post_init__(self) -> None:
-        """Refuse jobs that there are not."""
+        """Refuse jobs that there are not, and what are no settings."""
         if unknown := self.overrides.keys() - set(OVERRIDABLE):
             raise UsageError(
                 f"run.overrides: {', '.join(sorted(unknown))}; the jobs are {', '.join(OVERRIDABLE)}"
             )
+        for name, settings in self.overrides.items():
+            if not isinstance(settings, Mapping | None):
+                raise UsageError(f"run.overrides.{name} holds settings of a job, not {settings!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from glied.data import coco
 from glied.storage import absolute
 from glied.teach.images import TaughtImage, read_images, table_of, write_images
 from glied.teach.sampling import take_sample
-from glied.teach.splitting import commonest_caption, size_of, split
-from glied.teach.step_records import Done, Facts, Step
+from glied.teach.splitting import check_varied, commonest_caption, size_of, split
+from glied.teach.step_records import Done, Facts, Step, StepRecords
 from glied.teach.teaching import KNOWN, SPLITS, Teaching
 
 log = logging.getLogger(__name__)
@@ -56,14 +56,22 @@ class DataSteps:
         config = self.teaching.config
         sample = asdict(config.sample)
         beside = {name: sample.pop(name) for name in ("caption_column", "caption_sidecars")}
+        digest = _digest_of(config.captions)
         return {
             "input": asdict(config.input) | {"uri": absolute(config.input.uri)},
-            "captions": config.captions,
-            "captions_sha256": _digest_of(config.captions),
+            "captions": self._captions_name(digest),
+            "captions_sha256": digest,
             **beside,  # not in `sample`: version 0.2 recorded them here
             "sample": sample,
             "with_teacher": config.teacher is not None,
         }
+
+    def _captions_name(self, digest: str) -> str:
+        """The name by which captions with this content were first given, such as a relative path."""
+        record = StepRecords(self.teaching.output).read("sample")
+        recorded = record.settings if record is not None else {}
+        is_same = digest == recorded.get("captions_sha256")
+        return str(recorded["captions"]) if is_same else self.teaching.config.captions
 
     def _sample(self, done: Done) -> Facts:
         images, facts = take_sample(self.teaching.config, self.teaching.output)
@@ -82,6 +90,7 @@ class DataSteps:
         folder = "chosen" if config.teacher else "sample"
         images = read_images(teaching.path(folder, "images.jsonl"))
         splits = split(images, config.schedule, config.sample.seed)
+        check_varied(splits)
         by_id = {one.id: one for one in images}
         for name, captioned in splits.items():
             storage.write_bytes(teaching.captions(name), coco.write_captions(captioned))

@@ -46,6 +46,7 @@ class KnownCaptions:
         self._captions, self._source = captions, source
         self._names = ImageNames(captions, source)
         self._owners: dict[str, str] = {}
+        self._example: str | None = None
 
     def of(self, image_id: str) -> list[str]:
         """The captions of an image, none where there are none.
@@ -53,6 +54,7 @@ class KnownCaptions:
         Raises:
             UsageError: several images of the file fit, or two images of the archive fit the same.
         """
+        self._example = self._example or image_id
         name = self._names.find(image_id)
         if name is None:
             return []
@@ -63,17 +65,19 @@ class KnownCaptions:
             )
         return self._captions[name]
 
-    def check(self, example: str) -> None:
+    def check(self) -> None:
         """Say how many images of the file were not found; called after all images of the archive.
 
         Raises:
-            UsageError: none was found; `example` is an id of the archive.
+            UsageError: the archive has images, and the file names none of them.
         """
+        if self._example is None:
+            return
         missing = [name for name in self._captions if name not in self._owners]
         if not self._owners:
             raise UsageError(
                 f"{self._source} names no image of the input: it has {missing[0]!r}, for example, the input "
-                f"{example!r}. Both must have the same file names; folders may be left out"
+                f"{self._example!r}. Both must have the same file names; folders may be left out"
             )
         if missing:
             log.warning(

@@ -35,10 +35,11 @@ _SHARDS = ("webdataset", "parquet")
 
 @dataclass(frozen=True)
 class _Candidate:
-    """An image of the archive; `planned` is its row of the plan."""
+    """An image of the archive; `planned` is its row of the plan, `hash` the perceptual one, 0 until read."""
 
     image: TaughtImage
     planned: pa.Table
+    hash: int = 0
 
 
 def take_sample(config: TeachConfig, output: str) -> tuple[list[TaughtImage], dict[str, Any]]:
@@ -51,22 +52,26 @@ def take_sample(config: TeachConfig, output: str) -> tuple[list[TaughtImage], di
         JobError: none of the images can be read.
     """
     known = _known(config)
-    taken = _drawn(config, output, known)
-    if not taken:
-        raise UsageError(f"input.uri {config.input.uri}: no image there{_without_captions(config)}")
-    facts: dict[str, Any] = {"listed": len(taken)}
-    if config.sample.near_duplicates is not None or config.input.form in _SHARDS:
-        taken, read = _read(config, output, taken)
-        facts |= read
-    images = [one.image for one in taken]
-    if config.sample.caption_sidecars:
-        images = _with_sidecars(images)
+    drawn = _drawn(config, output, known)
     if known is not None:
-        known.check(images[0].id)
+        known.check()
+    if not drawn:
+        raise UsageError(f"input.uri {config.input.uri}: no image there{_without_captions(config)}")
+    listed, taken = _looked_at(config, output, drawn)
+    facts: dict[str, Any] = {"listed": listed}
+    if _is_read(config):
+        facts["unreadable"] = listed - len(taken)
+    if listed and not taken:
+        raise JobError(f"none of the {listed} images of {config.input.uri} can be read")
     if config.teacher is None:
-        images = [one for one in images if one.captions]
-    if not images:
+        taken = [one for one in taken if one.image.captions][: config.sample.images]
+    if not taken:
         raise UsageError(f"none of the images of {config.input.uri} has a caption")
+    if config.sample.near_duplicates is not None:
+        kept = near_duplicates.distinct([one.hash for one in taken], config.sample.near_duplicates)
+        facts["near_duplicates"] = kept.count(False)
+        taken = [one for one, keep in zip(taken, kept, strict=True) if keep]
+    images = [one.image for one in taken]
     captioned = [one for one in images if one.captions]
     return images, facts | {"images": len(images), "captioned": len(captioned)}
 
@@ -81,14 +86,25 @@ def _known(config: TeachConfig) -> KnownCaptions | None:
     return KnownCaptions(known_captions.load(config.captions), f"captions {config.captions}")
 
 
+def _count(config: TeachConfig) -> int | None:
+    """How many images are asked for; None for all."""
+    return config.sample.images or (DEFAULT_SAMPLE if config.teacher else None)
+
+
 def _drawn(config: TeachConfig, output: str, known: KnownCaptions | None) -> list[_Candidate]:
-    """The images with the smallest draws, of those that are of use."""
+    """The images with the smallest draws, of those that are of use or, unless they are read, may be."""
     every = _candidates(config, output, known)
-    count = config.sample.images or (DEFAULT_SAMPLE if config.teacher else None)
+    count = None if _captions_come_later(config) else _count(config)
     seed = config.sample.seed
     if count is None:
         return sorted(every, key=lambda one: _draw(seed, one.image.id))
     return heapq.nsmallest(count, every, key=lambda one: _draw(seed, one.image.id))
+
+
+def _captions_come_later(config: TeachConfig) -> bool:
+    """Whether only a look at an image shows if it has captions, which it must have."""
+    in_images = bool(config.sample.caption_column) and config.input.form in _SHARDS
+    return config.teacher is None and (in_images or config.sample.caption_sidecars)
 
 
 def _draw(seed: int, image_id: str) -> str:
@@ -104,7 +120,7 @@ def _candidates(config: TeachConfig, output: str, known: KnownCaptions | None) -
         names, uris = arrow_tables.texts(table, "id"), arrow_tables.texts(table, "uri")
         for row, (name, uri, cell) in enumerate(zip(names, uris, cells, strict=True)):
             texts = [*(known.of(name) if known else []), *known_captions.of_cell(cell)]
-            if texts or config.teacher or config.sample.caption_column or config.sample.caption_sidecars:
+            if texts or config.teacher or _captions_come_later(config):
                 yield _Candidate(TaughtImage(name, uri, texts), table.slice(row, 1))
 
 
@@ -131,21 +147,46 @@ def _cells(table: pa.Table, column: str) -> list[Any]:
     return table[column].to_pylist() if column in table.column_names else [None] * table.num_rows
 
 
-def _with_sidecars(images: Sequence[TaughtImage]) -> list[TaughtImage]:
-    found = known_captions.sidecars([one.uri for one in images])
-    return [replace(one, captions=[*one.captions, *texts]) for one, texts in zip(images, found, strict=True)]
+def _looked_at(config: TeachConfig, output: str, drawn: Sequence[_Candidate]) -> tuple[int, list[_Candidate]]:
+    """How many were looked at until enough have captions, and those that can be read, with their captions."""
+    count = _count(config)
+    if count is None or not _captions_come_later(config):
+        return len(drawn), _read(config, output, drawn)
+    found: list[_Candidate] = []
+    listed = captioned = 0
+    while captioned < count and listed < len(drawn):
+        batch = drawn[listed : listed + max(count - captioned, _CHUNK)]
+        listed += len(batch)
+        found += _read(config, output, batch)
+        captioned = sum(bool(one.image.captions) for one in found)
+    return listed, sorted(found, key=lambda one: _draw(config.sample.seed, one.image.id))
 
 
-def _read(
-    config: TeachConfig, output: str, taken: Sequence[_Candidate]
-) -> tuple[list[_Candidate], dict[str, Any]]:
-    """The images that can be read and look like no other, with captions of columns; how many do not."""
+def _is_read(config: TeachConfig) -> bool:
+    return config.sample.near_duplicates is not None or config.input.form in _SHARDS
+
+
+def _read(config: TeachConfig, output: str, taken: Sequence[_Candidate]) -> list[_Candidate]:
+    """The images with the captions beside them; where images are read, those that can be."""
+    if _is_read(config):
+        taken = _fetched(config, output, taken)
+    if not config.sample.caption_sidecars:
+        return [*taken]
+    found = known_captions.sidecars([one.image.uri for one in taken])
+    return [_with_captions(one, texts) for one, texts in zip(taken, found, strict=True)]
+
+
+def _with_captions(one: _Candidate, texts: Sequence[str]) -> _Candidate:
+    return replace(one, image=replace(one.image, captions=[*one.image.captions, *texts]))
+
+
+def _fetched(config: TeachConfig, output: str, taken: Sequence[_Candidate]) -> list[_Candidate]:
+    """The images that can be read, with their hashes and the captions that lie in the same files."""
     fetch = fetch_stage(config.input, ResourcesConfig())
     copies = config.input.form in _SHARDS
     if copies:  # neighbors in a file are read together
         taken = sorted(taken, key=lambda one: (one.image.uri.partition("#")[0], one.image.id))
     found: list[_Candidate] = []
-    hashes: list[int] = []
     for start in range(0, len(taken), _CHUNK):
         chunk = taken[start : start + _CHUNK]
         fetched = fetch(pa.concat_tables([one.planned for one in chunk]))
@@ -155,19 +196,11 @@ def _read(
             value = _hash(data, wanted=config.sample.near_duplicates is not None)
             if value is None:
                 continue
-            image = replace(one.image, captions=[*one.image.captions, *known_captions.of_cell(cell)])
+            one = _with_captions(one, known_captions.of_cell(cell))
             if copies:
-                image = replace(image, uri=_copy(output, image.id, data))
-            found.append(_Candidate(image, one.planned))
-            hashes.append(value)
-    if not found:
-        raise JobError(f"none of the {len(taken)} images of {config.input.uri} can be read")
-    facts = {"unreadable": len(taken) - len(found)}
-    if config.sample.near_duplicates is not None:
-        kept = near_duplicates.distinct(hashes, config.sample.near_duplicates)
-        facts["near_duplicates"] = kept.count(False)
-        found = [one for one, keep in zip(found, kept, strict=True) if keep]
-    return found, facts
+                one = replace(one, image=replace(one.image, uri=_copy(output, one.image.id, data)))
+            found.append(replace(one, hash=value))
+    return found
 
 
 def _hash(data: bytes | None, *, wanted: bool) -> int | None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from glied.data import coco
 from glied.data.coco import CaptionedImage
+from glied.errors import UsageError
 from glied.metrics.text_metrics import cider
 from glied.teach.images import TaughtImage
 from glied.teach.schedule import DataSize, ScheduleConfig, held_out
@@ -22,6 +23,19 @@ def split(
     validation, test = held_out(len(images), schedule)
     captioned = [CaptionedImage(one.id, one.id, one.all_captions) for one in images]
     return coco.split_images(captioned, val=validation, test=test, seed=seed, named={})
+
+
+def check_varied(splits: Mapping[str, Sequence[CaptionedImage]]) -> None:
+    """Refuse captions that are all the same.
+
+    Raises:
+        UsageError: naming the caption.
+    """
+    texts = {
+        " ".join(tokenize(text)) for images in splits.values() for one in images for text in one.captions
+    }
+    if len(texts) == 1:
+        raise UsageError(f"every image has the caption {texts.pop()!r}: there is nothing to learn from it")
 
 
 def commonest_caption(images: Sequence[CaptionedImage]) -> str:

@@ -11,6 +11,7 @@ from glied import storage
 from glied.bulk.captioning import CaptionDatasetConfig
 from glied.bulk.run.committed_rows import read_rows
 from glied.config import with_new_keys
+from glied.config_groups import check_groups
 from glied.errors import JobError, UsageError
 from glied.shipped import config_file
 from glied.teach import choosing
@@ -60,6 +61,9 @@ class TeacherSteps:
     def _teacher_settings(self, done: Done) -> Facts:
         """The teacher's config file, with candidates for a choice."""
         content = with_new_keys(CaptionDatasetConfig, _read_yaml(self._teacher.config), warn=False)
+        check_groups(CaptionDatasetConfig, content, f"teacher.config {self._teacher.config}: ")
+        options = with_new_keys(CaptionDatasetConfig, self._teacher.options, warn=False)
+        check_groups(CaptionDatasetConfig, options, "teacher.options.")
         values = {key: value for key, value in content.items() if key not in _REPLACED}
         decoding: dict[str, Any] = {"method": self._teacher.method, "n_best": self._teacher.candidates}
         if self._teacher.method == "sample":
@@ -70,7 +74,7 @@ class TeacherSteps:
             values["decoding"] = merged(values["decoding"], decoding)
         if "regions" in values:
             values["regions"] = {name: value for name, value in values["regions"].items() if name != "device"}
-        return merged(values, self._teacher.options)
+        return merged(values, options)
 
     def _caption(self, done: Done) -> Facts:
         images = read_images(self.teaching.path("sample", "images.jsonl"))

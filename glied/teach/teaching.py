@@ -8,6 +8,7 @@ from typing import Any
 
 from glied import storage
 from glied.config import with_new_keys
+from glied.config_groups import check_groups
 from glied.storage import absolute
 from glied.teach.config import TeachConfig
 from glied.teach.job_runner import JobRunner
@@ -100,8 +101,9 @@ class Teaching:
 
     def overridden(self, job: str, config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
         """The values of a job's config with those that `overrides` sets, maybe by keys of version 0.1."""
-        overrides = self.config.run.overrides.get(job) or {}
-        return merged(values, with_new_keys(config_class, overrides, warn=False))
+        overrides = with_new_keys(config_class, self.config.run.overrides.get(job) or {}, warn=False)
+        check_groups(config_class, overrides, f"run.overrides.{job}.")
+        return merged(values, overrides)
 
 
 def _place(uri: str, *, file: bool) -> str:

@@ -3,16 +3,70 @@
 import csv
 import io
 import json
+from typing import Any
+
+import pytest
 
 from glied.config import build
 from glied.data import coco
+from glied.errors import UsageError
 from glied.teach.config import TeachConfig
 from glied.teach.data_steps import DataSteps
 from glied.teach.job_runner import JobRunner
-from glied.teach.step_records import StepRecords, run_steps
+from glied.teach.step_records import Record, StepRecords, run_steps
 from glied.teach.teaching import Teaching
 
 COUNT = 30
+
+
+def test_captions_by_another_name_are_no_changed_setting(tmp_path, monkeypatch) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(b"not read")
+    captions = tmp_path / "captions.jsonl"
+    captions.write_text('{"image": "a.jpg", "caption": "one"}\n')
+    monkeypatch.chdir(tmp_path)
+
+    def sampled(name: str) -> Record:
+        values = {
+            "input": {"uri": "in"},
+            "output": {"uri": "out"},
+            "captions": name,
+            "regions": {"kind": "torchvision", "checkpoint": "glied/weights/demo/regions"},
+        }
+        teaching = Teaching(build(TeachConfig, values), JobRunner.of("local"))
+        step = DataSteps(teaching).steps()[0]
+        return run_steps([step], StepRecords(teaching.output), redo=False)["sample"]
+
+    assert sampled("captions.jsonl") == sampled(str(captions))
+    captions.write_text('{"image": "a.jpg", "caption": "two"}\n')
+    with pytest.raises(UsageError, match="captions_sha256 was"):
+        sampled("captions.jsonl")
+
+
+def test_settings_of_jobs_are_checked(tmp_path) -> None:
+    (tmp_path / "teacher.yaml").write_text("regions: 3\n")
+
+    def settings(**given: Any) -> None:
+        values = {
+            "input": {"uri": "in"},
+            "output": {"uri": str(tmp_path / "out")},
+            "regions": {"kind": "torchvision", "checkpoint": "glied/weights/demo/regions"},
+            "teacher": {"config": "configs/caption/demo.yaml"},
+        }
+        steps = DataSteps(Teaching(build(TeachConfig, values | given), JobRunner.of("local"))).steps()
+        for step in steps:
+            if step.name in ("teacher", "features"):
+                step.settings({})
+
+    settings(run={"overrides": {"features": {"regions": {"threshold": 0.1}}, "test": None}})
+    with pytest.raises(UsageError, match=r"^run\.overrides\.features holds settings of a job, not 5$"):
+        settings(run={"overrides": {"features": 5}})
+    with pytest.raises(UsageError, match=r"^run\.overrides\.features\.regions holds settings \(.*, not 5$"):
+        settings(run={"overrides": {"features": {"regions": 5}}})
+    with pytest.raises(UsageError, match=r"^teacher\.config .*teacher\.yaml: regions holds settings"):
+        settings(teacher={"config": str(tmp_path / "teacher.yaml")})
+    with pytest.raises(UsageError, match=r"^teacher\.options\.decoding holds settings"):
+        settings(teacher={"config": "configs/caption/demo.yaml", "options": {"decoding": 5}})
 
 
 def test_sample_and_split_on_s3(s3, tmp_path, monkeypatch) -> None:

@@ -1,6 +1,7 @@
 """Sampling an archive and reading its captions, for all forms of inputs and captions."""
 
 import csv
+import hashlib
 import io
 import json
 import tarfile
@@ -90,8 +91,12 @@ def test_images_with_captions_in_a_file_are_sampled(folder, tmp_path, form, capl
 def test_captions_of_other_images_are_refused(folder, tmp_path) -> None:
     path = tmp_path / "captions.jsonl"
     path.write_text('{"image": "b/9.jpg", "caption": "a cat"}\n')
-    with pytest.raises(UsageError, match=r"no image there that has captions"):
+    with pytest.raises(UsageError, match=r"names no image of the input: it has 'b/9.jpg', .* the input 'a/"):
         taken(config(folder, tmp_path / "out", captions=str(path)))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(UsageError, match="no image there that has captions"):
+        taken(config(empty, tmp_path / "out", captions=str(path)))
 
 
 def test_text_files_beside_the_images_are_captions(folder, tmp_path) -> None:
@@ -144,6 +149,39 @@ def test_sample_is_drawn_by_name_and_seed(folder, tmp_path) -> None:
     assert set(draws[0]) < set(draws[1])
     other = {"images": 4, "seed": 5}
     assert set(taken(config(folder, tmp_path / "out", teacher=teacher, sample=other))) != set(draws[1])
+
+
+def half_captioned(folder: Path, form: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the input and the settings of 200 images, 100 of which have captions."""
+    folder.mkdir()
+    texts = {f"{number:03}": f"caption {number}" if number % 2 else "" for number in range(200)}
+    if form == "files":
+        for name, text in texts.items():
+            (folder / f"{name}.jpg").write_bytes(jpeg(0))
+            (folder / f"{name}.txt").write_text(text)
+        return {"uri": str(folder)}, {"caption_sidecars": True}
+    if form == "table":
+        rows = [{"uri": f"{name}.jpg", "text": text} for name, text in texts.items()]
+        (folder / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return {"uri": str(folder / "t.jsonl"), "form": form}, {"caption_column": "text"}
+    table = pa.table({"image": [jpeg(0)] * 200, "name": [*texts], "text": [*texts.values()]})
+    pq.write_table(table, folder / "t.parquet")
+    source = {"uri": str(folder / "t.parquet"), "form": form, "id_column": "name"}
+    return source, {"caption_column": "text"}
+
+
+@pytest.mark.parametrize("form", ["files", "table", "parquet"])
+def test_as_many_images_as_asked_for_have_captions(tmp_path, form) -> None:
+    source, sample = half_captioned(tmp_path / "in", form)
+    whole = taken(config(source, tmp_path / "out", sample=sample))
+    assert len(whole) == 100
+    assert all(whole.values())
+    for count in (5, 90, 150):
+        settings = config(source, tmp_path / "out", sample=sample | {"images": count})
+        images, facts = take_sample(settings, settings.output.uri)
+        assert facts["images"] == facts["captioned"] == len(images) == min(count, 100)
+        draws = sorted(whole, key=lambda name: hashlib.sha256(f"0 {name}".encode()).hexdigest())
+        assert [one.id for one in images] == draws[:count]
 
 
 def test_near_duplicates_and_broken_images_are_left_out(folder, tmp_path) -> None:

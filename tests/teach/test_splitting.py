@@ -4,7 +4,7 @@ from glied.data.coco import CaptionedImage
 from glied.errors import UsageError
 from glied.teach.images import TaughtImage
 from glied.teach.schedule import ScheduleConfig
-from glied.teach.splitting import commonest_caption, size_of, split
+from glied.teach.splitting import check_varied, commonest_caption, size_of, split
 
 
 def test_split_has_every_image_once_and_depends_on_the_seed() -> None:
@@ -36,3 +36,12 @@ def test_size_counts_training_captions_and_their_words() -> None:
 )
 def test_chosen_caption_is_the_most_frequent_or_most_typical(captions, commonest) -> None:
     assert commonest_caption([CaptionedImage(1, "1.jpg", captions)]) == commonest
+
+
+def test_captions_that_are_all_the_same_are_refused() -> None:
+    images = [
+        CaptionedImage(number, f"{number}.jpg", [text]) for number, text in enumerate(["A dog.", "a dog"])
+    ]
+    with pytest.raises(UsageError, match="every image has the caption 'a dog': there is nothing to learn"):
+        check_varied({"train": images[:1], "val": images[1:]})
+    check_varied({"train": images, "val": [CaptionedImage(3, "3.jpg", ["a cat"])]})
