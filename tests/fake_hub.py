@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from tests.http_serving import serving
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
@@ -48,28 +49,8 @@ class Hub:
 def serve(folder: Path) -> Iterator[Hub]:
     """Serve the folder as a dataset on a free port of this machine."""
     hub = Hub(folder)
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            answer(self, hub)
-
-        do_HEAD = do_POST = do_GET
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    hub.url = f"http://127.0.0.1:{running.server_port}"
-    thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
+    with serving(lambda handler: answer(handler, hub)) as hub.url:
         yield hub
-    finally:
-        running.shutdown()
-        running.server_close()
-        thread.join()
 
 
 def answer(handler: BaseHTTPRequestHandler, hub: Hub) -> None:

@@ -2,12 +2,13 @@
 
 import hashlib
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+
+from tests.http_serving import serving
 
 
 @dataclass
@@ -34,26 +35,8 @@ class FileServer:
 def serve(folder: Path) -> Iterator[FileServer]:
     """Serve the folder on a free port of this machine."""
     server = FileServer(folder)
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            answer(self, server)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.url = f"http://127.0.0.1:{running.server_port}"
-    thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
+    with serving(lambda handler: answer(handler, server)) as server.url:
         yield server
-    finally:
-        running.shutdown()
-        running.server_close()
-        thread.join()
 
 
 def answer(handler: BaseHTTPRequestHandler, server: FileServer) -> None:
