@@ -10,6 +10,8 @@ import pytest
 # Before torch and Ray are imported, because tests run on small machines.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# On a disk over 95 % full, the raylet would write warnings that tests of the terminal do not expect.
+os.environ.setdefault("RAY_local_fs_capacity_threshold", "1.0")
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST = [
