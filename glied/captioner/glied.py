@@ -12,7 +12,8 @@
                 p   = softmax(W_c c~)
 
 With `stack.blocks` above 1, which is ours, the decoder block, from t~ to c~, is applied that many times: x of
-a block is c~ of the one before it. I~ is the same for all blocks.
+a block is c~ of the one before it. I~ is the same for all blocks. With `stack.region_layers` above 1, also
+ours, the line of I~ is applied that many times, each with its own weights.
 
 Details that the equations leave open and that are ours: region features are layer-normalized before they are
 projected to I, since detectors differ in scale; word embeddings are multiplied by sqrt(D); dropout is also
@@ -81,7 +82,9 @@ class Glied(CaptioningModel[LayerCaches]):
         sources: dict[str, KeyValues] = {}
         if {"H_v", "H_vl"} & names:
             image = self._image(regions)
-            distilled = self._distill("vd", image, regions.mask, trace) if "H_vd" in names else image
+            distilled = image
+            for layer in region_layers(self.config):
+                distilled = self._distill(layer, distilled, regions.mask, trace)
             for kind, source in (("H_v", distilled), ("H_vl", image)):
                 for name in self._all(kind):
                     sources[name] = self._attention(name).project(source, regions.mask)
@@ -228,23 +231,29 @@ def block_suffixes(config: CaptionerConfig) -> list[str]:
     return [f"_{number}" for number in range(1, stack.blocks)] + [""]
 
 
+def region_layers(config: CaptionerConfig) -> list[str]:
+    """Return the names of the layers of visual distilling, in order; the last has no number."""
+    layers = config.stack.region_layers if config.distills_regions else 0
+    return [*(f"vd_{number}" for number in range(1, layers)), "vd"][:layers]
+
+
 def attention_names(config: CaptionerConfig) -> list[str]:
     """Return the names of a configuration's attentions in the order of the data flow."""
-    kinds = _attention_kinds(config)
-    once = [kind for kind in kinds if kind == "H_vd" or (kind == "H_ad" and config.ablation.no_pivot)]
+    kinds = _block_attentions(config)
+    once = [f"H_{layer}" for layer in region_layers(config)]
+    once += ["H_ad"] if config.ablation.no_pivot else []
     suffixes = dict.fromkeys(block_suffixes(config))
-    return once + [kind + suffix for suffix in suffixes for kind in kinds if kind not in once]
+    return once + [kind + suffix for suffix in suffixes for kind in kinds]
 
 
-def _attention_kinds(config: CaptionerConfig) -> list[str]:
-    """Return the attentions of a model with one block, in the order of the data flow."""
+def _block_attentions(config: CaptionerConfig) -> list[str]:
+    """Return the attentions of a decoder block, in the order of the data flow."""
     if config.architecture == "base":
         return ["H_x", "H_v", "H_a"]
     off = config.ablation
     pivot = not (off.no_attribute_distilling or off.no_pivot or off.vision_only)
     present = {
-        "H_vd": not (off.no_visual_distilling or off.attributes_only),
-        "H_ad": pivot or off.no_pivot,
+        "H_ad": pivot,
         "H_x": True,
         "H_v": not off.attributes_only,
         "H_a": off.no_pivot,

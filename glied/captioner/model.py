@@ -77,17 +77,18 @@ _CONFLICTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class StackConfig:
-    """The decoder blocks of Base and GLIED; the equations have one."""
+    """How often the parts of Base and GLIED are applied; in the equations, once each."""
 
     blocks: int = 1
     """How many times a decoder block is applied."""
     shared: bool = False
     """All blocks have the same weights, so that more of them add no parameters."""
+    region_layers: int = 1
+    """Number of layers of visual distilling, the attention among regions; each has its own weights."""
 
     def __post_init__(self) -> None:
         """Reject invalid values."""
-        if self.blocks < 1:
-            raise UsageError(f"blocks: {self.blocks} is not at least 1")
+        check_least(self, 1, "blocks", "region_layers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +109,7 @@ class CaptionerConfig:
     """Inner width of a feed-forward network after each attention (in ct: each layer); 0 for none, as in the
     equations. For base, glied and ct."""
     stack: StackConfig = field(default_factory=StackConfig)
-    """More than one decoder block. For base and glied."""
+    """More than one decoder block (for base and glied) or layer of visual distilling (for glied)."""
     tied: bool = False
     """Use the word embeddings as W_c."""
     geometry: bool = False
@@ -126,6 +127,8 @@ class CaptionerConfig:
         """Reject invalid values and combinations."""
         self._check_owners()
         check_least(self, 1, "width", "heads", "attention_width", "layers")
+        if self.stack.region_layers > 1 and not self.distills_regions:
+            raise UsageError("stack.region_layers: this model has no visual distilling")
         check_least(self, 0, "feed_forward", "embedding_width")
         if self.architecture in _WITH_HEADS and (self.width % self.heads or self.width % 2):
             raise UsageError(f"width: {self.width} must be even and a multiple of heads ({self.heads})")
@@ -139,6 +142,7 @@ class CaptionerConfig:
         owned = {name: owners for name, owners in _OWNERS.items() if getattr(self, name) != defaults[name]}
         owned |= {f"ablation.{name}": ("glied",) for name in self.ablation.chosen}
         owned |= {"stack.blocks": _WITH_BLOCKS} if self.stack.blocks > 1 else {}
+        owned |= {"stack.region_layers": ("glied",)} if self.stack.region_layers > 1 else {}
         for name, owners in owned.items():
             if self.architecture not in owners:
                 raise UsageError(
@@ -149,6 +153,12 @@ class CaptionerConfig:
     def embedded(self) -> int:
         """E, the width of the word embeddings."""
         return self.embedding_width or self.width
+
+    @property
+    def distills_regions(self) -> bool:
+        """Whether the model has visual distilling."""
+        off = self.ablation
+        return self.architecture == "glied" and not (off.no_visual_distilling or off.attributes_only)
 
     @property
     def reads_attributes(self) -> bool:

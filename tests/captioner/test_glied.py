@@ -14,6 +14,8 @@ BLOCKS = [
     {"blocks": 2, "shared": True},
     {"blocks": 2, "no_pivot": True},
     {"blocks": 2, "attributes_only": True},
+    {"blocks": 2, "region_layers": 3},
+    {"region_layers": 2, "no_pivot": True},
 ]
 VARIANTS = [{"architecture": "base"}, {}, *({name: True} for name in ABLATIONS), *BLOCKS]
 
@@ -77,7 +79,8 @@ def straight_line(model, regions, attributes, tokens):
         causal = torch.ones(length, length).tril().bool()
         distilled, among = image, a
         if "H_vd" in model.attentions:
-            distilled = G("vd", H("H_vd", image, image), image)
+            for layer in [f"vd_{number}" for number in range(1, config.stack.region_layers)] + ["vd"]:
+                distilled = G(layer, H(f"H_{layer}", distilled, distilled), distilled)
         if off.no_pivot:
             among = G("ad", H("H_ad", a, a), a)
         for number in range(1, config.stack.blocks + 1):
@@ -192,6 +195,10 @@ def test_parameters_of_the_paper_sizes(options, base, glied):
         ({"feed_forward": -1}, "feed_forward"),
         ({"architecture": "base", "no_pivot": True}, "no_pivot"),
         ({"vision_only": True, "attributes_only": True}, "vision_only"),
+        ({"blocks": 0}, "blocks"),
+        ({"architecture": "ct", "blocks": 2}, "stack.blocks"),
+        ({"architecture": "base", "region_layers": 2}, "stack.region_layers"),
+        ({"region_layers": 2, "no_visual_distilling": True}, "stack.region_layers"),
     ],
 )
 def test_config_refuses(options, key):
