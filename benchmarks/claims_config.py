@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.claims_table import SEEDS
 from benchmarks.claims_worlds import WORLDS, World
 from benchmarks.measurement import ROOT
 from glied.errors import UsageError
@@ -28,7 +27,7 @@ class Config:
     variants: tuple[str, ...] = ()
     """With full or short: variants to train; empty for all of them (short: for some)."""
     seeds: tuple[int, ...] = ()
-    """With full: seeds to train; empty for 0 to 2."""
+    """With full: seeds to train; empty for all of the world (demo: 0 to 4)."""
     configs: str = ""
     """With full or short: suffix of the names of the configs to use, such as demo."""
     runs: str = ""
@@ -88,5 +87,5 @@ class Config:
     def planned_runs(self) -> list[tuple[str, int]]:
         """Variants and seeds in the order of training: for each seed XE first, then the rewards."""
         chosen = self.variants or (self.spec.short if self.short else tuple(self.spec.variants))
-        seeds = self.seeds or ((0,) if self.short else tuple(range(SEEDS)))
+        seeds = self.seeds or ((0,) if self.short else tuple(range(self.spec.seeds)))
         return [(variant, seed) for seed in seeds for variant in self.spec.variants if variant in chosen]

@@ -89,13 +89,14 @@ def measure(config: "Config", variant: str, seed: int) -> None:
         "seed": seed,
         "recipe": wanted,
         "figures": {**measured.values, **training["figures"]},
-        "by_image": measured.by_image,
         "curve": training["curve"],
         "test_images": len(references),
         "machine": torch_machine(),
         "date": time.strftime("%Y-%m-%d"),
     }
-    storage.write_bytes(str(path), json.dumps(result, indent=1).encode() + b"\n")
+    by_image = json.dumps(measured.by_image, separators=(",", ":"))  # without a line for each number
+    text = f'{json.dumps(result, indent=1)[:-2]},\n "by_image": {by_image}\n}}\n'
+    storage.write_bytes(str(path), text.encode())
 
 
 def recipe(config: "Config", variant: str, seed: int) -> dict[str, Any]:
@@ -154,24 +155,24 @@ def _lengths(config: "Config", variant: str) -> Mapping[str, Any]:
 
 
 def xe_task(config: "Config", variant: str, seed: int) -> CaptionerTask:
-    """Return the task that trains a variant with XE, with the model resized to GLIED's size if requested."""
+    """Return the task that trains a variant with XE, with the model resized if requested."""
     task = CaptionerTask(config=job(config, variant, seed))
-    setting = config.spec.variants[variant].sized
-    if not setting:
+    chosen = config.spec.variants[variant]
+    if not chosen.sized:
         return task
-    glied = job(config, "glied", seed).model
+    goal = job(config, chosen.size_of, seed).model
     sizes = {"feature_size": task.predictor.feature_size, "vocabulary_size": len(task.vocabulary)}
-    model = equal_size(task.config.model, setting, glied, **sizes)
+    model = equal_size(task.config.model, chosen.sized, goal, **sizes)
     return dataclasses.replace(task, config=dataclasses.replace(task.config, model=model))
 
 
 def equal_size(
-    model: CaptionerConfig, setting: str, glied: CaptionerConfig, *, feature_size: int, vocabulary_size: int
+    model: CaptionerConfig, setting: str, goal: CaptionerConfig, *, feature_size: int, vocabulary_size: int
 ) -> CaptionerConfig:
-    """Choose the value of `setting` that brings the number of parameters closest to GLIED's."""
+    """Choose the value of `setting` that brings the number of parameters closest to that of `goal`."""
     sizes = {"feature_size": feature_size, "vocabulary_size": vocabulary_size}
-    wanted = parameters(glied, **sizes)
-    steps = range(model.heads, 4 * glied.width + 1, model.heads)
+    wanted = parameters(goal, **sizes)
+    steps = range(model.heads, 4 * goal.width + 1, model.heads)
     settings: list[dict[str, Any]] = [{setting: value} for value in steps]
     candidates = [dataclasses.replace(model, **one) for one in settings]
     return min(candidates, key=lambda one: abs(parameters(one, **sizes) - wanted))

@@ -1,5 +1,7 @@
 """Means and spreads over the seeds, and a verdict on each claim, from the results of benchmarks/claims.py.
 
+A verdict comes from the 95 % interval of the difference by a bootstrap over images and seeds together.
+
 A run is {"variant", "seed", "figures": {name: value}, "by_image": {name: values}, ...}; `by_image` has only
 some of the figures. This module does not import torch.
 """
@@ -11,20 +13,19 @@ import numpy as np
 
 from benchmarks.claims_worlds import Claim, World
 from benchmarks.measurement import batches
-from glied.metrics.bootstrap import paired_bootstrap
+from glied.metrics.bootstrap import Array, Difference, Statistic, bootstrap_over_seeds
+from glied.metrics.bootstrap import mean as mean_of_images
 
 Run = Mapping[str, Any]
 
-SEEDS = 3
-"""Number of seeds that a verdict needs."""
+RESAMPLES = 5_000
 COLUMNS = 5
 """Figures in one table."""
 
 
-def values(runs: Sequence[Run], variant: str, figure: str) -> dict[int, float]:
-    """Return a figure of a variant by seed."""
-    by_seed = {run["seed"]: run["figures"].get(figure) for run in runs if run["variant"] == variant}
-    return {seed: float(value) for seed, value in sorted(by_seed.items()) if value is not None}
+def values(runs: Sequence[Run], variant: str, figure: str) -> list[float]:
+    """Return a figure of a variant for each seed."""
+    return [float(run["figures"][figure]) for run in measured(runs, figure) if run["variant"] == variant]
 
 
 def mean(numbers: Sequence[float]) -> float:
@@ -37,57 +38,57 @@ def spread(numbers: Sequence[float]) -> float:
     return max(numbers) - min(numbers)
 
 
-def verdict(claim: Claim, runs: Sequence[Run]) -> dict[str, Any]:
-    """Decide whether a claim is "shown", "not shown" or, if runs are missing, "not measured"."""
-    better, base = (values(runs, variant, claim.figure) for variant in (claim.better, claim.other))
-    seeds = sorted(better.keys() & base.keys())
-    result: dict[str, Any] = {"claim": claim.says, "needs": _needs(claim), "seeds": len(seeds)}
-    if len(seeds) < SEEDS:
-        return result | {"verdict": "not measured", "difference": None, "spread": None}
-    one, other = [better[seed] for seed in seeds], [base[seed] for seed in seeds]
-    difference, widest = mean(one) - mean(other), max(spread(one), spread(other))
-    result |= {"verdict": _decide(claim, difference, widest)}
-    result |= {"difference": round(difference, 2), "spread": round(widest, 2)}
-    interval = over_images(claim, runs, seeds)
-    return result | ({"interval": interval} if interval else {})
+def verdict(claim: Claim, runs: Sequence[Run], seeds: int) -> dict[str, Any]:
+    """Decide whether a claim is "shown", "not shown" or, if there are fewer than `seeds`, "not measured"."""
+    better, other = ([run for run in runs if run["variant"] == one] for one in (claim.better, claim.other))
+    better, other = (measured(own, claim.figure) for own in (better, other))
+    fewest = min(len(better), len(other))
+    result: dict[str, Any] = {"claim": claim.says, "needs": _needs(claim), "seeds": fewest}
+    if fewest < seeds:
+        return result | {"verdict": "not measured", "difference": None, "interval": None}
+    found = bootstrap_over_seeds(*statistics(other, better, claim.figure), resamples=RESAMPLES)
+    result |= {"verdict": _decide(claim, found), "difference": round(found.difference, 2)}
+    return result | {"interval": [round(found.low, 2), round(found.high, 2)]}
 
 
-def _decide(claim: Claim, difference: float, widest: float) -> str:
+def measured(runs: Sequence[Run], figure: str) -> list[Run]:
+    """Return the runs that have a figure."""
+    return [run for run in runs if run["figures"].get(figure) is not None]
+
+
+def statistics(
+    other: Sequence[Run], better: Sequence[Run], figure: str
+) -> tuple[list[Array], list[Array], Statistic]:
+    """Return a figure's values by image for each run of two variants, and the statistic that is compared.
+
+    Where a run has no values by image, each run is one value, and the interval is over the seeds alone.
+    """
+    found = [[run.get("by_image", {}).get(figure) for run in runs] for runs in (other, better)]
+    if any(one is None for values in found for one in values):
+        found = [[[run["figures"][figure]] for run in runs] for runs in (other, better)]
+    first, second = ([np.array(one, float) for one in values] for values in found)
+    return first, second, ratio if first[0].ndim == 2 else mean_of_images
+
+
+def ratio(totals: Array, images: int) -> Array:
+    """Return the share x 100 of what is right, from [R, 2]: how much is right, how much there is."""
+    return 100 * totals[:, 0] / totals[:, 1]
+
+
+def _decide(claim: Claim, found: Difference) -> str:
     if claim.compared:
-        higher = "higher" if difference > 0 else "lower"
-        return higher if abs(difference) > widest else "no difference"
-    if claim.within:
-        shown = difference <= claim.least
-    else:
-        shown = difference >= claim.least and (difference > widest or not claim.beyond_spread)
+        return "higher" if found.low > 0 else "lower" if found.high < 0 else "no difference"
+    above = found.difference >= claim.least and found.low > 0
+    shown = found.high <= claim.least if claim.within else above
     return "shown" if shown else "not shown"
 
 
 def _needs(claim: Claim) -> str:
     if claim.compared:
-        return f"{claim.figure}: a comparison, by more than the spread"
+        return f"{claim.figure}: a comparison"
     if claim.within:
-        return f"{claim.figure}: at most {claim.least:g} above"
-    return f"{claim.figure}: {claim.least:g} above" + ", and more than the spread" * claim.beyond_spread
-
-
-def over_images(claim: Claim, runs: Sequence[Run], seeds: Sequence[int]) -> list[float] | None:
-    """Return the 95 % confidence interval of a claim's difference over the test images.
-
-    It is a paired bootstrap of each image's mean over the seeds; None if a run has no values by image.
-    """
-    means = []
-    for variant in (claim.other, claim.better):
-        rows = [
-            run.get("by_image", {}).get(claim.figure)
-            for run in runs
-            if run["variant"] == variant and run["seed"] in seeds
-        ]
-        if None in rows:
-            return None
-        means.append(np.mean(rows, axis=0))
-    interval = paired_bootstrap(*means)
-    return [round(interval.low, 2), round(interval.high, 2)]
+        return f"{claim.figure}: at most {claim.least:g} above, with 95 %"
+    return f"{claim.figure}: {claim.least:g} above, and above 0 with 95 %"
 
 
 def with_equal_cpu(runs: Sequence[Run]) -> list[Run]:
@@ -113,7 +114,7 @@ def table(runs: Sequence[Run], world: World) -> list[dict[str, Any]]:
         seeds = sum(run["variant"] == variant for run in runs)
         row: dict[str, Any] = {"variant": known.name, "seeds": seeds}
         for figure in world.figures:
-            numbers = list(values(runs, variant, figure).values())
+            numbers = values(runs, variant, figure)
             if numbers:
                 row[figure], row[f"{figure} spread"] = round(mean(numbers), 2), round(spread(numbers), 2)
         if seeds:
@@ -124,7 +125,7 @@ def table(runs: Sequence[Run], world: World) -> list[dict[str, Any]]:
 def missing(runs: Sequence[Run], world: World) -> list[str]:
     """Return the missing runs, by variant."""
     finished = {(run["variant"], run["seed"]) for run in runs}
-    planned = [(variant, seed) for variant in world.variants for seed in range(SEEDS)]
+    planned = [(variant, seed) for variant in world.variants for seed in range(world.seeds)]
     return [f"{variant}-{seed}" for variant, seed in planned if (variant, seed) not in finished]
 
 
@@ -132,21 +133,21 @@ def report(runs: Sequence[Run], world: World) -> dict[str, Any]:
     """Return the whole report in the form that jobs/report.py reads as a table."""
     machines = sorted({run["machine"] for run in runs})
     dates = sorted({run["date"] for run in runs})
-    note = f"{len(runs)} of {len(world.variants) * SEEDS} runs"
+    note = f"{len(runs)} of {len(world.variants) * world.seeds} runs"
     if runs:
         note += f"; {'; '.join(machines)}; {dates[0]} to {dates[-1]}"
     return {
         "title": world.title,
         "note": note,
         "rows": table(runs, world),
-        "claims": [verdict(claim, runs) for claim in world.claims],
+        "claims": [verdict(claim, runs, world.seeds) for claim in world.claims],
         "missing": missing(runs, world),
     }
 
 
 def markdown(result: Mapping[str, Any], world: World) -> str:
     """Format a report as Markdown: the verdicts, then mean ± spread over the seeds for each variant."""
-    head, *claims = verdict_rows(result["claims"])
+    head, *claims = verdict_rows(result["claims"], world.seeds)
     lines = [f"**{result['title']}.** {result['note']}.", "", head, _rule(head), *claims]
     figures = [figure for figure in world.figures if any(figure in row for row in result["rows"])]
     for part in batches(figures, COLUMNS):
@@ -162,15 +163,12 @@ def _rule(head: str) -> str:
     return "|---" * (head.count("|") - 1) + "|"
 
 
-def verdict_rows(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the lines of the table of verdicts, with a column for the intervals if there are any."""
-    bounded = any("interval" in one for one in verdicts)
-    rows = [["claim", "needs", "difference", *["95 % over images"] * bounded, "spread", "verdict"]]
+def verdict_rows(verdicts: Sequence[Mapping[str, Any]], seeds: int) -> list[str]:
+    """Return the lines of the table of verdicts."""
+    rows = [["claim", "needs", "difference", "95 %", "verdict"]]
     for one in verdicts:
-        difference, widest = ("" if one[key] is None else f"{one[key]:g}" for key in ("difference", "spread"))
-        interval = " to ".join(f"{bound:g}" for bound in one.get("interval", ()))
-        seeds = f" ({one['seeds']} of {SEEDS} seeds)" if one["verdict"] == "not measured" else ""
-        rows.append(
-            [one["claim"], one["needs"], difference, *[interval] * bounded, widest, one["verdict"] + seeds]
-        )
+        difference = "" if one["difference"] is None else f"{one['difference']:g}"
+        interval = " to ".join(f"{bound:g}" for bound in one["interval"] or ())
+        few = f" ({one['seeds']} of {seeds} seeds)" if one["verdict"] == "not measured" else ""
+        rows.append([one["claim"], one["needs"], difference, interval, one["verdict"] + few])
     return [f"| {' | '.join(row)} |" for row in rows]

@@ -81,7 +81,7 @@ def measure(config: Config) -> dict[str, Any]:
                 texts, seconds = captions(config, images, name, beams)
                 references = {image: images.references[image] for image in texts}
                 scores = score(tokenized(texts, references), WITHOUT_JAVA)
-                figures = {**scores.values, **plain_figures(list(texts.values()))}
+                figures = {**scores.values, **plain_figures(list(texts.values())).values}
                 rows.append(
                     {"split": split, "images": len(texts), "captioner": name, "beams": beams}
                     | {key: round(figures[key], 1) for key in COLUMNS}

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from glied.metrics import bootstrap
-from glied.metrics.bootstrap import paired_bootstrap
+from glied.metrics.bootstrap import bootstrap_over_seeds, paired_bootstrap
 
 VALUES = np.random.default_rng(0).normal(50, 20, size=400)
 SHIFTS = np.random.default_rng(1).normal(3, 10, size=400)
@@ -60,3 +60,23 @@ def test_statistics_of_sums() -> None:
     found = paired_bootstrap(counts, counts * [2, 1], ratio, resamples=200)
     assert (found.first, found.second) == (pytest.approx(0.5), pytest.approx(1))
     assert found.low > 0
+
+
+def test_trainings_that_differ_widen_the_interval_as_much_as_new_trainings_would() -> None:
+    levels = np.array([[50.0, 52.0, 54.0, 51.0, 58.0], [60.0, 60.5, 63.0, 61.0, 66.0]])
+    first, second = ([np.full(400, level) for level in own] for own in levels)
+    found = bootstrap_over_seeds(first, second, resamples=4000)
+    assert found.difference == pytest.approx(levels[1].mean() - levels[0].mean())
+    error = np.sqrt((levels.var(axis=1, ddof=1) / 5).sum())
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.1)
+    paired = paired_bootstrap(first[0], second[0], resamples=200)
+    assert (paired.low, paired.high) == (10, 10), "one training of each is always itself"
+
+
+def test_images_are_drawn_together_for_all_trainings() -> None:
+    """Systems that differ by the same on each image: only the trainings vary."""
+    first = [VALUES + shift for shift in (0.0, 2.0)]
+    second = [VALUES + shift for shift in (5.0, 7.0, 9.0)]
+    found = bootstrap_over_seeds(first, second, resamples=2000)
+    assert found.difference == pytest.approx(6)
+    assert (found.low, found.high) == (pytest.approx(3), pytest.approx(9))
