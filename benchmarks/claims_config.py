@@ -24,6 +24,8 @@ class Config:
     """Train and measure the missing runs; otherwise print the committed results."""
     short: bool = False
     """Train and measure in about a minute, to try the script."""
+    speed: bool = False
+    """Measure the images/s of the variants that are trained; let nothing else run meanwhile."""
     variants: tuple[str, ...] = ()
     """With full or short: variants to train; empty for all of them (short: for some)."""
     seeds: tuple[int, ...] = ()

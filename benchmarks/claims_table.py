@@ -7,6 +7,7 @@ some of the figures. This module does not import torch.
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from glied.metrics.bootstrap import mean as mean_of_images
 Run = Mapping[str, Any]
 
 RESAMPLES = 5_000
+SPEED = "images/s"
+NO_SPEED: Mapping[str, float] = MappingProxyType({})
 COLUMNS = 5
 """Figures in one table."""
 
@@ -107,8 +110,14 @@ def _at_budget(run: Run, budget: float) -> Run:
     return {**run, "figures": {**run["figures"], **best}}
 
 
-def table(runs: Sequence[Run], world: World) -> list[dict[str, Any]]:
-    """Return a row for each variant that has runs: their number, and mean and spread of each figure."""
+def table(runs: Sequence[Run], world: World, speed: Mapping[str, float] = NO_SPEED) -> list[dict[str, Any]]:
+    """Return a row for each variant that has runs: their number, and mean and spread of each figure.
+
+    Args:
+        runs: the results.
+        world: its variants and figures.
+        speed: images/s by variant, which are measured apart from the runs.
+    """
     runs, rows = with_equal_cpu(runs), []
     for variant, known in world.variants.items():
         seeds = sum(run["variant"] == variant for run in runs)
@@ -117,6 +126,8 @@ def table(runs: Sequence[Run], world: World) -> list[dict[str, Any]]:
             numbers = values(runs, variant, figure)
             if numbers:
                 row[figure], row[f"{figure} spread"] = round(mean(numbers), 2), round(spread(numbers), 2)
+        if variant in speed:
+            row[SPEED], row[f"{SPEED} spread"] = speed[variant], 0
         if seeds:
             rows.append(row)
     return rows
@@ -129,7 +140,7 @@ def missing(runs: Sequence[Run], world: World) -> list[str]:
     return [f"{variant}-{seed}" for variant, seed in planned if (variant, seed) not in finished]
 
 
-def report(runs: Sequence[Run], world: World) -> dict[str, Any]:
+def report(runs: Sequence[Run], world: World, speed: Mapping[str, float] = NO_SPEED) -> dict[str, Any]:
     """Return the whole report in the form that jobs/report.py reads as a table."""
     machines = sorted({run["machine"] for run in runs})
     dates = sorted({run["date"] for run in runs})
@@ -139,7 +150,7 @@ def report(runs: Sequence[Run], world: World) -> dict[str, Any]:
     return {
         "title": world.title,
         "note": note,
-        "rows": table(runs, world),
+        "rows": table(runs, world, speed),
         "claims": [verdict(claim, runs, world.seeds) for claim in world.claims],
         "missing": missing(runs, world),
     }

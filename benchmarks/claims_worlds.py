@@ -198,7 +198,7 @@ DEMO = World(
         *(compared(name, "ct", f"{one.name} against CT") for name, one in SIZES.items() if "glied" in name),
     ),
     figures=(
-        "parameters, millions",
+        *("parameters, millions", "images/s"),
         *("CIDEr", "BLEU-4", "METEOR"),
         *("clip CLIP-S", "clip R@1", "clip R@5", "clip R@10"),
         *("judge CLIP-S", "judge R@1", "judge R@5", "judge R@10"),
@@ -252,7 +252,7 @@ PHOTOGRAPHS = World(
         compared("glied", "ct", "GLIED against CT of its size"),
     ),
     figures=(
-        "parameters, millions",
+        *("parameters, millions", "images/s"),
         *("CIDEr", "BLEU-4", "ROUGE-L"),
         *("CIDEr, beam 5", "BLEU-4, beam 5", "ROUGE-L, beam 5"),
         *("judge CLIP-S", "judge R@1", "judge R@5", "judge R@10"),

@@ -246,6 +246,12 @@ def test_short_form_trains_and_measures_once(few_scenes, monkeypatch, capsys):
     assert run["recipe"]["judge"]
     assert "its figures say nothing" in (results / "claims.md").read_text()
 
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--speed"])
+    assert claims.main() == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [row.get("images/s", 0) > 0 for row in result["rows"]] == [True, True, False], "XE alone"
+    monkeypatch.setattr(sys, "argv", sys.argv[:-1])
+
     marked = results / "base-0.json"
     marked.write_text(json.dumps(json.loads(marked.read_text()) | {"date": "kept"}))
     assert claims.main() == 0
