@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -122,7 +123,15 @@ def replaced(tmp_path: Path) -> None:
         time.sleep(60)
 
 
-def test_command_that_another_has_replaced_ends(tmp_path: Path) -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT interrupts this process, even if it was started in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_command_that_another_has_replaced_ends(tmp_path: Path, interruptible: None) -> None:
     started = time.monotonic()
     with pytest.raises(JobError, match="another command has taken over this output, process 1 on elsewhere"):
         replaced(tmp_path)

@@ -22,9 +22,9 @@ def test_a_thousand_images_have_a_row_each_and_all_tokens_are_counted(tmp_path, 
     photos, out = numbered_images(tmp_path / "in", COUNT), tmp_path / "out"
     server, faults = server_with_every_fault()
     with serve(server):
-        options = [f"--input.uri={photos}", f"--output.uri={out}", "--output.unit_size=250"]
-        options += ["--resources.chunk.images=250", "--resources.worker.batch_size=250"]
-        options += ["--captioner.requests.timeout_s=3", "--captioner.requests.concurrency=64"]
+        options = [f"--input.uri={photos}", f"--output.uri={out}", "--output.unit_size=500"]
+        options += ["--resources.chunk.images=500", "--resources.worker.batch_size=500"]
+        options += ["--captioner.requests.timeout_s=3", "--captioner.requests.concurrency=128"]
         options += ["--captioner.cost.prompt_price=1", "--captioner.cost.completion_price=2"]
         summary = run_captioning(endpoint_config(server, *options))
     assert bulk_run.exit_code(summary) == 0

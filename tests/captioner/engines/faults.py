@@ -1,5 +1,6 @@
 """Behaviors of the local chat server that make a run as hard as possible, and images for it."""
 
+import itertools
 from collections import Counter
 from pathlib import Path
 
@@ -49,7 +50,7 @@ GRAY = 16 + 32 * 16
 def numbered_images(folder: Path, count: int) -> Path:
     """Write images whose color encodes their number; the number of the check's image is left out."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number in (number for number in range(count + 1) if number != GRAY):
+    for number in itertools.islice((number for number in itertools.count() if number != GRAY), count):
         pixels = np.full((32, 32, 3), (number % 32 * 8, number // 32 * 8, 0), np.uint8)
         Image.fromarray(pixels).save(folder / f"{number:04}.png", compress_level=1)
     return folder
