@@ -132,7 +132,7 @@ class Lesson:
     def _taught_by(self, part: str) -> str:
         """The run folder with the teacher's captions of the images of a part."""
         uri = self._path("said", f"{part}-{self._teacher_seed}")
-        decoding = {"method": "sample", "n_best": CANDIDATES, "temperature": TEMPERATURE}
+        decoding = {"method": "sample", "n_best": CANDIDATES, "sampling": {"temperature": TEMPERATURE}}
         attributes, captioner = self._teacher
         self.jobs.caption(
             {
