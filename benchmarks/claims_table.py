@@ -19,6 +19,8 @@ from glied.metrics.bootstrap import mean as mean_of_images
 
 Run = Mapping[str, Any]
 
+SEEDS = 3
+"""Number of seeds that a verdict needs at least."""
 RESAMPLES = 5_000
 SPEED = "images/s"
 NO_SPEED: Mapping[str, float] = MappingProxyType({})
@@ -41,13 +43,13 @@ def spread(numbers: Sequence[float]) -> float:
     return max(numbers) - min(numbers)
 
 
-def verdict(claim: Claim, runs: Sequence[Run], seeds: int) -> dict[str, Any]:
-    """Decide whether a claim is "shown", "not shown" or, if there are fewer than `seeds`, "not measured"."""
+def verdict(claim: Claim, runs: Sequence[Run]) -> dict[str, Any]:
+    """Decide whether a claim is "shown", "not shown" or, with fewer than three seeds, "not measured"."""
     better, other = ([run for run in runs if run["variant"] == one] for one in (claim.better, claim.other))
     better, other = (measured(own, claim.figure) for own in (better, other))
     fewest = min(len(better), len(other))
     result: dict[str, Any] = {"claim": claim.says, "needs": _needs(claim), "seeds": fewest}
-    if fewest < seeds:
+    if fewest < SEEDS:
         return result | {"verdict": "not measured", "difference": None, "interval": None}
     found = bootstrap_over_seeds(*statistics(other, better, claim.figure), resamples=RESAMPLES)
     result |= {"verdict": _decide(claim, found), "difference": round(found.difference, 2)}
@@ -151,14 +153,14 @@ def report(runs: Sequence[Run], world: World, speed: Mapping[str, float] = NO_SP
         "title": world.title,
         "note": note,
         "rows": table(runs, world, speed),
-        "claims": [verdict(claim, runs, world.seeds) for claim in world.claims],
+        "claims": [verdict(claim, runs) for claim in world.claims],
         "missing": missing(runs, world),
     }
 
 
 def markdown(result: Mapping[str, Any], world: World) -> str:
     """Format a report as Markdown: the verdicts, then mean ± spread over the seeds for each variant."""
-    head, *claims = verdict_rows(result["claims"], world.seeds)
+    head, *claims = verdict_rows(result["claims"])
     lines = [f"**{result['title']}.** {result['note']}.", "", head, _rule(head), *claims]
     figures = [figure for figure in world.figures if any(figure in row for row in result["rows"])]
     for part in batches(figures, COLUMNS):
@@ -174,12 +176,11 @@ def _rule(head: str) -> str:
     return "|---" * (head.count("|") - 1) + "|"
 
 
-def verdict_rows(verdicts: Sequence[Mapping[str, Any]], seeds: int) -> list[str]:
+def verdict_rows(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the lines of the table of verdicts."""
-    rows = [["claim", "needs", "difference", "95 %", "verdict"]]
+    rows = [["claim", "needs", "difference", "95 %", "seeds", "verdict"]]
     for one in verdicts:
         difference = "" if one["difference"] is None else f"{one['difference']:g}"
         interval = " to ".join(f"{bound:g}" for bound in one["interval"] or ())
-        few = f" ({one['seeds']} of {seeds} seeds)" if one["verdict"] == "not measured" else ""
-        rows.append([one["claim"], one["needs"], difference, interval, one["verdict"] + few])
+        rows.append([one["claim"], one["needs"], difference, interval, str(one["seeds"]), one["verdict"]])
     return [f"| {' | '.join(row)} |" for row in rows]

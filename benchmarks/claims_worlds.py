@@ -191,11 +191,11 @@ DEMO = World(
         compared("glied", "ct_small", "GLIED against CT of its size"),
         compared("glied_twice", "ct_small", "GLIED, block applied twice, against CT of its size"),
         *(
-            compared(name, "glied", f"{one.name} against GLIED")
-            for name, one in SIZES.items()
-            if "glied" in name
+            compared(name, other, f"{SIZES[name].name.removesuffix(', XE')} against {title}")
+            for other, title in (("glied", "GLIED"), ("ct", "CT"))
+            for name in SIZES
+            if name.startswith("glied")
         ),
-        *(compared(name, "ct", f"{one.name} against CT") for name, one in SIZES.items() if "glied" in name),
     ),
     figures=(
         *("parameters, millions", "images/s"),
