@@ -99,6 +99,8 @@ def _fit(plan: Plan, *, use_gpu: bool) -> None:
     )
     # Worker processes import torch, which takes minutes on a machine that is busy: Ray's minute is too short.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
+    # A report waits until the controller has fetched the one before. It looks every two seconds by default.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.3")
     try:
         failure = trainer.fit().return_value
     except ray.train.WorkerGroupError as error:
