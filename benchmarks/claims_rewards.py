@@ -26,7 +26,7 @@ clip_s --seeds 0 trains it), 10 minutes:
         --input.uri data/scenes/train/images --captioner.checkpoint runs/claims/clip_s-0/best \\
         --output.uri runs/captions/clip_s --decoding.method sample --decoding.n_best 5
     .venv/bin/python jobs/select_negatives.py --captions runs/captions/clip_s --out runs/bad_captions.jsonl \\
-        --ngram 3 --scenes data/scenes/train/annotations.jsonl
+        --scenes data/scenes/train/annotations.jsonl
 
 A grammar head that knows them, 12 minutes, and one for the CLIP with hard negatives as well, an hour:
 

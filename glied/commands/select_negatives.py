@@ -36,8 +36,9 @@ class Config:
     """Run folder of jobs/caption_dataset.py, or a captions file (docs/inputs.md)."""
     out: str
     """File (path or URI) for the selected captions: JSON lines with image, caption and reasons."""
-    ngram: int = 2
-    """Words of a sequence that must not occur twice; 0 does not look for repetitions."""
+    ngram: int = 3
+    """Words of a sequence that must not occur twice; 0 does not look for repetitions. Correct captions, too,
+    repeat two words ("a red dog and a red ball")."""
     scenes: str = ""
     """annotations.jsonl of jobs/make_scenes.py with the captioned scenes: selects invented relations, too."""
 

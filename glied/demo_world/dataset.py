@@ -31,8 +31,8 @@ JPEG_QUALITY = 92
 PHRASE_SEPARATOR = "\\;"
 CRITERIA = ("background", "object", "relation")
 
-Written: TypeAlias = tuple[dict, dict[str, dict[str, list[str]]]]
-"""A scene's line of annotations.jsonl, and its hard negatives by kind and caption."""
+Written: TypeAlias = tuple[dict, str]
+"""A scene's line of annotations.jsonl, and the text of its lines of hard_negatives.jsonl."""
 
 
 def write_split(out: Path, split: str, count: int, seed: int, workers: int) -> None:
@@ -55,8 +55,7 @@ def write_split(out: Path, split: str, count: int, seed: int, workers: int) -> N
     _write(out / "annotations.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     _write(out / "captions.json", json.dumps(coco(rows)))
     _write(out / "descriptions.jsonl", "".join(json.dumps(described(row)) + "\n" for row in rows))
-    lines = (json.dumps(line) for pair in zip(rows, negatives, strict=True) for line in negative_lines(*pair))
-    _write(out / "hard_negatives.jsonl", "".join(f"{line}\n" for line in lines))
+    _write(out / "hard_negatives.jsonl", "".join(negatives))
     _write(out / "finecapeval.csv", finecapeval(rows))
     _write(out / "classes.json", json.dumps(classes(), indent=1) + "\n")
 
@@ -71,13 +70,14 @@ def _map(task: partial[Written], count: int, workers: int) -> Iterator[Written]:
 
 
 def write_scene(index: int, *, split: str, seed: int, images: Path) -> Written:
-    """Render one scene to `images`; return its line of annotations.jsonl and its hard negatives."""
+    """Render one scene to `images`; return its annotation and its lines of hard_negatives.jsonl."""
     scene = sample_scene(split, index, seed)
     buffer = io.BytesIO()
     Image.fromarray(draw(scene)).save(buffer, "JPEG", quality=JPEG_QUALITY)
     (images / f"{scene.name}.jpg").write_bytes(buffer.getvalue())
     row = annotation(scene, describe(scene))
-    return row, hard_negatives(row, stream(split, seed, "negatives", index))
+    negatives = hard_negatives(row, stream(split, seed, "negatives", index))
+    return row, "".join(json.dumps(line) + "\n" for line in negative_lines(row, negatives))
 
 
 def annotation(scene: Scene, language: Language) -> dict:
