@@ -63,12 +63,11 @@ class HardNegatives:
                     found += [FalseText(f"{before}{other}{after}", kind) for other in others]
         return found
 
-    def texts(self) -> Iterator[str]:
-        """All false captions."""
-        for several in self.by_image.values():
-            for _, captions in several:
-                for others in captions.values():
-                    yield from others
+    def words(self) -> set[str]:
+        """All words of the false captions."""
+        captions = (captions for several in self.by_image.values() for _, captions in several)
+        texts = (text for one in captions for others in one.values() for text in others)
+        return {word for text in texts for word in text.split()}
 
 
 def load_hard_negatives(uri: str, pairs: PairsConfig) -> HardNegatives:

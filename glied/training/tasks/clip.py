@@ -158,8 +158,8 @@ class ClipTask(FieldsOnlyPickle):
             own = torch.arange(len(text), device=text.device)
             found = ((text @ image.T).argmax(dim=1) == own).float().mean()
             scalars = {"loss": loss.detach(), "found": found, "scale": scale.detach().squeeze()}
-            if false is not None and false.real.any():
-                scalars["hard"] = false.nearer(image, text, negatives)[0].float().mean()
+            if false is not None:
+                scalars["hard"] = false.share_nearer(image, text, negatives)
         return loss, scalars
 
     def constrain(self, model: nn.Module) -> None:
@@ -187,7 +187,7 @@ class ClipTask(FieldsOnlyPickle):
         """Write the model in half precision, of a new one only the token rows of the training texts."""
         form, used = self._form, None
         if self.config.model.start is None or form.used_tokens is not None:
-            texts = [*all_texts(self.config.train.all), *self._false.of("train").texts()]
+            texts = [*all_texts(self.config.train.all), *sorted(self._false.of("train").words())]
             tokenized = map(plain, texts)  # as a captioner writes them: "-lrb-" for a bracket
             used = {*token_ids([*texts, *tokenized], form.model_config), *(form.used_tokens or ())}
         save_clip(folder_uri, cast(ClipModel, model).clip, form.model_config, used_tokens=used)

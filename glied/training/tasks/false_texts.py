@@ -47,9 +47,16 @@ class FalseTexts:
             text: [B, E], unit vectors of the true texts.
             false: [N, E], unit vectors.
         """
-        rows = self.rows[self.real]
-        true_scores = (image * text).sum(dim=1)[rows]
-        return true_scores > (image[rows] * false[self.real]).sum(dim=1), self.kinds[self.real]
+        return self._nearer(image, text, false)[self.real], self.kinds[self.real]
+
+    def share_nearer(self, image: Tensor, text: Tensor, false: Tensor) -> Tensor:
+        """The share of the false texts than which the true one is nearer, 0-d; arguments as for `nearer`."""
+        return (self._nearer(image, text, false) & self.real).sum() / self.real.sum().clamp(min=1)
+
+    def _nearer(self, image: Tensor, text: Tensor, false: Tensor) -> Tensor:
+        """[N], without meaning where there is no false text."""
+        rows = self.rows.clamp(min=0)
+        return (image * text).sum(dim=1)[rows] > (image[rows] * false).sum(dim=1)
 
 
 def _draw(variants: Sequence[FalseText], count: int, rng: random.Random) -> list[FalseText]:

@@ -208,24 +208,15 @@ class GrammarTask(FieldsOnlyPickle):
         In validation the first texts come first, then as many others of the same images.
         """
         rng = python_random(generator)
-        kinds: Sequence[int] = range(len(CORRUPTIONS))
         if training:
             texts = [draw_text(row["texts"], row["clauses"], self.config.texts, rng) for row in rows]
             correct = [plain(text) for text in texts]
-            weights = [SHARES.get(kind, 1.0) for kind in CORRUPTIONS]
-            pairs = list(zip(correct, rng.choices(kinds, weights, k=len(correct)), strict=True))
+            broken = self._broken_once_each(correct, rng)
         else:
             texts = [row["texts"][0] for row in rows]
             correct = [plain(text) for text in texts]
             correct += [plain(rng.choice(row["texts"][1:] or row["texts"])) for row in rows]
-            pairs = [(text, kind) for kind in kinds for text in correct]
-        broken = [(self._corruptor(text, CORRUPTIONS[kind], rng), 1 + kind) for text, kind in pairs]
-        if training:
-            broken = [self._bad_instead(one, rng) for one in broken]
-        else:
-            once = ((self._corruptor(text, CORRUPTIONS[kind], rng, once=True), kind) for text, kind in pairs)
-            broken += [(text, 1 + len(CORRUPTIONS) + kind) for text, kind in once]
-            broken += [(text, BAD) for text in self._bad.draw_unseen(len(correct), rng)]
+            broken = self._broken_in_every_way(correct, rng)
         captions = [*correct, *(text for text, _ in broken)]
         numbers = [CORRECT] * len(correct) + [number for _, number in broken]
         vectors = self._vectors(self.config.train if training else self.config.validation)
@@ -249,11 +240,25 @@ class GrammarTask(FieldsOnlyPickle):
     def _prompted(self, text: str) -> str:
         return f"{self.config.clip.prompt} {text}"
 
-    def _bad_instead(self, broken: tuple[str, int], rng: random.Random) -> tuple[str, int]:
-        """A corrupted caption and its kind, or in its place sometimes a captioner's bad caption."""
-        if self._bad.learned and rng.random() < self.config.bad_captions.share:
-            return rng.choice(self._bad.learned), BAD
-        return broken
+    def _broken_once_each(self, correct: Sequence[str], rng: random.Random) -> list[tuple[str, int]]:
+        """A broken caption for each correct one, with its kind: corrupted, or sometimes a captioner's."""
+        weights = [SHARES.get(kind, 1.0) for kind in CORRUPTIONS]
+        kinds = rng.choices(range(len(CORRUPTIONS)), weights, k=len(correct))
+        pairs = zip(correct, kinds, strict=True)
+        broken = [(self._corruptor(text, CORRUPTIONS[kind], rng), 1 + kind) for text, kind in pairs]
+        bad, share = self._bad.learned, self.config.bad_captions.share
+        if not bad:
+            return broken
+        return [(rng.choice(bad), BAD) if rng.random() < share else one for one in broken]
+
+    def _broken_in_every_way(self, correct: Sequence[str], rng: random.Random) -> list[tuple[str, int]]:
+        """Each caption with every corruption, drawn with checks and drawn once, then unseen bad captions."""
+        pairs = [(text, kind) for kind in range(len(CORRUPTIONS)) for text in correct]
+        found = [(self._corruptor(text, CORRUPTIONS[kind], rng), 1 + kind) for text, kind in pairs]
+        for text, kind in pairs:
+            once = self._corruptor(text, CORRUPTIONS[kind], rng, once=True)
+            found.append((once, 1 + len(CORRUPTIONS) + kind))
+        return [*found, *((text, BAD) for text in self._bad.draw_unseen(len(correct), rng))]
 
     def _fits(self, captions: Sequence[str], numbers: Sequence[int], tokens: Tensor) -> Tensor:
         """`GrammarBatch.fits` of captions; all unknown where tokens cannot be assigned to words."""

@@ -171,6 +171,7 @@ def test_accuracy_by_kind_by_hand():
     false = torch.tensor([[0.6, 0.8], [0.0, 1.0], [0.8, 0.6], [1.0, 0.0]])
     nearer, kinds = found.nearer(image, text, false)
     assert nearer.tolist() == [True, False, True]
+    assert found.share_nearer(image, text, false).item() == pytest.approx(2 / 3)
     assert accuracy_by_kind([(nearer, kinds)], ["a", "b", "c"]) == {"hard_a": 100.0, "hard_c": 0.0}
     assert accuracy_by_kind([], []) == {}
 
