@@ -46,7 +46,8 @@ from glied.text.vocabulary import SPECIAL, Vocabulary
 from glied.training import steps
 from glied.training.config import TrainerConfig
 from glied.training.onednn import onednn_products
-from glied.training.tasks.scst import SamplingConfig, ScstTask, TrainScstConfig
+from glied.training.tasks.scst import ScstTask
+from glied.training.tasks.scst_config import SamplingConfig, TrainScstConfig
 from glied.vision.attributes import AttributePredictor, save_attributes
 from glied.vision.extractors.clip_images import image_fingerprint
 

@@ -29,7 +29,7 @@ CONFIGS = {
 
 
 def test_all_files_are_covered() -> None:
-    assert len(FILES) == 93
+    assert len(FILES) == 97
     assert {file.parent.name for file in FILES} == set(CONFIGS)
 
 

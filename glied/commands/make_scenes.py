@@ -19,8 +19,8 @@ class Config:
     """The scenes to render, and the output folder."""
 
     out: str
-    """Output folder for images/, captions.json, annotations.jsonl, descriptions.jsonl, finecapeval.csv and
-    classes.json."""
+    """Output folder for images/, captions.json, annotations.jsonl, descriptions.jsonl, hard_negatives.jsonl,
+    finecapeval.csv and classes.json."""
     split: Literal["train", "val", "test"]
     """Split to render; splits never share a scene."""
     count: int = 500

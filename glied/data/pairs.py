@@ -12,7 +12,8 @@ from glied.data.coco import load_captions
 from glied.data.pickling import FieldsOnlyPickle
 from glied.errors import UsageError
 
-_IMAGE_KEYS = ("image", "file_name")
+IMAGE_KEYS = ("image", "file_name")
+"""Keys of JSON lines that name the image, in order of precedence."""
 _TEXT_KEYS = ("text", "captions", "caption")
 
 
@@ -60,6 +61,10 @@ class PairsConfig(FieldsOnlyPickle):
         """SHA-256 of the file and of the location of its images."""
         return hashlib.sha256(f"{_folder(self)}\n".encode() + _read(self.pairs)).hexdigest()
 
+    def uri_of(self, name: str) -> str:
+        """The URI of the image that the file names so."""
+        return storage.join(_folder(self), caption_files.escaped(name))
+
 
 def _folder(config: PairsConfig) -> str:
     beside = config.pairs.rpartition("/")[0] or "."
@@ -94,7 +99,7 @@ def _json_lines(config: PairsConfig) -> Iterator[Pair]:
 
 def _pair(line: str, folder: str, where: str) -> Pair:
     item: Any = caption_files.load_json(line, where)
-    name = next((item[key] for key in _IMAGE_KEYS if key in item), None) if isinstance(item, dict) else None
+    name = next((item[key] for key in IMAGE_KEYS if key in item), None) if isinstance(item, dict) else None
     if not isinstance(name, str) or not name:
         raise UsageError(f'{where}: expected an object with "image", its name below {folder}')
     text = next((item[key] for key in _TEXT_KEYS if key in item), None)

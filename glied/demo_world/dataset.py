@@ -15,18 +15,24 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 from PIL import Image
 from tqdm import tqdm
 
 from glied.demo_world.catalog import CLASSES, COLORS, PATTERNS, SIZES, STUFF
+from glied.demo_world.hard_negatives import hard_negatives
 from glied.demo_world.language import Language, describe
+from glied.demo_world.plan import stream
 from glied.demo_world.world import Scene, draw, sample_scene
 from glied.errors import UsageError
 
 JPEG_QUALITY = 92
 PHRASE_SEPARATOR = "\\;"
 CRITERIA = ("background", "object", "relation")
+
+Written: TypeAlias = tuple[dict, str]
+"""A scene's line of annotations.jsonl, and the text of its lines of hard_negatives.jsonl."""
 
 
 def write_split(out: Path, split: str, count: int, seed: int, workers: int) -> None:
@@ -44,16 +50,18 @@ def write_split(out: Path, split: str, count: int, seed: int, workers: int) -> N
     except OSError as error:
         raise UsageError(f"--out {out}: cannot be written ({error.strerror})") from error
     task = partial(write_scene, split=split, seed=seed, images=images)
-    rows = list(tqdm(_map(task, count, workers), total=count, unit="scene", disable=not sys.stderr.isatty()))
+    scenes = tqdm(_map(task, count, workers), total=count, unit="scene", disable=not sys.stderr.isatty())
+    rows, negatives = map(list, zip(*scenes, strict=True))
     _write(out / "annotations.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     _write(out / "captions.json", json.dumps(coco(rows)))
     _write(out / "descriptions.jsonl", "".join(json.dumps(described(row)) + "\n" for row in rows))
+    _write(out / "hard_negatives.jsonl", "".join(negatives))
     _write(out / "finecapeval.csv", finecapeval(rows))
     _write(out / "classes.json", json.dumps(classes(), indent=1) + "\n")
 
 
-def _map(task: partial[dict], count: int, workers: int) -> Iterator[dict]:
-    """Yield rows in index order; a single worker runs in this process."""
+def _map(task: partial[Written], count: int, workers: int) -> Iterator[Written]:
+    """Yield what was written in index order; a single worker runs in this process."""
     if workers == 1:
         yield from map(task, range(count))
         return
@@ -61,13 +69,15 @@ def _map(task: partial[dict], count: int, workers: int) -> Iterator[dict]:
         yield from pool.imap(task, range(count), chunksize=16)
 
 
-def write_scene(index: int, *, split: str, seed: int, images: Path) -> dict:
-    """Render one scene to `images`; return its line of annotations.jsonl."""
+def write_scene(index: int, *, split: str, seed: int, images: Path) -> Written:
+    """Render one scene to `images`; return its annotation and its lines of hard_negatives.jsonl."""
     scene = sample_scene(split, index, seed)
     buffer = io.BytesIO()
     Image.fromarray(draw(scene)).save(buffer, "JPEG", quality=JPEG_QUALITY)
     (images / f"{scene.name}.jpg").write_bytes(buffer.getvalue())
-    return annotation(scene, describe(scene))
+    row = annotation(scene, describe(scene))
+    negatives = hard_negatives(row, stream(split, seed, "negatives", index))
+    return row, "".join(json.dumps(line) + "\n" for line in negative_lines(row, negatives))
 
 
 def annotation(scene: Scene, language: Language) -> dict:
@@ -112,6 +122,12 @@ def described(row: dict) -> dict:
     """Return a scene as training data for CLIP: image, full description, references, and clauses."""
     texts = [row["description"], *row["captions"]]
     return {"image": f"images/{row['file_name']}", "text": texts, "clauses": row["clauses"]}
+
+
+def negative_lines(row: dict, negatives: dict[str, dict[str, list[str]]]) -> Iterator[dict]:
+    """Yield a scene's hard negatives as lines of hard_negatives.jsonl, one for each kind."""
+    for kind, captions in negatives.items():
+        yield {"image": f"images/{row['file_name']}", "kind": kind, "negatives": captions}
 
 
 def finecapeval(rows: list[dict]) -> str:

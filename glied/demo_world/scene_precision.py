@@ -77,21 +77,33 @@ class Mention:
         colors: colors in the phrase.
         start: index of its first word, including the determiner.
         end: index after its last word.
+        noun: indices of the words of its noun.
+        look: indices of its adjectives, for people those of the clothing.
     """
 
     kinds: frozenset[str]
     colors: tuple[str, ...]
     start: int
     end: int
+    noun: range
+    look: range
 
 
 @dataclass(frozen=True)
 class StatedRelation:
-    """A stated relation between two mentions; `relations` are the possible meanings of its words."""
+    """A stated relation between two mentions.
+
+    Attributes:
+        subject: what is somewhere.
+        relations: possible meanings of its words.
+        partner: where that is.
+        words: indices of its words, without verbs.
+    """
 
     subject: Mention
     relations: frozenset[str]
     partner: Mention
+    words: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -101,6 +113,50 @@ class SceneElement:
     kind: str
     color: str | None
     box: Box
+
+
+@dataclass(frozen=True)
+class SceneFacts:
+    """What is true of a scene.
+
+    Attributes:
+        elements: objects and stuff.
+        annotated: relations as (index, relation, index), from both sides.
+    """
+
+    elements: Sequence[SceneElement]
+    annotated: frozenset[tuple[int, str, int]]
+
+    @classmethod
+    def of(cls, scene: Mapping[str, Any]) -> "SceneFacts":
+        """Those of a line of annotations.jsonl."""
+        elements = [
+            SceneElement(one["class"], next((a for a in one["attributes"] if a in COLORS), None), one["box"])
+            for one in scene["objects"]
+        ]
+        annotated = {(i, relation, j) for i, relation, j in scene["relations"]}
+        annotated |= {(j, _INVERSE[relation], i) for i, relation, j in annotated if relation in _INVERSE}
+        return cls(elements, frozenset(annotated))
+
+    def of_kinds(self, kinds: frozenset[str]) -> list[SceneElement]:
+        """The elements of these classes."""
+        return [one for one in self.elements if one.kind in kinds]
+
+    def pairs(self, stated: StatedRelation) -> Iterator[tuple[int, int]]:
+        """Indices of elements that a stated relation may be about."""
+        for i, one in enumerate(self.elements):
+            for j, other in enumerate(self.elements):
+                if i != j and one.kind in stated.subject.kinds and other.kind in stated.partner.kinds:
+                    yield i, j
+
+    def holds(self, stated: StatedRelation) -> bool:
+        """Whether a stated relation is true."""
+        return any(
+            (i, relation, j) in self.annotated
+            or _boxes_satisfy(relation, self.elements[i].box, self.elements[j].box)
+            for i, j in self.pairs(stated)
+            for relation in stated.relations
+        )
 
 
 def precision(captions: Mapping[str, str], scenes: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
@@ -125,21 +181,15 @@ def precision(captions: Mapping[str, str], scenes: Mapping[str, Mapping[str, Any
 
 def statements(caption: str, scene: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
     """Yield the statements of a caption about a scene: criterion, and whether the statement is true."""
-    elements = [
-        SceneElement(one["class"], next((a for a in one["attributes"] if a in COLORS), None), one["box"])
-        for one in scene["objects"]
-    ]
-    words = tokenize(caption)
+    facts, words = SceneFacts.of(scene), tokenize(caption)
     found = mentions(words)
     for mention in found:
-        matching = [thing for thing in elements if thing.kind in mention.kinds]
+        matching = facts.of_kinds(mention.kinds)
         yield "objects", bool(matching)
         for color in mention.colors:
             yield "colors", any(thing.color == color for thing in matching)
-    annotated = {(i, relation, j) for i, relation, j in scene["relations"]}
-    annotated |= {(j, _INVERSE[relation], i) for i, relation, j in annotated if relation in _INVERSE}
     for stated in relations(words, found):
-        yield "relations", _is_true(stated, elements, annotated)
+        yield "relations", facts.holds(stated)
 
 
 def mentions(words: Sequence[str]) -> list[Mention]:
@@ -147,7 +197,8 @@ def mentions(words: Sequence[str]) -> list[Mention]:
     found: list[Mention] = []
     place = 0
     while place < len(words):
-        length = next((n for n in range(_LONGEST, 0, -1) if tuple(words[place : place + n]) in _NOUNS), 0)
+        longest = min(_LONGEST, len(words) - place)
+        length = next((n for n in range(longest, 0, -1) if tuple(words[place : place + n]) in _NOUNS), 0)
         if length:
             found.append(_mention(words, place, place + length, found[-1].end if found else 0))
             place = found[-1].end
@@ -160,24 +211,32 @@ def _mention(words: Sequence[str], noun: int, end: int, earliest: int) -> Mentio
     kinds, start = _NOUNS[tuple(words[noun:end])], noun
     while start > earliest and words[start - 1] in _ADJECTIVES:
         start -= 1
-    adjectives = words[start:noun]
+    look, named = range(start, noun), range(noun, end)
     if start > earliest and words[start - 1] in _DETERMINERS:
         start -= 1
     if kinds & PEOPLE:
-        adjectives, end = _clothing_colors(words, end)
-    colors = (_MEANINGS.get(word, word) for word in adjectives)
-    return Mention(kinds, tuple(color for color in colors if color in COLORS), start, end)
+        look, end = _clothing(words, end)
+    colors = (color_of(words[place]) for place in look)
+    return Mention(kinds, tuple(color for color in colors if color), start, end, named, look)
 
 
-def _clothing_colors(words: Sequence[str], end: int) -> tuple[Sequence[str], int]:
-    """Parse clothing after a person ("in a red shirt"): its adjectives, and the end index."""
+def color_of(word: str) -> str | None:
+    """The color that an adjective names: "gray" for "grey"; None for other words."""
+    meaning = _MEANINGS.get(word, word)
+    return meaning if meaning in COLORS else None
+
+
+def _clothing(words: Sequence[str], end: int) -> tuple[range, int]:
+    """Parse clothing after a person ("in a red shirt"): the places of its adjectives, and the end index."""
+    nothing = range(end, end)
     if words[end : end + 1] != ["in"]:
-        return (), end
+        return nothing, end
     first = end + 1 + (words[end + 1 : end + 2] == ["a"])
     last = first
     while last < len(words) and words[last] in _ADJECTIVES:
         last += 1
-    return (words[first:last], last + 1) if words[last : last + 1] and words[last] in _WORN else ((), end)
+    worn = words[last : last + 1] and words[last] in _WORN
+    return (range(first, last), last + 1) if worn else (nothing, end)
 
 
 def relations(words: Sequence[str], found: Sequence[Mention]) -> Iterator[StatedRelation]:
@@ -188,33 +247,26 @@ def relations(words: Sequence[str], found: Sequence[Mention]) -> Iterator[Stated
     for first, second in itertools.pairwise(found):
         if not first.kinds | second.kinds <= _OBJECTS:
             continue
-        between = _meaning(words[first.end : second.start])
+        between = _stated(words, range(first.end, second.start))
         if between:
-            yield StatedRelation(first, between, second)
+            yield StatedRelation(first, between[0], second, between[1])
         elif words[first.end : second.start] == ["with"]:
-            rest = words[second.end :]
-            pronoun = next((place for place, word in enumerate(rest) if word in _PRONOUNS), None)
-            after = _meaning(rest[:pronoun]) if pronoun is not None else None
+            pronoun = next((n for n in range(second.end, len(words)) if words[n] in _PRONOUNS), second.end)
+            after = _stated(words, range(second.end, pronoun))
             if after:
-                yield StatedRelation(second, after, first)
+                yield StatedRelation(second, after[0], first, after[1])
 
 
-def _meaning(words: Sequence[str]) -> frozenset[str] | None:
-    """Return the possible meanings of the words between two noun phrases, ignoring verbs."""
-    return _RELATIONS.get(tuple(word for word in words if word not in _VERBS))
+def _stated(words: Sequence[str], places: range) -> tuple[frozenset[str], tuple[int, ...]] | None:
+    """The possible meanings of the words between two noun phrases, ignoring verbs, and their places."""
+    stating = tuple(place for place in places if words[place] not in _VERBS)
+    meanings = relation_meanings([words[place] for place in stating])
+    return (meanings, stating) if meanings else None
 
 
-def _is_true(
-    stated: StatedRelation, elements: Sequence[SceneElement], annotated: set[tuple[int, str, int]]
-) -> bool:
-    return any(
-        (i, relation, j) in annotated or _boxes_satisfy(relation, one.box, other.box)
-        for i, one in enumerate(elements)
-        if one.kind in stated.subject.kinds
-        for j, other in enumerate(elements)
-        if other.kind in stated.partner.kinds and i != j
-        for relation in stated.relations
-    )
+def relation_meanings(words: Sequence[str]) -> frozenset[str] | None:
+    """The possible meanings of the words of a relation; None for other words."""
+    return _RELATIONS.get(tuple(words))
 
 
 def _boxes_satisfy(relation: str, one: Box, other: Box) -> bool:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from glied.data.hard_negatives import load_hard_negatives
+from glied.data.pairs import PairsConfig
 from glied.demo_world.dataset import write_split
 from glied.errors import UsageError
 
@@ -33,8 +35,11 @@ def test_files_do_not_depend_on_count_or_workers(tmp_path: Path) -> None:
     write_split(tmp_path / "two", "test", 8, seed=0, workers=2)
     for image in sorted((tmp_path / "one" / "images").iterdir()):
         assert image.read_bytes() == (tmp_path / "two" / "images" / image.name).read_bytes()
-    lines = [(tmp_path / name / "annotations.jsonl").read_text().splitlines() for name in ("one", "two")]
-    assert lines[0] == lines[1][:6]
+    for file in ("annotations.jsonl", "descriptions.jsonl"):
+        lines = [(tmp_path / name / file).read_text().splitlines() for name in ("one", "two")]
+        assert lines[0] == lines[1][:6]
+    negatives = [(tmp_path / name / "hard_negatives.jsonl").read_text() for name in ("one", "two")]
+    assert negatives[1].startswith(negatives[0])
 
 
 def test_the_files_of_a_split(tmp_path: Path) -> None:
@@ -55,6 +60,11 @@ def test_the_files_of_a_split(tmp_path: Path) -> None:
         assert (tmp_path / one["image"]).name == row["file_name"]
         assert one["text"] == [row["description"], *row["captions"]]
         assert one["clauses"] == row["clauses"]
+    pairs = PairsConfig(pairs=str(tmp_path / "descriptions.jsonl"))
+    negatives = load_hard_negatives(str(tmp_path / "hard_negatives.jsonl"), pairs)
+    assert negatives.kinds == ("color", "object", "relation")
+    for pair in pairs.all:
+        assert {one.kind for one in negatives.variants(pair.image, pair.texts[0])} >= {0, 1}
     captions = json.loads((tmp_path / "captions.json").read_text())
     assert (len(captions["images"]), len(captions["annotations"])) == (5, 25)
     assert len({annotation["id"] for annotation in captions["annotations"]}) == 25

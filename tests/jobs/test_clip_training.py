@@ -21,6 +21,8 @@ def test_every_stage_trains_on_the_output_of_the_previous_one(tmp_path: Path, mo
     assert (learned["pool"], learned["r10"]) == (8, 100)
     finetuned = train_here("clip/coco_tiny.yaml")
     assert (finetuned["pool"], finetuned["r10"]) == (8, 100)
+    hard = train_here("clip/hard_negatives_tiny.yaml")
+    assert {"hard_relation", "hard_color", "hard_object"} <= hard.keys()
     figures = train_here("grammar/demo_tiny.yaml")
     assert all(0 <= figures[f"accuracy_{kind}"] <= 100 for kind in CORRUPTIONS)
     assert train_here("clip/coca_tiny.yaml")["pool"] == 8

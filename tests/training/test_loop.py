@@ -24,7 +24,8 @@ from glied.training.loop import Loop
 from glied.training.plan import Plan, Source
 from glied.training.task import WEIGHT, Task
 from glied.training.tasks.captioner import CaptionerTask, TrainCaptionerConfig, WordsConfig
-from glied.training.tasks.scst import SamplingConfig, ScstTask, TrainScstConfig
+from glied.training.tasks.scst import ScstTask
+from glied.training.tasks.scst_config import SamplingConfig, TrainScstConfig
 from tests.training.settings import changed, trainer
 from tests.training.tasks.rewarded import IMAGES, write_world
 from tests.training.toy import ToyTask

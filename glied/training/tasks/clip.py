@@ -17,6 +17,7 @@ from glied import storage
 from glied.clip.config import PROMPT
 from glied.clip.model import save_clip
 from glied.clip.tokenizer import clip_tokenizer, token_ids
+from glied.data.hard_negatives import HardNegativesConfig
 from glied.data.pairs import Pair, PairsConfig
 from glied.data.pickling import FieldsOnlyPickle
 from glied.errors import UsageError
@@ -27,6 +28,7 @@ from glied.training.tasks.clip_images import ClipImages
 from glied.training.tasks.clip_model import ClipForm, ClipModel, ClipModelConfig, build_model
 from glied.training.tasks.clip_texts import TextsConfig, all_texts, draw_text, plain, python_random
 from glied.training.tasks.contrastive import contrastive_loss, refuse_micro_batches
+from glied.training.tasks.false_texts import FalseTexts, HardNegativesBySplit, accuracy_by_kind
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,17 @@ class ClipBatch:
     Attributes:
         images: [B, height, width, 3] uint8; with a frozen backbone its features, [B, F] float32.
         tokens: [B, T] int64.
+        false: hard negatives of the texts; None without.
     """
 
     images: Tensor
     tokens: Tensor
+    false: FalseTexts | None = None
+
+    @property
+    def all_tokens(self) -> Tensor:
+        """Those of the texts and then of the hard negatives, [B + N, T]."""
+        return self.tokens if self.false is None else torch.cat((self.tokens, self.false.tokens))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +74,8 @@ class TrainClipConfig:
     """Mirror half of the training images; for captions that seldom name sides."""
     caption_weight: float = 2.0
     """Of a CoCa: weight of the captioning loss beside the contrastive one."""
+    hard_negatives: HardNegativesConfig = field(default_factory=HardNegativesConfig)
+    """False variants of the texts, with which images are compared, too; not for a CoCa."""
 
     def __post_init__(self) -> None:
         """Refuse values without meaning."""
@@ -98,6 +109,10 @@ class ClipTask(FieldsOnlyPickle):
     def _images(self) -> ClipImages:
         return ClipImages(self.config.model, self._form, self.config.cache)
 
+    @cached_property
+    def _false(self) -> HardNegativesBySplit:
+        return HardNegativesBySplit(self.config.hard_negatives, self.config.train, self.config.validation)
+
     def build(self) -> ClipModel:
         """The model as training starts."""
         return build_model(self.config.model, self._form)
@@ -107,6 +122,7 @@ class ClipTask(FieldsOnlyPickle):
         if "multimodal_cfg" in self._form.model_config:
             raise UsageError("this task trains no CoCa, whose captioning half would stay as it is")
         pairs = self._source(split)
+        self._false.of(split)  # a malformed file is reported before the images are read
         self._images.prepare(pairs, mirrored=self.config.mirror and split == "train")
         return pairs_table(pairs.all)
 
@@ -120,36 +136,58 @@ class ClipTask(FieldsOnlyPickle):
             texts, prompts = [row["texts"][0] for row in rows], [PROMPT] * len(rows)
         tokens = self._tokenizer([f"{prompt} {text}" for prompt, text in zip(prompts, texts, strict=True)])
         mirrored = [training and self.config.mirror and rng.random() < 0.5 for _ in rows]
-        pairs = self._source("train" if training else "validation")
-        return ClipBatch(self._images.read(pairs, [row["index"] for row in rows], mirrored), tokens)
+        split: Split = "train" if training else "validation"
+        images = self._images.read(self._source(split), [row["index"] for row in rows], mirrored)
+        false = self._false.draw(
+            split,
+            [row["image"] for row in rows],
+            texts,
+            rng,
+            tokenize=self._tokenizer,
+            form=lambda row, text: f"{prompts[row]} {text}",
+        )
+        return ClipBatch(images, tokens, false)
 
     def loss(self, model: nn.Module, batch: ClipBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Contrastive over the pairs of all workers; logs the temperature's inverse and the batch's R@1."""
-        image, text, scale = model(self._images.normalized(batch.images), batch.tokens)
-        loss = contrastive_loss(image, text, scale)
+        image, both, scale = model(self._images.normalized(batch.images), batch.all_tokens)
+        text, negatives = both[: len(image)], both[len(image) :]
+        false = batch.false
+        loss = contrastive_loss(image, text, scale, *(() if false is None else (negatives, false.real)))
         with torch.no_grad():
             own = torch.arange(len(text), device=text.device)
             found = ((text @ image.T).argmax(dim=1) == own).float().mean()
-        return loss, {"loss": loss.detach(), "found": found, "scale": scale.detach().squeeze()}
+            scalars = {"loss": loss.detach(), "found": found, "scale": scale.detach().squeeze()}
+            if false is not None:
+                scalars["hard"] = false.share_nearer(image, text, negatives)
+        return loss, scalars
 
     def constrain(self, model: nn.Module) -> None:
         """Limit the scale of the cosines."""
         cast(ClipModel, model).limit_scale()
 
     def validate(self, model: nn.Module, batches: Iterable[ClipBatch]) -> dict[str, float]:
-        """Retrieval both ways among all validation images, by full text behind the prompt."""
+        """Retrieval both ways among all validation images, by full text behind the prompt.
+
+        With hard negatives also how often the full text is nearer to its image, by kind.
+        """
         images, texts = [], []
+        hard: list[tuple[Tensor, Tensor]] = []
         for batch in batches:
-            image, text, _ = model(self._images.normalized(batch.images), batch.tokens)
+            image, both, _ = model(self._images.normalized(batch.images), batch.all_tokens)
+            text, negatives = both[: len(image)], both[len(image) :]
+            if batch.false is not None:
+                hard.append(batch.false.nearer(image, text, negatives))
             images.append(image.cpu())
             texts.append(text.cpu())
-        return both_ways(torch.cat(texts), torch.cat(images))
+        figures = both_ways(torch.cat(texts), torch.cat(images))
+        return figures | accuracy_by_kind(hard, self._false.of("validation").kinds)
 
     def export(self, model: nn.Module, folder_uri: str) -> None:
         """Write the model in half precision, of a new one only the token rows of the training texts."""
         form, used = self._form, None
         if self.config.model.start is None or form.used_tokens is not None:
-            texts = all_texts(self.config.train.all)
+            texts = [*all_texts(self.config.train.all), *sorted(self._false.of("train").words())]
             tokenized = map(plain, texts)  # as a captioner writes them: "-lrb-" for a bracket
             used = {*token_ids([*texts, *tokenized], form.model_config), *(form.used_tokens or ())}
         save_clip(folder_uri, cast(ClipModel, model).clip, form.model_config, used_tokens=used)

@@ -72,6 +72,8 @@ class CocaTask(ClipTask):
         """Refuse models that this task does not build."""
         if self.config.model.start is not None or self.config.model.backbone:
             raise UsageError("model: of CoCa only new ones are trained, without start and backbone")
+        if self.config.hard_negatives.train or self.config.hard_negatives.validation:
+            raise UsageError("hard_negatives: a CoCa is trained without")
 
     def build(self) -> CocaModel:
         """The model as training starts."""

@@ -24,16 +24,23 @@ def refuse_micro_batches(trainer: TrainerConfig) -> None:
         )
 
 
-def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+def contrastive_loss(
+    image: Tensor, text: Tensor, scale: Tensor, negatives: Tensor | None = None, real: Tensor | None = None
+) -> Tensor:
     """CLIP's symmetric cross-entropy over the pairs of all workers together (Radford et al. 2021, figure 3).
 
     Every worker scores its own pairs against those of all workers, with gradients through both, so that
     data-parallel workers, whose gradients are averaged, train as one worker with the whole batch would.
 
+    Hard negatives are texts of no image. Each image is also compared with all of them, as in NegCLIP
+    (Yuksekgonul et al. 2023, arXiv 2210.01936, section 4).
+
     Args:
         image: [B, E], unit vectors.
         text: [B, E], unit vectors; row i belongs to image i.
         scale: scalar, what cosines are multiplied by.
+        negatives: [N, E], unit vectors of hard negatives, the same N on all workers; None for none.
+        real: [N], True where a hard negative is one; the others do not count.
     """
     with torch.autocast(image.device.type, enabled=False):  # a temperature of 1/100 wants all digits
         image, text = image.float(), text.float()
@@ -41,7 +48,11 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
         if len(images) > len(image):
             first = torch.distributed.get_rank() * len(image)
         own = torch.arange(first, first + len(image), device=image.device)
-        by_image = F.cross_entropy(scale * image @ texts.T, own)
+        logits = scale * image @ texts.T
+        if negatives is not None and real is not None:
+            more = scale * image @ _gather(negatives.float()).T
+            logits = torch.cat((logits, more.masked_fill(~_gather(real.float()).bool(), -torch.inf)), dim=1)
+        by_image = F.cross_entropy(logits, own)
         return (by_image + F.cross_entropy(scale * text @ images.T, own)) / 2
 
 

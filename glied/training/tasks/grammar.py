@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,26 +28,27 @@ from glied.clip.scorer import ClipScorer, load_clip
 from glied.clip.text_encoder import read_texts, text_width
 from glied.config_checks import check_least
 from glied.data.array_cache import cached_array
+from glied.data.hard_negatives import HardNegativesConfig
 from glied.data.pairs import Pair, PairsConfig
 from glied.data.pickling import FieldsOnlyPickle
 from glied.errors import UsageError
 from glied.training import steps
 from glied.training.config import TrainerConfig
 from glied.training.task import Row, Split
+from glied.training.tasks.bad_captions import BadCaptions, BadCaptionsConfig, load_bad_captions
 from glied.training.tasks.clip import both_ways, pairs_table
 from glied.training.tasks.clip_images import cache_name, read_image
 from glied.training.tasks.clip_model import LARGEST_SCALE
 from glied.training.tasks.clip_texts import TextsConfig, all_texts, draw_text, plain, python_random
 from glied.training.tasks.contrastive import contrastive_loss, refuse_micro_batches
 from glied.training.tasks.corruptions import Corruptor
+from glied.training.tasks.false_texts import FalseTexts, HardNegativesBySplit, accuracy_by_kind
+from glied.training.tasks.grammar_accuracy import BAD, CORRECT, accuracies
 
 log = logging.getLogger(__name__)
 
-LENGTHS = ((1, 7), (8, 12), (13, 20), (21, 99))
-"""Ranges of the number of words, for each of which accuracy is reported."""
 _KNOWN_TEXTS = 400_000
 _CHUNK = 256
-_CORRECT = 0
 _UNKNOWN = -100
 """Label of tokens without a known answer, which cross-entropy ignores."""
 SHARES = {"repeat": 1.5, "remove": 3.0, "duplicate": 1.5}
@@ -60,11 +62,12 @@ class GrammarBatch:
     Attributes:
         tokens: [n, T] int64.
         kinds: [n] int64, 0 for a correct caption, else 1 + the corruption's place in `CORRUPTIONS`; for one
-            that was drawn only once, 1 + their number + the place.
+            that was drawn only once, 1 + their number + the place; `BAD` for one of a captioner.
         lengths: [n] int64, words.
         images: [B, E], unit vectors.
         fits: [n, T] int64, of the last token of each word and the end token 1 where it can stand behind the
             one before it and 0 where it cannot, `_UNKNOWN` elsewhere; none in validation.
+        false: hard negatives of the captions of the images; None without.
     """
 
     tokens: Tensor
@@ -72,6 +75,7 @@ class GrammarBatch:
     lengths: Tensor
     images: Tensor
     fits: Tensor | None = None
+    false: FalseTexts | None = None
 
 
 class GrammarModel(nn.Module):
@@ -120,6 +124,11 @@ class FinetuneGrammarConfig:
     """Weight of the contrastive loss beside the cross-entropy of the head."""
     words_weight: float = 1.0
     """Weight of the cross-entropy of each word, whether it can stand where it does; it speeds the rest up."""
+    bad_captions: BadCaptionsConfig = field(default_factory=BadCaptionsConfig)
+    """Captions of a captioner that the head shall recognize as broken, too."""
+    hard_negatives: HardNegativesConfig = field(default_factory=HardNegativesConfig)
+    """False variants of the texts, with which images are compared in the contrastive loss: a CLIP that was
+    trained with them forgets what they taught otherwise."""
     cache: str = "runs/cache"
     """Local folder for the vectors of the images, which are computed once."""
 
@@ -149,6 +158,19 @@ class GrammarTask(FieldsOnlyPickle):
         return Corruptor.of(_correct_texts(self.config.train.all))
 
     @cached_property
+    def _bad(self) -> BadCaptions:
+        """Bad captions whose words the CLIP knows."""
+        bad = load_bad_captions(self.config.bad_captions.captions)
+        known = bad.without(self._scorer.unknown_words(bad.all))
+        if bad.all:
+            log.info("%d of %d different bad captions have known words only", len(known.all), len(bad.all))
+        return known
+
+    @cached_property
+    def _false(self) -> HardNegativesBySplit:
+        return HardNegativesBySplit(self.config.hard_negatives, self.config.train, self.config.validation)
+
+    @cached_property
     def _before(self) -> dict[str, float]:
         """Retrieval on validation with the text encoder before finetuning."""
         known = self._known(self.config.validation)
@@ -167,8 +189,18 @@ class GrammarTask(FieldsOnlyPickle):
         Pairs with words that the CLIP does not know are left out, and logged.
         """
         pairs = self.config.train if split == "train" else self.config.validation
+        self._check_negatives(split)
         self._vectors(pairs)
         return pairs_table(pairs.all).take(pa.array(self._known(pairs)))
+
+    def _check_negatives(self, split: Split) -> None:
+        """Read the negatives' files before the images are encoded, which takes long."""
+        self._false.of(split)
+        if self.config.bad_captions.captions and not self._bad.learned:
+            raise UsageError(
+                f"bad_captions.captions: every caption of {self.config.bad_captions.captions} has words that "
+                "this CLIP has never seen"
+            )
 
     def collate(self, rows: Sequence[Row], *, training: bool, generator: torch.Generator) -> GrammarBatch:
         """Draws a correct caption for each row and corrupts it: in training in one way, else in every way.
@@ -176,30 +208,57 @@ class GrammarTask(FieldsOnlyPickle):
         In validation the first texts come first, then as many others of the same images.
         """
         rng = python_random(generator)
-        kinds: Sequence[int] = range(len(CORRUPTIONS))
         if training:
-            correct = [plain(draw_text(row["texts"], row["clauses"], self.config.texts, rng)) for row in rows]
-            weights = [SHARES.get(kind, 1.0) for kind in CORRUPTIONS]
-            pairs = list(zip(correct, rng.choices(kinds, weights, k=len(correct)), strict=True))
+            texts = [draw_text(row["texts"], row["clauses"], self.config.texts, rng) for row in rows]
+            correct = [plain(text) for text in texts]
+            broken = self._broken_once_each(correct, rng)
         else:
-            correct = [plain(row["texts"][0]) for row in rows]
+            texts = [row["texts"][0] for row in rows]
+            correct = [plain(text) for text in texts]
             correct += [plain(rng.choice(row["texts"][1:] or row["texts"])) for row in rows]
-            pairs = [(text, kind) for kind in kinds for text in correct]
-        broken = [self._corruptor(text, CORRUPTIONS[kind], rng) for text, kind in pairs]
-        numbers = [1 + kind for _, kind in pairs]
-        if not training:
-            broken += [self._corruptor(text, CORRUPTIONS[kind], rng, once=True) for text, kind in pairs]
-            numbers += [1 + len(CORRUPTIONS) + kind for _, kind in pairs]
-        captions, numbers = correct + broken, [_CORRECT] * len(correct) + numbers
+            broken = self._broken_in_every_way(correct, rng)
+        captions = [*correct, *(text for text, _ in broken)]
+        numbers = [CORRECT] * len(correct) + [number for _, number in broken]
         vectors = self._vectors(self.config.train if training else self.config.validation)
-        tokens = self._scorer.tokenizer([f"{self.config.clip.prompt} {text}" for text in captions])
+        tokens = self._scorer.tokenizer([self._prompted(text) for text in captions])
         return GrammarBatch(
             tokens=tokens,
             kinds=torch.tensor(numbers),
             lengths=torch.tensor([len(text.split()) for text in captions]),
             images=torch.from_numpy(np.array(vectors[[row["index"] for row in rows]])),
             fits=self._fits(captions, numbers, tokens) if training else None,
+            false=self._false.draw(
+                "train" if training else "validation",
+                [row["image"] for row in rows],
+                texts,
+                rng,
+                tokenize=self._scorer.tokenizer,
+                form=lambda row, text: self._prompted(plain(text)),
+            ),
         )
+
+    def _prompted(self, text: str) -> str:
+        return f"{self.config.clip.prompt} {text}"
+
+    def _broken_once_each(self, correct: Sequence[str], rng: random.Random) -> list[tuple[str, int]]:
+        """A broken caption for each correct one, with its kind: corrupted, or sometimes a captioner's."""
+        weights = [SHARES.get(kind, 1.0) for kind in CORRUPTIONS]
+        kinds = rng.choices(range(len(CORRUPTIONS)), weights, k=len(correct))
+        pairs = zip(correct, kinds, strict=True)
+        broken = [(self._corruptor(text, CORRUPTIONS[kind], rng), 1 + kind) for text, kind in pairs]
+        bad, share = self._bad.learned, self.config.bad_captions.share
+        if not bad:
+            return broken
+        return [(rng.choice(bad), BAD) if rng.random() < share else one for one in broken]
+
+    def _broken_in_every_way(self, correct: Sequence[str], rng: random.Random) -> list[tuple[str, int]]:
+        """Each caption with every corruption, drawn with checks and drawn once, then unseen bad captions."""
+        pairs = [(text, kind) for kind in range(len(CORRUPTIONS)) for text in correct]
+        found = [(self._corruptor(text, CORRUPTIONS[kind], rng), 1 + kind) for text, kind in pairs]
+        for text, kind in pairs:
+            once = self._corruptor(text, CORRUPTIONS[kind], rng, once=True)
+            found.append((once, 1 + len(CORRUPTIONS) + kind))
+        return [*found, *((text, BAD) for text in self._bad.draw_unseen(len(correct), rng))]
 
     def _fits(self, captions: Sequence[str], numbers: Sequence[int], tokens: Tensor) -> Tensor:
         """`GrammarBatch.fits` of captions; all unknown where tokens cannot be assigned to words."""
@@ -208,7 +267,7 @@ class GrammarTask(FieldsOnlyPickle):
             map(self._token_count, self.config.clip.prompt.split())
         )  # the last of them, behind the start
         for row, end, caption, number in zip(found, tokens.argmax(dim=1), captions, numbers, strict=True):
-            faults = self._corruptor.faults(caption, CORRUPTIONS[number - 1] if number else None)
+            faults = self._corruptor.faults(caption, _corruption(number))
             counts = map(self._token_count, caption.split())
             places = list(itertools.accumulate(counts, initial=prompt))
             if places[-1] + 1 == end:  # otherwise it was truncated, or the tokenizer is of another kind
@@ -233,11 +292,15 @@ class GrammarTask(FieldsOnlyPickle):
         several times faster which word can follow which (docs/clip.md).
         """
         assert batch.fits is not None, "a batch for training"
-        logits, vectors, each = model(batch.tokens)
-        correct = batch.kinds == _CORRECT
+        false, count = batch.false, len(batch.tokens)
+        tokens = batch.tokens if false is None else torch.cat((batch.tokens, false.tokens))
+        logits, vectors, each = model(tokens)
+        logits, each = logits[:count], each[:count]
+        correct = batch.kinds == CORRECT
         grammar = F.cross_entropy(logits.float(), correct.long())
         scale = cast(GrammarModel, getattr(model, "module", model)).scale
-        contrast = contrastive_loss(batch.images, vectors[: len(batch.images)], scale)
+        more = () if false is None else (vectors[count:], false.real)
+        contrast = contrastive_loss(batch.images, vectors[: len(batch.images)], scale, *more)
         words = word_loss(each, batch.fits)
         loss = grammar + self.config.contrastive_weight * contrast + self.config.words_weight * words
         with torch.no_grad():
@@ -250,17 +313,22 @@ class GrammarTask(FieldsOnlyPickle):
         """Accuracy by corruption and by length, the worst first, and retrieval before and after; percent."""
         grammar = cast(GrammarModel, model)
         right, kinds, lengths, images, texts = [], [], [], [], []
+        hard: list[tuple[Tensor, Tensor]] = []
         for batch in batches:
             outputs = [grammar(tokens) for tokens in batch.tokens.split(_CHUNK)]
             logits = torch.cat([logits for logits, _, _ in outputs])
-            right.append(((logits[:, 1] > logits[:, 0]) == (batch.kinds == _CORRECT)).cpu())
+            right.append(((logits[:, 1] > logits[:, 0]) == (batch.kinds == CORRECT)).cpu())
             kinds.append(batch.kinds.cpu())
             lengths.append(batch.lengths.cpu())
             images.append(batch.images.cpu())
             texts.append(torch.cat([vectors for _, vectors, _ in outputs])[: len(batch.images)].cpu())
+            if batch.false is not None:
+                false = grammar(batch.false.tokens)[1]
+                hard.append(batch.false.nearer(batch.images, texts[-1].to(false), false))
         figures = accuracies(torch.cat(right), torch.cat(kinds), torch.cat(lengths))
         after = both_ways(torch.cat(texts), torch.cat(images))
         figures |= after | {f"before_{name}": self._before[name] for name in after if name != "pool"}
+        figures |= accuracy_by_kind(hard, self._false.of("validation").kinds)
         grammar.figures = figures
         return figures
 
@@ -307,44 +375,13 @@ def word_loss(logits: Tensor, fits: Tensor) -> Tensor:
     return summed / (fits != _UNKNOWN).sum().clamp(min=1)
 
 
-def accuracies(right: Tensor, kinds: Tensor, lengths: Tensor) -> dict[str, float]:
-    """How well correct and broken captions are distinguished, in percent; chance is 50.
-
-    Args:
-        right: [n] bool, whether the head was right.
-        kinds: [n], as in `GrammarBatch`.
-        lengths: [n], words.
-
-    Returns:
-        "accuracy": the lowest over corruptions. "accuracy_<corruption>", "accuracy_words_<from>_<to>": means
-        of the accuracy on correct captions and on broken ones, each weighing one half. "correct",
-        "correct_words_...": the accuracy on correct captions alone. "once_<corruption>": as the first, where
-        the corruption was drawn once; where that leaves correct captions, 100 cannot be reached.
-    """
-    correct, drawn_once = kinds == _CORRECT, kinds > len(CORRUPTIONS)
-    figures: dict[str, float] = {}
-    on_correct = _percent(right[correct])
-    for number, kind in enumerate(CORRUPTIONS, 1):
-        figures[f"accuracy_{kind}"] = (on_correct + _percent(right[kinds == number])) / 2
-    worst = {"accuracy": min(figures.values()), **figures, "correct": on_correct}
-    for number, kind in enumerate(CORRUPTIONS, 1 + len(CORRUPTIONS)):
-        if (kinds == number).any():
-            worst[f"once_{kind}"] = (on_correct + _percent(right[kinds == number])) / 2
-    for first, last in LENGTHS:
-        inside = (lengths >= first) & (lengths <= last) & ~drawn_once
-        if (inside & correct).any() and (inside & ~correct).any():
-            good, bad = _percent(right[inside & correct]), _percent(right[inside & ~correct])
-            worst[f"accuracy_words_{first}_{last}"] = (good + bad) / 2
-            worst[f"correct_words_{first}_{last}"] = good
-    return worst
+def _corruption(number: int) -> str | None:
+    """The corruption of a kind in training; None for a correct caption. A captioner's are judged as loops."""
+    return None if number == CORRECT else "loop" if number == BAD else CORRUPTIONS[number - 1]
 
 
 def _words(pair: Pair) -> set[str]:
     return {word for text in all_texts([pair]) for word in text.split()}
-
-
-def _percent(right: Tensor) -> float:
-    return 100 * float(right.float().mean())
 
 
 def _correct_texts(pairs: Sequence[Pair]) -> Iterable[str]:

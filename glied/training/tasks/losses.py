@@ -1,8 +1,11 @@
 """Losses as small pure functions."""
 
 import torch
+import torch.distributed
 from torch import Tensor
 from torch.nn import functional as F
+
+from glied.rewards.advantage import EPSILON
 
 
 def word_cross_entropy(
@@ -33,6 +36,42 @@ def self_critical_loss(log_probabilities: Tensor, advantages: Tensor, mask: Tens
     """
     weights = advantages.to(log_probabilities)[..., None].expand(mask.shape)[mask]
     return -(weights * log_probabilities).mean()
+
+
+def batch_normalized(advantages: Tensor) -> Tensor:
+    """Advantages divided by their standard deviation over all workers' batches (GDPO, arXiv 2601.05242).
+
+    Args:
+        advantages: [B, S], mean 0 for each image, so that their mean over a batch is 0 as well; B may differ
+            between workers. On the device of the training.
+    """
+    sums = torch.stack([advantages.square().sum(), torch.ones_like(advantages).sum()])
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(sums)
+    squares, count = sums
+    return advantages / ((squares / (count - 1)).sqrt() + EPSILON)
+
+
+def preference_loss(log_ratios: Tensor, scores: Tensor, *, beta: float, temperature: float) -> Tensor:
+    """DiCO's loss: an image's best sample shall gain on the others, against a frozen reference.
+
+    -log sigmoid(beta (d_best - sum_i w_i d_i)) with d = log p - log p_reference, where i runs over the
+    samples with a lower score and w is the softmax of how much lower, divided by the temperature (Moratelli
+    et al., BMVC 2024, arXiv 2408.14547). An image whose samples all have the same score has no gradient.
+
+    Args:
+        log_ratios: [B, S], d of whole samples, with gradients.
+        scores: [B, S], by which the best sample is found.
+        beta: how strongly the reference holds: a larger one ends the push at a smaller difference.
+        temperature: the lower, the more only the worst samples count.
+    """
+    scores = scores.to(log_ratios)
+    best, place = scores.max(dim=1, keepdim=True)
+    worse = scores < best
+    # The softmax of a row without a worse sample is NaN: such an image has no weights.
+    weights = ((best - scores) / temperature).masked_fill(~worse, -torch.inf).softmax(dim=1).nan_to_num()
+    margins = weights.sum(dim=1) * log_ratios.gather(1, place).squeeze(1) - (weights * log_ratios).sum(dim=1)
+    return -F.logsigmoid(beta * margins).mean()
 
 
 def entropy(log_probabilities: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Training task of self-critical sequence training (Rennie et al. 2017): captions are sampled and rewarded.
 
+With `loss.name` dico, DiCO's loss takes the place of the self-critical one.
+
 An image's captions are sampled without gradients and scored again with teacher forcing, so that the memory is
 that of a cross-entropy step. Both run without dropout, so that the scored distribution is the one that was
 sampled from. On a GPU the scoring runs without synchronization while the CPU computes the rewards.
@@ -13,78 +15,39 @@ import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from glied import checkpoint_files
 from glied.captioner.captioner import Captioner
-from glied.captioner.config import DecodingConfig
 from glied.captioner.decode import NEVER_WORDS, Hypothesis, decode
 from glied.captioner.familiarity import Familiarity
 from glied.captioner.inference import freeze
 from glied.captioner.model import CaptioningModel
 from glied.clock import Clock
-from glied.config_checks import check_least, check_shares
 from glied.data import features
-from glied.data.captioned_regions import RewardedRegions
 from glied.data.extractor_fingerprint import check_trained_on
 from glied.data.pickling import FieldsOnlyPickle
 from glied.errors import UsageError
 from glied.metrics.text_metrics import cider
 from glied.regions import RegionBatch
-from glied.rewards.advantage import greedy_advantage, leave_one_out_advantage
-from glied.rewards.config import RewardConfig
+from glied.rewards.advantage import decoupled_advantage, greedy_advantage, leave_one_out_advantage
 from glied.rewards.reward import Captions
 from glied.rewards.reward_loader import RewardLoader
 from glied.rewards.weighted_sum import Rewards, WeightedSum
 from glied.text.vocabulary import EOS, PAD
-from glied.training.config import TrainerConfig
 from glied.training.history import SHOWN_SAMPLES, Sample
 from glied.training.task import WEIGHT, Row, Split
 from glied.training.tasks.familiarity import familiarity_of
 from glied.training.tasks.image_inputs import TopWords, read_images, thin_out
-from glied.training.tasks.losses import entropy, self_critical_loss
+from glied.training.tasks.losses import batch_normalized, entropy, preference_loss, self_critical_loss
 from glied.training.tasks.samples import Samples, caption_figures, complete, sample_tensors
+from glied.training.tasks.scst_config import TrainScstConfig
 from glied.vision.attributes import AttributePredictor, load_attributes
-
-Baseline = Literal["greedy", "leave_one_out"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplingConfig:
-    """What is sampled for an image, and the baseline of its rewards."""
-
-    samples: int = 5
-    """S, captions drawn for an image."""
-    max_length: int = 20
-    """Most words of a caption; longer ones are truncated."""
-    baseline: Baseline = "greedy"
-    """What rewards are compared with: the image's greedy caption, or the mean of its other samples."""
-    dropout: bool = False
-    """Score the samples with the captioner's dropout, against learning few training images by heart. The
-    distribution is then a little different from the one that was drawn from."""
-
-    def __post_init__(self) -> None:
-        """Refuse values without meaning."""
-        check_least(self, 1, "samples", "max_length", key="sampling")
-        if self.baseline == "leave_one_out" and self.samples < 2:
-            raise UsageError(
-                "sampling.samples: leave_one_out needs at least 2, it compares each with the others"
-            )
-
-    @property
-    def drawing(self) -> DecodingConfig:
-        """How samples are drawn."""
-        return DecodingConfig(method="sample", n_best=self.samples, max_length=self.max_length, min_length=0)
-
-    @property
-    def greedy(self) -> DecodingConfig:
-        """How the greedy caption is found."""
-        return DecodingConfig(beam_size=1, max_length=self.max_length, min_length=0)
 
 
 @dataclass(frozen=True)
@@ -104,34 +67,6 @@ class ImageBatch:
     attributes: Tensor
     attribute_mask: Tensor
     seeds: list[int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainScstConfig:
-    """Which captioner is trained with a reward, on which images, and how."""
-
-    start: str
-    """Checkpoint (folder or URI) of the captioner to start from."""
-    attributes: str
-    """Checkpoint (folder or URI) of the attribute predictor that it was trained with."""
-    train: RewardedRegions
-    """Training images."""
-    validation: RewardedRegions
-    """Images whose reward selects the best checkpoint."""
-    reward: RewardConfig
-    """What captions are rewarded for."""
-    trainer: TrainerConfig
-    """Optimization, workers and output."""
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    """What is sampled, and the baseline."""
-    decoding: DecodingConfig = field(default_factory=lambda: DecodingConfig(beam_size=1))
-    """How validation captions are searched."""
-    region_dropout: float = 0.0
-    """Share of an image's regions that a training step does not see, against learning by heart."""
-
-    def __post_init__(self) -> None:
-        """Refuse values without meaning."""
-        check_shares(self, "region_dropout")
 
 
 @dataclass(frozen=True)
@@ -163,7 +98,7 @@ class ScstTask(FieldsOnlyPickle):
 
     @cached_property
     def _made(self) -> dict[str, Any]:
-        """Rewards by split, and their loader; loaded on first use, in the training process."""
+        """Rewards by split, their loader, DiCO's reference; loaded on first use, in the training process."""
         return {}
 
     def rewards(self, split: Split, device: torch.device | str = "cpu") -> WeightedSum:
@@ -235,7 +170,7 @@ class ScstTask(FieldsOnlyPickle):
         return ImageBatch([data.name(row["id"]) for row in present], regions, attributes, mask, seeds)
 
     def loss(self, model: nn.Module, batch: ImageBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """The self-critical loss of a batch's samples; logs rewards, figures of the samples, seconds."""
+        """The loss of a batch's samples; logs rewards, figures of the samples, seconds."""
         clock = Clock()
         with clock.measure("draw"), without_dropout(model):
             samples = self.draw(cast(CaptioningModel, getattr(model, "module", model)), batch)
@@ -245,12 +180,42 @@ class ScstTask(FieldsOnlyPickle):
             chosen = log_probabilities.gather(1, targets[mask][:, None]).squeeze(1)
         with clock.measure("reward"):
             rewards = self.rewards("train", mask.device)(self.captions(batch.names, samples.hypotheses))
-            advantages = self._advantages(rewards.total)
-            loss = self_critical_loss(chosen, advantages, mask)
+            advantages = self._advantages(rewards, mask.device)
         figures = self._figures(rewards, samples, advantages)
+        if self.config.loss.name == "scst":
+            loss, figures[WEIGHT] = self_critical_loss(chosen, advantages, mask), mask.sum()
+        else:
+            loss, figures["divergence"] = self._preference(chosen, advantages, mask, batch, samples)
+            figures[WEIGHT] = len(mask)
         figures |= {f"seconds_{name}": spent for name, spent in clock.seconds.items()}
         figures["entropy"] = entropy(log_probabilities.detach())
-        return loss, {"loss": loss.detach(), **figures, WEIGHT: mask.sum()}
+        return loss, {"loss": loss.detach(), **figures}
+
+    def _preference(
+        self, chosen: Tensor, advantages: Tensor, mask: Tensor, batch: ImageBatch, samples: Samples
+    ) -> tuple[Tensor, Tensor]:
+        """DiCO's loss, and by how many nats a sample is more probable than by the captioner to start from.
+
+        Args:
+            chosen: log-probabilities [M] of the tokens of the samples.
+            advantages: of the samples, [B, S].
+            mask: [B, S, T], True at the M tokens.
+            batch: the B images.
+            samples: the captions.
+        """
+        with torch.no_grad():
+            table, targets = self._rescore(self._reference(mask.device), batch, samples)
+            known = table.gather(1, targets[mask][:, None]).squeeze(1)
+        ratios = torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, chosen - known).sum(dim=-1)
+        beta, temperature = self.config.loss.beta, self.config.loss.temperature
+        loss = preference_loss(ratios, advantages, beta=beta, temperature=temperature)
+        return loss, ratios.detach().mean()
+
+    def _reference(self, device: torch.device) -> CaptioningModel:
+        """A frozen copy of the captioner to start from, also in a resumed run."""
+        if "reference" not in self._made:
+            self._made["reference"] = self.build().eval().requires_grad_(False).to(device)
+        return self._made["reference"]
 
     @torch.inference_mode()
     def draw(self, model: CaptioningModel, batch: ImageBatch) -> Samples:
@@ -289,12 +254,15 @@ class ScstTask(FieldsOnlyPickle):
             [[" ".join(decode_words(one.tokens)) for one in image] for image in hypotheses],
         )
 
-    def _advantages(self, rewards: Tensor) -> Tensor:
-        """[B, S + 1], the greedy caption last -> [B, S]."""
-        samples, greedy = rewards[:, :-1], rewards[:, -1]
+    def _advantages(self, rewards: Rewards, device: torch.device) -> Tensor:
+        """Of [B, S + 1] captions, the greedy one last -> [B, S]."""
+        samples, greedy = rewards.total[:, :-1], rewards.total[:, -1]
         if self.config.sampling.baseline == "greedy":
             return greedy_advantage(samples, greedy)
-        return leave_one_out_advantage(samples)
+        if self.config.sampling.baseline == "leave_one_out":
+            return leave_one_out_advantage(samples)
+        parts = {name: part[:, :-1] for name, part in rewards.parts.items()}
+        return batch_normalized(decoupled_advantage(parts, self.config.reward.weights).to(device))
 
     def _figures(self, rewards: Rewards, samples: Samples, advantages: Tensor) -> dict[str, float | Tensor]:
         """What is logged of a step; reward, length and so on are those of the samples."""
@@ -302,7 +270,7 @@ class ScstTask(FieldsOnlyPickle):
         figures: dict[str, float | Tensor] = {"reward": sampled.mean()}
         figures |= {f"reward_{name}": part[:, :-1].mean() for name, part in rewards.parts.items()}
         figures["greedy"] = rewards.total[:, -1].mean()
-        figures["baseline"] = (sampled - advantages).mean()
+        figures["baseline"] = (sampled - advantages.to(sampled)).mean()
         figures |= caption_figures(samples.sampled)
         return figures | {f"seconds_{name}": spent for name, spent in rewards.seconds.items()}
 

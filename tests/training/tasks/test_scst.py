@@ -20,6 +20,7 @@ from glied.clip.model import build_clip, save_clip
 from glied.clip.scorer import ClipScorer
 from glied.clip.tokenizer import token_ids
 from glied.errors import UsageError
+from glied.regions import RegionBatch
 from glied.rewards.config import RewardConfig
 from glied.rewards.reward import Captions
 from glied.rewards.weighted_sum import WeightedSum
@@ -27,9 +28,11 @@ from glied.text.references import save_frequencies
 from glied.text.vocabulary import BOS, EOS, PAD, Vocabulary
 from glied.training import steps
 from glied.training.plan import Progress
+from glied.training.task import WEIGHT
 from glied.training.tasks.losses import entropy, self_critical_loss
 from glied.training.tasks.samples import caption_figures, sample_tensors
-from glied.training.tasks.scst import SamplingConfig, ScstTask, TrainScstConfig
+from glied.training.tasks.scst import ScstTask
+from glied.training.tasks.scst_config import RewardLossConfig, SamplingConfig, TrainScstConfig
 from glied.vision.extractors.clip_images import image_fingerprint
 from tests.clip.test_clip import TINY
 from tests.training.settings import trainer, with_config
@@ -121,17 +124,19 @@ def test_padding_carries_no_gradient() -> None:
     assert loss.item() == pytest.approx(-(-1.0 - 2.0 + 12.0) / 3)
 
 
-@pytest.mark.parametrize("baseline", ["greedy", "leave_one_out"])
-def test_equal_rewards_give_zero_gradient(world: Path, baseline) -> None:
-    task = make_task(world)
-    task = with_config(task, sampling=SamplingConfig(max_length=8, baseline=baseline))
+@pytest.mark.parametrize("name", ["scst", "dico"])
+@pytest.mark.parametrize("baseline", ["greedy", "leave_one_out", "normalized"])
+def test_equal_rewards_give_zero_gradient(world: Path, baseline, name) -> None:
+    task = make_task(world, bleu=2.0)
+    sampling = SamplingConfig(max_length=8, baseline=baseline)
+    task = with_config(task, sampling=sampling, loss=RewardLossConfig(name=name))
     task._made["train"] = WeightedSum(
-        {"one": lambda c: torch.full((len(c.images), c.samples), 0.7)}, {"one": 2.0}
+        {"bleu": lambda c: torch.full((len(c.images), c.samples), 0.5)}, {"bleu": 2.0}
     )
     model = task.build().train()
     loss, scalars = task.loss(model, make_batch(task))
     loss.backward()
-    assert float(scalars["reward"]) == pytest.approx(1.4)
+    assert float(scalars["reward"]) == pytest.approx(1.0)
     assert all(not p.grad.any() for p in model.parameters() if p.grad is not None)
     assert any(p.grad is not None for p in model.parameters())
 
@@ -258,19 +263,108 @@ def test_training_raises_the_cider_reward(world: Path, tmp_path: Path) -> None:
     assert Captioner.load(str(tmp_path / "best")).vocabulary.digest == VOCABULARY.digest
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(world: Path) -> None:
+def log_probabilities(model: nn.Module, batch, samples: list[list[Hypothesis]]) -> torch.Tensor:
+    """Sums over the words and the end of each sample, one by one; words that are never drawn excluded."""
+    found = torch.zeros(len(samples), len(samples[0]))
+    for image, several in enumerate(samples):
+        row = slice(image, image + 1)
+        parts = {one.name: getattr(batch.regions, one.name)[row] for one in dataclasses.fields(RegionBatch)}
+        given = RegionBatch(**parts), batch.attributes[row], batch.attribute_mask[row]
+        for place, sample in enumerate(several):
+            words = [*sample.tokens, EOS] if sample.finished else list(sample.tokens)
+            inputs = torch.tensor([[[BOS, *words[:-1]]]])
+            logits = model(*given, inputs, torch.ones_like(inputs, dtype=torch.bool))
+            logits[:, list(NEVER_WORDS)] = -math.inf
+            found[image, place] = logits.log_softmax(dim=-1)[range(len(words)), words].sum()
+    return found
+
+
+def test_the_loss_of_dico_equals_the_plain_formula(world: Path) -> None:
+    """With a captioner that has moved away from the start, whose copy stays where it was."""
     task = make_task(world)
+    loss = RewardLossConfig(name="dico", beta=0.4, temperature=0.6)
+    task = with_config(task, loss=loss)
+    model, batch = task.build(), make_batch(task, rows=slice(0, 4))
+    train_steps(make_task(world), model, build_optimizer(model), 0, 3)
+    loss, scalars = task.loss(model.train(), batch)
+    with torch.no_grad():
+        samples = task.draw(model.eval(), batch).hypotheses
+        rewards = task.rewards("train")(task.captions(batch.names, samples)).total[:, :-1]
+        sampled = [image[:-1] for image in samples]
+        start = Captioner.load(str(world / "start")).model.eval()
+        ratios = log_probabilities(model, batch, sampled) - log_probabilities(start, batch, sampled)
+    losses = []
+    for ratio, reward in zip(ratios.double(), rewards.double(), strict=True):
+        best = int(reward.argmax())
+        worse = [place for place in range(5) if reward[place] < reward[best]]
+        weights = torch.stack([(reward[best] - reward[place]) / 0.6 for place in worse]).softmax(0)
+        losses.append(-torch.log(torch.sigmoid(0.4 * (ratio[best] - (weights * ratio[worse]).sum()))))
+    assert loss.item() == pytest.approx(float(torch.stack(losses).mean()), rel=1e-4)
+    assert scalars["divergence"].item() == pytest.approx(float(ratios.mean()), abs=1e-4)
+    assert abs(scalars["divergence"]) > 1e-3
+    assert scalars[WEIGHT] == 4, "an average over images"
+
+
+def test_a_new_captioner_is_its_own_reference(world: Path) -> None:
+    task = with_config(make_task(world), loss=RewardLossConfig(name="dico"))
+    model = task.build().train()
+    loss, scalars = task.loss(model, make_batch(task))
+    assert loss.item() == pytest.approx(math.log(2), rel=1e-5)
+    assert scalars["divergence"] == pytest.approx(0, abs=1e-5)
+    loss.backward()
+    assert any(p.grad.any() for p in model.parameters() if p.grad is not None)
+    assert not any(p.requires_grad for p in task._reference(torch.device("cpu")).parameters())
+
+
+@pytest.mark.parametrize("name", ["scst", "dico"])
+def test_normalized_rewards_by_numpy(world: Path, name) -> None:
+    weights = {"cider": 1.0, "clip_s": 2.0}
+    task = make_task(world, **weights)
+    sampling = SamplingConfig(max_length=8, baseline="normalized")
+    task = with_config(task, sampling=sampling, loss=RewardLossConfig(name=name))
+    model, batch = task.build().eval(), make_batch(task)
+    captions = task.captions(batch.names, task.draw(model, batch).hypotheses)
+    rewards = task.rewards("train")(captions)
+    total = np.zeros((len(batch.names), 5))
+    for part, weight in weights.items():
+        values = rewards.parts[part].numpy()[:, :-1].astype(float)
+        deviation = values.std(axis=1, ddof=1, keepdims=True) + 1e-4
+        total += weight * (values - values.mean(axis=1, keepdims=True)) / deviation
+    expected = total / (total.std(ddof=1) + 1e-4)
+    np.testing.assert_allclose(task._advantages(rewards, torch.device("cpu")), expected, rtol=1e-3, atol=1e-4)
+    _, scalars = task.loss(model.train(), batch)
+    assert float(scalars["baseline"]) == pytest.approx(float(scalars["reward"]), abs=1e-4), "the mean"
+
+
+@pytest.mark.parametrize(
+    ("baseline", "name"), [("normalized", "scst"), ("greedy", "dico"), ("normalized", "dico")]
+)
+def test_the_other_ways_to_learn_raise_the_reward_as_well(world: Path, baseline, name) -> None:
+    task = make_task(world, cider=1.0, bleu=1.0)
+    sampling = SamplingConfig(max_length=8, baseline=baseline)
+    task = with_config(task, sampling=sampling, loss=RewardLossConfig(name=name))
+    model = task.build()
+    rewards = train_steps(task, model, build_optimizer(model), 0, 30)
+    assert np.mean(rewards[-3:]) > np.mean(rewards[:3]) + 0.3
+
+
+@pytest.mark.parametrize("name", ["scst", "dico"])
+def test_a_resumed_run_equals_an_uninterrupted_one(world: Path, name) -> None:
+    def make() -> ScstTask:
+        return with_config(make_task(world), loss=RewardLossConfig(name=name))
+
+    task = make()
     model = task.build()
     optimizer = build_optimizer(model)
     uninterrupted = train_steps(task, model, optimizer, 0, 6)
     weights = copy.deepcopy(model.state_dict())
 
-    task = make_task(world)
+    task = make()
     model = task.build()
     optimizer = build_optimizer(model)
     rewards = train_steps(task, model, optimizer, 0, 3)
     data = steps.pack_state(model, optimizer, Progress(step=3))
-    task = make_task(world)  # simulates a new process
+    task = make()  # simulates a new process
     model = task.build()
     optimizer = build_optimizer(model)
     steps.unpack_state(data, model, optimizer)
@@ -397,8 +491,20 @@ def test_bad_rewards_are_named(settings, message) -> None:
 def test_bad_sampling_is_named() -> None:
     with pytest.raises(UsageError, match=r"sampling\.samples: 0"):
         SamplingConfig(samples=0)
-    with pytest.raises(UsageError, match="leave_one_out needs at least 2"):
-        SamplingConfig(samples=1, baseline="leave_one_out")
+    for baseline in ("leave_one_out", "normalized"):
+        with pytest.raises(UsageError, match=f"{baseline} needs at least 2"):
+            SamplingConfig(samples=1, baseline=baseline)
+
+
+def test_bad_losses_are_named(world: Path) -> None:
+    for name in ("beta", "temperature"):
+        with pytest.raises(UsageError, match=rf"loss\.{name}: 0 is not above 0"):
+            RewardLossConfig(**{name: 0})
+    with pytest.raises(UsageError, match=r"sampling\.samples: loss\.name dico needs at least 2"):
+        with_config(make_task(world), loss=RewardLossConfig(name="dico"), sampling=SamplingConfig(samples=1))
+    normalized = SamplingConfig(baseline="normalized")
+    with pytest.raises(UsageError, match=r"trainer\.optimizer\.accumulate: 2, but sampling\.baseline"):
+        with_config(make_task(world), sampling=normalized, trainer=trainer(batch_size=8, accumulate=2))
 
 
 def test_familiarity_is_copied_from_the_start_or_computed(world: Path, tmp_path: Path) -> None:

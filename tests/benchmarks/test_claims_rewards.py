@@ -1,0 +1,66 @@
+"""benchmarks/claims_rewards.py: its variants differ in what their names say."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks import claims_rewards
+from benchmarks.claims_rewards import CONFIG, REWARDS
+from glied.config import parse
+from glied.training.tasks.scst_config import TrainScstConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def config(name: str | None = None) -> TrainScstConfig:
+    options = REWARDS[name].settings if name else {}
+    given = [f"--{key}={value}" for key, value in options.items()]
+    return parse(TrainScstConfig, [f"--config={ROOT / 'configs' / CONFIG}", *given])
+
+
+def differences(one: object, other: object, prefix: str = "") -> set[str]:
+    found: set[str] = set()
+    for field in dataclasses.fields(one):  # type: ignore[arg-type]
+        a, b = getattr(one, field.name), getattr(other, field.name)
+        if dataclasses.is_dataclass(a) and dataclasses.is_dataclass(b):
+            found |= differences(a, b, f"{prefix}{field.name}.")
+        elif a != b:
+            found.add(prefix + field.name)
+    return found
+
+
+HARD = {"reward.clip.checkpoint", "train.clip_features", "validation.clip_features"}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("clip_s_grammar", set()),
+        ("normalized", {"sampling.baseline"}),
+        ("bad_captions", {"reward.clip.checkpoint"}),
+        ("hard_negatives", HARD),
+        ("dico", {"loss.name"}),
+        ("together", HARD | {"sampling.baseline", "loss.name"}),
+    ],
+)
+def test_each_variant_differs_in_one_thing(name: str, expected: set[str]) -> None:
+    assert differences(config(name), config()) == expected
+    assert len({one.title for one in REWARDS.values()}) == len(REWARDS) == 6
+
+
+def test_the_commands_use_configs_that_exist_and_make_what_the_variants_need() -> None:
+    text = claims_rewards.__doc__
+    named = re.findall(r"(?:configs|jobs|benchmarks)/[\w/]+\.(?:yaml|py)", text)
+    assert [name for name in named if not (ROOT / name).exists()] == []
+    outputs = {"runs/grammar_bad", "runs/grammar_hard"}
+    made = {line.split()[-1] for name in named if name.endswith(".yaml") for line in lines(name, "  output:")}
+    assert outputs <= made
+    for one in REWARDS.values():
+        clip = one.clip.removesuffix("/best")
+        assert clip in text or clip in made or (ROOT / one.clip).exists()
+
+
+def lines(name: str, beginning: str) -> list[str]:
+    return [line for line in (ROOT / name).read_text().splitlines() if line.startswith(beginning)]
