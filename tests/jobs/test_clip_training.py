@@ -1,8 +1,11 @@
-"""Train a CLIP, a finetuned CLIP and a grammar head with the tiny configs, without Ray."""
+"""Train a CLIP, a finetuned CLIP, a grammar head and a CoCa with the tiny configs, without Ray."""
 
+import itertools
+import json
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from glied.captioner.config import DecodingConfig
 from glied.captioner.engines.coca import CocaEngine
@@ -31,3 +34,32 @@ def test_every_stage_trains_on_the_output_of_the_previous_one(tmp_path: Path, mo
     assert scorer.figures == figures
     assert unfit(figures)
     assert 0 < scorer(["a dog on a sandy beach"]).item() < 1
+
+
+COLORS = {"red": (220, 30, 30), "green": (30, 190, 40), "blue": (30, 40, 220), "white": (240, 240, 240)}
+
+
+def landscape(sky: str, field: str, random: np.random.Generator) -> np.ndarray:
+    """A noisy image of a color above another."""
+    pixels = np.repeat([COLORS[sky], COLORS[field]], 16, axis=0)[:, None].repeat(32, axis=1)
+    return np.clip(pixels + random.normal(0, 12, pixels.shape), 0, 255).astype(np.uint8)
+
+
+def test_a_trained_coca_says_what_is_in_an_image(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    pairs = []
+    for number, (sky, field) in enumerate(6 * list(itertools.permutations(COLORS, 2))):
+        Image.fromarray(landscape(sky, field, random)).save(f"{number}.png")
+        pairs.append({"image": f"{number}.png", "text": f"a {sky} sky over a {field} field"})
+    (tmp_path / "val.jsonl").write_text("\n".join(map(json.dumps, pairs[:12])))
+    drawn = (pairs[number] for _ in range(60) for number in random.permutation(len(pairs)))
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, drawn)))
+    options = ["--train.pairs=train.jsonl", "--validation.pairs=val.jsonl", "--trainer.batch_size=24"]
+    train_here("clip/coca_tiny.yaml", *options, "--trainer.optimizer.learning_rate=0.01")
+    decoding = DecodingConfig(beam_size=3, max_length=12)
+    coca = CocaEngine.load(CocaConfig(checkpoint="runs/coca_tiny/best"), decoding)
+    colors = list(itertools.permutations(COLORS, 2))
+    found = coca.caption([landscape(sky, field, random) for sky, field in colors])
+    right = [f"a {sky} sky over a {field} field" for sky, field in colors]
+    assert [captions[0].text for captions in found] == right
