@@ -128,8 +128,8 @@ def test_suppressed_words():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "either checkpoint .* or model"),
-        ({"model": "coca_ViT-B-32", "checkpoint": "folder"}, "either checkpoint .* or model"),
+        ({}, "either checkpoint or model .* local folder"),
+        ({"model": "coca_ViT-B-32", "checkpoint": "folder"}, "either checkpoint or model .* local folder"),
         ({"model": "coca_ViT-B-32"}, "needs a published tag"),
         ({"checkpoint": "folder", "weights": "tag"}, "belongs to captioner.model"),
     ],
