@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import select
 import signal
 import sys
 import threading
@@ -382,6 +383,7 @@ def run(main: Callable[[], int]) -> NoReturn:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         code = main()
+        sys.stdout.flush()
     except GliedError as error:
         print(f"error: {printable(as_invoked(' '.join(str(error).split())))}", file=sys.stderr)
         code = error.exit_code
@@ -391,4 +393,19 @@ def run(main: Callable[[], int]) -> NoReturn:
     except KeyboardInterrupt:
         print("error: interrupted; the same command resumes", file=sys.stderr)
         code = 1
+    except BrokenPipeError:
+        if not _reader_has_ended():
+            raise
+        code = 128 + signal.SIGPIPE
     sys.exit(code)
+
+
+def _reader_has_ended() -> bool:
+    """Whether what reads the output has ended, as `head` does; the rest of the output is dropped then."""
+    output = sys.stdout.fileno()
+    poll = select.poll()
+    poll.register(output, 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)  # else Python complains at its exit
+    return True

@@ -1,3 +1,4 @@
+import importlib.util
 import math
 
 import numpy as np
@@ -241,6 +242,13 @@ def test_mistakes_are_found_without_the_weights(folder_of, tmp_path):
     ):
         with pytest.raises(UsageError, match=message):
             inspect_engine(flat(TransformersConfig, **options), DecodingConfig())
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="it is there")
+def test_the_package_that_a_quantization_lacks_is_named_in_one_line(load):
+    with pytest.raises(UsageError, match=r"blip\d* cannot be loaded: .*bitsandbytes") as caught:
+        load("blip", quantization={"load_in_4bit": True})
+    assert "\n" not in str(caught.value)
 
 
 def test_half_precision_applies_to_weights_and_inputs(load):
