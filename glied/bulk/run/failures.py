@@ -86,7 +86,7 @@ class ServerWatch:
     def __call__(self, table: pa.Table, rows: Collection[int]) -> str:
         """Why the run has to stop after another unit, of which `rows` were described; empty if it has not."""
         new = _narrow(table).take(sorted(rows))
-        if pc.any(pc.equal(new["status"], OK)).as_py():
+        if OK in new["status"].to_pylist():
             self._units = self._images = 0
             return ""
         if not (unanswered := [one for one in failures(new) if one.is_of_server]):
