@@ -381,6 +381,7 @@ def run(main: Callable[[], int]) -> NoReturn:
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # else a line for each retry without internet
     try:
         code = main()
         sys.stdout.flush()

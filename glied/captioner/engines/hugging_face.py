@@ -5,6 +5,7 @@ and a caption is that of the image alone.
 """
 
 import hashlib
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+from transformers.utils.logging import disable_progress_bar
 
 from glied.captioner.engines.config import TransformersConfig, flat_settings
 from glied.captioner.engines.engine import NO_PROMPT, Engine, EngineCaption, Failure, Image, Outcome, Usage
@@ -69,6 +71,8 @@ class TransformersEngine(Engine):
         identity = weights_identity(config)
         config = config.pinned(identity)
         processor = load_processor(config)
+        if not sys.stderr.isatty():
+            disable_progress_bar()
         try:
             model = AutoModelForImageTextToText.from_pretrained(
                 config.model, dtype=getattr(torch, config.dtype), **_source(config), **_placement(config)
