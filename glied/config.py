@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import select
 import signal
 import sys
 import threading
@@ -380,8 +381,10 @@ def run(main: Callable[[], int]) -> NoReturn:
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # else a line for each retry without internet
     try:
         code = main()
+        sys.stdout.flush()
     except GliedError as error:
         print(f"error: {printable(as_invoked(' '.join(str(error).split())))}", file=sys.stderr)
         code = error.exit_code
@@ -391,4 +394,19 @@ def run(main: Callable[[], int]) -> NoReturn:
     except KeyboardInterrupt:
         print("error: interrupted; the same command resumes", file=sys.stderr)
         code = 1
+    except BrokenPipeError:
+        if not _reader_has_ended():
+            raise
+        code = 128 + signal.SIGPIPE
     sys.exit(code)
+
+
+def _reader_has_ended() -> bool:
+    """Whether what reads the output has ended, as `head` does; the rest of the output is dropped then."""
+    output = sys.stdout.fileno()
+    poll = select.poll()
+    poll.register(output, 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)  # else Python complains at its exit
+    return True

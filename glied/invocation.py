@@ -8,6 +8,7 @@ import re
 import sys
 
 PROGRAM = "glied"
+_EXTRA = re.compile(r"""-e (["'])\.\[(\w+)\]\1""")
 _SCRIPT = re.compile(r"(?:[\w./-]*\bpython )?\bjobs/(\w+)\.py")
 
 
@@ -27,6 +28,6 @@ def as_invoked(text: str) -> str:
 
 
 def as_commands(text: str) -> str:
-    """The text with `glied COMMAND` for each script of jobs/."""
+    """The text with `glied COMMAND` for each script of jobs/, and extras of the installed package."""
     named = _SCRIPT.sub(lambda found: f"{PROGRAM} {command_name(found[1])}", text)
-    return named.replace(".venv/bin/", "")
+    return _EXTRA.sub(rf"\1{PROGRAM}[\2]\1", named.replace(".venv/bin/", ""))

@@ -1,6 +1,7 @@
 """The command `glied`: it has every command, and its messages use the names of its commands."""
 
 import importlib
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,18 @@ def test_a_command_runs_and_uses_its_own_name(tmp_path) -> None:
         assert (done.returncode, done.stderr) == (2, f"error: no image given: {name} FILE...\n")
 
 
+def test_output_that_nobody_reads_is_no_error() -> None:
+    """As with `glied configs | head`."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "glied", "configs"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    ) as job:
+        assert job.stdout
+        assert job.stderr
+        job.stdout.close()
+        assert job.stderr.read() == b""
+    assert job.returncode == 128 + signal.SIGPIPE
+
+
 def test_texts_name_commands_as_they_were_started(monkeypatch) -> None:
     text = (
         "`.venv/bin/python jobs/train_scst.py --config x`, of jobs/prepare_cider.py; .venv/bin/ray job submit"
@@ -99,6 +112,8 @@ def test_texts_name_commands_as_they_were_started(monkeypatch) -> None:
     assert (
         invocation.as_invoked(text) == "`glied train-scst --config x`, of glied prepare-cider; ray job submit"
     )
+    extra = 'form lance needs the package pylance: pip install -e ".[lance]"'
+    assert invocation.as_invoked(extra).endswith('pylance: pip install "glied[lance]"')
 
 
 def test_help_names_the_program_and_its_examples(monkeypatch, capsys) -> None:

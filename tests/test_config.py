@@ -173,6 +173,22 @@ def test_run_prints_one_line_and_exits_with_2() -> None:
     assert result.stderr.count("\n") == 1
 
 
+def test_jobs_do_not_report_the_retries_of_the_hub() -> None:
+    code = """
+from glied.config import run
+
+def main():
+    from huggingface_hub.utils import logging
+    logging.get_logger("huggingface_hub.utils._http").warning("Retrying in 8s [Retry 5/5].")
+    return 0
+
+run(main)
+"""
+    root = Path(__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
 def test_help_explains_every_field() -> None:
     command = [sys.executable, "jobs/evaluate.py", "--help"]
     result = subprocess.run(

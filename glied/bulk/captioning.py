@@ -84,7 +84,10 @@ class CaptioningConfig:
         """Refuse a budget outside 0 to 1, and scores without images."""
         check_budget(self.error_budget)
         if self.quality.needs_clip and self.clip is None:
-            raise UsageError("quality.best_by clip_score and quality.low_clip_score need a clip that scores")
+            raise UsageError(
+                "quality.best_by clip_score and quality.low_clip_score need a clip that scores: name "
+                "clip.checkpoint, or clip.model with clip.weights"
+            )
         existing = self.text.existing
         if existing.sidecar and self.input.form != "files":
             raise UsageError(f"text.existing.sidecar belongs to input.form files, not to {self.input.form}")

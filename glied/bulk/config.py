@@ -257,7 +257,8 @@ class FetchConfig:
     """Share of a unit's images that the storage of the input may fail to deliver; a unit with more is not
     committed. Web hosts that a table names do not count."""
     broken_units: int = 3
-    """Number of units not committed for that reason that stops the job."""
+    """Number of units not committed for that reason that stops the job; and of units in a row without any
+    usable answer of a captioner's server."""
 
     def check(self, key: str) -> None:
         """Refuse what makes no sense, as `ActorsConfig.check`."""

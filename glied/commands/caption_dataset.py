@@ -2,7 +2,7 @@
 
 .venv/bin/python jobs/caption_dataset.py --config configs/caption/demo.yaml --input.uri photos \\
     --output.uri runs/photos
-.venv/bin/ray job submit -- python jobs/caption_dataset.py --config configs/caption/demo.yaml \
+.venv/bin/ray job submit -- python jobs/caption_dataset.py --config configs/caption/demo.yaml \\
     --input.uri s3://bucket/images --output.uri s3://bucket/captions
 .venv/bin/python jobs/caption_dataset.py --config configs/caption/endpoint.yaml --input.uri photos \\
     --output.uri runs/photos --captioner.url http://localhost:8000/v1 --captioner.model NAME

@@ -1,8 +1,9 @@
 """Import published region features (bottom-up attention's TSV, .npz per image, HDF5) into a feature store.
 
 .venv/bin/python jobs/import_features.py --config configs/import/bottom_up.yaml
-.venv/bin/python jobs/import_features.py --input.uri trainval --input.captions data/coco/train/captions.json \
-    --extractor "bottom-up 10-100" --output.uri runs/coco/features/train
+.venv/bin/python jobs/import_features.py --input.uri trainval \\
+    --input.captions data/coco/train/captions.json --extractor "bottom-up 10-100" \\
+    --output.uri runs/coco/features/train
 
 The store is the folder features/ of the run folder; trainings read it like one of jobs/extract_regions.py.
 The same command resumes. Exit code 0: every image has its row. 1: units are missing, images failed, or the

@@ -195,7 +195,7 @@ class Explainer:
         record = _record(run_uri)
         kind = record["config"].get("captioner", {}).get("kind", "glied")
         if kind != "glied":
-            raise UsageError(f"captioner.kind {kind} does not tell")
+            raise UsageError(f"captioner.kind {kind} has no attention over regions")
         values = with_new_keys(CaptionDatasetConfig, record["config"], warn=False)
         factory = region_factory(_runnable(build(CaptionDatasetConfig, values)))
         extractor, captioner = caption_models(factory)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from glied.bulk.row_schemas import CAPTIONS, OK
+from glied.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -30,3 +31,11 @@ class Deadly:
             return pa.Table.from_pylist(done, schema=CAPTIONS)
 
         return describe
+
+
+@dataclass(frozen=True)
+class Mistaken:
+    """Builds no stage: the config has a mistake that only a worker finds."""
+
+    def build(self):
+        raise UsageError("captioner.device: cuda, but there is no GPU here")

@@ -128,6 +128,35 @@ def test_the_same_command_goes_on_where_a_run_ended(configure, server, tmp_path)
     assert len(rows_of(tmp_path / "out")) == COUNT + 1
 
 
+def test_failures_of_the_server_count_for_the_error_budget(configure, server):
+    server.behave = lambda number, body: "500" if caption_of(body).startswith("image 3 ") else "ok"
+    options = ("--captioner.requests.attempts=1",)
+    summary = run(configure(*options))
+    assert summary.errors == {"http_500": 1, "not_an_image": 1}
+    assert (summary.failed_hosts, bulk_run.exit_code(summary)) == (0, 1)
+    advice = "--output.mode retry_failed tries them again"
+    assert f"1 images failed, more than error_budget 0.01; {advice}" in summary.lines()
+    within = run(configure(*options, "--error_budget=0.05"))
+    assert bulk_run.exit_code(within) == 0
+    assert f"1 images failed, within error_budget 0.05; {advice}" in within.lines()
+
+
+def test_a_run_stops_when_the_server_is_down_and_goes_on_when_it_is_back(configure, server):
+    server.behave = lambda number, body: "ok" if number < 7 else "401"  # the check, and the first unit
+    size = "--output.unit_size=6"
+    stopped = run(configure(size))
+    assert bulk_run.exit_code(stopped) == 1
+    assert (stopped.statuses, stopped.units_missing) == ({"ok": 6, "failed": 18}, 1)
+    (line,) = [one for one in stopped.lines() if one.startswith("the captioner's server failed for all")]
+    assert "3 units in a row" in line
+    assert "the key comes from OPENAI_API_KEY, which is set. The same command goes on" in line
+    server.behave, server.most_at_once = lambda number, body: "ok", 0
+    last = run(configure(size, "--output.mode=retry_failed"))
+    assert bulk_run.exit_code(last) == 0
+    assert last.statuses == {"ok": COUNT, "rejected": 1}
+    assert server.most_at_once > 1  # not image by image: none of them is suspected of killing a worker
+
+
 def test_another_prompt_is_another_fingerprint(configure):
     run(configure("--input.limit=2"))
     with pytest.raises(UsageError, match=r"captioner\.prompts\.caption was .* and is now"):

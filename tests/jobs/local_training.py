@@ -29,15 +29,15 @@ TASKS: dict[str, tuple[Any, Any]] = {
 """Configs and tasks by the folders of configs/."""
 
 
-def load_task(name: str) -> Any:
-    """The task of a file below configs/."""
+def load_task(name: str, *options: str) -> Any:
+    """The task of a file below configs/, with options of the command line."""
     config_class, task_class = TASKS[name.partition("/")[0]]
-    return task_class(config=parse(config_class, [f"--config={ROOT / 'configs' / name}"]))
+    return task_class(config=parse(config_class, [f"--config={ROOT / 'configs' / name}", *options]))
 
 
-def train_here(config_name: str) -> dict[str, float]:
+def train_here(config_name: str, *options: str) -> dict[str, float]:
     """An epoch, a validation, whose metrics are returned, and the export."""
-    task = pickle.loads(pickle.dumps(load_task(config_name)))  # as workers get it
+    task = pickle.loads(pickle.dumps(load_task(config_name, *options)))  # as workers get it
     trainer = task.config.trainer
     model, generator = task.build(), torch.Generator()
     optimizer = steps.build_optimizer(

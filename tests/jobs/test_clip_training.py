@@ -1,8 +1,10 @@
-"""Train a CLIP, a finetuned CLIP and a grammar head with the tiny configs, without Ray."""
+"""Train a CLIP, a finetuned CLIP, a grammar head and a CoCa with the tiny configs, without Ray."""
 
+import json
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from glied.captioner.config import DecodingConfig
 from glied.captioner.engines.coca import CocaEngine
@@ -33,3 +35,28 @@ def test_every_stage_trains_on_the_output_of_the_previous_one(tmp_path: Path, mo
     assert scorer.figures == figures
     assert unfit(figures)
     assert 0 < scorer(["a dog on a sandy beach"]).item() < 1
+
+
+COLORS = {"red": (220, 30, 30), "green": (30, 190, 40), "blue": (30, 40, 220), "white": (240, 240, 240)}
+
+
+def test_a_trained_coca_says_what_is_in_an_image(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+
+    def wall(color: str) -> np.ndarray:
+        noisy = np.array(COLORS[color]) + random.normal(0, 12, (32, 32, 3))
+        return np.clip(noisy, 0, 255).astype(np.uint8)
+
+    pairs = []
+    for number, color in enumerate([*COLORS, *COLORS]):
+        Image.fromarray(wall(color)).save(f"{number}.png")
+        pairs.append(json.dumps({"image": f"{number}.png", "text": f"a wall painted {color}"}))
+    (tmp_path / "val.jsonl").write_text("\n".join(pairs))
+    (tmp_path / "train.jsonl").write_text("\n".join(60 * pairs))  # 60 steps
+    options = ["--train.pairs=train.jsonl", "--validation.pairs=val.jsonl", "--trainer.batch_size=8"]
+    train_here("clip/coca_tiny.yaml", *options, "--trainer.optimizer.learning_rate=0.02")
+    coca = CocaEngine.load(CocaConfig(checkpoint="runs/coca_tiny/best"), DecodingConfig(beam_size=3))
+    found = coca.caption([wall(color) for color in COLORS])
+    assert [captions[0].text for captions in found] == [f"a wall painted {color}" for color in COLORS]
+    assert not any(captions[0].truncated for captions in found)

@@ -11,9 +11,12 @@ import pyarrow as pa
 import ray
 
 from glied.bulk.arrow_tables import from_ipc, seconds_of, to_ipc, with_seconds
-from glied.bulk.items import DescribedChunk, FetchStage, StageFactory
+from glied.bulk.items import DescribedChunk, FetchStage, Stage, StageFactory
 from glied.bulk.ray.memory import release, use_malloc
+from glied.errors import UsageError
 
+MISTAKE = 3
+"""Column of what travels: why a worker cannot describe anything; empty where it can."""
 STDERR = 2
 """File descriptor; Ray keeps what a worker writes to it."""
 
@@ -72,19 +75,31 @@ class FetchChunks:
 
 
 class DescribeChunk:
-    """The actor that holds the models; it kills itself when it spends too long on a chunk."""
+    """The actor that holds the models; it kills itself when it spends too long on a chunk.
+
+    A mistake that only a worker can find (a missing package, no GPU) goes to the driver in place of results:
+    if it were raised here, Ray would print all its traces and start further workers.
+    """
 
     def __init__(self, factory: StageFactory, threads: int, longest_s: float) -> None:
         use_malloc(keep_large=True)
         self.longest_s = longest_s
-        self.stage = factory.build()
+        self.stage: Stage | None = None
+        try:
+            self.stage = factory.build()
+        except UsageError as error:
+            self.mistake = str(error)
         if "torch" in sys.modules:  # some stages do not need it
             import torch
 
             torch.set_num_threads(threads)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Describe the chunk of a row."""
+        """Describe the chunk of a row; a mistake takes its place."""
+        if self.stage is None:
+            return batch.set_column(MISTAKE, "mistake", pa.array([self.mistake]))
+        if batch["mistake"][0].as_py():  # of another pool
+            return batch
         fetched = unpacked(batch)
         with _deadline(self.longest_s):
             described = self.stage(fetched.table)
@@ -110,12 +125,18 @@ def _deadline(seconds: float) -> Iterator[None]:
 
 
 def unpacked(batch: pa.Table) -> DescribedChunk:
-    """The chunk of a row; its table is a copy, so that it holds nothing in the object store."""
+    """The chunk of a row; its table is a copy, so that it holds nothing in the object store.
+
+    Raises:
+        UsageError: a worker found a mistake in the config.
+    """
     row = batch.to_pylist()[0]
+    if row["mistake"]:
+        raise UsageError(row["mistake"])
     return DescribedChunk(row["unit"], row["start"], from_ipc(row["table"]))
 
 
 def _packed(unit: int, start: int, table: pa.Table) -> pa.Table:
     """What travels: a block of one row that holds the table as one value."""
     value = pa.array([to_ipc(table)], pa.large_binary())
-    return pa.table({"unit": [unit], "start": [start], "table": value})
+    return pa.table({"unit": [unit], "start": [start], "table": value, "mistake": [""]})

@@ -71,7 +71,8 @@ class RayStream:
         A chunk whose worker dies is tried again, but not if `isolated`: then it is the one that killed it.
 
         Raises:
-            UsageError: the chunks are too large for the object store of a node.
+            UsageError: the chunks are too large for the object store of a node, or a worker cannot load its
+                models for a reason that the user can change.
             JobError: Ray does not start, the cluster has no room, or an object store is full.
             StreamBroken: the workers died more often than they may, or the cluster went away.
         """

@@ -28,7 +28,6 @@ from glied.bulk.plan import manifest
 from glied.bulk.plan.manifest import Manifest
 from glied.bulk.plan.sources.input_columns import is_text, named, passed_name
 from glied.bulk.plan.sources.input_sources import Source, inputs, open_source
-from glied.bulk.row_schemas import FAILED
 from glied.bulk.run import ledger
 from glied.bulk.run.driver import Driver
 from glied.bulk.run.ledger import Ledger
@@ -239,6 +238,4 @@ def exit_code(summary: Summary) -> int:
 
     Rows that failed because of web hosts do not count.
     """
-    failed = summary.statuses.get(FAILED, 0) - summary.failed_hosts
-    within_budget = failed <= summary.error_budget * summary.images
-    return 0 if not summary.units_missing and within_budget and not summary.delivers_nothing else 1
+    return 1 if summary.units_missing or summary.is_over_budget or summary.delivers_nothing else 0

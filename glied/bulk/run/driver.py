@@ -19,11 +19,11 @@ from glied.bulk import chunks
 from glied.bulk.arrow_tables import seconds_of, usage_of
 from glied.bulk.items import Chunk, DescribedChunk, Job, Stream, StreamBroken
 from glied.bulk.plan.manifest import INPUT, Manifest, Unit
-from glied.bulk.plan.sources import fetch
 from glied.bulk.plan.sources.fetch import STORAGE
 from glied.bulk.row_schemas import FAILED, OK
 from glied.bulk.run import verification
 from glied.bulk.run.existing_outputs import ExistingOutputs
+from glied.bulk.run.failures import ServerWatch, failures
 from glied.bulk.run.ledger import Commit, Counts, Ledger, read_commits, sum_counts
 from glied.bulk.run.lost_rows import lost_rows
 from glied.bulk.run.progress import Progress
@@ -81,6 +81,7 @@ class Driver:
         self.open: dict[int, UnitWork] = {}
         self.earlier_cost = 0.0
         self.stopped = ""
+        self.watch = ServerWatch(job.resources.fetch.broken_units)
         self.images = 0
         self.startup_seconds = 0.0
         self.streaming_seconds = 0.0
@@ -212,9 +213,7 @@ class Driver:
             rows = self.existing.rows(unit, generation, data)
             statuses = rows["status"].to_pylist()
             todo = frozenset(row for row, status in enumerate(statuses) if status == FAILED)
-            # An image that failed once may kill its worker, unless it only could not be fetched.
-            kinds = rows["error_kind"].to_pylist()
-            isolated = any(not fetch.is_failure(str(kinds[row])) for row in todo)
+            isolated = any(one.is_suspect for one in failures(rows))
             yield UnitWork(unit, generation + 1, rows, todo, isolated)
 
     def _run_rounds(self, works: Iterable[UnitWork], progress: Progress) -> None:
@@ -327,16 +326,22 @@ class Driver:
         self._commit(unit, generation, data, counts)
         self._collect_examples(table)
         self._check_budget()
+        self._stop(self.watch(table, work.todo))
 
     def _check_budget(self) -> None:
         """Stop the run once its committed rows have cost what the budget allows."""
         budget, cost = self.job.budget, self.earlier_cost + self.counts.usage.get("cost", 0.0)
-        if budget is not None and cost >= budget and not self.stopped:
-            self.stopped = (
+        if budget is not None and cost >= budget:
+            self._stop(
                 f"budget: {cost:.4f} of captioner.cost.budget {budget:g} are spent; the same command with a "
                 "larger budget goes on"
             )
-            log.warning(self.stopped)
+
+    def _stop(self, reason: str) -> None:
+        """Stop the run for the first reason that is not empty."""
+        if reason and not self.stopped:
+            self.stopped = reason
+            log.warning(reason)
 
     def _commit(
         self, unit: Unit, generation: int, data: bytes, counts: Counts, *, adopted: bool = False
@@ -353,14 +358,13 @@ class Driver:
             self.confirmed_at = time.monotonic()
 
     def _storage_failed(self, unit: Unit, table: pa.Table, counts: Counts) -> bool:
-        failures = counts.errors.get(STORAGE, 0)
-        if failures <= self.job.resources.fetch.storage_budget * table.num_rows:
+        count = counts.errors.get(STORAGE, 0)
+        if count <= self.job.resources.fetch.storage_budget * table.num_rows:
             return False
-        rows = table.select(["error_kind", "error", "uri"]).to_pylist()
-        first = next(row for row in rows if row["error_kind"] == STORAGE)
+        first = next(one for one in failures(table) if one.kind == STORAGE)
         self.broken[unit.index] = (
-            f"unit {unit.index} is not committed: storage failed for {failures} of {table.num_rows} images, "
-            f"first {shown(first['uri'])}: {first['error']}"
+            f"unit {unit.index} is not committed: storage failed for {count} of {table.num_rows} images, "
+            f"first {shown(first.uri)}: {first.error}"
         )
         log.error(self.broken[unit.index])
         if (

@@ -14,12 +14,13 @@ import logging
 import re
 import uuid
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
 from typing import Any
 
 from glied import run_folder, storage
 from glied.bulk.parallel import in_order
+from glied.bulk.plan.sources.web_hosts import is_host_failure
 from glied.errors import JobError
 from glied.run_folder import CommittedUnit, Key, Listing
 
@@ -51,6 +52,7 @@ class Counts:
         familiarity: images whose familiarity is known ("rated"), and those of them that are unfamiliar
             ("unfamiliar"); empty where none is known.
         usage: requests, tokens and cost of captioners that are billed; empty for others.
+        host_errors: those of `errors` that are failures of web hosts, which a table names.
     """
 
     rows: dict[str, int] = field(default_factory=dict)
@@ -58,12 +60,13 @@ class Counts:
     seconds: dict[str, float] = field(default_factory=dict)
     familiarity: dict[str, int] = field(default_factory=dict)
     usage: dict[str, float] = field(default_factory=dict)
+    host_errors: dict[str, int] = field(default_factory=dict)
 
     def add(self, other: "Counts") -> None:
         """Add another's numbers to these."""
-        for name in ("rows", "errors", "seconds", "familiarity", "usage"):
-            mine = getattr(self, name)
-            for key, value in getattr(other, name).items():
+        for one in fields(self):
+            mine = getattr(self, one.name)
+            for key, value in getattr(other, one.name).items():
                 mine[key] = round(mine.get(key, 0) + value, 6)
 
 
@@ -108,6 +111,7 @@ class Commit:
                     {str(stage): float(seconds) for stage, seconds in record["seconds"].items()},
                     {str(kind): int(count) for kind, count in record.get("familiarity", {}).items()},
                     {str(name): float(value) for name, value in record.get("usage", {}).items()},
+                    {str(kind): int(count) for kind, count in _host_errors(record).items()},
                 ),
                 committed_at=time if time.tzinfo else time.replace(tzinfo=timezone.utc),
                 plan=str(record["plan"]),
@@ -174,6 +178,7 @@ class Ledger:
             "seconds": counts.seconds,
             "familiarity": counts.familiarity,
             "usage": counts.usage,
+            "host_errors": counts.host_errors,
         }
         name = run_folder.record_name(unit, generation, self.plan, len(data))
         uri = storage.join(self.run_uri, "commits", name)
@@ -196,6 +201,12 @@ class Ledger:
         for uris in (_superseded(files.records, whole), _superseded(files.outputs, whole), files.others):
             _delete(uris)
         return units
+
+
+def _host_errors(record: dict[str, Any]) -> dict[str, Any]:
+    """Failures of web hosts; records of earlier versions have only the kinds of all errors."""
+    older = {kind: count for kind, count in record["errors"].items() if is_host_failure(kind)}
+    return record.get("host_errors", older)
 
 
 def read_commits(units: Iterable[CommittedUnit]) -> Iterator[Commit]:

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from glied.bulk.config import describe_skipped
-from glied.bulk.plan.sources.web_hosts import is_host_failure
-from glied.bulk.row_schemas import OK
+from glied.bulk.row_schemas import FAILED, OK
 from glied.bulk.run.totals import Totals, counted, usage_line
 from glied.terminal_text import printable
 
@@ -34,7 +33,7 @@ class Summary(Totals):
         seconds: of this attempt, from start to end.
         ended_at: UTC, ISO 8601.
         error_budget: share of failed images that is allowed.
-        problems: one line per unit that was not committed, with the reason.
+        problems: why the run was stopped, and one line per unit that was not committed, with the reason.
         examples: a few captions of this attempt.
     """
 
@@ -54,7 +53,17 @@ class Summary(Totals):
     @property
     def failed_hosts(self) -> int:
         """Images that web hosts failed to deliver."""
-        return sum(count for kind, count in self.errors.items() if is_host_failure(kind))
+        return sum(self.host_errors.values())
+
+    @property
+    def failed(self) -> int:
+        """Images that failed otherwise, which count for the error budget."""
+        return self.statuses.get(FAILED, 0) - self.failed_hosts
+
+    @property
+    def is_over_budget(self) -> bool:
+        """Whether more images failed than the error budget allows."""
+        return self.failed > self.error_budget * self.images
 
     @property
     def slowest_stage(self) -> str | None:
@@ -91,6 +100,12 @@ class Summary(Totals):
                 f"{self.failed_hosts} images failed at web hosts, outside the error budget; "
                 "--output.mode retry_failed asks again"
             )
+        if self.failed:
+            excess = "more than" if self.is_over_budget else "within"
+            yield (
+                f"{self.failed} images failed, {excess} error_budget {self.error_budget:g}; "
+                "--output.mode retry_failed tries them again"
+            )
         if self.skipped_files:
             kinds = describe_skipped(self.skipped_kinds)
             yield f"{self.skipped_files} files left out{kinds and ': ' + kinds}"
@@ -108,7 +123,7 @@ class Summary(Totals):
             yield f"used: {usage_line(self.usage)}"
 
     def _unit_lines(self) -> Iterator[str]:
-        yield from (problem for problem in self.problems if problem.startswith("budget"))
+        yield from (problem for problem in self.problems if not problem.startswith("unit "))
         if self.units_missing:
             yield f"{self.units_missing} of {self.units} units are missing; the same command resumes"
         if self.units_mended:

@@ -23,6 +23,7 @@ class Totals:
             the captioner was trained on.
         stage_seconds: seconds in each stage over all attempts, summed over workers.
         usage: requests, tokens and cost of the committed rows, where the captioner is billed.
+        host_errors: those of `errors` that are failures of web hosts, which a table names.
     """
 
     run: str
@@ -37,6 +38,7 @@ class Totals:
     images_unfamiliar: int = 0
     stage_seconds: dict[str, float]
     usage: dict[str, float] = field(default_factory=dict)
+    host_errors: dict[str, int] = field(default_factory=dict)
 
     def error_lines(self) -> list[str]:
         """For a person: errors by kind, and images that the captioner does not know."""
@@ -55,6 +57,7 @@ def of_rows(counts: Counts) -> dict[str, Any]:
         "images_unfamiliar": counts.familiarity.get("unfamiliar", 0),
         "stage_seconds": {stage: round(seconds, 2) for stage, seconds in counts.seconds.items()},
         "usage": counts.usage,
+        "host_errors": counts.host_errors,
     }
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from glied.bulk.arrow_tables import conform
 from glied.bulk.plan.manifest import Unit
+from glied.bulk.run.failures import host_errors
 from glied.bulk.run.ledger import Counts
 from glied.captioner.familiarity import UNFAMILIAR
 from glied.errors import JobError
@@ -73,7 +74,7 @@ def count_rows(table: pa.Table, seconds: Counter[str], usage: Mapping[str, float
     errors: Counter[str] = Counter(str(kind) for kind in table["error_kind"].to_pylist() if kind is not None)
     spent: dict[str, float] = {stage: round(value, 3) for stage, value in seconds.items()}
     billed = {name: round(value, 6) for name, value in (usage or {}).items()}
-    return Counts(dict(statuses), dict(errors), spent, _count_familiarity(table), billed)
+    return Counts(dict(statuses), dict(errors), spent, _count_familiarity(table), billed, host_errors(table))
 
 
 def _count_familiarity(table: pa.Table) -> dict[str, int]:

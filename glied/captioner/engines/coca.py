@@ -145,12 +145,16 @@ def open_coca(config: CocaConfig) -> OpenedClip:
     folder = Path(config.checkpoint or config.weights)
     if (folder / OPEN_CLIP_CONFIG).is_file():
         return _open_folder(folder)
-    clip = ClipConfig(
-        model=config.model,
-        weights=config.weights,
-        weights_tag=config.weights_tag,
-        checkpoint=config.checkpoint,
-        allow_random=config.allow_random,
+    own = config.checkpoint or (config.weights if config.weights and folder.is_dir() else "")
+    clip = (
+        ClipConfig(checkpoint=own)
+        if own
+        else ClipConfig(
+            model=config.model,
+            weights=config.weights,
+            weights_tag=config.weights_tag,
+            allow_random=config.allow_random,
+        )
     )
     try:
         return open_clip_model(clip)

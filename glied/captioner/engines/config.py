@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from glied.captioner.engines.prompts import DEFAULT_PROMPTS, check_prompts
+from glied.config_checks import check_least
 from glied.errors import UsageError
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -22,12 +23,14 @@ class CocaConfig:
     model: str = ""
     """Architecture by open_clip's name, e.g. coca_ViT-B-32; excludes `checkpoint`."""
     weights: str = ""
-    """Weights of `model`: a published tag of open_clip, e.g. mscoco_finetuned_laion2b_s13b_b90k, a local
-    .safetensors, .bin or .pt file, or a folder with the files of the hub (open_clip_config.json)."""
+    """Weights of `model`: a published tag of open_clip, e.g. mscoco_finetuned_laion2b_s13b_b90k, or a local
+    .safetensors, .bin or .pt file. A folder says its architecture itself, whatever `model` is: one with the
+    files of the hub (open_clip_config.json), or as jobs/train_clip.py writes it."""
     weights_tag: str = ""
     """Published tag that a file in `weights` descends from: says its preprocessing."""
     checkpoint: str = ""
-    """Folder of a CoCa: as jobs/train_clip.py writes it, or with open_clip's open_clip_config.json."""
+    """Folder or URI of a CoCa as jobs/train_clip.py writes it; excludes `model` and `weights`. A local folder
+    may also be named in `weights`."""
     device: str = "cpu"
     """Torch device, e.g. cpu or cuda."""
     dtype: Dtype = "float32"
@@ -39,8 +42,8 @@ class CocaConfig:
         """Refuse a config that names no weights, or two."""
         if bool(self.checkpoint) == bool(self.model):
             raise UsageError(
-                "captioner of kind coca: give either checkpoint (a folder) or model (an architecture of "
-                "open_clip, e.g. coca_ViT-B-32) with weights"
+                "captioner of kind coca: give either checkpoint or model (an architecture of open_clip, e.g. "
+                "coca_ViT-B-32) with weights, which may be a local folder, too"
             )
         if self.model and not (self.weights or self.allow_random):
             raise UsageError(
@@ -172,10 +175,10 @@ class TransformersConfig:
 
     def _check_search(self) -> None:
         generation, sampling = self.generation, self.sampling
-        _check_at_least(1, generation, "generation", "max_tokens", "beam_size", "n_best")
-        _check_at_least(0, generation, "generation", "min_tokens", "block_ngrams")
-        _check_at_least(0, sampling, "sampling", "temperature", "top_k", "seed")
-        _check_at_least(1, self.compute, "compute", "longest_side")
+        check_least(generation, 1, "max_tokens", "beam_size", "n_best", key="captioner.generation")
+        check_least(generation, 0, "min_tokens", "block_ngrams", key="captioner.generation")
+        check_least(sampling, 0, "temperature", "top_k", "seed", key="captioner.sampling")
+        check_least(self.compute, 1, "longest_side", key="captioner.compute")
         if not sampling.temperature and generation.n_best > generation.beam_size:
             raise UsageError(
                 f"captioner.generation.n_best: {generation.n_best} is more than beam_size "
@@ -314,9 +317,9 @@ class EndpointConfig:
         check_prompts(self.prompts)
         if not self.model:
             raise UsageError("captioner.model: name the model, as the server knows it")
-        _check_at_least(1, self.generation, "generation", "n_best", "max_tokens")
-        _check_at_least(1, self.images, "images", "longest_side")
-        _check_at_least(1, self.requests, "requests", "concurrency", "attempts")
+        check_least(self.generation, 1, "n_best", "max_tokens", key="captioner.generation")
+        check_least(self.images, 1, "longest_side", key="captioner.images")
+        check_least(self.requests, 1, "concurrency", "attempts", key="captioner.requests")
         for name in ("timeout_s", "connect_s", "backoff_s", "longest_wait_s"):
             if getattr(self.requests, name) <= 0:
                 raise UsageError(f"captioner.requests.{name}: {getattr(self.requests, name)} is not above 0")
@@ -328,7 +331,7 @@ class EndpointConfig:
 
     def _check_cost(self) -> None:
         cost = self.cost
-        _check_at_least(0, cost, "cost", "prompt_price", "completion_price", "budget")
+        check_least(cost, 0, "prompt_price", "completion_price", "budget", key="captioner.cost")
         if cost.budget is not None and not (cost.prompt_price or cost.completion_price):
             raise UsageError(
                 "captioner.cost.budget needs captioner.cost.prompt_price and captioner.cost.completion_price"
@@ -356,15 +359,6 @@ def flat_settings(config: TransformersConfig | EndpointConfig) -> dict[str, Any]
     if settings["null_values"] == "empty":
         del settings["null_values"]
     return settings
-
-
-def _check_at_least(least: int, part: object, group: str, *names: str) -> None:
-    """Refuse smaller values; null passes."""
-    for name in names:
-        value = getattr(part, name)
-        if value is not None and value < least:
-            problem = f"is not at least {least}" if least else "is negative"
-            raise UsageError(f"captioner.{group}.{name}: {value} {problem}")
 
 
 def _check_url(url: str) -> None:

@@ -104,9 +104,7 @@ class EndpointEngine(Engine):
         if found.kind == "unreachable":
             raise UsageError(f"captioner.url: no answer from {self.config.url} ({found.message})")
         if found.kind in {f"http_{status}" for status in _FATAL} | {"insufficient_quota"}:
-            raise UsageError(
-                f"{self.config.url} refuses a request: {found.message}{self._advice(found.kind)}"
-            )
+            raise UsageError(f"{self.config.url} refuses a request: {found.message}")
 
     def close(self) -> None:
         """Close the connections and end the thread."""
@@ -231,7 +229,7 @@ class EndpointEngine(Engine):
         """
         failure = chat_messages.read_error(status, content, self._key)
         if not (status in _RETRIED or status >= 500) or failure.kind in ("refused", "insufficient_quota"):
-            return failure
+            return dataclasses.replace(failure, message=failure.message + self._advice(failure.kind))
         wait_s = retry_after(headers.get("Retry-After"))
         if wait_s > self.config.requests.longest_wait_s:
             return dataclasses.replace(failure, message=f"{failure.message} (Retry-After {wait_s:.0f} s)")

@@ -5,6 +5,7 @@ and a caption is that of the image alone.
 """
 
 import hashlib
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,6 +16,8 @@ from PIL import Image as Pillow
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+from transformers.utils.logging import disable_progress_bar
 
 from glied.captioner.engines.config import TransformersConfig, flat_settings
 from glied.captioner.engines.engine import NO_PROMPT, Engine, EngineCaption, Failure, Image, Outcome, Usage
@@ -67,12 +70,12 @@ class TransformersEngine(Engine):
         """
         identity = weights_identity(config)
         config = config.pinned(identity)
-        options = _source(config)
+        processor = load_processor(config)
+        if not sys.stderr.isatty():
+            disable_progress_bar()
         try:
-            AutoConfig.from_pretrained(config.model, **options)  # says the most clearly what is missing
-            processor = AutoProcessor.from_pretrained(config.model, **options)
             model = AutoModelForImageTextToText.from_pretrained(
-                config.model, dtype=getattr(torch, config.dtype), **options, **_placement(config)
+                config.model, dtype=getattr(torch, config.dtype), **_source(config), **_placement(config)
             )
         except (OSError, ValueError, ImportError, RuntimeError) as error:
             raise _explained(config, error) from error
@@ -171,6 +174,28 @@ class TransformersEngine(Engine):
     def _end(self, tokens: Sequence[int]) -> int | None:
         """Number of tokens up to the end token, which counts; None where there is none."""
         return next((place + 1 for place, token in enumerate(tokens) if token in self._ends), None)
+
+
+def load_processor(config: TransformersConfig) -> Any:
+    """The processor of the model, with all checks that need no weights: a run does them before it begins.
+
+    Raises:
+        UsageError: there is no such model, it is of another kind, needs code that was not asked for, or
+            cannot be asked in the style of the config.
+    """
+    options = _source(config)
+    try:
+        about = AutoConfig.from_pretrained(config.model, **options)  # says the most clearly what is missing
+        processor = AutoProcessor.from_pretrained(config.model, **options)
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        raise _explained(config, error) from error
+    if about.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and not config.remote_code:
+        raise UsageError(
+            f"captioner.model: {config.model} is a {about.model_type}, which transformers does not list "
+            "among the models that turn images into text"
+        )
+    _prompts(config, _style(config, processor, about.model_type), about.model_type)
+    return processor
 
 
 def weights_identity(config: TransformersConfig) -> str:

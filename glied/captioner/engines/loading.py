@@ -37,7 +37,7 @@ def load_engine(config: EngineConfig, decoding: DecodingConfig) -> Engine:
 def inspect_engine(config: EngineConfig, decoding: DecodingConfig) -> tuple[str, dict[str, Any]]:
     """Name of the model and fingerprint, with the mistakes that can be found before a run begins.
 
-    An endpoint is asked for one caption. Of transformers only configs and digests are read.
+    An endpoint is asked for one caption. The weights of a model of transformers are not loaded.
 
     Raises:
         UsageError: as `load_engine`, or the endpoint refuses a request.
@@ -54,12 +54,14 @@ def inspect_engine(config: EngineConfig, decoding: DecodingConfig) -> tuple[str,
     if isinstance(config, TransformersConfig):
         check_transformers()
         from glied.captioner.engines.hugging_face import (
+            load_processor,
             model_name,
             transformers_fingerprint,
             weights_identity,
         )
 
         identity = weights_identity(config)
+        load_processor(config.pinned(identity))
         return model_name(config, identity), transformers_fingerprint(config, identity)
     from glied.captioner.engines.coca import coca_fingerprint
 

@@ -29,7 +29,7 @@ from glied.bulk.ray.stream import FEW_SHARDS, RayStream, watched
 from glied.bulk.run import bulk_run
 from glied.config import parse
 from glied.errors import JobError, UsageError
-from tests.bulk.deadly import Deadly
+from tests.bulk.deadly import Deadly, Mistaken
 from tests.bulk.models import model_options
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -140,6 +140,19 @@ def test_missing_gpus_are_reported(ray_session):
         r"nothing adds nodes: ask for less, or start such nodes",
         str(caught.value),
     )
+
+
+@pytest.mark.timeout(280)
+def test_a_mistake_that_a_worker_finds_ends_the_job_in_one_line(ray_session, capfd):
+    pools = [
+        ActorPoolSpec(factory=factory, workers=1, cpus=1.0, gpus=0.0, threads=1)
+        for factory in (Mistaken(), Deadly("", ""))  # the second pool passes it on
+    ]
+    with pytest.raises(UsageError, match=r"^captioner\.device: cuda, but there is no GPU here$"):
+        list(RayStream(Fetch(), pools, ResourcesConfig())([CHUNK]))
+    shown = "".join(capfd.readouterr())
+    assert "Traceback" not in shown
+    assert "captioner.device" not in shown  # once, by the job itself
 
 
 @pytest.mark.timeout(280)

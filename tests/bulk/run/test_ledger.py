@@ -37,6 +37,21 @@ def test_commits_are_seen_by_the_next_attempt(tmp_path):
     assert {(commit.run, commit.plan) for commit in commits} == {(RUN, PLAN)}
 
 
+def test_failures_of_web_hosts_are_counted_apart(tmp_path):
+    book = open_ledger(tmp_path)
+    errors = {"timeout": 3, "storage": 1}
+    for unit, hosts in ((0, {"timeout": 1}), (1, {})):
+        book.put_output(unit, 0, b"rows")
+        book.commit(unit, 0, b"rows", Counts({"failed": 4}, errors, host_errors=hosts))
+    total = sum_counts(read_commits(book.list_files().units()))
+    assert (total.errors, total.host_errors) == ({"timeout": 6, "storage": 2}, {"timeout": 1})
+    for record in tmp_path.glob("commits/*.json"):  # as earlier versions wrote them
+        content = json.loads(record.read_text())
+        del content["host_errors"]
+        record.write_text(json.dumps(content))
+    assert sum_counts(read_commits(book.list_files().units())).host_errors == {"timeout": 6}
+
+
 def test_the_first_commit_wins(tmp_path):
     first, second = open_ledger(tmp_path), open_ledger(tmp_path)
     assert first.put_output(0, 0, b"mine")

@@ -66,9 +66,25 @@ def test_a_checkpoint_of_our_own_gives_the_same_captions(engine, tmp_path):
     model = tiny_coca()
     open_clip.set_model_preprocess_cfg(model, open_clip.get_model_preprocess_cfg(build_clip(CONFIG)))
     save_clip(str(tmp_path), model, CONFIG, half=False)
-    own = CocaEngine.load(CocaConfig(checkpoint=str(tmp_path)), BEAMS)
-    assert own.fingerprint == engine.fingerprint
-    assert own.caption(pictures(2)) == engine.caption(pictures(2))
+    for config in (
+        CocaConfig(checkpoint=str(tmp_path)),
+        CocaConfig(model="coca_ViT-L-14", weights=str(tmp_path)),  # the folder says its architecture
+    ):
+        own = CocaEngine.load(config, BEAMS)
+        assert own.fingerprint == engine.fingerprint
+        assert own.caption(pictures(2)) == engine.caption(pictures(2))
+
+
+@pytest.mark.parametrize("name", ["coca.pt", "coca.bin", "coca.safetensors"])
+def test_an_architecture_by_name_with_a_file_or_a_published_tag(engine, tmp_path, monkeypatch, name):
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "coca_tiny", CONFIG)
+    file = tmp_path / name
+    save = safetensors.torch.save_file if file.suffix == ".safetensors" else torch.save
+    save(tiny_coca().state_dict(), file)
+    by_file = CocaEngine.load(CocaConfig(model="coca_tiny", weights=str(file)), BEAMS)
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "coca_tiny", {"ours": {"file": str(file)}})
+    by_tag = CocaEngine.load(CocaConfig(model="coca_tiny", weights="ours"), BEAMS)
+    assert by_file.caption(pictures(2)) == by_tag.caption(pictures(2)) == engine.caption(pictures(2))
 
 
 def test_tokens_whose_rows_were_not_stored_never_occur(tmp_path):
@@ -112,8 +128,8 @@ def test_suppressed_words():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "either checkpoint .* or model"),
-        ({"model": "coca_ViT-B-32", "checkpoint": "folder"}, "either checkpoint .* or model"),
+        ({}, "either checkpoint or model .* local folder"),
+        ({"model": "coca_ViT-B-32", "checkpoint": "folder"}, "either checkpoint or model .* local folder"),
         ({"model": "coca_ViT-B-32"}, "needs a published tag"),
         ({"checkpoint": "folder", "weights": "tag"}, "belongs to captioner.model"),
     ],
@@ -130,6 +146,7 @@ def test_configs_without_one_set_of_weights_are_refused(options, message):
         ({"model": "coca_ViT-B-33", "weights": "tag"}, "similar ones: coca_ViT-B-32"),
         ({"model": "coca_ViT-B-32", "weights": "missing.pt"}, "neither a file nor a published tag"),
         ({"checkpoint": "nowhere"}, "no checkpoint in nowhere"),
+        ({"model": "coca_ViT-B-32", "weights": "tests"}, "no checkpoint in tests"),
     ],
 )
 def test_other_models_are_refused_in_one_line(options, message):

@@ -1,3 +1,4 @@
+import importlib.util
 import math
 
 import numpy as np
@@ -199,8 +200,9 @@ def test_a_name_on_the_hub_is_recorded_with_its_commit(folder_of, tmp_path, monk
 def test_code_of_a_repository_is_not_run_unless_allowed(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "odd", "auto_map": {"AutoConfig": "code.Config"}}')
     (tmp_path / "code.py").write_text("raise SystemExit('this code must not run')\n")
-    with pytest.raises(UsageError, match=r"not run unless captioner.remote_code is"):
-        load_engine(flat(TransformersConfig, model=str(tmp_path)), DecodingConfig())
+    for call in (load_engine, inspect_engine):
+        with pytest.raises(UsageError, match=r"not run unless captioner.remote_code is"):
+            call(flat(TransformersConfig, model=str(tmp_path)), DecodingConfig())
     with pytest.raises(UsageError, match=r"must repeat captioner.model"):
         flat(TransformersConfig, model="a/b", remote_code="true")
 
@@ -226,6 +228,27 @@ def test_a_style_that_the_model_does_not_have_is_refused(load):
     with pytest.raises(UsageError, match="has no chat template"):
         load("blip", style="chat")
     assert load("blip", prompts={"a": "word1"}).style == "text"
+
+
+def test_mistakes_are_found_without_the_weights(folder_of, tmp_path):
+    """Workers of a run would find them only after they have started, and each of them."""
+    blip = folder_of("blip")
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    tiny_models.tokenizer().save_pretrained(tmp_path)
+    for options, message in (
+        ({"model": blip, "style": "chat"}, "has no chat template; use text or plain"),
+        ({"model": blip, "style": "text"}, "captioner.prompts: style text needs a prompt"),
+        ({"model": str(tmp_path)}, "is a gpt2, which transformers does not list"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            inspect_engine(flat(TransformersConfig, **options), DecodingConfig())
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="it is there")
+def test_the_package_that_a_quantization_lacks_is_named_in_one_line(load):
+    with pytest.raises(UsageError, match=r"blip\d* cannot be loaded: .*bitsandbytes") as caught:
+        load("blip", quantization={"load_in_4bit": True})
+    assert "\n" not in str(caught.value)
 
 
 def test_half_precision_applies_to_weights_and_inputs(load):
