@@ -4,7 +4,7 @@ Each goes on from the same GLIED (XE) with configs/scst/clip_s_grammar_demo.yaml
 variant. Variants whose CLIP does not ship need it first. The commands are run in the root of the repository;
 the costs are estimates for one core (AMD EPYC).
 
-Scenes of the CLIP, 15 minutes, and a CLIP that knows hard negatives, 15 minutes:
+Scenes of the CLIP, 15 minutes, and a CLIP that knows hard negatives, 20 minutes:
 
     .venv/bin/python jobs/make_scenes.py --out data/scenes_clip/train --split train --seed 1 --count 40000
     .venv/bin/python jobs/make_scenes.py --out data/scenes_clip/val --split val --seed 1 --count 1000
