@@ -36,8 +36,9 @@ runs/photographs/features (docs/photographs.md). About 6 CPU minutes a student.
 With --short, it trains students of the demo world for two steps on 24 scenes, in about a minute. This only
 checks that the script works.
 
-The last line is one JSON object with judge_r1_share: R@1 by the judge of GLIED taught by the teacher divided
-by that of GLIED taught by references, means over the seeds that both have.
+The last line is one JSON object with judge_r1_share: R@1 by the judge of GLIED taught by the teacher, with
+the filter where the world has one, divided by that of GLIED taught by references; means over the seeds that
+both have. judge_r1_share_cider is the same after the CIDEr reward, judge_r1_share_unfiltered without filter.
 """
 
 import json
@@ -93,12 +94,13 @@ def summary(config: Config) -> dict[str, Any]:
         by_student.setdefault(one["student"], []).append(one)
     order = [name for name in (TEACHER, *STUDENTS) if name in by_student]
     missing = [f"{name}-{seed}" for name, seed in config.planned if not config.path(name, seed).exists()]
+    taught = "by_filtered" if config.spec.filter_clip else "by_teacher"
     return {
-        "judge_r1_share": share(by_student, "by_teacher", "by_references", JUDGED),
-        "judge_r1_share_cider": share(by_student, "by_teacher_cider", "by_references_cider", JUDGED),
-        "judge_r1_share_filtered": share(by_student, "by_filtered", "by_references", JUDGED),
-        "cider_share": share(by_student, "by_teacher", "by_references", "CIDEr"),
-        "cider_share_cider": share(by_student, "by_teacher_cider", "by_references_cider", "CIDEr"),
+        "judge_r1_share": share(by_student, taught, "by_references", JUDGED),
+        "judge_r1_share_cider": share(by_student, f"{taught}_cider", "by_references_cider", JUDGED),
+        "judge_r1_share_unfiltered": share(by_student, "by_teacher", "by_references", JUDGED),
+        "cider_share": share(by_student, taught, "by_references", "CIDEr"),
+        "cider_share_cider": share(by_student, f"{taught}_cider", "by_references_cider", "CIDEr"),
         "world": config.world,
         "short": config.short,
         "rows": {name: row([one["figures"] for one in by_student[name]]) for name in order},

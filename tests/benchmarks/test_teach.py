@@ -13,7 +13,8 @@ from glied.errors import UsageError
 
 def write_results(folder: Path) -> None:
     folder.mkdir()
-    found = {"by_references": (40.0, 44.0), "by_teacher": (38.0, 46.0), "by_teacher_cider": (50.0,)}
+    found = {"by_references": (40.0, 44.0), "by_teacher": (38.0, 46.0), "by_filtered": (42.0, 21.0)}
+    found |= {"by_teacher_cider": (50.0,)}
     for student, values in found.items():
         for seed, value in enumerate(values):
             figures = {"CIDEr": 2 * value, "judge R@1": value, "CPU minutes": 9.0}
@@ -28,7 +29,8 @@ def test_shares_and_table_come_from_the_result_files(tmp_path: Path, monkeypatch
     assert teach.main() == 0
     *page, last = capsys.readouterr().out.splitlines()
     result = json.loads(last)
-    assert result["judge_r1_share"] == pytest.approx(1.0)  # (38 + 46) / (40 + 44)
+    assert result["judge_r1_share"] == pytest.approx(0.75)  # (42 + 21) / (40 + 44)
+    assert result["judge_r1_share_unfiltered"] == pytest.approx(1.0)  # (38 + 46) / (40 + 44)
     assert result["judge_r1_share_cider"] is None
     assert result["rows"]["by_teacher"]["judge R@1"] == {"mean": 42.0, "spread": 8.0}
     assert "by_references-2" in result["missing"]
