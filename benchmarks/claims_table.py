@@ -160,8 +160,7 @@ def report(runs: Sequence[Run], world: World, speed: Mapping[str, float] = NO_SP
 
 def markdown(result: Mapping[str, Any], world: World) -> str:
     """Format a report as Markdown: the verdicts, then mean ± spread over the seeds for each variant."""
-    head, *claims = verdict_rows(result["claims"])
-    lines = [f"**{result['title']}.** {result['note']}.", "", head, _rule(head), *claims]
+    lines = [f"**{result['title']}.** {result['note']}.", "", *verdict_lines(result["claims"])]
     figures = [figure for figure in world.figures if any(figure in row for row in result["rows"])]
     for part in batches(figures, COLUMNS):
         head = f"| | seeds | {' | '.join(part)} |"
@@ -176,11 +175,15 @@ def _rule(head: str) -> str:
     return "|---" * (head.count("|") - 1) + "|"
 
 
-def verdict_rows(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the lines of the table of verdicts."""
+def verdict_lines(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the lines of the table of verdicts, and of a sentence about the claims without one."""
     rows = [["claim", "needs", "difference", "95 %", "seeds", "verdict"]]
     for one in verdicts:
-        difference = "" if one["difference"] is None else f"{one['difference']:g}"
-        interval = " to ".join(f"{bound:g}" for bound in one["interval"] or ())
-        rows.append([one["claim"], one["needs"], difference, interval, str(one["seeds"]), one["verdict"]])
-    return [f"| {' | '.join(row)} |" for row in rows]
+        if one["interval"]:
+            interval = " to ".join(f"{bound:g}" for bound in one["interval"])
+            difference = f"{one['difference']:g}"
+            rows.append([one["claim"], one["needs"], difference, interval, str(one["seeds"]), one["verdict"]])
+    head, *claims = (f"| {' | '.join(row)} |" for row in rows)
+    missing = [f"{one['claim']} ({one['seeds']})" for one in verdicts if not one["interval"]]
+    sentence = f"Not measured, with fewer than {SEEDS} seeds: {'; '.join(missing)}."
+    return [*([head, _rule(head), *claims] if claims else []), *(["", sentence] if missing else [])]
