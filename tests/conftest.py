@@ -16,6 +16,7 @@ os.environ.setdefault("RAY_local_fs_capacity_threshold", "1.0")
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST = [
     "tests/cluster/test_job_submit.py",
+    "tests/jobs/test_teach.py",
     "tests/jobs/test_harm.py",
     "tests/training/test_ray_trainer.py",
     "tests/cluster/test_placement.py",
@@ -35,6 +36,7 @@ SLOW = (
     "tests/benchmarks/",
     "tests/bulk/run/test_folders.py",
     "tests/bulk/run/test_web_run.py",
+    "tests/captioner/engines/test_transformers_serve.py",
     "tests/cluster/test_job_submit.py",
     "tests/cluster/test_placement.py",
     "tests/jobs/",

@@ -380,6 +380,7 @@ def test_settings_that_need_a_clip_are_refused_without_one(configure):
         configure("--text.existing.sidecar=txt", "--input.form=webdataset")
 
 
+@pytest.mark.slow
 def test_a_coca_is_scored_and_its_best_caption_chosen(photos, tmp_path):
     (tmp_path / "model").mkdir()
     options = [

@@ -412,6 +412,7 @@ def test_pickles_are_refused(tmp_path, tiny_architecture):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_a_real_architecture_and_no_global_state(images):
     root = logging.getLogger()
     handlers, names = list(root.handlers), open_clip.list_models()

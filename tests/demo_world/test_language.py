@@ -71,6 +71,7 @@ def test_phrases_cover_the_three_criteria(languages: list) -> None:
         assert all(language.phrases.values())
 
 
+@pytest.mark.slow
 def test_leave_one_out_cider_is_like_that_of_human_captions() -> None:
     scorer = pytest.importorskip("pycocoevalcap.cider.cider_scorer").CiderScorer
     scenes = [describe(sample_scene("test", index)).references for index in range(500)]

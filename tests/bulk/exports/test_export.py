@@ -524,6 +524,7 @@ def test_a_commit_without_its_output(folder, form):
         run(folder, form)
 
 
+@pytest.mark.slow
 def test_the_job(tmp_path):
     runs.make_run(tmp_path / "run", [*ROWS, runs.row("../x.jpg")], 2, units=3)
     runs.make_run(tmp_path / "more", ROWS, 2, units=2)

@@ -275,6 +275,7 @@ def test_the_check_reports_an_unreachable_server(monkeypatch):
     engine.close()
 
 
+@pytest.mark.slow
 def test_a_thousand_images_survive_a_server_with_every_fault(make, server):
     faults = ["429", "500", "hang", "empty", "cut json", "refusal"]
     turns = collections.Counter()

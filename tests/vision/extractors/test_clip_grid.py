@@ -39,6 +39,7 @@ def squashed(image: np.ndarray, side: int) -> torch.Tensor:
     return ((pixels - mean) / std)[None]
 
 
+@pytest.mark.slow
 def test_rn50_at_448_pixels_is_the_papers_input():
     torch.manual_seed(0)
     clip = ClipConfig(model="RN50", allow_random=True)
@@ -59,6 +60,7 @@ def test_rn50_at_448_pixels_is_the_papers_input():
     np.testing.assert_allclose(found.boxes[15], [90 / 14, 60 / 14, 180 / 14, 120 / 14], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_patch_tokens_of_a_vit_at_twice_its_size():
     torch.manual_seed(0)
     scorer = load_clip(ClipConfig(model="ViT-B-32", allow_random=True))

@@ -103,6 +103,7 @@ def test_resolution_by_config(checkpoint):
     assert load_extractor(regions_config(checkpoint=checkpoint)).resolution == (64, 96)
 
 
+@pytest.mark.slow
 def test_a_compiled_backbone_gives_the_same_regions(checkpoint, monkeypatch):
     """torch.compile captures it for varying sizes; torch's default backend is not tested here."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))

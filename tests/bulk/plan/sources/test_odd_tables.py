@@ -270,6 +270,7 @@ def test_an_id_in_json_that_is_neither_text_nor_a_number_makes_a_bad_row(images,
     assert rows[1]["error"] == "line 2: column id is not an id"
 
 
+@pytest.mark.slow
 def test_damaged_gzip_loses_the_rows_after_the_damage(images):
     lines = [
         f'{{"uri": "a.png", "n": {number}, "noise": "{random.Random(number).random()}"}}'

@@ -89,6 +89,7 @@ def listed(uri: str) -> list[storage.FileInfo]:
     return list(storage.list_files(uri))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["down", "standby", "denied"])
 def test_rows_of_a_storage_that_is_down_fail(hdfs, tmp_path, state):
     assert kinds(tmp_path, [f"{hdfs}/{state}/a.png", f"{hdfs}/{state}/gone.png"], hdfs) == ["storage"] * 2
