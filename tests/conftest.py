@@ -35,7 +35,10 @@ SLOW_FIXTURES = {"installed", "ray_session", "run_job", "s3"}
 SLOW = (
     "tests/benchmarks/",
     "tests/bulk/run/test_folders.py",
+    "tests/bulk/run/test_hugging_face_hub.py",
     "tests/bulk/run/test_web_run.py",
+    "tests/bulk/stages/test_finishing.py",
+    "tests/bulk/test_clip_scores.py",
     "tests/captioner/engines/test_transformers_serve.py",
     "tests/cluster/test_job_submit.py",
     "tests/cluster/test_placement.py",

@@ -295,6 +295,7 @@ def test_children_end_with_a_parent_that_returns():
     assert_gone(pids)
 
 
+@pytest.mark.slow
 def test_a_pool_that_cannot_start_is_a_job_error():
     with (
         DecoderPool(1, function="tests.vision.decoder_faults:nothing") as pool,

@@ -74,6 +74,7 @@ def test_captions_do_not_depend_on_chunks_batches_and_units(configure, tmp_path)
     assert pairs[0] == pairs[1]
 
 
+@pytest.mark.slow
 def test_regions_of_a_large_image_are_in_original_pixels(configure, tmp_path):
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (17, 25, 3), dtype=np.uint8))
     for scale in (20, 160):
@@ -100,6 +101,7 @@ def test_two_pools_give_the_same_captions_as_one(configure, tmp_path):
         assert [row[name] for row in rows[0]] == [row[name] for row in rows[1]]
 
 
+@pytest.mark.slow
 def test_clip_scores_on_request(configure, tmp_path):
     clip = ["--clip.model=RN50", "--clip.allow_random=true"]
     assert execute(configure(*clip, "--input.limit=3")).statuses == {"ok": 2, "rejected": 1}

@@ -113,6 +113,7 @@ def _refuse() -> None:
     raise UsageError("no")
 
 
+@pytest.mark.slow
 def test_a_child_that_dies_hangs_or_fails():
     assert in_child(os.getpid, purpose="tells its id") != os.getpid()
     with pytest.raises(JobError, match="the process that ends itself died"):

@@ -50,6 +50,7 @@ def test_the_last_unit_is_smaller(tmp_path):
     assert (state.images_done, state.images_missing) == (1, 4)
 
 
+@pytest.mark.slow
 def test_ten_thousand_units_without_opening_an_output(tmp_path, monkeypatch):
     monkeypatch.setattr(manifest, "PART_ROWS", 4_000)
     count = 10_000

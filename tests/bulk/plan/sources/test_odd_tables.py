@@ -193,6 +193,7 @@ def test_columns_of_csv_files(images, content):
     assert row["data"] == b"a"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dialect", ["excel", "excel-tab", "unix"])
 def test_written_tables_are_read_back_unchanged(images, dialect):
     draw = random.Random(dialect)

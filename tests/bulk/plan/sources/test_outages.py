@@ -109,6 +109,7 @@ def test_an_outage_is_distinguished_from_a_missing_file(hdfs, closed):
             assert SECRET not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["ftp", "webhdfs"])
 def test_a_silent_storage_costs_bounded_time(silent, tmp_path, scheme):
     place = f"{scheme}://127.0.0.1:{silent}/"
