@@ -223,12 +223,9 @@ def test_reward_without_references_raises_clip_s(scenes, tmp_path, monkeypatch) 
 
 @pytest.mark.timeout(1200)
 def test_steps_run_on_a_ray_cluster(scenes, tmp_path, monkeypatch, ray_session) -> None:
-    """With validations in the middle of an epoch, when tasks still read for the training.
-
-    tests/jobs/test_training.py trains with a reward on Ray.
-    """
+    """With validations in the middle of an epoch, when tasks still read for the training."""
     monkeypatch.chdir(tmp_path)
-    more = [*with_captions(scenes), "--run.runtime=ray", "--reward.kind=none"]
+    more = [*with_captions(scenes), "--run.runtime=ray"]
     result = teach(parse(TeachConfig, arguments(scenes, tmp_path / "out", *more)))
     assert Captioner.load(str(tmp_path / "out" / "model" / "captioner")).digest == result["digest"]
     assert result["test"]["student"]["CIDEr"] > result["test"]["commonest_cider"]

@@ -7,17 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from glied.clip.config import ClipConfig
 from glied.clip.grammar_head import CORRUPTIONS
-from glied.clip.model import build_clip, save_clip
-from glied.clip.tokenizer import token_ids
 from glied.errors import UsageError
 from glied.training.tasks.bad_captions import BadCaptionsConfig, load_bad_captions
-from glied.training.tasks.clip_texts import all_texts
-from glied.training.tasks.grammar import FinetuneGrammarConfig, GrammarTask
+from glied.training.tasks.grammar import GrammarTask
 from glied.training.tasks.grammar_accuracy import BAD, accuracies
-from tests.training.settings import trainer, with_config
-from tests.training.tasks.pairs import ARCHITECTURE, COLORS, write_pairs
+from tests.training.settings import with_config
+from tests.training.tasks.grammar_tasks import grammar_task
+from tests.training.tasks.pairs import COLORS, write_pairs
 
 LOOPS = [f"a {a} field on a {a} field on a {b} field" for a in COLORS for b in COLORS]
 
@@ -30,23 +27,8 @@ def write(file: Path, captions: list[str]) -> str:
 
 @pytest.fixture
 def task(tmp_path: Path) -> GrammarTask:
-    pairs = write_pairs(tmp_path / "pairs")
-    torch.manual_seed(0)
-    clip = build_clip(ARCHITECTURE, preprocess={"resize_mode": "squash"})
-    save_clip(
-        str(tmp_path / "clip"), clip, ARCHITECTURE, used_tokens=token_ids(all_texts(pairs.all), ARCHITECTURE)
-    )
-    return GrammarTask(
-        config=FinetuneGrammarConfig(
-            clip=ClipConfig(checkpoint=str(tmp_path / "clip")),
-            train=pairs,
-            validation=pairs,
-            cache=str(tmp_path / "cache"),
-            hidden=32,
-            bad_captions=BadCaptionsConfig(captions=write(tmp_path / "bad.jsonl", LOOPS), share=0.5),
-            trainer=trainer(),
-        )
-    )
+    bad = BadCaptionsConfig(captions=write(tmp_path / "bad.jsonl", LOOPS), share=0.5)
+    return grammar_task(tmp_path, write_pairs(tmp_path / "pairs"), bad_captions=bad)
 
 
 def collate(task: GrammarTask, *, training: bool, seed: int = 0):

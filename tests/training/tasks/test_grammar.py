@@ -6,36 +6,19 @@ import torch
 
 from glied.clip.config import ClipConfig
 from glied.clip.grammar_head import CORRUPTIONS, load_grammar
-from glied.clip.model import build_clip, save_clip
 from glied.clip.scorer import load_clip
-from glied.clip.tokenizer import token_ids
 from glied.data.pairs import PairsConfig
 from glied.errors import UsageError
 from glied.training.task import Task
-from glied.training.tasks.clip_texts import all_texts
 from glied.training.tasks.grammar import FinetuneGrammarConfig, GrammarTask, accuracies, plain, word_loss
 from tests.training.settings import trainer
-from tests.training.tasks.pairs import ARCHITECTURE, write_pairs
+from tests.training.tasks.grammar_tasks import grammar_task
+from tests.training.tasks.pairs import write_pairs
 
 
 @pytest.fixture
 def task(tmp_path) -> GrammarTask:
-    pairs = write_pairs(tmp_path / "pairs")
-    torch.manual_seed(0)
-    clip = build_clip(ARCHITECTURE, preprocess={"resize_mode": "squash"})
-    used = token_ids(all_texts(pairs.all), ARCHITECTURE)
-    save_clip(str(tmp_path / "clip"), clip, ARCHITECTURE, used_tokens=used)
-    clip_config = ClipConfig(checkpoint=str(tmp_path / "clip"))
-    return GrammarTask(
-        config=FinetuneGrammarConfig(
-            clip=clip_config,
-            train=pairs,
-            validation=pairs,
-            cache=str(tmp_path / "cache"),
-            hidden=32,
-            trainer=trainer(),
-        )
-    )
+    return grammar_task(tmp_path, write_pairs(tmp_path / "pairs"))
 
 
 def collate(task: GrammarTask, *, training: bool, seed: int = 0):

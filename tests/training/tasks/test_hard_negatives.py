@@ -12,20 +12,18 @@ import torch
 from torch.nn import functional as F
 
 from glied.clip.config import ClipConfig
-from glied.clip.model import build_clip, save_clip
 from glied.clip.scorer import load_clip
-from glied.clip.tokenizer import token_ids
 from glied.data.hard_negatives import FalseText, HardNegativesConfig
 from glied.data.pairs import PairsConfig
 from glied.errors import UsageError
 from glied.training.tasks.clip import ClipTask, TrainClipConfig
 from glied.training.tasks.clip_model import ClipModelConfig
-from glied.training.tasks.clip_texts import all_texts
 from glied.training.tasks.coca import CocaTask
 from glied.training.tasks.contrastive import contrastive_loss
 from glied.training.tasks.false_texts import NO_ROW, VALIDATED, FalseTexts, _draw, accuracy_by_kind
-from glied.training.tasks.grammar import FinetuneGrammarConfig, GrammarTask
+from glied.training.tasks.grammar import GrammarTask
 from tests.training.settings import trainer, with_config
+from tests.training.tasks.grammar_tasks import grammar_task
 from tests.training.tasks.pairs import ARCHITECTURE, COLORS, write_pairs
 
 
@@ -177,19 +175,8 @@ def test_accuracy_by_kind_by_hand():
 
 
 def test_the_grammar_head_keeps_comparing_with_false_texts(tmp_path, pairs, negatives):
-    torch.manual_seed(0)
-    clip = build_clip(ARCHITECTURE, preprocess={"resize_mode": "squash"})
-    used = token_ids(all_texts(pairs.all), ARCHITECTURE)
-    save_clip(str(tmp_path / "clip"), clip, ARCHITECTURE, used_tokens=used)
-    config = FinetuneGrammarConfig(
-        clip=ClipConfig(checkpoint=str(tmp_path / "clip")),
-        train=pairs,
-        validation=pairs,
-        cache=str(tmp_path / "cache"),
-        hidden=32,
-        trainer=trainer(),
-    )
-    plain, hard = GrammarTask(config), GrammarTask(dataclasses.replace(config, hard_negatives=negatives))
+    plain = grammar_task(tmp_path, pairs)
+    hard = GrammarTask(dataclasses.replace(plain.config, hard_negatives=negatives))
     batch, other = collate(hard, training=True), collate(plain, training=True)
     assert torch.equal(batch.tokens, other.tokens), "captions are drawn and broken as without"
     torch.manual_seed(0)
