@@ -32,6 +32,14 @@ pytestmark = pytest.mark.skipif(
     reason="no chromium and chromedriver here: run tests/install_browser.sh as root",
 )
 WAIT_S = 30
+# The page fills the cards that come near the window when the browser has drawn a frame, and tells it in a task.
+SETTLE = """const done = arguments[arguments.length - 1];
+    const frame = () => new Promise((go) => requestAnimationFrame(() => setTimeout(go)));
+    const waiting = () => [...document.querySelectorAll("#cards article")].some((card) => {
+        const { top, bottom } = card.getBoundingClientRect();
+        return bottom >= 0 && top <= innerHeight && !card.childElementCount;
+    });
+    (async () => { do { await frame(); await frame(); } while (waiting()); done(); })();"""
 
 
 class Browser:
@@ -45,23 +53,31 @@ class Browser:
         self.entries = Page(file.read_text()).data["entries"]
         self.driver.get_log("browser")  # discard those of the previous page
         self.driver.get(file.as_uri())
-        self.wait("return document.querySelectorAll('article .caption, article .error').length")
+        self.settle()
 
     def wait(self, script: str) -> None:
         WebDriverWait(self.driver, WAIT_S).until(lambda driver: driver.execute_script(script))
 
+    def settle(self) -> None:
+        """Wait until no card in the window is empty."""
+        self.driver.execute_async_script(SETTLE)
+
     def all(self, selector: str) -> list[WebElement]:
+        self.settle()
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
     def one(self, selector: str) -> WebElement:
+        self.settle()
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 
     def texts(self, selector: str) -> list[str]:
+        self.settle()
         script = "return [...document.querySelectorAll(arguments[0])].map((one) => one.textContent)"
         return self.driver.execute_script(script, selector)
 
     def lit(self, within: str) -> set[int]:
         """Return the regions whose boxes are highlighted."""
+        self.settle()
         script = "return [...document.querySelectorAll(arguments[0])].map((box) => +box.dataset.region)"
         return set(self.driver.execute_script(script, f"{within} .stage.lit .box.on"))
 
