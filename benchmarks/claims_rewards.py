@@ -1,8 +1,8 @@
 """Variants of the reward CLIP-S + grammar on the demo world, which differ in one thing each.
 
-Each goes on from the same GLIED (XE) with configs/scst/clip_s_grammar_demo.yaml and the `settings` of its
-variant. Variants whose CLIP does not ship need it first. The commands are run in the root of the repository;
-the costs are estimates for one core (AMD EPYC).
+benchmarks/claims.py trains each of them from the same GLIED (XE), with the config
+configs/scst/clip_s_grammar_demo.yaml and the `settings` of the variant. Those whose CLIP does not ship need
+it first. The commands are run in the root of the repository; costs are estimates for one core (AMD EPYC).
 
 Scenes of the CLIP, 15 minutes, and a CLIP that knows hard negatives, 20 minutes:
 
@@ -35,60 +35,53 @@ A grammar head that knows them, 12 minutes, and one for the CLIP with hard negat
         --bad_captions.captions runs/bad_captions.jsonl --trainer.output runs/grammar_both
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal
 
-CONFIG = "scst/clip_s_grammar_demo.yaml"
-"""What all variants start from, below configs/."""
+from benchmarks.claims_variants import Claim, Variant
 
-
-@dataclass(frozen=True, kw_only=True)
-class RewardVariant:
-    """A reward, or a way to learn from it.
-
-    Attributes:
-        title: name of its row in a table.
-        clip: checkpoint of the CLIP with its grammar head.
-        clip_features: folder with the stores train and val of the CLIP's image vectors.
-        options: other settings of jobs/train_scst.py.
-    """
-
-    title: str
-    clip: str = "glied/weights/demo/grammar"
-    clip_features: str = "runs/clip_features"
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Settings of jobs/train_scst.py by dotted key, beside those of `CONFIG`."""
-        return {
-            "reward.clip.checkpoint": self.clip,
-            "train.clip_features": f"{self.clip_features}/train",
-            "validation.clip_features": f"{self.clip_features}/val",
-            **self.options,
-        }
-
-
+GRAMMAR = Variant(name="GLIED, CLIP-S + grammar", reward="clip_s_grammar")
 NORMALIZED = {"sampling.baseline": "normalized"}
 DICO = {"loss.name": "dico"}
-HARD_FEATURES = "runs/clip_features_hard"
 
-REWARDS: Mapping[str, RewardVariant] = {
-    "clip_s_grammar": RewardVariant(title="CLIP-S + grammar"),
-    "normalized": RewardVariant(title="parts normalized separately (GDPO)", options=NORMALIZED),
-    "bad_captions": RewardVariant(
-        title="grammar head knows the captioner's bad captions", clip="runs/grammar_bad/best"
-    ),
-    "hard_negatives": RewardVariant(
-        title="CLIP knows hard negatives", clip="runs/grammar_hard/best", clip_features=HARD_FEATURES
-    ),
-    "dico": RewardVariant(title="DiCO's loss", options=DICO),
-    "together": RewardVariant(
-        title="all together",
-        clip="runs/grammar_both/best",
-        clip_features=HARD_FEATURES,
-        options=NORMALIZED | DICO,
-    ),
+
+def clip_of(name: str, features: str = "runs/clip_features") -> dict[str, str]:
+    """Return the settings of a CLIP with its grammar head, and of the stores of its image vectors."""
+    return {
+        "reward.clip.checkpoint": f"runs/{name}/best",
+        "train.clip_features": f"{features}/train",
+        "validation.clip_features": f"{features}/val",
+    }
+
+
+def differing(text: str, **settings: str) -> Variant:
+    """Return CLIP-S + grammar with other settings."""
+    return Variant(name=f"{GRAMMAR.name}, {text}", reward=GRAMMAR.reward, settings=settings)
+
+
+HARD_FEATURES = "runs/clip_features_hard"
+REWARDS = {
+    "normalized": differing("parts normalized separately (GDPO)", **NORMALIZED),
+    "bad_captions": differing("the captioner's bad captions as negatives", **clip_of("grammar_bad")),
+    "hard_negatives": differing("CLIP with hard negatives", **clip_of("grammar_hard", HARD_FEATURES)),
+    "dico": differing("DiCO's loss", **DICO),
+    "together": differing("together", **clip_of("grammar_both", HARD_FEATURES), **NORMALIZED, **DICO),
 }
 """The variants by name; "together" is a placeholder, which takes the best ones once they are measured."""
+
+AIMS = {"repeated bigrams": 1, "precision objects": -1, "precision colors": -1, "precision relations": 0}
+"""What a reward must not spoil: figure, and by how much it may change from XE."""
+
+
+def aims(name: str) -> list[Claim]:
+    """Return the claims that a reward finds images better than CIDEr does, and spoils nothing."""
+    title = REWARDS[name].name
+    found = Claim(f"{title}: finds images better than the CIDEr reward", name, "cider", "judge R@1", 10)
+    kept = [
+        Claim(f"{title}: {figure} as after XE", name, "glied", figure, bound, _side(bound))
+        for figure, bound in AIMS.items()
+    ]
+    return [found, *kept]
+
+
+def _side(bound: float) -> Literal["at least", "at most"]:
+    return "at most" if bound > 0 else "at least"

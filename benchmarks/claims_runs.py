@@ -111,7 +111,16 @@ def recipe(config: "Config", variant: str, seed: int) -> dict[str, Any]:
         "regions": features.fingerprint(config.features).get("weights"),
         "clip": digest(config.clip),
         "judge": digest(config.judge_checkpoint),
+        **changes(config.spec.variants[variant].settings),
     }
+
+
+def changes(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a variant changes in its config, and the digest of a CLIP of its own."""
+    if not settings:
+        return {}
+    clip = settings.get("reward.clip.checkpoint")
+    return {"settings": dict(settings), **({"rewarding_clip": digest(clip)} if clip else {})}
 
 
 def _up_to_date(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
@@ -138,6 +147,7 @@ def job(config: "Config", variant: str, seed: int) -> Any:
     options["start"] = str(config.folder / f"glied-{seed}" / "best")
     if chosen.reward != "cider":
         options["reward.clip.checkpoint"] = config.clip
+    options |= chosen.settings
     return configured(TrainScstConfig, name, options)
 
 

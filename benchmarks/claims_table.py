@@ -81,19 +81,22 @@ def ratio(totals: Array, images: int) -> Array:
 
 
 def _decide(claim: Claim, found: Difference) -> str:
-    if claim.compared:
+    if claim.kind == "compared":
         return "higher" if found.low > 0 else "lower" if found.high < 0 else "no difference"
-    above = found.difference >= claim.least and found.low > 0
-    shown = found.high <= claim.least if claim.within else above
-    return "shown" if shown else "not shown"
+    shown = {
+        "above": found.difference >= claim.bound and found.low > 0,
+        "at least": found.low >= claim.bound,
+        "at most": found.high <= claim.bound,
+    }
+    return "shown" if shown[claim.kind] else "not shown"
 
 
 def _needs(claim: Claim) -> str:
-    if claim.compared:
+    if claim.kind == "compared":
         return f"{claim.figure}: a comparison"
-    if claim.within:
-        return f"{claim.figure}: at most {claim.least:g} above, with 95 %"
-    return f"{claim.figure}: {claim.least:g} above, and above 0 with 95 %"
+    if claim.kind == "above":
+        return f"{claim.figure}: {claim.bound:g} above, and above 0 with 95 %"
+    return f"{claim.figure}: {claim.kind} {claim.bound:+g}, with 95 %"
 
 
 def with_equal_cpu(runs: Sequence[Run]) -> list[Run]:

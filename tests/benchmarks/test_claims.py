@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from benchmarks import claims
-from benchmarks.claims_runs import RECORDED, check_judge, equal_size, job, parameters
+from benchmarks.claims_figures import digest
+from benchmarks.claims_rewards import REWARDS
+from benchmarks.claims_runs import RECORDED, changes, check_judge, equal_size, job, parameters
 from benchmarks.claims_table import markdown, missing, report, table, verdict
 from benchmarks.claims_worlds import DEMO, PHOTOGRAPHS, WORLDS
 from glied.clip.grammar_head import CORRUPTIONS, GrammarHead, save_grammar
@@ -28,7 +30,7 @@ from tests.jobs.local_training import load_task
 from tests.training.tasks.rewarded import one_region
 
 HIGHER = DEMO.claims[0]
-PRESERVED = next(claim for claim in DEMO.claims if claim.within)
+PRESERVED = next(claim for claim in DEMO.claims if claim.kind == "at most")
 COMPARED = PHOTOGRAPHS.claims[-1]
 
 
@@ -65,6 +67,15 @@ def test_a_claim_of_no_increase_must_hold_beyond_chance():
     assert verdict_of(PRESERVED, runs("clip_s_grammar", 10, 11, 11, figure=figure), xe) == "shown"
     assert verdict_of(PRESERVED, runs("clip_s_grammar", 10, 11, 12, figure=figure), xe) == "not shown"
     assert verdict_of(PRESERVED, runs("clip_s_grammar", 1, 1, 1, figure=figure), xe) == "shown"
+
+
+def test_a_claim_of_no_decrease_must_hold_beyond_chance():
+    claim = next(claim for claim in DEMO.claims if claim.kind == "at least" and claim.bound == -1)
+    xe = runs("glied", 90, 90, 90, figure=claim.figure)
+    assert verdict_of(claim, runs("together", 89, 90, 89, figure=claim.figure), xe) == "shown"
+    assert verdict_of(claim, runs("together", 91, 91, 88, figure=claim.figure), xe) == "not shown", (
+        "by chance"
+    )
 
 
 def test_a_comparison_says_which_is_higher_beyond_chance():
@@ -179,6 +190,22 @@ def test_the_short_form_warms_up_within_its_steps():
         for variant in spec.variants:
             trainer = job(claims.Config(world=name, short=True), variant, 0).trainer
             assert trainer.schedule.warmup_steps <= trainer.max_steps, variant
+
+
+def test_rewards_differ_from_clip_s_with_grammar_in_their_settings_alone():
+    config = claims.Config(full=True)
+    plain = job(config, "clip_s_grammar", 1)
+    for variant, one in REWARDS.items():
+        settings = dict(one.settings)
+        restored = {key: str(attrgetter(key)(plain)) for key in [*settings, "trainer.output"]}
+        own = dataclasses.replace(DEMO.variants[variant], settings=restored)
+        world = dataclasses.replace(DEMO, variants={variant: own})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(WORLDS, "demo", world)
+            assert job(config, variant, 1) == plain, variant
+    assert changes({}) == {}
+    clip = {"reward.clip.checkpoint": "glied/weights/demo/grammar"}
+    assert changes(clip) == {"settings": clip, "rewarding_clip": digest(config.clip)}
 
 
 @pytest.mark.parametrize("world", sorted(WORLDS))
