@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(
     reason="no chromium and chromedriver here: run tests/install_browser.sh as root",
 )
 WAIT_S = 30
-# The page fills the cards that come near the window when the browser has drawn a frame, and tells it in a task.
+# The page fills cards that come near the window in a task after the browser has drawn a frame.
 SETTLE = """const done = arguments[arguments.length - 1];
     const frame = () => new Promise((go) => requestAnimationFrame(() => setTimeout(go)));
     const waiting = () => [...document.querySelectorAll("#cards article")].some((card) => {
