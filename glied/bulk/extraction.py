@@ -2,14 +2,13 @@
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Any
 
-from glied.bulk import row_schemas
 from glied.bulk.config import InputConfig, OutputConfig, ResourcesConfig
 from glied.bulk.items import ActorPoolSpec, Job
-from glied.bulk.job_parts import actor_pool, check_budget
+from glied.bulk.job_parts import actor_pool, check_budget, feature_job
 from glied.bulk.stages.factories import ExtractFactory
 from glied.bulk.stages.specs import preprocessing
-from glied.data import features
 from glied.errors import UsageError
 from glied.vision.crops import CopyConfig
 from glied.vision.extractors.config import RegionsConfig
@@ -59,23 +58,7 @@ def extract_pools(config: ExtractRegionsConfig) -> list[ActorPoolSpec]:
 def extract_job(config: ExtractRegionsConfig) -> Job:
     """The bulk job of a config; raises as `caption_job`."""
     inspection = extract_factory(config).inspect()
-    # An empty table of the store, for the metadata that its files carry.
-    metadata = features.write([], [], fingerprint=inspection.fingerprint).schema.metadata
-    return Job(
-        results="features",
-        schema=row_schemas.FEATURES.with_metadata(metadata),
-        encode=features.parquet_bytes,
-        model=inspection.model,
-        config=dataclasses.asdict(config),
-        fingerprint={
-            "regions": inspection.fingerprint,
-            "preprocessing": preprocessing(config.input.max_missing_rows),
-            "schema": features.SCHEMA_VERSION,
-            **({"copy": dataclasses.asdict(config.copy)} if config.copy else {}),
-        },
-        source=config.input,
-        output=config.output,
-        resources=config.resources,
-        error_budget=config.error_budget,
-        example=None,
-    )
+    kept: dict[str, Any] = {"preprocessing": preprocessing(config.input.max_missing_rows)}
+    if config.copy:
+        kept["copy"] = dataclasses.asdict(config.copy)
+    return feature_job(config, inspection.model, inspection.fingerprint, kept)

@@ -1,15 +1,13 @@
 """From a config to the import of published features: a bulk run whose images are already described."""
 
-import dataclasses
 import hashlib
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from glied import storage
-from glied.bulk import row_schemas
 from glied.bulk.config import ChunkConfig, OutputConfig, PublishedConfig, ResourcesConfig
 from glied.bulk.items import Job
-from glied.bulk.job_parts import check_budget
+from glied.bulk.job_parts import check_budget, feature_job
 from glied.bulk.plan.sources.published_features import ReadPublished
 from glied.data import coco, features, published_features
 from glied.errors import UsageError
@@ -59,25 +57,8 @@ def import_job(config: ImportFeaturesConfig) -> Job:
     """
     if config.input.form == "hdf5":
         published_features.import_h5py()
-    metadata = features.write([], [], fingerprint=config.fingerprint).schema.metadata
-    return Job(
-        results="features",
-        schema=row_schemas.FEATURES.with_metadata(metadata),
-        encode=features.parquet_bytes,
-        model=config.stage.model,
-        config=dataclasses.asdict(config),
-        fingerprint={
-            "regions": config.fingerprint,
-            "dtype": config.dtype,
-            "captions": _digest(config.input.captions),
-            "schema": features.SCHEMA_VERSION,
-        },
-        source=config.input,
-        output=config.output,
-        resources=config.resources,
-        error_budget=config.error_budget,
-        example=None,
-    )
+    kept = {"dtype": config.dtype, "captions": _digest(config.input.captions)}
+    return feature_job(config, config.stage.model, config.fingerprint, kept)
 
 
 def missing_images(config: ImportFeaturesConfig) -> list[str]:
