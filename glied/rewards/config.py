@@ -20,6 +20,8 @@ class RewardConfig:
     """Weight of RefCLIP-S, which is 0 to 2.5."""
     grammar: float = 0.0
     """Weight of the probability that a caption is grammatical, 0 to 1."""
+    distinct: float = 0.0
+    """Weight of the share of a caption's bigrams that differ (distinct-2), which is 0 to 1."""
     grammar_accuracy: float = 90.0
     """Balanced accuracy in percent that the grammar head must have reached on every corruption; 0 takes every
     head. The corruptions of free captions can be grammatical, so a head for them stays below 90."""
@@ -51,7 +53,8 @@ class RewardConfig:
     @property
     def weights(self) -> dict[str, float]:
         """Weight by part."""
-        return {name: getattr(self, name) for name in ("cider", "bleu", "clip_s", "ref_clip_s", "grammar")}
+        parts = ("cider", "bleu", "clip_s", "ref_clip_s", "grammar", "distinct")
+        return {name: getattr(self, name) for name in parts}
 
     @property
     def needs_references(self) -> bool:

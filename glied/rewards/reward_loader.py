@@ -15,6 +15,7 @@ from glied.errors import UsageError
 from glied.rewards.bleu_reward import BleuReward
 from glied.rewards.cider_reward import CiderReward
 from glied.rewards.config import RewardConfig
+from glied.rewards.distinct_reward import DistinctReward
 from glied.rewards.grammar_reward import GrammarReward
 from glied.rewards.reward import Reward
 from glied.rewards.weighted_sum import WeightedSum
@@ -114,6 +115,8 @@ class RewardLoader:
             return CiderReward(EncodedReferences(data.references, self.vocabulary), self.frequencies)
         if name == "bleu":
             return BleuReward(EncodedReferences(data.references, self.vocabulary))
+        if name == "distinct":
+            return DistinctReward()
         if name == "grammar":
             return GrammarReward(self._both.probability)
         from glied.rewards.clip_reward import ClipReward, RefClipReward

@@ -374,7 +374,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(world: Path, name) -> None:
 
 
 def test_every_reward_is_reported_with_its_parts(world: Path) -> None:
-    weights = {"cider": 1.0, "bleu": 0.5, "clip_s": 2.0, "ref_clip_s": 1.0}
+    weights = {"cider": 1.0, "bleu": 0.5, "clip_s": 2.0, "ref_clip_s": 1.0, "distinct": 0.5}
     task = make_task(world, **weights)
     task.check()
     assert "loader" not in task._made, "objects loaded by the check are not pickled with the task"
