@@ -56,18 +56,20 @@ def execute(job: Job, stream: Stream, index: InOrder = in_order) -> Summary:
 def _open(job: Job, run_uri: str, index: InOrder) -> tuple[str, Manifest]:
     """Claim the run folder, or join the run in it; returns the id of the run and its manifest."""
     with _usage_errors_named(f"output.uri {job.output.uri}"):
-        probe(job.output.uri)
-    with _usage_errors_named():
         existing = run_folder.read_record(run_uri)
-        if existing is None:
-            _first_input(job)
+    overwrite = job.output.mode == "overwrite"
+    with _usage_errors_named():
+        if existing is None or overwrite:
+            _first_input(job)  # before anything is written
         elif job.output.mode == "error":
             raise UsageError(
                 f"output.uri {job.output.uri} holds a run, and output.mode is error: resume goes on with it, "
                 "overwrite deletes it"
             )
-        elif job.output.mode == "overwrite":
-            _first_input(job)
+    with _usage_errors_named(f"output.uri {job.output.uri}"):
+        probe(job.output.uri)
+    with _usage_errors_named():
+        if existing is not None and overwrite:
             ledger.clear(run_uri, existing["results"])
         run = _claim(job, run_uri)
         plan = manifest.load(run_uri, run)
