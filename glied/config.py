@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import yaml
@@ -192,6 +192,29 @@ def build(config_class: type[Config], values: Mapping[str, Any]) -> Config:
     current = with_new_keys(config_class, values)
     check_groups(config_class, current)
     return _instantiate(config_class, parser, lambda: parser.parse_object(current))
+
+
+def check_keys(config_class: type, values: Mapping[str, Any], within: str) -> None:
+    """Refuse keys of nested settings that `config_class` lacks.
+
+    Raises:
+        UsageError: naming the first one below `within`, and the keys that may be meant.
+    """
+    valid = _valid_keys(build_parser(config_class))
+    groups = {key.rpartition(".")[0] for key in valid}
+    mappings = tuple(f"{key}." for key in valid if key not in groups)  # settings that may be mappings
+    for key in _leaves(values):
+        if key not in valid and not key.startswith(mappings):
+            raise UsageError(f"{within}.{key} is no key of {config_class.__name__}{_known_keys(key, valid)}")
+
+
+def _leaves(values: Mapping[str, Any]) -> Iterator[str]:
+    """The dotted keys of nested settings."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from (f"{key}.{inner}" for inner in _leaves(value))
+        else:
+            yield key
 
 
 def _instantiate(config_class: type[Config], parser: ArgumentParser, read: Callable[[], Namespace]) -> Config:

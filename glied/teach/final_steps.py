@@ -11,7 +11,7 @@ import yaml
 from glied import checkpoint, storage
 from glied.bulk.captioning import CaptionDatasetConfig
 from glied.bulk.run.committed_rows import read_rows
-from glied.captioner.familiarity import UNFAMILIAR
+from glied.captioner.familiarity import LEAST_VALIDATION, UNFAMILIAR
 from glied.data import coco
 from glied.metrics.bootstrap import Difference
 from glied.metrics.text_metrics import WITHOUT_JAVA, text_metrics
@@ -193,7 +193,8 @@ class FinalSteps:
             figures |= self._judged(by_image)
         if out:
             storage.write_bytes(out, json.dumps(found | {"figures": figures}, indent=1).encode() + b"\n")
-        return figures | _familiarity(captions)
+        enough = done["captions"]["images"]["val"] >= LEAST_VALIDATION
+        return figures | (_familiarity(captions) if enough else {})
 
     def _evaluated(self, captions: str) -> dict[str, Any]:
         teaching = self.teaching

@@ -1,15 +1,17 @@
 """Runs the jobs that the steps are made of, on Ray or in this process."""
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from glied.bulk.captioning import (
-    CaptionDatasetConfig,
+    CaptionConfig,
     caption_factory,
     caption_job,
     caption_pools,
+    config_class,
     fetch_stage,
 )
 from glied.bulk.chunks import run_here
@@ -26,6 +28,8 @@ from glied.training.tasks.attributes import AttributesTask, TrainAttributesConfi
 from glied.training.tasks.captioner import CaptionerTask, TrainCaptionerConfig
 from glied.training.tasks.scst import ScstTask, TrainScstConfig
 from glied.training.tasks.tuned_captioner import TuneCaptionerConfig, TunedCaptionerTask
+
+log = logging.getLogger(__name__)
 
 _MOST_CPU_WORKERS = 8
 """Actors without a GPU: each holds the models."""
@@ -85,13 +89,20 @@ class JobRunner:
         return self._on_ray(job, fetch, extract_pools(config), config.resources)
 
     def caption(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Caption images; raises as `extract`."""
-        config = build(CaptionDatasetConfig, self._complete(values))
+        """Caption images by a captioner of any kind; raises as `extract`."""
+        config = self._caption_config(values)
         job = caption_job(config)
         fetch = fetch_stage(config.input, config.resources)
         if self.local:
             return _finished(execute(job, run_here(fetch, caption_factory(config).build())))
         return self._on_ray(job, fetch, caption_pools(config), config.resources)
+
+    def check_captioner(self, values: Mapping[str, Any]) -> None:
+        """Raise UsageError where captioning would, before an image is read."""
+        caption_job(self._caption_config(values))
+
+    def _caption_config(self, values: Mapping[str, Any]) -> CaptionConfig:
+        return build(caption_class(values), self._complete(values))
 
     def train(self, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """Train; the content of result.json."""
@@ -134,6 +145,12 @@ class JobRunner:
         return {"workers": 1, "device": "cpu", "resources": {"threads_per_worker": _cores()}}
 
 
+def caption_class(values: Mapping[str, Any]) -> type:
+    """The class of a captioning config, which its `captioner.kind` asks for."""
+    captioner = values.get("captioner")
+    return config_class(captioner.get("kind") if isinstance(captioner, Mapping) else None)
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
@@ -145,6 +162,8 @@ def _finished(summary: Summary) -> dict[str, Any]:
         JobError: it is not complete, or too many images failed.
     """
     if exit_code(summary):
+        for line in summary.lines():
+            log.info("%s", line)
         raise JobError(f"{summary.run}: {'; '.join(summary.lines()[-3:])}; the same command resumes")
     images_per_s = summary.images_this_time / max(summary.seconds - summary.startup_seconds, 1e-9)
     return {

@@ -72,7 +72,7 @@ class TeachReport:
             "captions": _table("Captions of held-out images", "", self._captions()),
             "schedule": _table("Schedule", self._sizes(), self._schedule()),
             "time": _table("Time and cost", self._price(), self._time()),
-            "running": _table("Captioning a million images", self._price(), self._running()),
+            "running": _table("Captioning a million images", self._estimate(), self._running()),
         }
 
     def _facts(self, name: str) -> Mapping[str, Any]:
@@ -123,19 +123,29 @@ class TeachReport:
         return [{"step": name, **self._cost(spent)} for name, spent in seconds.items()]
 
     def _running(self) -> list[Row]:
-        regions = self._facts("features")["runs"]["test"]["images_per_s"]
-        words = self._facts("test")["images_per_s"]
-        rows = [_speed("new captioner", regions, words)]
+        stores = self._facts("features")["runs"].values()
+        regions = max(stores, key=lambda run: (run["images_per_s"] > 0, run["images"]))
+        rows = [_speed("new captioner", regions, self._facts("test"))]
         if "teacher" in self.records:
-            rows.append(_speed("teacher", self._facts("teacher")["images_per_s"]))
+            rows.append(_speed("teacher", self._facts("teacher")))
         return [
-            {"": name, "images/s": _rounded(rate), **(self._cost(1e6 / rate) if rate else {})}
-            for name, rate in rows
+            {
+                "": name,
+                "images/s": _rounded(rate),
+                **(self._cost(1e6 / rate) if rate else {}),
+                "measured on images": images,
+            }
+            for name, rate, images in rows
         ]
 
     def _price(self) -> str:
         price = self.teaching.config.run.dollars_per_hour
         return f"at {price:g} dollars an hour" if price else "run.dollars_per_hour gives the cost"
+
+    def _estimate(self) -> str:
+        return (
+            f"{self._price()}; an estimate from so few images is rough, most of all from less than a thousand"
+        )
 
     def _cost(self, seconds: float) -> Row:
         price = self.teaching.config.run.dollars_per_hour
@@ -143,9 +153,10 @@ class TeachReport:
         return {"hours": round(seconds / 3600, 3), "seconds": round(seconds, 1), **cost}
 
 
-def _speed(name: str, *rates: float) -> tuple[str, float]:
-    """Images a second of stages one after the other; 0 where one is not known."""
-    return name, 1 / sum(1 / rate for rate in rates) if all(rates) else 0.0
+def _speed(name: str, *runs: Mapping[str, Any]) -> tuple[str, float, int]:
+    """Images a second of runs one after the other, 0 where one is not known; images of the smallest run."""
+    rates, images = [run["images_per_s"] for run in runs], min(run["images"] for run in runs)
+    return name, 1 / sum(1 / rate for rate in rates) if all(rates) else 0.0, images
 
 
 def _table(title: str, note: str, rows: Sequence[Row]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from glied import storage
 from glied.storage import absolute
 from glied.teach import output_lock
+from glied.teach.checks import SETTINGS, Checks, check_output
 from glied.teach.config import TeachConfig
 from glied.teach.data_steps import DataSteps
 from glied.teach.final_steps import FinalSteps, write_caption_config
@@ -37,14 +38,16 @@ def teach(config: TeachConfig, *, started: float | None = None) -> dict[str, Any
             call goes on from there.
     """
     started = time.perf_counter() if started is None else started
+    check_output(absolute(config.output.uri))
     with output_lock.held(absolute(config.output.uri)):
         return _taught(Teaching(config, JobRunner.of(config.run.runtime)), started)
 
 
 def _taught(teaching: Teaching, started: float) -> dict[str, Any]:
     config = teaching.config
+    Checks(teaching).run()
     settings = json.dumps(asdict(config), indent=1, default=list).encode() + b"\n"
-    storage.write_bytes(teaching.path("teach.json"), settings)
+    storage.write_bytes(teaching.path(SETTINGS), settings)
     before = time.perf_counter()
     records = run_steps(steps_of(teaching), StepRecords(teaching.output), redo=config.run.redo)
     beside_steps = before - started

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _WRITTEN_S = 15.0
 """Seconds after which the time that a step has taken is written down."""
+_SHOWN = 120
+"""Most characters of a value in a message."""
 Facts = Mapping[str, Any]
 Done = Mapping[str, Facts]
 """The facts of the steps that are done, by their names."""
@@ -119,7 +121,12 @@ def run_steps(steps: Sequence[Step], records: StepRecords, *, redo: bool) -> dic
         else:
             log.info("%s", where)
             began = Record(digest=digest, settings=settings, complete=False, seconds=_spent(record))
-            record = _do(step, facts, began, records)
+            try:
+                record = _do(step, facts, began, records)
+            except UsageError:
+                if record is None:  # a mistake that was found now must not bind the corrected command
+                    records.discard(step)
+                raise
             log.info("%s: done in %.0f s", where, record.seconds)
         done[step.name] = record
         if step.check is not None:
@@ -163,7 +170,7 @@ def _invalidate(
     if not redo:
         raise UsageError(
             f"output.uri {records.output}: settings of step {steps[0].name} have changed "
-            f"({_changes(record.settings, settings)}); to be done again: {names}. --redo true deletes "
+            f"({_changes(record.settings, settings)}); to be done again: {names}. --run.redo true deletes "
             "and does them again; or choose another output.uri"
         )
     log.info("done again, since %s: %s", _changes(record.settings, settings), names)
@@ -184,6 +191,11 @@ def _dependent(steps: Sequence[Step]) -> list[Step]:
 def _changes(old: Facts, new: Facts) -> str:
     before, after = flat(dict(old)), flat(dict(new))
     keys = [key for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)]
-    return "; ".join(f"{key} was {before.get(key)!r}, is {after.get(key)!r}" for key in keys[:5]) or (
-        "an earlier step was done again"
-    )
+    changes = [f"{key} was {_short(before.get(key))}, is {_short(after.get(key))}" for key in keys[:5]]
+    return "; ".join(changes) or "an earlier step was done again"
+
+
+def _short(value: Any) -> str:
+    """A value in a message; of a digest its beginning says enough."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -8,7 +8,6 @@ from typing import Any
 import yaml
 
 from glied import storage
-from glied.bulk.captioning import CaptionDatasetConfig
 from glied.bulk.run.committed_rows import read_rows
 from glied.config import with_new_keys
 from glied.config_groups import check_groups
@@ -18,9 +17,10 @@ from glied.teach import choosing
 from glied.teach.choosing import Scored
 from glied.teach.config import FilterConfig, TeacherConfig
 from glied.teach.images import TaughtImage, read_images, table_of, write_images
+from glied.teach.job_runner import caption_class
 from glied.teach.known_captions import texts_of
 from glied.teach.nested import merged
-from glied.teach.step_records import Done, Facts, Step
+from glied.teach.step_records import Done, Facts, Step, StepRecords
 from glied.teach.teaching import Teaching
 
 log = logging.getLogger(__name__)
@@ -56,25 +56,42 @@ class TeacherSteps:
                  settings=self._choice_settings, run=self._choose, folders=("chosen",)),
         ]  # fmt: skip
 
+    def check(self) -> None:
+        """Look at the teacher's config and models while it is needed; raises UsageError."""
+        record = StepRecords(self.teaching.output).read("teacher")
+        if record is not None and record.complete:
+            return
+        places = {"input": {"uri": "."}, "output": {"uri": self.teaching.output}}
+        self.teaching.jobs.check_captioner(merged(self._teacher_settings({}), places))
+
     # ---- captions
 
     def _teacher_settings(self, done: Done) -> Facts:
         """The teacher's config file, with candidates for a choice."""
-        content = with_new_keys(CaptionDatasetConfig, _read_yaml(self._teacher.config), warn=False)
-        check_groups(CaptionDatasetConfig, content, f"teacher.config {self._teacher.config}: ")
-        options = with_new_keys(CaptionDatasetConfig, self._teacher.options, warn=False)
-        check_groups(CaptionDatasetConfig, options, "teacher.options.")
+        read = _read_yaml(self._teacher.config)
+        config_class = caption_class(merged(read, self._teacher.options))
+        content = with_new_keys(config_class, read, warn=False)
+        check_groups(config_class, content, f"teacher.config {self._teacher.config}: ")
+        options = with_new_keys(config_class, self._teacher.options, warn=False)
+        check_groups(config_class, options, "teacher.options.")
         values = {key: value for key, value in content.items() if key not in _REPLACED}
-        decoding: dict[str, Any] = {"method": self._teacher.method, "n_best": self._teacher.candidates}
-        if self._teacher.method == "sample":
-            decoding["sampling"] = {"temperature": self._teacher.temperature}
-        else:
-            decoding["beam_size"] = max(self._teacher.candidates, 5)
-        if "decoding" in values:
-            values["decoding"] = merged(values["decoding"], decoding)
+        values = merged(values, self._candidates(values))
         if "regions" in values:
             values["regions"] = {name: value for name, value in values["regions"].items() if name != "device"}
         return merged(values, options)
+
+    def _candidates(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings for several captions of each image, by the kind of captioner."""
+        count, sampled = self._teacher.candidates, self._teacher.method == "sample"
+        kind = values.get("captioner", {}).get("kind")
+        temperature = {"temperature": self._teacher.temperature}
+        if kind == "endpoint":  # servers draw their answers
+            return {"captioner": {"generation": {"n_best": count, **temperature}}}
+        if kind == "transformers":
+            beams = {"generation": {"n_best": count, "beam_size": 1 if sampled else max(count, 5)}}
+            return {"captioner": beams | ({"sampling": temperature} if sampled else {})}
+        search = {"sampling": temperature} if sampled else {"beam_size": max(count, 5)}
+        return {"decoding": {"method": self._teacher.method, "n_best": count, **search}}
 
     def _caption(self, done: Done) -> Facts:
         images = read_images(self.teaching.path("sample", "images.jsonl"))

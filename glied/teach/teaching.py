@@ -58,6 +58,8 @@ class Teaching:
         given = self.config.input
         kept = {name: getattr(given, name) for name in ("max_bytes", "max_missing_rows", "allow_private")}
         places = [*(given.allow or []), _place(given.uri, file=given.form != "files"), self.path("images")]
+        if given.form == "files" and storage.is_local(given.uri):
+            places.append("/")  # the folder was listed here, and its links may lead anywhere
         allow = [place if storage.is_local(place) else f"{place.rstrip('/')}/" for place in places]
         return {"uri": table, "form": "table", "id_column": "id", "allow": allow, **kept}
 

@@ -52,11 +52,10 @@ def verdict(
 
 
 def _against_before(cider: float, before: float, gain: Figures | None) -> str:
-    if cider > before:
-        certain = gain is None or gain["low"] > 0
-        said = f"its CIDEr is {cider:.1f}, before it was {before:.1f}"
-        return f"{USE}: {said}" if certain else f"{MORE}: {said}, which may be chance on so few images"
-    return f"{NOT}: its CIDEr is {cider:.1f}, and was {before:.1f} before"
+    said = f"its CIDEr is {cider:.1f}, before it was {before:.1f}"
+    by_chance = gain is not None and gain["low"] <= 0 <= gain["high"]
+    what = NOT if cider <= before else MORE if by_chance else USE
+    return f"{what}: {said}{', which may be chance on so few images' if by_chance else ''}"
 
 
 def _against_teacher(name: str, student: float, teacher: float) -> str:

@@ -47,6 +47,9 @@ _READ_AHEAD = 4
 
 logger = logging.getLogger(__name__)
 
+MOST_REASON = 300
+"""Most characters of an unexpected failure in its line."""
+
 
 # ---- driver
 
@@ -106,7 +109,7 @@ def _fit(plan: Plan, *, use_gpu: bool) -> None:
     except ray.train.WorkerGroupError as error:
         raise _worker_error(error) from error
     except ray.train.TrainingFailedError as error:
-        raise JobError(f"training failed: {error}") from error
+        raise _controller_error(error) from error
     if failure is not None:
         raise NotFiniteError(failure)
 
@@ -134,6 +137,19 @@ def _run_config(config: TrainerConfig) -> ray.train.RunConfig:
         failure_config=ray.train.FailureConfig(max_failures=config.recovery.max_failures),
         logging_config=ray.train.LoggingConfig(log_level="WARNING"),
     )
+
+
+def _controller_error(error: Exception) -> JobError:
+    """A failure that is no worker's own in one line; an unexpected one is logged whole."""
+    reason = " ".join(str(error).split())
+    if "low on memory" in reason:
+        reason = (
+            "Ray killed workers because a machine ran out of memory: give it more or run less beside this"
+        )
+    elif len(reason) > MOST_REASON:
+        logger.error("%s", error)
+        reason = f"{reason[:MOST_REASON]} ..."
+    return JobError(f"training failed: {reason}; the same command continues from the last checkpoint")
 
 
 def _worker_error(error: Any) -> GliedError:

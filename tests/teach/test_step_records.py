@@ -19,6 +19,7 @@ class Chain:
         self.runs: list[str] = []
         self.settings: dict[str, dict[str, Any]] = {name: {"value": 1} for name in "abcd"}
         self.fails: set[str] = set()
+        self.mistakes: set[str] = set()
         self.checks: list[str] = []
 
     def step(self, name: str, *needs: str) -> Step:
@@ -28,6 +29,8 @@ class Chain:
             (self.folder / name / f"{len(self.runs)}.txt").write_text(name)
             if name in self.fails:
                 raise JobError(f"{name} failed")
+            if name in self.mistakes:
+                raise UsageError(f"{name} is wrong")
             return {"sum": self.settings[name]["value"] + sum(done[one]["sum"] for one in needs)}
 
         def check(done: Done) -> None:
@@ -115,12 +118,41 @@ def test_settings_cannot_change_within_a_step(chain) -> None:
         chain()
 
 
+def test_a_mistake_does_not_bind_the_corrected_command(chain) -> None:
+    chain.mistakes = {"b"}
+    with pytest.raises(UsageError, match="b is wrong"):
+        chain()
+    chain.mistakes, chain.settings["b"] = set(), {"value": 2}
+    assert chain()["b"] == 3
+    assert [file.name for file in (chain.folder / "b").iterdir()] == ["1.txt"]
+
+
+def test_a_mistake_when_resuming_loses_nothing(chain) -> None:
+    chain.fails = {"b"}
+    with pytest.raises(JobError):
+        chain()
+    chain.fails, chain.mistakes = set(), {"b"}
+    with pytest.raises(UsageError, match="b is wrong"):
+        chain()
+    assert len([*(chain.folder / "b").iterdir()]) == 2, "what was written before stays"
+    chain.settings["b"] = {"value": 2}
+    with pytest.raises(UsageError, match="settings of step b have changed"):
+        chain()
+
+
+def test_long_values_are_cut_in_the_message(chain) -> None:
+    chain()
+    chain.settings["b"] = {"value": 5, "digest": "f" * 500}
+    with pytest.raises(UsageError, match=r"digest was None, is 'f{119}\.\.\.\)"):
+        chain()
+
+
 def test_steps_that_were_never_begun_are_not_named(chain) -> None:
     chain.fails = {"b"}
     with pytest.raises(JobError):
         chain()
     chain.settings["a"] = {"value": 2}
-    with pytest.raises(UsageError, match=r"to be done again: a, b\. --redo true"):
+    with pytest.raises(UsageError, match=r"to be done again: a, b\. --run\.redo true"):
         chain()
 
 

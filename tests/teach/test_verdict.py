@@ -17,15 +17,24 @@ PEOPLE = "CIDEr, by people's captions"
         ({"CIDEr": 60.0}, {"before": {"CIDEr": 55.0}}, "use it: its CIDEr is 60.0, before it was 55"),
         (
             {"CIDEr": 60.0},
-            {"before": {"CIDEr": 55.0}, "gain": {"low": 0.5}},
+            {"before": {"CIDEr": 55.0}, "gain": {"low": 0.5, "high": 9.5}},
             "use it: its CIDEr is 60.0, before it was 55",
         ),
         (
             {"CIDEr": 60.0},
-            {"before": {"CIDEr": 55.0}, "gain": {"low": -2.0}},
+            {"before": {"CIDEr": 55.0}, "gain": {"low": -2.0, "high": 12.0}},
             "teach it more images: its CIDEr is 60.0, before it was 55.0, which may be chance",
         ),
-        ({"CIDEr": 50.0}, {"before": {"CIDEr": 55.0}}, "do not use it: its CIDEr is 50.0, and was 55"),
+        (
+            {"CIDEr": 50.0},
+            {"before": {"CIDEr": 55.0}, "gain": {"low": -9.0, "high": -1.0}},
+            "do not use it: its CIDEr is 50.0, before it was 55.0",
+        ),
+        (
+            {"CIDEr": 50.0},
+            {"before": {"CIDEr": 55.0}, "gain": {"low": -12.0, "high": 2.0}},
+            "do not use it: its CIDEr is 50.0, before it was 55.0, which may be chance",
+        ),
         (GOOD | {"R@1": 48.0}, {"teacher": TEACHER}, "use it: its R@1 by the judge is 48.0, 96%"),
         (GOOD | {"R@1": 42.0}, {"teacher": TEACHER}, "teach it more images: "),
         (GOOD | {"R@1": 9.0}, {"teacher": TEACHER}, "do not use it: "),

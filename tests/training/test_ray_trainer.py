@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from glied.errors import JobError, UsageError
-from glied.training import batching, steps
+from glied.training import batching, ray_trainer, steps
 from glied.training.config import TrainerConfig
 from glied.training.history import Best, Sample, read_history
 from glied.training.ray_trainer import train
@@ -172,3 +172,17 @@ def test_bad_values_are_named(tmp_path: Path) -> None:
         make_config(tmp_path, epochs=0)
     with pytest.raises(UsageError, match="batch_size 16 is more than the 15 training rows"):
         train(ToyTask(rows=15), make_config(tmp_path))
+
+
+def test_failures_that_are_no_workers_own_are_one_line(caplog) -> None:
+    killed = "Training failed due to controller error: 7 worker(s) were killed, node running low on memory.\n"
+    found = str(ray_trainer._controller_error(RuntimeError(killed + "Memory on the node\n" * 400)))
+    assert found == (
+        "training failed: a machine ran out of memory, and Ray killed the workers: run less beside them; "
+        "the same command continues from the last checkpoint"
+    )
+    assert not caplog.records
+    other = str(ray_trainer._controller_error(RuntimeError("no such thing\n" * 400)))
+    assert len(other) < 450
+    assert "\n" not in other
+    assert "no such thing\n" * 400 in caplog.text, "the whole text is logged"
