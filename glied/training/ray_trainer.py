@@ -143,9 +143,7 @@ def _controller_error(error: Exception) -> JobError:
     """A failure that is no worker's own in one line; an unexpected one is logged whole."""
     reason = " ".join(str(error).split())
     if "low on memory" in reason:
-        reason = (
-            "Ray killed workers because a machine ran out of memory: give it more or run less beside this"
-        )
+        reason = "a machine ran out of memory, and Ray killed the workers: run less beside them"
     elif len(reason) > MOST_REASON:
         logger.error("%s", error)
         reason = f"{reason[:MOST_REASON]} ..."
