@@ -97,7 +97,12 @@ def _no_captions(config: TeachConfig, archive: "_Archive") -> UsageError:
 def _known(config: TeachConfig) -> KnownCaptions | None:
     if not config.captions:
         return None
-    return KnownCaptions(known_captions.load(config.captions), f"captions {config.captions}")
+    try:
+        return KnownCaptions(known_captions.load(config.captions), f"captions {config.captions}")
+    except UsageError as error:
+        if not (config.sample.caption_column or config.sample.caption_sidecars):
+            raise
+        raise UsageError(f'{error}. --captions "" takes only the captions of the input') from error
 
 
 def _count(config: TeachConfig) -> int | None:

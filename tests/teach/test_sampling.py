@@ -114,6 +114,13 @@ def test_text_files_beside_the_images_are_captions(folder, tmp_path) -> None:
     }
 
 
+def test_missing_file_beside_other_captions_may_be_left_out(folder, tmp_path) -> None:
+    with pytest.raises(
+        UsageError, match=r'no caption file at none\.csv: .*\. --captions "" takes only the cap'
+    ):
+        taken(config(folder, tmp_path / "out", captions="none.csv", sample={"caption_sidecars": True}))
+
+
 def test_missing_text_files_are_named(folder, tmp_path) -> None:
     message = (
         r"none of the 6 images .*: NAME\.txt beside NAME\.jpg was looked for, such as .*/a/0\.txt\. --cap"
