@@ -2,13 +2,15 @@
 
 .venv/bin/python jobs/teach.py --config configs/teach/own.yaml --captions captions.csv \\
     --input.uri s3://bucket/photos --output.uri s3://bucket/captioner
+.venv/bin/python jobs/make_scenes.py --out scenes --split train --count 400
 .venv/bin/python jobs/teach.py --config configs/teach/demo.yaml --input.uri scenes/images \\
     --captions scenes/captions.json --output.uri runs/taught
 
 The same command goes on after any kill. <output>/model holds the captioner, <output>/caption.yaml the config
 that captions the whole archive with it, <output>/report.html what was learned. docs/own_data.md explains the
-steps. Exit code 0: there is a captioner. 1: a step failed or is not complete, or nothing was learned. 2: bad
-usage, input or config, or settings of a finished step have changed.
+steps. Exit code 0: there is a captioner, whatever the verdict says. 1: a step failed or is not complete, or
+nothing was learned, or Ctrl-C. 2: bad usage, input or config, or settings of a finished step have changed.
+143: SIGTERM.
 """
 
 import json

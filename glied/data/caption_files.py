@@ -7,13 +7,15 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
 from glied import storage
 from glied.data import json_values
+from glied.data.delimiters import find_delimiter
 from glied.errors import UsageError
 
 FORMS = (
@@ -29,6 +31,7 @@ _NEEDED = (
     "references)"
 )
 _LARGEST_FIELD = 1 << 24
+_DELIMITER_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 _SURROGATES = re.compile("[\ud800-\udfff]+")
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -58,13 +61,23 @@ def read(uri: str) -> dict[str, Any] | list[Entry]:
     """Read a caption file: the JSON object of a COCO file, or the entries of any other file.
 
     Raises:
-        UsageError: there is no such file, or its format is not supported.
+        UsageError: there is no such file, it has no entries, or its format is not supported.
     """
     return parse(read_text(uri), uri)
 
 
 def parse(text: str, uri: str) -> dict[str, Any] | list[Entry]:
     """Parse the text of a caption file, as `read` does."""
+    if not text.strip():
+        raise UsageError(f"{uri} is empty; it can be {FORMS}")
+    content = _parsed(text, uri)
+    if not content:
+        what = "an empty list" if text.lstrip().startswith("[") else "a header without rows below it"
+        raise UsageError(f"{uri} has no captions: it is {what}")
+    return content
+
+
+def _parsed(text: str, uri: str) -> dict[str, Any] | list[Entry]:
     suffix = PurePosixPath(uri).suffix.lower()
     if suffix in (".jsonl", ".ndjson"):
         return list(_json_lines(text, uri))
@@ -158,18 +171,18 @@ def _entry(item: Any, where: str) -> Entry:
     return Entry(escaped(str(name)), [one and without_surrogates(one) for one in captions], where)
 
 
-def _table(text: str, uri: str, delimiter: str) -> Iterator[Entry]:
+def _table(text: str, uri: str, usual: str) -> Iterator[Entry]:
+    """The rows of a table; its header shows its delimiter."""
     limit = csv.field_size_limit(_LARGEST_FIELD)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     last = 0  # last line of the previous record
     try:
-        header = [column.strip().lower() for column in next(reader, [])]
-        image = next((header.index(key) for key in IMAGE_KEYS if key in header), None)
-        caption = next((header.index(key) for key in CAPTION_KEYS if key in header), None)
+        delimiter = find_delimiter(usual, partial(_has_columns, text))
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        header = next(filter(None, reader), [])
+        image, caption = (_column(header, keys) for keys in (IMAGE_KEYS, CAPTION_KEYS))
         if image is None or caption is None:
-            raise UsageError(
-                f"{uri}: {_NEEDED}, the columns are {short(', '.join(header))}. It can be {FORMS}"
-            )
+            columns = short(", ".join(column.strip().lower() for column in header))
+            raise UsageError(f"{uri}: {_NEEDED}, the columns are {columns}. It can be {FORMS}")
         last = reader.line_num
         for values in reader:
             where, last = f"{uri}, line {last + 1}", reader.line_num
@@ -178,7 +191,7 @@ def _table(text: str, uri: str, delimiter: str) -> Iterator[Entry]:
             if len(values) != len(header):
                 raise UsageError(
                     f"{where}: {len(values)} fields instead of {len(header)}; fields that contain a "
-                    f"{'tab' if delimiter == chr(9) else 'comma'} need quotes"
+                    f"{_DELIMITER_NAMES[delimiter]} need quotes"
                 )
             if not values[image].strip():
                 raise UsageError(f"{where}: the image name is empty")
@@ -187,6 +200,19 @@ def _table(text: str, uri: str, delimiter: str) -> Iterator[Entry]:
         raise UsageError(f"{uri}, line {last + 1}: {error}; is a closing quote missing?") from error
     finally:
         csv.field_size_limit(limit)
+
+
+def _has_columns(text: str, delimiter: str) -> bool:
+    """Whether the first line, split at this delimiter, names images and captions."""
+    line = next(filter(str.strip, io.StringIO(text, newline="")), "")
+    header = next(csv.reader([line], delimiter=delimiter), [])
+    return None not in (_column(header, IMAGE_KEYS), _column(header, CAPTION_KEYS))
+
+
+def _column(header: Sequence[str], keys: Sequence[str]) -> int | None:
+    """The column with the first of these names, in any case, that the header has."""
+    columns = [column.strip().lower() for column in header]
+    return next((columns.index(key) for key in keys if key in columns), None)
 
 
 def escaped(name: str) -> str:

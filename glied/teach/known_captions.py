@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from glied import storage
+from glied import run_folder, storage
 from glied.bulk.run.committed_rows import read_rows
 from glied.data import caption_files, coco
 from glied.data.caption_files import without_surrogates
@@ -26,11 +26,29 @@ def load(uri: str) -> dict[str, list[str]]:
     """
     if uri.lower().endswith(caption_files.SUFFIXES) or storage.exists(uri):
         return coco.load_captions(uri)
+    _check_run(uri)
     found = {row["id"]: texts_of(row["captions"] or []) for row in read_rows(uri)}
     found = {name: texts for name, texts in found.items() if texts}
     if not found:
         raise UsageError(f"captions {uri}: no image of this run has a caption")
     return found
+
+
+def _check_run(uri: str) -> None:
+    """Refuse what is no run of captions, and say what may be there instead."""
+    run = run_folder.committed(uri)
+    if run is not None and run.results == "captions":
+        return
+    if run is not None:
+        found = f"the rows of this run are {run.results}"
+    elif storage.is_local(uri) and storage.local_path(uri).is_dir():
+        found = "this folder holds no run"
+    else:
+        found = "there is neither a file nor a run"
+    raise UsageError(
+        f"captions {uri}: {found}. Name a file: {caption_files.FORMS}; or the run folder of "
+        "jobs/caption_dataset.py"
+    )
 
 
 def texts_of(ranked: Iterable[dict[str, Any]]) -> list[str]:
@@ -86,6 +104,12 @@ class KnownCaptions:
             )  # fmt: skip
 
 
+def sidecar_uri(uri: str) -> str:
+    """Where the captions beside an image are: NAME.txt for NAME.jpg."""
+    folder, slash, name = uri.rpartition("/")
+    return f"{folder}{slash}{name.rpartition('.')[0] or name}.txt"
+
+
 def sidecars(uris: Sequence[str]) -> list[list[str]]:
     """Captions of images from the text files beside them, NAME.txt for NAME.jpg, one a line."""
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -93,10 +117,7 @@ def sidecars(uris: Sequence[str]) -> list[list[str]]:
 
 
 def _sidecar(uri: str) -> list[str]:
-    folder, _, name = uri.rpartition("/")
-    text_uri = (
-        f"{folder}/{name.rpartition('.')[0] or name}.txt" if folder else f"{name.rpartition('.')[0]}.txt"
-    )
+    text_uri = sidecar_uri(uri)
     try:
         text = caption_files.decoded(storage.read_bytes(text_uri), text_uri)
     except FileNotFoundError:

@@ -16,7 +16,7 @@ from glied.bulk.captioning import fetch_stage
 from glied.bulk.config import ResourcesConfig
 from glied.bulk.plan.manifest import INPUT
 from glied.bulk.plan.sources.input_columns import passed_name
-from glied.bulk.plan.sources.input_sources import inputs, open_source
+from glied.bulk.plan.sources.input_sources import inputs, no_images, open_source
 from glied.errors import ImageError, JobError, UsageError
 from glied.storage import absolute
 from glied.teach import known_captions, near_duplicates
@@ -52,38 +52,57 @@ def take_sample(config: TeachConfig, output: str) -> tuple[list[TaughtImage], di
         JobError: none of the images can be read.
     """
     known = _known(config)
-    drawn = _drawn(config, output, known)
+    archive = _Archive(config, output, known)
+    drawn = _drawn(config, archive)
     if known is not None:
         known.check()
+    if not archive.images:
+        raise no_images(config.input.uri, archive.source)
     if not drawn:
-        raise UsageError(f"input.uri {config.input.uri}: no image there{_without_captions(config)}")
+        raise _no_captions(config, archive)
     listed, taken = _looked_at(config, output, drawn)
     facts: dict[str, Any] = {"listed": listed}
     if _is_read(config):
         facts["unreadable"] = listed - len(taken)
-    if listed and not taken:
+    if not taken:
         raise JobError(f"none of the {listed} images of {config.input.uri} can be read")
     if config.teacher is None:
-        taken = [one for one in taken if one.image.captions][: config.sample.images]
-    if not taken:
-        raise UsageError(f"none of the images of {config.input.uri} has a caption")
+        captioned = [one for one in taken if one.image.captions]
+        if not captioned:
+            raise _no_captions(config, archive)
+        _log_left_out(archive, len(taken), len(captioned))
+        taken = captioned[: config.sample.images]
     if config.sample.near_duplicates is not None:
         kept = near_duplicates.distinct([one.hash for one in taken], config.sample.near_duplicates)
         facts["near_duplicates"] = kept.count(False)
         taken = [one for one, keep in zip(taken, kept, strict=True) if keep]
     images = [one.image for one in taken]
-    captioned = [one for one in images if one.captions]
-    return images, facts | {"images": len(images), "captioned": len(captioned)}
+    return images, facts | {"images": len(images), "captioned": sum(bool(one.captions) for one in images)}
 
 
-def _without_captions(config: TeachConfig) -> str:
-    return "" if config.teacher else " that has captions"
+def _no_captions(config: TeachConfig, archive: "_Archive") -> UsageError:
+    """The error for images without captions; it says where these were looked for."""
+    looked = []
+    if config.sample.caption_column:
+        looked.append(f"the column {config.sample.caption_column} is empty in all rows")
+    if config.sample.caption_sidecars:
+        text_uri = known_captions.sidecar_uri(archive.example)
+        looked.append(f"NAME.txt beside NAME.jpg was looked for, such as {text_uri}")
+    return UsageError(
+        f"none of the {archive.images} images of {config.input.uri} has a caption: {'; '.join(looked)}. "
+        "--captions FILE names a file of captions"
+    )
 
 
 def _known(config: TeachConfig) -> KnownCaptions | None:
     if not config.captions:
         return None
-    return KnownCaptions(known_captions.load(config.captions), f"captions {config.captions}")
+    try:
+        return KnownCaptions(known_captions.load(config.captions), f"captions {config.captions}")
+    except UsageError as error:
+        if not (config.sample.caption_column or config.sample.caption_sidecars):
+            raise
+        raise UsageError(f'{error}. --captions "" takes only the captions of the input') from error
 
 
 def _count(config: TeachConfig) -> int | None:
@@ -91,14 +110,21 @@ def _count(config: TeachConfig) -> int | None:
     return config.sample.images or (DEFAULT_SAMPLE if config.teacher else None)
 
 
-def _drawn(config: TeachConfig, output: str, known: KnownCaptions | None) -> list[_Candidate]:
+def _log_left_out(archive: "_Archive", read: int, captioned: int) -> None:
+    """Say how many images have no captions: of all, or of those read, where these show their captions."""
+    is_read = _captions_come_later(archive.config)
+    left_out, of = (read - captioned, read) if is_read else (archive.left_out, archive.images)
+    if left_out:
+        log.info("images without a caption are left out: %d of %d", left_out, of)
+
+
+def _drawn(config: TeachConfig, archive: "_Archive") -> list[_Candidate]:
     """The images with the smallest draws, of those that are of use or, unless they are read, may be."""
-    every = _candidates(config, output, known)
     count = None if _captions_come_later(config) else _count(config)
     seed = config.sample.seed
     if count is None:
-        return sorted(every, key=lambda one: _draw(seed, one.image.id))
-    return heapq.nsmallest(count, every, key=lambda one: _draw(seed, one.image.id))
+        return sorted(archive, key=lambda one: _draw(seed, one.image.id))
+    return heapq.nsmallest(count, archive, key=lambda one: _draw(seed, one.image.id))
 
 
 def _captions_come_later(config: TeachConfig) -> bool:
@@ -111,17 +137,38 @@ def _draw(seed: int, image_id: str) -> str:
     return hashlib.sha256(f"{seed} {image_id}".encode()).hexdigest()
 
 
-def _candidates(config: TeachConfig, output: str, known: KnownCaptions | None) -> Iterator[_Candidate]:
-    """The archive's images with the captions that are known before anything is read."""
-    source = open_source(config.input, output)
-    for table in inputs(source, config.input):
-        table = _with_caption_column(table, config, source.columns)
-        cells = _cells(table, INPUT + _column(config))
-        names, uris = arrow_tables.texts(table, "id"), arrow_tables.texts(table, "uri")
-        for row, (name, uri, cell) in enumerate(zip(names, uris, cells, strict=True)):
-            texts = [*(known.of(name) if known else []), *known_captions.of_cell(cell)]
-            if texts or config.teacher or _captions_come_later(config):
-                yield _Candidate(TaughtImage(name, uri, texts), table.slice(row, 1))
+class _Archive:
+    """The archive's images with the captions that are known before anything is read; counts what it yields.
+
+    Attributes:
+        source: of the images.
+        images: how many there are; complete, like the following, once the iteration has ended.
+        left_out: how many of them were not yielded, since they have no captions.
+        example: the URI of the first image.
+    """
+
+    def __init__(self, config: TeachConfig, output: str, known: KnownCaptions | None) -> None:
+        self.source = open_source(config.input, output)
+        self.images = self.left_out = 0
+        self.example = ""
+        self.config, self._known = config, known
+
+    def __iter__(self) -> Iterator[_Candidate]:
+        """Those that are of use or, unless they are read, may be."""
+        config = self.config
+        for table in inputs(self.source, config.input):
+            table = _with_caption_column(table, config, self.source.columns)
+            cells = _cells(table, INPUT + _column(config))
+            names, uris = arrow_tables.texts(table, "id"), arrow_tables.texts(table, "uri")
+            self.images += len(names)
+            self.example = self.example or uris[0]
+            for row, (name, uri, cell) in enumerate(zip(names, uris, cells, strict=True)):
+                known = self._known.of(name) if self._known else []
+                texts = [*known, *known_captions.of_cell(cell)]
+                if texts or config.teacher or _captions_come_later(config):
+                    yield _Candidate(TaughtImage(name, uri, texts), table.slice(row, 1))
+                else:
+                    self.left_out += 1
 
 
 def _column(config: TeachConfig) -> str:

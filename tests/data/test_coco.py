@@ -30,7 +30,7 @@ def test_captions_by_file_name_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([], "none of its 0 images has a caption"),
+        ([], "has no captions: it is an empty list"),
         ({"images": []}, "no list 'annotations'"),
         ({"images": [{"id": 1}], "annotations": []}, "no 'file_name'"),
         (

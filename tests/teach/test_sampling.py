@@ -93,10 +93,18 @@ def test_captions_of_other_images_are_refused(folder, tmp_path) -> None:
     path.write_text('{"image": "b/9.jpg", "caption": "a cat"}\n')
     with pytest.raises(UsageError, match=r"names no image of the input: it has 'b/9.jpg', .* the input 'a/"):
         taken(config(folder, tmp_path / "out", captions=str(path)))
+
+
+def test_folder_without_images_is_refused_with_what_is_there(folder, tmp_path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(UsageError, match="no image there that has captions"):
-        taken(config(empty, tmp_path / "out", captions=str(path)))
+    settings = config(empty, tmp_path / "out", captions=captions_of(folder, "csv"))
+    with pytest.raises(UsageError, match=r"empty: no images there$"):
+        taken(settings)
+    (empty / "a.txt").write_text("a dog")
+    for given in ({"captions": settings.captions}, {"sample": {"caption_sidecars": True}}):
+        with pytest.raises(UsageError, match=r"no images there; 1 files have other extensions .*: 1 \.txt$"):
+            taken(config(empty, tmp_path / "out", **given))
 
 
 def test_text_files_beside_the_images_are_captions(folder, tmp_path) -> None:
@@ -104,6 +112,54 @@ def test_text_files_beside_the_images_are_captions(folder, tmp_path) -> None:
     assert taken(config(folder, tmp_path / "out", sample={"caption_sidecars": True})) == {
         "a/1.jpg": ["a boat", "a ship"]
     }
+
+
+def test_missing_file_beside_other_captions_may_be_left_out(folder, tmp_path) -> None:
+    with pytest.raises(
+        UsageError, match=r'no caption file at none\.csv: .*\. --captions "" takes only the cap'
+    ):
+        taken(config(folder, tmp_path / "out", captions="none.csv", sample={"caption_sidecars": True}))
+
+
+def test_missing_text_files_are_named(folder, tmp_path) -> None:
+    message = (
+        r"none of the 6 images .*: NAME\.txt beside NAME\.jpg was looked for, such as .*/a/0\.txt\. --cap"
+    )
+    for sample in ({"caption_sidecars": True}, {"caption_sidecars": True, "images": 2}):
+        with pytest.raises(UsageError, match=message):
+            taken(config(folder, tmp_path / "out", sample=sample))
+
+
+def test_images_without_captions_are_counted(folder, tmp_path, caplog) -> None:
+    caplog.set_level("INFO")
+    message = "images without a caption are left out: 2 of 6"
+    for count in (None, 1):
+        caplog.clear()
+        taken(config(folder, tmp_path / "out", captions=captions_of(folder, "csv"), sample={"images": count}))
+        assert caplog.messages.count(message) == 1
+    for number in range(4):
+        (folder / "a" / f"{number}.txt").write_text("a dog")
+    caplog.clear()
+    taken(config(folder, tmp_path / "out", sample={"caption_sidecars": True}))
+    assert caplog.messages == [message]
+    caplog.clear()
+    teacher = {"config": "configs/caption/demo.yaml"}
+    taken(config(folder, tmp_path / "out", sample={"caption_sidecars": True}, teacher=teacher))
+    assert caplog.messages == []
+
+
+def test_captions_are_a_file_or_a_run_of_captions(folder, tmp_path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    (store / "run.json").write_text('{"run": "1", "results": "features", "fingerprint": {}}')
+    for uri, found in (
+        (folder, "this folder holds no run"),
+        (tmp_path / "none", "there is neither a file nor a run"),
+        (store, "the rows of this run are features"),
+    ):
+        message = f"captions .*: {found}. Name a file: COCO's JSON.*; or the run folder of jobs/caption_data"
+        with pytest.raises(UsageError, match=message):
+            taken(config(folder, tmp_path / "out", captions=str(uri)))
 
 
 def test_column_of_a_table_holds_captions(folder, tmp_path) -> None:
@@ -115,6 +171,9 @@ def test_column_of_a_table_holds_captions(folder, tmp_path) -> None:
     assert sorted(found.values()) == [["one"], ["two", "zwei"]]
     with pytest.raises(UsageError, match="no column 'caption'"):
         taken(config(source, tmp_path / "out", sample={"caption_column": "caption"}))
+    table.write_text('{"uri": "a/0.jpg", "text": null}\n')
+    with pytest.raises(UsageError, match=r"none of the 1 images .*: the column text is empty in all rows"):
+        taken(config(source, tmp_path / "out", sample={"caption_column": "text"}))
 
 
 def test_images_in_tars_and_parquet_are_copied_out(tmp_path) -> None:

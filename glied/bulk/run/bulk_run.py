@@ -21,13 +21,13 @@ import pyarrow as pa
 
 from glied import run_folder, storage
 from glied.bulk import row_schemas
-from glied.bulk.config import describe_skipped, recorded_input
+from glied.bulk.config import recorded_input
 from glied.bulk.items import Job, Stream
 from glied.bulk.parallel import InOrder, in_order
 from glied.bulk.plan import manifest
 from glied.bulk.plan.manifest import Manifest
 from glied.bulk.plan.sources.input_columns import is_text, named, passed_name
-from glied.bulk.plan.sources.input_sources import Source, inputs, open_source
+from glied.bulk.plan.sources.input_sources import inputs, no_images, open_source
 from glied.bulk.run import ledger
 from glied.bulk.run.driver import Driver
 from glied.bulk.run.ledger import Ledger
@@ -146,7 +146,7 @@ def _plan(job: Job, run_uri: str, run: str, index: InOrder) -> Manifest:
     batches = inputs(source, job.source)
     first = next(batches, None)  # reading has begun: the source knows its columns
     if first is None:
-        raise _nothing(job, source)
+        raise no_images(job.source.uri, source)
     every = itertools.chain([first], batches)
     return manifest.create(
         run_uri,
@@ -163,17 +163,8 @@ def _first_input(job: Job) -> None:
     """Refuse an input without images before anything is written or deleted."""
     source = open_source(job.source, job.output.uri)
     if next(inputs(source, job.source), None) is None:
-        raise _nothing(job, source)
+        raise no_images(job.source.uri, source)
     _check_reads(job, source.columns)
-
-
-def _nothing(job: Job, source: Source) -> UsageError:
-    skipped = sum(source.skipped.values())
-    kinds = describe_skipped(source.skipped)
-    others = (
-        f"; {skipped} files have other extensions than input.extensions lists: {kinds}" if skipped else ""
-    )
-    return UsageError(f"input.uri {job.source.uri}: no images there{others}")
 
 
 def probe(uri: str) -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from glied import storage
 from glied.bulk import arrow_tables
-from glied.bulk.config import InputConfig, PublishedConfig
+from glied.bulk.config import InputConfig, PublishedConfig, describe_skipped
 from glied.bulk.parallel import InOrder, in_order
 from glied.bulk.plan.manifest import planned
 from glied.bulk.plan.sources.feature_stores import StoreSource
@@ -94,6 +94,16 @@ def inputs(source: Source, config: InputConfig | PublishedConfig) -> Iterator[pa
             yield table
         if left == 0:
             return
+
+
+def no_images(uri: str, source: Source) -> UsageError:
+    """The error for an input without images, with the other files that are there."""
+    skipped = sum(source.skipped.values())
+    kinds = describe_skipped(source.skipped)
+    others = (
+        f"; {skipped} files have other extensions than input.extensions lists: {kinds}" if skipped else ""
+    )
+    return UsageError(f"input.uri {uri}: no images there{others}")
 
 
 def _planned(source: Source, uri: str) -> Iterator[pa.Table]:

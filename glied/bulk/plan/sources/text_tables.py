@@ -17,13 +17,13 @@ from glied import storage
 from glied.bulk.plan.sources.input_columns import distinct, escaped, number_id
 from glied.bulk.plan.sources.listing import BrokenShard
 from glied.data import json_values
+from glied.data.delimiters import find_delimiter
 from glied.errors import StorageError, UsageError
 
 _CSV, _JSON = (".csv", ".tsv"), (".jsonl", ".ndjson")
 FOLDER_ENDINGS = tuple(ending + packed for ending in (*_CSV, *_JSON) for packed in ("", ".gz"))
 ENDINGS = (*FOLDER_ENDINGS, ".json", ".json.gz")
 """A .json file must be named explicitly: in a folder it is usually metadata."""
-_DELIMITERS = ",;\t|"
 RECORD_CHARACTERS = 1 << 24
 """A quote that is still open after this much text counts as not closed."""
 _LIMIT = threading.Lock()
@@ -90,10 +90,11 @@ class TextTable:
         """The usual delimiter, unless only another one gives the header the wanted column."""
         with self._lines() as lines:
             first = next((line for line in lines if line.strip()), "")
-        for delimiter in (usual, *_DELIMITERS):
-            if any(self.wanted in _stripped(one.values) for one in _records([first], delimiter)):
-                return delimiter
-        return usual
+
+        def fits(delimiter: str) -> bool:
+            return any(self.wanted in _stripped(one.values) for one in _records([first], delimiter))
+
+        return find_delimiter(usual, fits)
 
     def _header(self) -> list[str]:
         with self._lines() as lines:
