@@ -41,7 +41,7 @@ class TeachReport:
     Attributes:
         teaching: of it.
         records: of its steps.
-        startup: seconds until the first step, of this attempt.
+        startup: seconds until the first step, of all attempts.
         verdict: in one line.
     """
 

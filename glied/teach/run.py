@@ -48,9 +48,9 @@ def _taught(teaching: Teaching, started: float) -> dict[str, Any]:
     Checks(teaching).run()
     settings = json.dumps(asdict(config), indent=1, default=list).encode() + b"\n"
     storage.write_bytes(teaching.path(SETTINGS), settings)
-    before = time.perf_counter()
-    records = run_steps(steps_of(teaching), StepRecords(teaching.output), redo=config.run.redo)
-    beside_steps = before - started
+    stored = StepRecords(teaching.output)
+    startup = stored.start(time.perf_counter() - started)
+    records = run_steps(steps_of(teaching), stored, redo=config.run.redo)
     done = {name: record.facts for name, record in records.items()}
     figures = done["evaluation"]
     said = verdict(
@@ -60,7 +60,7 @@ def _taught(teaching: Teaching, started: float) -> dict[str, Any]:
         gain=figures.get("gain"),
         teacher=figures.get("teacher"),
     )
-    report = TeachReport(teaching, records, beside_steps, said).write()
+    report = TeachReport(teaching, records, startup, said).write()
     log.info("%s", said)
     return {
         "verdict": said,

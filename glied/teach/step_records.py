@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _WRITTEN_S = 15.0
 """Seconds after which the time that a step has taken is written down."""
+_START = "start"
+"""Record of the time before the first step."""
 _SHOWN = 120
 """Most characters of a value in a message."""
 Facts = Mapping[str, Any]
@@ -90,6 +92,13 @@ class StepRecords:
     def write(self, name: str, record: Record) -> None:
         """Replace the record of a step."""
         storage.write_bytes(self._uri(name), json.dumps(asdict(record), indent=1).encode() + b"\n")
+
+    def start(self, seconds: float) -> float:
+        """Add what an attempt took until its first step; the seconds of all attempts."""
+        before = self.read(_START)
+        total = seconds + _spent(before)
+        self.write(_START, Record(digest="", settings={}, complete=True, seconds=total))
+        return total
 
     def discard(self, step: Step) -> None:
         """Delete what a step has written, its record last."""

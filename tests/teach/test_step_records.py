@@ -92,6 +92,11 @@ def test_seconds_of_all_attempts_are_recorded(chain, monkeypatch) -> None:
     assert (done.complete, done.seconds) == (True, 20)
 
 
+def test_the_time_before_the_first_step_is_that_of_all_attempts(tmp_path) -> None:
+    assert StepRecords(str(tmp_path)).start(2.5) == 2.5
+    assert StepRecords(str(tmp_path)).start(3.0) == 5.5
+
+
 def test_changed_setting_names_the_steps_that_it_invalidates(chain) -> None:
     chain()
     chain.settings["b"] = {"value": 5}
