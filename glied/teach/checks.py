@@ -1,5 +1,6 @@
 """What is looked at before the first step, because a mistake found hours later costs these hours."""
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,14 @@ from glied.teach.training_steps import TrainingSteps
 
 SETTINGS = "teach.json"
 """File of the whole config in the output."""
-_OWN = "steps/"
-"""Folder of what a command writes before that file."""
+_FOLDERS = (
+    *("sample", "images", "sample_vectors", "teacher", "chosen", "captions", "features", "clip_features"),
+    *("vocabulary", "attributes", "captioner", "start_val", "frequencies", "rewarded"),
+    *("model", "before", "judge", "test", "report"),
+)
+"""Folders that steps write, and may delete, in the output."""
+_FILES = ("run.json", "caption.yaml", "evaluation.json", "report.html")
+"""Files of other jobs, and those that a teaching writes at its end."""
 _JOBS: dict[str, type] = {
     "features": ExtractRegionsConfig,
     "test": CaptionDatasetConfig,
@@ -28,19 +35,22 @@ _JOBS: dict[str, type] = {
 
 
 def check_output(uri: str) -> None:
-    """Refuse a folder with files of something else.
+    """Refuse a folder with files of something else where a teaching would write, and might delete, its own.
 
     Raises:
         UsageError: naming the first such file.
     """
     if storage.exists(storage.join(uri, SETTINGS)):
         return
-    for file in storage.list_files(uri):
-        if not file.name.startswith(_OWN):
-            raise UsageError(
-                f"output.uri {uri} holds files that no teaching wrote, such as {file.name}: choose an empty "
-                "or a new folder"
-            )
+    there = [name for name in _FILES if storage.exists(storage.join(uri, name))]
+    for folder in _FOLDERS:
+        files = storage.list_files(storage.join(uri, folder))
+        there += [f"{folder}/{file.name}" for file in itertools.islice(files, 1)]
+    if there:
+        raise UsageError(
+            f"output.uri {uri} holds files that no teaching wrote, such as {there[0]}: choose an empty or a "
+            "new folder"
+        )
 
 
 @dataclass(frozen=True)
