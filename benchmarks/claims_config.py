@@ -28,6 +28,7 @@ class Config(StudyConfig):
 
     def __post_init__(self) -> None:
         """Fill in the world's values and check the options; `judge` is a run of jobs/train_clip.py."""
+        super().__post_init__()
         spec = self.spec
         defaults = {name: getattr(spec, {"scenes": "test"}.get(name, name)) for name in WORLD_OPTIONS}
         self.fill(defaults | {"results": str(RESULTS / spec.results)})

@@ -39,6 +39,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the other
 from benchmarks.decoding import captioning, inputs, paper_vocabulary, timed
 from benchmarks.decoding_products import FEATURES, WORDS
 from benchmarks.measurement import ROOT, batches, print_result, torch_machine
+from benchmarks.study_config import RESULTS, TrainingConfig
 from benchmarks.table2_results import PAPER, markdown, parameter_table
 from glied.captioner.architectures import PAPER_SIZES, build_model
 from glied.captioner.captioner import Captioner, attribute_ids
@@ -65,13 +66,9 @@ RESULT = "table2.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(TrainingConfig):
     """What to train, and the inputs and outputs."""
 
-    full: bool = False
-    """Train and measure; otherwise print the committed results."""
-    short: bool = False
-    """Train and measure in some minutes, to try the script."""
     models: tuple[str, ...] = tuple(PAPER)
     """With full or short: models to train, in this order."""
     runs: str = "runs/table2"
@@ -82,25 +79,15 @@ class Config:
         )
     )
     """With full or short: the test scenes."""
-    results: str = str(ROOT / "benchmarks" / "results")
+    results: str = str(RESULTS)
     """Folder of table2.json and table2.md; the short form writes them beside its models."""
-    threads: int = 1
-    """With full or short: number of torch threads."""
-    out: str | None = None
-    """File for the JSON of the last line."""
 
     def __post_init__(self) -> None:
         """Check the names of the models, and that only one form is chosen."""
+        super().__post_init__()
         for name in self.models:
             if name not in PAPER:
                 raise UsageError(f"models: {name!r} is none of {', '.join(PAPER)}")
-        if self.full and self.short:
-            raise UsageError("full and short exclude each other")
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the trained models."""
-        return Path(self.runs) / "short" if self.short else Path(self.runs)
 
     @property
     def limit(self) -> int | None:

@@ -29,6 +29,7 @@ class Config(StudyConfig):
 
     def __post_init__(self) -> None:
         """Fill in the world's values, and check the names."""
+        super().__post_init__()
         defaults = {name: getattr(self.spec, name) for name in WORLD_OPTIONS}
         self.fill(defaults | {"results": str(RESULTS / "teach")})
         for name in self.students:

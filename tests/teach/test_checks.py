@@ -86,10 +86,11 @@ def test_mistakes_of_the_config_are_found_first(tmp_path: Path, given: dict[str,
         Checks(Teaching(config(tmp_path, **given), JobRunner.of("local"))).run()
 
 
-def test_a_right_config_passes(tmp_path: Path) -> None:
+def test_a_right_config_passes_and_nothing_is_written(tmp_path: Path) -> None:
     overrides = json.loads('{"captioner": {"trainer": {"learning_rate": 0.001}}, "test": null}')
     teacher = {"config": "caption/demo"}
     right = config(
         tmp_path, run={"overrides": overrides}, teacher=teacher, judge={"checkpoint": f"{WEIGHTS}/clip"}
     )
     Checks(Teaching(right, JobRunner.of("local"))).run()
+    assert list(tmp_path.iterdir()) == []
