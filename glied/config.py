@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import yaml
@@ -29,7 +29,7 @@ from jsonargparse import (
 
 from glied import shipped
 from glied.config_groups import check_groups, group_at
-from glied.config_keys import move_keys, nested, renamed_keys, warn_of_former_keys, with_new_keys
+from glied.config_keys import flat, move_keys, nested, renamed_keys, warn_of_former_keys, with_new_keys
 from glied.errors import GliedError, UsageError
 from glied.invocation import as_invoked
 from glied.redaction import RedactingFormatter
@@ -203,18 +203,9 @@ def check_keys(config_class: type, values: Mapping[str, Any], within: str) -> No
     valid = _valid_keys(build_parser(config_class))
     groups = {key.rpartition(".")[0] for key in valid}
     mappings = tuple(f"{key}." for key in valid if key not in groups)  # settings that may be mappings
-    for key in _leaves(values):
+    for key in flat(values):
         if key not in valid and not key.startswith(mappings):
             raise UsageError(f"{within}.{key} is no key of {config_class.__name__}{_known_keys(key, valid)}")
-
-
-def _leaves(values: Mapping[str, Any]) -> Iterator[str]:
-    """The dotted keys of nested settings."""
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from (f"{key}.{inner}" for inner in _leaves(value))
-        else:
-            yield key
 
 
 def _instantiate(config_class: type[Config], parser: ArgumentParser, read: Callable[[], Namespace]) -> Config:

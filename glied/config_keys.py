@@ -84,6 +84,14 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested mappings by their dotted keys; an empty mapping has none."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return leaves
+
+
 def _merge(values: dict[Any, Any], name: Any, value: Any, key: str) -> None:
     if name not in values:
         values[name] = value

@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any, Literal, TypeVar
 
 from glied import storage
+from glied.config_keys import flat
 from glied.errors import UsageError
 from glied.reports import figures
 from glied.reports.benchmark_tables import Row, Table, read_table
@@ -235,7 +236,7 @@ def _facts(label: str, run: History) -> Row:
 
 def differences(runs: Mapping[str, History]) -> Table | None:
     """Build the table of options in which the runs differ; None if there are none."""
-    configs = {label: history.flat(run.config) for label, run in runs.items()}
+    configs = {label: flat(run.config) for label, run in runs.items()}
     keys = dict.fromkeys(itertools.chain.from_iterable(configs.values()))
     rows: list[Row] = [
         {"option": key, **{label: _option(config.get(key)) for label, config in configs.items()}}

@@ -1,6 +1,7 @@
 """What is looked at before the first step, because a mistake found hours later costs these hours."""
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,17 +14,11 @@ from glied.data.extractor_fingerprint import check_trained_on
 from glied.errors import UsageError
 from glied.teach.job_runner import TRAININGS
 from glied.teach.nested import located, with_located_checkpoints
+from glied.teach.step_records import Step
 from glied.teach.teaching import Teaching
-from glied.teach.training_steps import TrainingSteps
 
 SETTINGS = "teach.json"
 """File of the whole config in the output."""
-_FOLDERS = (
-    *("sample", "images", "sample_vectors", "teacher", "chosen", "captions", "features", "clip_features"),
-    *("vocabulary", "attributes", "captioner", "start_val", "frequencies", "rewarded"),
-    *("model", "before", "judge", "test", "report"),
-)
-"""Folders that steps write, and may delete, in the output."""
 _FILES = ("run.json", "caption.yaml", "evaluation.json", "report.html")
 """Files of other jobs, and those that a teaching writes at its end."""
 _JOBS: dict[str, type] = {
@@ -34,8 +29,8 @@ _JOBS: dict[str, type] = {
 """Config classes of the jobs that `run.overrides` names."""
 
 
-def check_output(uri: str) -> None:
-    """Refuse a folder with files of something else where a teaching would write, and might delete, its own.
+def check_output(uri: str, steps: Iterable[Step]) -> None:
+    """Refuse a folder with files of something else where the steps would write, and might delete, their own.
 
     Raises:
         UsageError: naming the first such file.
@@ -43,7 +38,7 @@ def check_output(uri: str) -> None:
     if storage.exists(storage.join(uri, SETTINGS)):
         return
     there = [name for name in _FILES if storage.exists(storage.join(uri, name))]
-    for folder in _FOLDERS:
+    for folder in itertools.chain.from_iterable(step.folders for step in steps):
         files = storage.list_files(storage.join(uri, folder))
         there += [f"{folder}/{file.name}" for file in itertools.islice(files, 1)]
     if there:
@@ -90,7 +85,7 @@ class Checks:
         if start is None:
             return
         checkpoint_files.read(located(start.attributes))
-        captioner = TrainingSteps(teaching).started_from
+        captioner, _ = checkpoint_files.read(located(start.captioner))
         check_trained_on(
             f"start.captioner {start.captioner}", captioner.extractor, extractor.fingerprint, "this config"
         )

@@ -38,7 +38,8 @@ def teach(config: TeachConfig, *, started: float | None = None) -> dict[str, Any
             call goes on from there.
     """
     started = time.perf_counter() if started is None else started
-    check_output(absolute(config.output.uri))
+    # What the steps write does not depend on the cluster, which takes seconds to start.
+    check_output(absolute(config.output.uri), steps_of(Teaching(config, JobRunner.of("local"))))
     with output_lock.held(absolute(config.output.uri)):
         return _taught(Teaching(config, JobRunner.of(config.run.runtime)), started)
 

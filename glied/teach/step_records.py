@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from glied import storage
+from glied.config_keys import flat
 from glied.errors import UsageError
 from glied.teach.repeating import repeated
-from glied.training.history import flat
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +198,7 @@ def _dependent(steps: Sequence[Step]) -> list[Step]:
 
 
 def _changes(old: Facts, new: Facts) -> str:
-    before, after = flat(dict(old)), flat(dict(new))
+    before, after = flat(old), flat(new)
     keys = [key for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)]
     changes = [f"{key} was {_short(before.get(key))}, is {_short(after.get(key))}" for key in keys[:5]]
     return "; ".join(changes) or "an earlier step was done again"

@@ -142,7 +142,7 @@ class TrainingSteps:
     # ---- cross-entropy of a captioner to go on from
 
     @cached_property
-    def started_from(self) -> Captioner:
+    def _started_from(self) -> Captioner:
         """The captioner to go on from."""
         start = self.teaching.config.start
         assert start is not None
@@ -150,12 +150,12 @@ class TrainingSteps:
 
     def _vocabulary_settings(self, done: Done) -> Facts:
         minimum = self.teaching.schedule(done)["words.minimum_count"]
-        return {"start_digest": self.started_from.digest, "minimum_count": minimum}
+        return {"start_digest": self._started_from.digest, "minimum_count": minimum}
 
     def _extend_vocabulary(self, done: Done) -> Facts:
         """Write the words of the captioner and of the captions, and count those that it does not know."""
         captions = coco.load_captions(self.teaching.captions("train"))
-        known = self.started_from.vocabulary
+        known = self._started_from.vocabulary
         words = Counter(word for texts in captions.values() for text in texts for word in tokenize(text))
         minimum = self.teaching.schedule(done)["words.minimum_count"]
         frequent = by_count({word: count for word, count in words.items() if count >= minimum})
@@ -180,10 +180,10 @@ class TrainingSteps:
         """As from scratch, but for the architecture and the words, which are the captioner's."""
         if not self._tuned(done):
             return {"cross_entropy": False}
-        model = dataclasses.asdict(self.started_from.model.config)
+        model = dataclasses.asdict(self._started_from.model.config)
         model["dropout"] = self.teaching.schedule(done)["model.dropout"]
         settings = self._cross_entropy(done, model)
-        settings["words"] = settings["words"] | {"attribute_count": self.started_from.attribute_count}
+        settings["words"] = settings["words"] | {"attribute_count": self._started_from.attribute_count}
         return settings
 
     def _tune(self, done: Done) -> Facts:
@@ -253,7 +253,7 @@ class TrainingSteps:
         return ("frequencies",) if self._with_cider else ("clip_features",)
 
     def _frequency_settings(self, done: Done) -> Facts:
-        return {"start_digest": self.started_from.digest if self.teaching.config.start else ""}
+        return {"start_digest": self._started_from.digest if self.teaching.config.start else ""}
 
     def _count(self, done: Done) -> Facts:
         """What jobs/prepare_cider.py does."""
@@ -305,7 +305,7 @@ class TrainingSteps:
 
     def _reward_settings(self, done: Done) -> Facts:
         schedule = self.teaching.schedule(done)
-        start_digest = self.started_from.digest if self.teaching.config.start else ""
+        start_digest = self._started_from.digest if self.teaching.config.start else ""
         steps, rate = schedule["reward.steps"], schedule["reward.learning_rate"]
         longest = schedule["words.max_length"]
         settings = {

@@ -189,11 +189,3 @@ def progress_note(kind: str, lines: Sequence[Line]) -> str | None:
 def samples_line(step: int, samples: Sequence[Sample]) -> Line:
     """The line of metrics.jsonl for captions of a validation."""
     return {"kind": SAMPLES, "step": step, "samples": [dataclasses.asdict(one) for one in samples]}
-
-
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The leaves of nested dicts by their dotted keys."""
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        leaves.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
-    return leaves

@@ -6,10 +6,10 @@ import logging
 from typing import Any
 
 from glied import storage
-from glied.config_keys import with_new_keys
+from glied.config_keys import flat, with_new_keys
 from glied.errors import UsageError
 from glied.training.config import FREE_KEYS, TrainerConfig
-from glied.training.history import RESULT, RUN, flat
+from glied.training.history import RESULT, RUN
 from glied.training.plan import Plan
 from glied.training.task import Task
 

@@ -1,7 +1,6 @@
 """What jobs/teach.py refuses before its first step."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from glied.teach.checks import Checks, check_output
 from glied.teach.config import TeachConfig
 from glied.teach.job_runner import JobRunner
 from glied.teach.run import steps_of, teach
+from glied.teach.step_records import Step
 from glied.teach.teaching import Teaching
 
 WEIGHTS = "glied/weights/demo"
@@ -26,12 +26,16 @@ def config(folder: Path, **given: Any) -> TeachConfig:
     return build(TeachConfig, values | given)
 
 
+def steps(folder: Path) -> list[Step]:
+    return steps_of(Teaching(config(folder), JobRunner.of("local")))
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / "steps").mkdir(parents=True)
     (out / "steps" / "running.json").write_text("{}")
     (out / "teach.log").write_text("of the shell")
-    check_output(str(out))
+    check_output(str(out), steps(tmp_path))
     (out / "captions").mkdir()
     (out / "captions" / "unit-00000.parquet").write_bytes(b"rows")
     with pytest.raises(
@@ -42,23 +46,16 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         "running.json", "teach.log", "unit-00000.parquet",
     ]  # fmt: skip
     (out / "teach.json").write_text("{}")
-    check_output(str(out))
+    check_output(str(out), steps(tmp_path))
 
 
-def test_all_folders_of_the_steps_are_looked_at(tmp_path: Path) -> None:
-    clip = {"checkpoint": f"{WEIGHTS}/clip"}
-    scratch: dict[str, Any] = {"start": None, "reward": {"kind": "clip_s_grammar", "clip": clip}}
-    teacher: dict[str, Any] = {"teacher": {"config": "caption/demo"}, "filter": {"clip": clip}, "judge": clip}
-    configs = [config(tmp_path), config(tmp_path, **teacher), config(tmp_path, **scratch)]
-    for one in configs:
-        for step in steps_of(Teaching(one, JobRunner.of("local"))):
-            for folder in step.folders:
-                file = tmp_path / "out" / folder / "file"
-                file.parent.mkdir(parents=True)
-                file.touch()
-                with pytest.raises(UsageError, match=f"such as {folder}/file"):
-                    check_output(str(tmp_path / "out"))
-                shutil.rmtree(tmp_path / "out")
+@pytest.mark.parametrize("file", ["run.json", "features/train_3/run.json", "rewarded/run.json"])
+def test_files_of_other_jobs_are_found_everywhere(tmp_path: Path, file: str) -> None:
+    path = tmp_path / "out" / file
+    path.parent.mkdir(parents=True)
+    path.touch()
+    with pytest.raises(UsageError, match=f"such as {file}: choose"):
+        check_output(str(tmp_path / "out"), steps(tmp_path))
 
 
 @pytest.mark.parametrize(
