@@ -6,8 +6,18 @@ import pytest
 from glied.commands import caption_image
 from glied.errors import UsageError
 from tests.bulk.models import BAD, model_options
+from tests.jobs.test_terminal import unexpected
 
 CONFIG = "--config=configs/caption/demo.yaml"
+LINES = [
+    r"  [\w ./]+: .*",  # a caption
+    r"60 of 60 images done \(58 ok, 2 rejected\).*",
+    r"\d+ images this time, .*",
+    r"seconds of all workers: .*",
+    r"errors?: .*|rejected: .*|failed: .*",
+    r"\d+ files left out.*",
+    r"rows: .*",
+]
 
 
 @pytest.mark.timeout(300)
@@ -18,6 +28,11 @@ def test_s3_in_and_out(run_job, s3, models, photos):
     options = [CONFIG, *places, *model_options(models), "--output.unit_size=16", "--resources.pools=split"]
     done = run_job("caption_dataset", *options, **variables)
     assert done.returncode == 0, done.stderr
+    assert unexpected(done.stdout, LINES) == [], "the terminal shows only lines of the job"
+    # On stderr: progress, and warnings with a time.
+    assert unexpected(done.stderr, [r"\d\d:\d\d:\d\d (?:INFO|WARNING) .*"]) == []
+    for word in ("oken", "redentials", "rogress bars", "ctor", "Traceback", "placement"):
+        assert word not in done.stdout + done.stderr
     rows = []
     for path in filesystem.glob("captions/run one/captions/*.parquet"):
         rows += pq.read_table(path, filesystem=filesystem).to_pylist()

@@ -1,6 +1,5 @@
-"""Train a captioner with rewards from scenes with the tiny configs: one job with Ray, the others without."""
+"""Train a captioner with rewards from scenes with the tiny configs."""
 
-import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -20,6 +19,7 @@ from glied.data import features
 from glied.demo_world.dataset import write_split
 from glied.errors import UsageError
 from glied.regions import RegionBatch
+from glied.training import local_trainer
 from glied.vision.attributes import load_attributes
 from tests.clip.test_clip import TINY
 from tests.jobs.conftest import ROOT
@@ -45,7 +45,7 @@ def make_clips() -> None:
 
 
 @pytest.mark.timeout(400)
-def test_every_stage_trains_on_the_output_of_the_previous_one(run_job, tmp_path: Path, monkeypatch):
+def test_every_stage_trains_on_the_output_of_the_previous_one(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for split, count in (("train", 24), ("val", 8)):
         write_split(tmp_path / "data" / "scenes_tiny" / split, split, count, 0, 1)
@@ -71,9 +71,8 @@ def test_every_stage_trains_on_the_output_of_the_previous_one(run_job, tmp_path:
     for name in ("clip_s", "ref_clip_s", "cider_clip_s", "clip_s_grammar"):
         load_task(f"scst/{name}_tiny.yaml").check()
         assert train_here(f"scst/{name}_tiny.yaml")["reward"] >= 0
-    done = run_job("train_scst", scst, folder=tmp_path)  # this job uses Ray
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout.splitlines()[-1])
+    task = load_task("scst/cider_tiny.yaml")
+    result = local_trainer.train_here(task, task.config.trainer)
     assert (result["complete"], result["steps"]) == (True, 3)
     assert {"reward", "reward_cider", "entropy", "seconds_draw"} <= set(result["last"])
 
