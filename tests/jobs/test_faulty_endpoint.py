@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from glied.bulk.run.committed_rows import read_rows
-from tests.bulk.run.test_faulty_endpoint import COUNT, SECRET, check_secrets
+from tests.bulk.run.test_faulty_endpoint import SECRET, check_secrets
 from tests.captioner.engines.chat_server import serve
 from tests.captioner.engines.faults import check_rows, numbered_images, server_with_every_fault
 from tests.jobs.conftest import ROOT
+
+COUNT = 500
 
 
 def kill_after_commits(command: list[str], environment: dict[str, str], out: Path, count: int) -> None:
@@ -49,23 +51,23 @@ def test_the_same_command_goes_on_after_a_small_budget_and_a_kill(run_job, envir
     server, faults = server_with_every_fault()
     with serve(server):
         options = ["--config=configs/caption/endpoint.yaml", f"--input.uri={photos}", f"--output.uri={out}"]
-        options += [f"--captioner.url={server.url}", "--captioner.model=tiny", "--output.unit_size=50"]
+        options += [f"--captioner.url={server.url}", "--captioner.model=tiny", "--output.unit_size=25"]
         options += ["--captioner.requests.timeout_s=1", "--captioner.requests.backoff_s=0.01"]
         options += ["--captioner.cost.prompt_price=1000", "--captioner.cost.completion_price=0"]
 
-        stopped = run_job("caption_dataset", *options, "--captioner.cost.budget=20", OPENAI_API_KEY=SECRET)
+        stopped = run_job("caption_dataset", *options, "--captioner.cost.budget=10", OPENAI_API_KEY=SECRET)
         assert stopped.returncode == 1, stopped.stderr
         assert "are spent; the same command with a larger" in stopped.stdout, stopped.stderr
         spent = json.loads((out / "summary.json").read_text())["usage"]["cost"]
-        assert 20 <= spent < 100
+        assert 10 <= spent < 50
         finished = times_of_committed_files(out)
         done = len(list(out.glob("commits/*.json")))
-        assert 0 < done < COUNT // 50
+        assert 0 < done < COUNT // 25
 
         command = [sys.executable, "jobs/caption_dataset.py", *options, "--captioner.cost.budget=1000"]
         kill_after_commits(command, environment | {"OPENAI_API_KEY": SECRET}, out, done + 2)
         finished |= times_of_committed_files(out)
-        assert done + 2 <= len(finished) // 2 < COUNT // 50, "the job must be killed half way"
+        assert done + 2 <= len(finished) // 2 < COUNT // 25, "the job must be killed half way"
         again = run_job("caption_dataset", *command[2:], OPENAI_API_KEY=SECRET)
     assert again.returncode == 0, again.stderr
     assert times_of_committed_files(out).items() >= finished.items(), "what was done is not done again"
