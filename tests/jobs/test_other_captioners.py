@@ -55,7 +55,6 @@ def options(tmp_path_factory):
                 "--captioner.generation.max_tokens=6",
                 "--captioner.generation.cut_answers=keep",
                 prompts,
-                "--resources.worker.count=1",
             ],
         }
 
@@ -76,7 +75,8 @@ def job(monkeypatch, capsys):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_and_what_follows_it(kind, job, options, photos, ray_session, tmp_path):
     out, config = tmp_path / "out", [f"--config=configs/caption/{kind}.yaml", *options[kind]]
-    code, text = job("caption_dataset", *config, f"--input.uri={photos}", f"--output.uri={out}")
+    places = [f"--input.uri={photos}", f"--output.uri={out}", "--resources.worker.count=1"]
+    code, text = job("caption_dataset", *config, *places)
     assert code == 0, text
     assert f"{COUNT + 1} of {COUNT + 1} images done ({COUNT} ok, 1 rejected)" in text
     rows = {row["id"]: row for row in read_rows(str(out))}
@@ -87,7 +87,7 @@ def test_a_run_and_what_follows_it(kind, job, options, photos, ray_session, tmp_
     prompts = {"coca": [None] * 3, "transformers": ["short", "long"], "endpoint": ["short", "long"]}[kind]
     assert all([one["prompt"] or None for one in row["captions"]] == prompts for row in good.values())
 
-    again = job("caption_dataset", *config, f"--input.uri={photos}", f"--output.uri={out}")
+    again = job("caption_dataset", *config, *places)
     assert again[0] == 0
     assert "0 images this time" in again[1]
     image = str(photos / "03.png")
