@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from glied.clip.config import ClipConfig
 from glied.errors import UsageError
 
+LIKELIHOOD = "likelihood"
+"""The part that the training task computes, because it needs the regions."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RewardConfig:
@@ -22,6 +25,9 @@ class RewardConfig:
     """Weight of the probability that a caption is grammatical, 0 to 1."""
     distinct: float = 0.0
     """Weight of the share of a caption's bigrams that differ (distinct-2), which is 0 to 1."""
+    likelihood: float = 0.0
+    """Weight of the mean log-probability of a caption's words by the captioner that training starts from,
+    which is below 0, beside other rewards. It keeps what that captioner has learned from references."""
     grammar_accuracy: float = 90.0
     """Balanced accuracy in percent that the grammar head must have reached on every corruption; 0 takes every
     head. The corruptions of free captions can be grammatical, so a head for them stays below 90."""
@@ -38,8 +44,9 @@ class RewardConfig:
         for name, weight in self.weights.items():
             if weight < 0:
                 raise UsageError(f"reward.{name}: {weight} is negative")
-        if not any(self.weights.values()):
-            raise UsageError(f"reward: give at least one of {', '.join(self.weights)} a weight above 0")
+        others = [name for name in self.weights if name != LIKELIHOOD]
+        if not any(self.weights[name] for name in others):
+            raise UsageError(f"reward: give at least one of {', '.join(others)} a weight above 0")
         needs = (
             ("cider", "frequencies", self.frequencies),
             ("clip_s", "clip", self.clip),
@@ -53,7 +60,7 @@ class RewardConfig:
     @property
     def weights(self) -> dict[str, float]:
         """Weight by part."""
-        parts = ("cider", "bleu", "clip_s", "ref_clip_s", "grammar", "distinct")
+        parts = ("cider", "bleu", "clip_s", "ref_clip_s", "grammar", "distinct", LIKELIHOOD)
         return {name: getattr(self, name) for name in parts}
 
     @property

@@ -14,7 +14,7 @@ from glied.data.captioned_regions import RewardedRegions
 from glied.errors import UsageError
 from glied.rewards.bleu_reward import BleuReward
 from glied.rewards.cider_reward import CiderReward
-from glied.rewards.config import RewardConfig
+from glied.rewards.config import LIKELIHOOD, RewardConfig
 from glied.rewards.distinct_reward import DistinctReward
 from glied.rewards.grammar_reward import GrammarReward
 from glied.rewards.reward import Reward
@@ -80,13 +80,14 @@ class RewardLoader:
         return {}
 
     def load(self, data: RewardedRegions) -> WeightedSum:
-        """The rewards of a split; parts of weight 0 are not loaded.
+        """The rewards of a split but for the likelihood; parts of weight 0 are not loaded.
 
         Raises:
             UsageError: something that a part needs is missing or belongs to something else.
         """
-        parts = {name: self._part(name, data) for name, weight in self.config.weights.items() if weight}
-        return WeightedSum(parts, self.config.weights)
+        weights = self.config.weights
+        parts = {name: self._part(name, data) for name in weights if weights[name] and name != LIKELIHOOD}
+        return WeightedSum(parts, weights)
 
     def check(self, data: RewardedRegions) -> None:
         """Load the rewards of a split, and look for what its images and the vocabulary would lack.

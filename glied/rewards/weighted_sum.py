@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -25,6 +26,9 @@ class Rewards:
     seconds: dict[str, float]
 
 
+NO_PARTS: Mapping[str, Tensor] = MappingProxyType({})
+
+
 class WeightedSum:
     """A weighted sum of rewards.
 
@@ -33,16 +37,16 @@ class WeightedSum:
 
     def __init__(self, parts: Mapping[str, Reward], weights: Mapping[str, float]) -> None:
         """`weights` by part; a part of weight 0, or without one, is never computed."""
-        self.weights = {name: weights[name] for name in parts if weights.get(name)}
-        self._parts = {name: parts[name] for name in self.weights}
+        self.weights = {name: weight for name, weight in weights.items() if weight}
+        self._parts = {name: part for name, part in parts.items() if name in self.weights}
         assert self._parts, "nothing is rewarded"
 
-    def __call__(self, captions: Captions) -> Rewards:
-        """Reward `captions`."""
-        values: dict[str, Tensor] = {}
+    def __call__(self, captions: Captions, known: Mapping[str, Tensor] = NO_PARTS) -> Rewards:
+        """Reward `captions`; `known` are parts that the caller has computed, [B, S] each."""
+        values = dict(known)
         clock = Clock()
         for name, part in self._parts.items():
             with clock.measure(name):
                 values[name] = part(captions)
-        total = torch.stack([weight * values[name] for name, weight in self.weights.items()]).sum(dim=0)
+        total = torch.stack([self.weights[name] * value for name, value in values.items()]).sum(dim=0)
         return Rewards(total, values, clock.seconds)

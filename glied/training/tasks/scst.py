@@ -36,6 +36,7 @@ from glied.errors import UsageError
 from glied.metrics.text_metrics import cider
 from glied.regions import RegionBatch
 from glied.rewards.advantage import decoupled_advantage, greedy_advantage, leave_one_out_advantage
+from glied.rewards.config import LIKELIHOOD
 from glied.rewards.reward import Captions
 from glied.rewards.reward_loader import RewardLoader
 from glied.rewards.weighted_sum import Rewards, WeightedSum
@@ -175,41 +176,43 @@ class ScstTask(FieldsOnlyPickle):
         with clock.measure("draw"), without_dropout(model):
             samples = self.draw(cast(CaptioningModel, getattr(model, "module", model)), batch)
         with clock.measure("score"):
-            log_probabilities, targets = self._rescore(model, batch, samples)
+            log_probabilities, targets = self._rescore(model, batch, samples.sampled)
             mask = targets != PAD
             chosen = log_probabilities.gather(1, targets[mask][:, None]).squeeze(1)
         with clock.measure("reward"):
-            rewards = self.rewards("train", mask.device)(self.captions(batch.names, samples.hypotheses))
+            rewards = self._reward("train", batch, samples.hypotheses)
             advantages = self._advantages(rewards, mask.device)
         figures = self._figures(rewards, samples, advantages)
         if self.config.loss.name == "scst":
             loss, figures[WEIGHT] = self_critical_loss(chosen, advantages, mask), mask.sum()
         else:
-            loss, figures["divergence"] = self._preference(chosen, advantages, mask, batch, samples)
+            ratios = summed(chosen, mask) - self._by_reference(batch, samples.sampled)
+            settings = self.config.loss
+            loss = preference_loss(ratios, advantages, beta=settings.beta, temperature=settings.temperature)
+            figures["divergence"] = ratios.detach().mean()
             figures[WEIGHT] = len(mask)
         figures |= {f"seconds_{name}": spent for name, spent in clock.seconds.items()}
         figures["entropy"] = entropy(log_probabilities.detach())
         return loss, {"loss": loss.detach(), **figures}
 
-    def _preference(
-        self, chosen: Tensor, advantages: Tensor, mask: Tensor, batch: ImageBatch, samples: Samples
-    ) -> tuple[Tensor, Tensor]:
-        """DiCO's loss, and by how many nats a sample is more probable than by the captioner to start from.
+    def _reward(self, split: Split, batch: ImageBatch, hypotheses: Sequence[Sequence[Hypothesis]]) -> Rewards:
+        """The rewards of B images' captions."""
+        known = {}
+        if self.config.reward.likelihood:
+            every = [one for image in hypotheses for one in image]
+            words = torch.tensor([max(1, len(one.tokens) + one.finished) for one in every])
+            total = self._by_reference(batch, every).cpu()
+            known[LIKELIHOOD] = total / words.view_as(total)
+        captions = self.captions(batch.names, hypotheses)
+        return self.rewards(split, batch.regions.features.device)(captions, known)
 
-        Args:
-            chosen: log-probabilities [M] of the tokens of the samples.
-            advantages: of the samples, [B, S].
-            mask: [B, S, T], True at the M tokens.
-            batch: the B images.
-            samples: the captions.
-        """
-        with torch.no_grad():
-            table, targets = self._rescore(self._reference(mask.device), batch, samples)
-            known = table.gather(1, targets[mask][:, None]).squeeze(1)
-        ratios = torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, chosen - known).sum(dim=-1)
-        beta, temperature = self.config.loss.beta, self.config.loss.temperature
-        loss = preference_loss(ratios, advantages, beta=beta, temperature=temperature)
-        return loss, ratios.detach().mean()
+    @torch.no_grad()
+    def _by_reference(self, batch: ImageBatch, hypotheses: Sequence[Hypothesis]) -> Tensor:
+        """Log-probabilities [B, S] of B * S captions by the captioner to start from."""
+        reference = self._reference(batch.regions.features.device)
+        table, targets = self._rescore(reference, batch, hypotheses)
+        mask = targets != PAD
+        return summed(table.gather(1, targets[mask][:, None]).squeeze(1), mask)
 
     def _reference(self, device: torch.device) -> CaptioningModel:
         """A frozen copy of the captioner to start from, also in a resumed run."""
@@ -235,11 +238,14 @@ class ScstTask(FieldsOnlyPickle):
         pairs = zip(samples, greedy, strict=True)
         return Samples([[*complete(some, sampling.samples), *complete(best, 1)] for some, best in pairs])
 
-    def _rescore(self, model: nn.Module, batch: ImageBatch, samples: Samples) -> tuple[Tensor, Tensor]:
-        """Log-probabilities [M, V] at the M tokens of the samples, with gradients, and targets [B, S, T]."""
-        sampling, device = self.config.sampling, batch.regions.features.device
-        inputs, targets = (one.to(device) for one in sample_tensors(samples.sampled, sampling.samples))
-        with nullcontext() if sampling.dropout else without_dropout(model):
+    def _rescore(
+        self, model: nn.Module, batch: ImageBatch, hypotheses: Sequence[Hypothesis]
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probabilities [M, V] at the M tokens of captions, with gradients, and targets [B, S, T]."""
+        device = batch.regions.features.device
+        count = len(hypotheses) // len(batch.names)
+        inputs, targets = (one.to(device) for one in sample_tensors(hypotheses, count))
+        with nullcontext() if self.config.sampling.dropout else without_dropout(model):
             logits = model(batch.regions, batch.attributes, batch.attribute_mask, inputs, targets != PAD)
         # Words that are never drawn are excluded here too: otherwise they would take all the probability.
         never = torch.tensor(NEVER_WORDS, device=device)
@@ -289,9 +295,7 @@ class ScstTask(FieldsOnlyPickle):
         for batch in batches:
             memory = captioner.encode(batch.regions, batch.attributes, batch.attribute_mask)
             best = [complete(image, 1) for image in decode(captioner, memory, self.config.decoding)]
-            rewards = self.rewards("validation", batch.regions.features.device)(
-                self.captions(batch.names, best)
-            )
+            rewards = self._reward("validation", batch, best)
             totals.append(rewards.total)
             parts.append(rewards.parts)
             names += batch.names
@@ -324,6 +328,11 @@ class ScstTask(FieldsOnlyPickle):
             familiarity=start.familiarity or self._familiarity,
         )
         trained.save(folder_uri, half=True)
+
+
+def summed(values: Tensor, mask: Tensor) -> Tensor:
+    """Sum values of tokens [M] over captions, given where the tokens are [B, S, T]: [B, S]."""
+    return torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, values).sum(dim=-1)
 
 
 @contextmanager

@@ -316,15 +316,34 @@ def test_a_new_captioner_is_its_own_reference(world: Path) -> None:
     assert not any(p.requires_grad for p in task._reference(torch.device("cpu")).parameters())
 
 
+def test_the_likelihood_is_that_of_the_start_for_each_word(world: Path) -> None:
+    """Of captions by a captioner that has moved away from it, in training and in validation."""
+    task = make_task(world, cider=1.0, likelihood=0.5)
+    task.check()
+    model, batch = task.build(), make_batch(task, rows=slice(0, 4))
+    train_steps(make_task(world), model, build_optimizer(model), 0, 3)
+    samples = task.draw(model.eval(), batch).hypotheses
+    rewards = task._reward("train", batch, samples)
+    start = Captioner.load(str(world / "start")).model.eval()
+    words = torch.tensor([[len(one.tokens) + one.finished for one in image] for image in samples])
+    expected = log_probabilities(start, batch, samples) / words
+    torch.testing.assert_close(rewards.parts["likelihood"], expected.to(torch.float32), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(expected, log_probabilities(model, batch, samples) / words, rtol=1e-3)
+    total = rewards.parts["cider"] + 0.5 * rewards.parts["likelihood"]
+    torch.testing.assert_close(rewards.total, total)
+    metrics = task.validate(model.eval(), [make_batch(task)])
+    total = metrics["reward_cider"] + 0.5 * metrics["reward_likelihood"]
+    assert metrics["reward"] == pytest.approx(total, rel=1e-4)
+
+
 @pytest.mark.parametrize("name", ["scst", "dico"])
 def test_normalized_rewards_by_numpy(world: Path, name) -> None:
-    weights = {"cider": 1.0, "clip_s": 2.0}
+    weights = {"cider": 1.0, "clip_s": 2.0, "likelihood": 1.0}
     task = make_task(world, **weights)
     sampling = SamplingConfig(max_length=8, baseline="normalized")
     task = with_config(task, sampling=sampling, loss=RewardLossConfig(name=name))
     model, batch = task.build().eval(), make_batch(task)
-    captions = task.captions(batch.names, task.draw(model, batch).hypotheses)
-    rewards = task.rewards("train")(captions)
+    rewards = task._reward("train", batch, task.draw(model, batch).hypotheses)
     total = np.zeros((len(batch.names), 5))
     for part, weight in weights.items():
         values = rewards.parts[part].numpy()[:, :-1].astype(float)
@@ -477,6 +496,7 @@ def test_a_clip_that_lacks_words_is_refused(world: Path) -> None:
     ("settings", "message"),
     [
         ({}, "at least one of cider, bleu"),
+        ({"likelihood": 1.0}, "at least one of cider, .*distinct a weight"),
         ({"cider": -1.0, "frequencies": "df"}, r"reward\.cider: -1\.0 is negative"),
         ({"cider": 1.0}, r"reward\.cider needs reward\.frequencies"),
         ({"clip_s": 1.0}, r"reward\.clip_s needs reward\.clip"),
