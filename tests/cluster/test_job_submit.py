@@ -95,6 +95,7 @@ def test_a_submitted_job_captions_from_s3_to_s3_though_a_busy_node_is_lost(
     remote = [option.replace(str(models), "s3://photos/models") for option in model_options(models)]
     options = [CONFIG, "--input.uri=s3://photos/submitted", *remote, "--resources.worker.count=2"]
     options += ["--output.unit_size=2", "--resources.chunk.images=1", "--resources.worker.batch_size=1"]
+    options += ["--resources.fetch.cpus=0.9"]  # few processes, which take seconds to start
     log = tmp_path / "log"
     job = submit(cluster, log, *options, "--output.uri=s3://captions/submitted")
 

@@ -225,7 +225,8 @@ def test_reward_without_references_raises_clip_s(scenes, tmp_path, monkeypatch) 
 def test_steps_run_on_a_ray_cluster(scenes, tmp_path, monkeypatch, ray_session) -> None:
     """With validations in the middle of an epoch, when tasks still read for the training."""
     monkeypatch.chdir(tmp_path)
-    one = {"resources": {"worker": {"count": 1}}}  # each loads torch and the models
+    # Each process takes seconds to start.
+    one = {"resources": {"worker": {"count": 1}, "fetch": {"cpus": 2.0}}}
     overrides = {**OVERRIDES, "features": one, "test": one | OVERRIDES["test"]}
     more = [*with_captions(scenes), "--run.runtime=ray", f"--run.overrides={json.dumps(overrides)}"]
     result = teach(parse(TeachConfig, arguments(scenes, tmp_path / "out", *more)))

@@ -123,7 +123,8 @@ def test_through_ray(ray_session, hosts, configure, tmp_path):
     from glied.bulk.ray.stream import RayStream
 
     expected = hosts.urls(200, dead=0.4)
-    config = configure(list(expected), "--resources.chunk.images=10", "--output.unit_size=40")
+    few = "--resources.fetch.cpus=2"  # two processes, which take seconds to start
+    config = configure(list(expected), "--resources.chunk.images=10", "--output.unit_size=40", few)
     stream = RayStream(fetch_stage(config.input, config.resources), caption_pools(config), config.resources)
     summary = bulk_run.execute(caption_job(config), stream)
     assert kinds(tmp_path) == expected
