@@ -32,22 +32,26 @@ def differences(one: object, other: object, prefix: str = "") -> set[str]:
     return found
 
 
-HARD = {"reward.clip.checkpoint", "train.clip_features", "validation.clip_features"}
+CLIP = "reward.clip.checkpoint"
+HARD = {CLIP, "train.clip_features", "validation.clip_features", "reward.grammar_accuracy"}
+NORMALIZED = {"sampling.baseline"}
+LIKELIHOOD = NORMALIZED | {"reward.likelihood"}
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("normalized", {"sampling.baseline"}),
-        ("bad_captions", {"reward.clip.checkpoint"}),
+        ("normalized", NORMALIZED),
+        ("bad_captions", {CLIP}),
         ("hard_negatives", HARD),
         ("dico", {"loss.name"}),
-        ("together", HARD | {"sampling.baseline", "loss.name"}),
+        ("likelihood", LIKELIHOOD),
+        ("together", HARD | LIKELIHOOD | {"reward.clip_s", "reward.distinct"}),
     ],
 )
 def test_each_variant_differs_in_one_thing(name: str, expected: set[str]) -> None:
     assert differences(config(name), config()) == expected
-    assert len({one.name for one in REWARDS.values()}) == len(REWARDS) == 5
+    assert len({one.name for one in REWARDS.values()}) == len(REWARDS) == 6
 
 
 def test_the_commands_use_configs_that_exist_and_make_what_the_variants_need() -> None:
