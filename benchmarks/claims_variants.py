@@ -69,11 +69,19 @@ ABLATIONS = {
     "attributes_only": ", attributes only",
 }
 """What each ablation switch does to GLIED."""
+ABLATED = {
+    setting: Variant(name=f"GLIED{name}, XE", model={f"ablation.{setting}": True})
+    for setting, name in ABLATIONS.items()
+}
 
 
 def compared(better: str, other: str, says: str) -> Claim:
     """Compare the CIDEr of two variants."""
     return Claim(says, better, other, "CIDEr", kind="compared")
+
+
+LOSSES = tuple(compared("glied", name, f"GLIED against GLIED{left}") for name, left in ABLATIONS.items())
+"""What GLIED loses by each ablation."""
 
 
 def deeper(name: str, *, sized: str = "", size_of: str = "glied", **model: Any) -> Variant:
