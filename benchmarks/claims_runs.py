@@ -182,7 +182,7 @@ def equal_size(
     """Choose the value of `setting` that brings the number of parameters closest to that of `goal`."""
     sizes = {"feature_size": feature_size, "vocabulary_size": vocabulary_size}
     wanted = parameters(goal, **sizes)
-    steps = range(model.heads, 4 * goal.width + 1, model.heads)
+    steps = range(model.heads, 8 * goal.width + 1, model.heads)
     settings: list[dict[str, Any]] = [{setting: value} for value in steps]
     candidates = [dataclasses.replace(model, **one) for one in settings]
     return min(candidates, key=lambda one: abs(parameters(one, **sizes) - wanted))

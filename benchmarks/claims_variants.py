@@ -103,6 +103,12 @@ SIZES = {
     "glied_4_blocks": deeper("GLIED of 4 blocks", stack__blocks=4),
     "glied_wide": deeper("GLIED with CT's parameters by width", sized="width", size_of="ct"),
     "glied_feed_forward": deeper("GLIED with feed-forward", feed_forward=1024),
+    "glied_feed_forward_small": deeper(
+        "GLIED with feed-forward at GLIED's parameters", sized="width", feed_forward=512
+    ),
+    "glied_feed_forward_large": deeper(
+        "GLIED with feed-forward at CT's parameters", sized="feed_forward", size_of="ct", feed_forward=1024
+    ),
     "glied_region_layers": deeper("GLIED, 3 layers among regions", stack__region_layers=3),
 }
 """One factor at a time: depth with the same weights, depth, width, feed-forward, attention among regions."""

@@ -113,6 +113,11 @@ DEMO = World(
         *LOSSES,
         compared("glied", "ct_small", "GLIED against CT of its size"),
         compared("glied_twice", "ct_small", "GLIED, block applied twice, against CT of its size"),
+        compared(
+            "glied_feed_forward_small",
+            "ct_small",
+            "GLIED with feed-forward against CT, at GLIED's parameters",
+        ),
         *(
             compared(name, other, f"{SIZES[name].name.removesuffix(', XE')} against {title}")
             for other, title in (("glied", "GLIED"), ("ct", "CT"))

@@ -158,7 +158,12 @@ def test_a_judge_that_is_missing_or_unfit_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("world", "feature_size", "vocabulary_size", "sized"),
     [
-        ("demo", 256, 210, {"base_wide", "ct_small", "glied_wide"}),
+        (
+            "demo",
+            256,
+            210,
+            {"base_wide", "ct_small", "glied_wide", "glied_feed_forward_small", "glied_feed_forward_large"},
+        ),
         ("photographs", 352, 2543, {"base_wide", "up_down", "ct"}),
         ("photographs", 1472, 2543, {"base_wide", "up_down", "ct"}),
     ],
