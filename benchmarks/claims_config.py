@@ -22,7 +22,7 @@ class Config(StudyConfig):
     """With full or short: suffix of the names of the configs to use, such as demo."""
     scenes: str = ""
     """With full or short: folder of the test images' captions.json. To choose settings, name that of the
-    validation images, together with their features and separate runs and results."""
+    validation images, together with their features and separate runs and results; any CLIP may judge then."""
     clip: str = ""
     """With full: checkpoint of the CLIP used as reward, with its grammar head."""
 

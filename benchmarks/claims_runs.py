@@ -47,12 +47,13 @@ def prepare(config: "Config") -> None:
     """Set the number of torch threads and check the judge before training begins.
 
     Raises:
-        UsageError: a reward is to be trained and the judge is missing or not good enough.
+        UsageError: a reward is to be measured on test and the judge is missing or not good enough.
     """
     torch.set_num_threads(config.threads)
     config.result_folder.mkdir(parents=True, exist_ok=True)
     rewards = any(config.spec.variants[variant].reward for variant, _ in config.planned_runs)
-    if config.full and config.spec.needs_judge and rewards:
+    on_test = config.scenes == config.spec.test  # any CLIP may judge where settings are chosen
+    if config.full and config.spec.needs_judge and rewards and on_test:
         check_judge(config.judge)
 
 

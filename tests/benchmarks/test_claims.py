@@ -13,7 +13,7 @@ import torch
 from benchmarks import claims
 from benchmarks.claims_figures import digest
 from benchmarks.claims_rewards import REWARDS
-from benchmarks.claims_runs import RECORDED, changes, check_judge, equal_size, job, parameters
+from benchmarks.claims_runs import RECORDED, changes, check_judge, equal_size, job, parameters, prepare
 from benchmarks.claims_table import markdown, missing, report, table, verdict
 from benchmarks.claims_worlds import DEMO, PHOTOGRAPHS, WORLDS
 from glied.clip.grammar_head import CORRUPTIONS, GrammarHead, save_grammar
@@ -153,6 +153,13 @@ def test_a_judge_that_is_missing_or_unfit_is_refused(tmp_path):
             check_judge(str(tmp_path))
     result.write_text(json.dumps({"best": 70.0, "validation": {"pool": 5000.0}}))
     check_judge(str(tmp_path))
+
+
+def test_any_clip_may_judge_where_settings_are_chosen(tmp_path):
+    where = {"judge": str(tmp_path), "results": str(tmp_path / "results")}
+    with pytest.raises(UsageError, match="is not a complete run"):
+        prepare(claims.Config(full=True, variants=("cider",), **where))
+    prepare(claims.Config(full=True, variants=("cider",), scenes="data/scenes/val", **where))
 
 
 @pytest.mark.parametrize(
