@@ -109,6 +109,13 @@ SIZES = {
     "glied_feed_forward_large": deeper(
         "GLIED with feed-forward at CT's parameters", sized="feed_forward", size_of="ct", feed_forward=1024
     ),
+    "glied_feed_forward_twice": deeper(
+        "GLIED with feed-forward, block applied twice",
+        stack__blocks=2,
+        stack__shared=True,
+        feed_forward=1024,
+    ),
     "glied_region_layers": deeper("GLIED, 3 layers among regions", stack__region_layers=3),
 }
-"""One factor at a time: depth with the same weights, depth, width, feed-forward, attention among regions."""
+"""One factor at a time: depth with the same weights, depth, width, feed-forward, attention among regions;
+then feed-forward at equal sizes and with depth."""
