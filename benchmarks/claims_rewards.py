@@ -58,7 +58,7 @@ def differing(text: str, **settings: str) -> Variant:
 
 HARD_NEGATIVES = clip_of("grammar_hard", "runs/clip_features_hard") | {"reward.grammar_accuracy": "80"}
 LIKELIHOOD = {"reward.likelihood": "2.0"}
-WEIGHTS = {"reward.clip_s": "6.0", "reward.distinct": "1.0"}
+WEIGHTS = {"reward.clip_s": "6.0", "reward.distinct": "2.0"}
 REWARDS = {
     "normalized": differing("parts normalized separately (GDPO)", **NORMALIZED),
     "bad_captions": differing("the captioner's bad captions as negatives", **clip_of("grammar_bad")),
