@@ -73,6 +73,7 @@ ABLATED = {
     setting: Variant(name=f"GLIED{name}, XE", model={f"ablation.{setting}": True})
     for setting, name in ABLATIONS.items()
 }
+"""GLIED with each of them."""
 
 
 def compared(better: str, other: str, says: str) -> Claim:
@@ -80,7 +81,9 @@ def compared(better: str, other: str, says: str) -> Claim:
     return Claim(says, better, other, "CIDEr", kind="compared")
 
 
-LOSSES = tuple(compared("glied", name, f"GLIED against GLIED{left}") for name, left in ABLATIONS.items())
+ABLATION_CLAIMS = tuple(
+    compared("glied", name, f"GLIED against GLIED{left}") for name, left in ABLATIONS.items()
+)
 """What GLIED loses by each ablation."""
 
 

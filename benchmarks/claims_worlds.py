@@ -7,13 +7,13 @@ from typing import Any
 from benchmarks.claims_rewards import GRAMMAR, REWARDS, aims
 from benchmarks.claims_variants import (
     ABLATED,
+    ABLATION_CLAIMS,
     ABOVE_BASE,
     ABOVE_WIDE_BASE,
     ABOVE_XE,
     BASE,
     CIDER,
     GLIED,
-    LOSSES,
     SIZES,
     WIDE_BASE,
     Claim,
@@ -110,7 +110,7 @@ DEMO = World(
             kind="at most",
         ),
         *aims("together"),
-        *LOSSES,
+        *ABLATION_CLAIMS,
         compared("glied", "ct_small", "GLIED against CT of its size"),
         compared("glied_twice", "ct_small", "GLIED, block applied twice, against CT of its size"),
         compared(
@@ -179,7 +179,7 @@ PHOTOGRAPHS = World(
         ABOVE_XE,
         compared("glied", "up_down", "GLIED against Up-Down of its size"),
         compared("glied", "ct", "GLIED against CT of its size"),
-        *LOSSES,
+        *ABLATION_CLAIMS,
     ),
     figures=(
         *("parameters, millions", "images/s"),

@@ -203,7 +203,7 @@ def check_keys(config_class: type, values: Mapping[str, Any], within: str) -> No
     valid = _valid_keys(build_parser(config_class))
     groups = {key.rpartition(".")[0] for key in valid}
     mappings = tuple(f"{key}." for key in valid if key not in groups)  # settings that may be mappings
-    for key in flat(values):
+    for key in flat(values, empty=True):
         if key not in valid and not key.startswith(mappings):
             raise UsageError(f"{within}.{key} is no key of {config_class.__name__}{_known_keys(key, valid)}")
 

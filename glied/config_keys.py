@@ -84,11 +84,12 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The leaves of nested mappings by their dotted keys; an empty mapping has none."""
+def flat(tree: Mapping[str, Any], prefix: str = "", *, empty: bool = False) -> dict[str, Any]:
+    """The leaves of nested mappings by their dotted keys; an empty mapping is one if `empty` is true."""
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
-        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        inner = isinstance(value, Mapping) and (value or not empty)
+        leaves |= flat(value, f"{prefix}{key}.", empty=empty) if inner else {f"{prefix}{key}": value}
     return leaves
 
 

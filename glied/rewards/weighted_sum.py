@@ -48,5 +48,6 @@ class WeightedSum:
         for name, part in self._parts.items():
             with clock.measure(name):
                 values[name] = part(captions)
+        assert values.keys() == self.weights.keys(), "a part is missing"
         total = torch.stack([self.weights[name] * value for name, value in values.items()]).sum(dim=0)
         return Rewards(total, values, clock.seconds)

@@ -63,6 +63,7 @@ def test_files_of_other_jobs_are_found_everywhere(tmp_path: Path, file: str) -> 
     [
         ({"run": {"overrides": {"captioner": {"label_smothing": 0}}}},
          r"^run\.overrides\.captioner\.label_smothing is no key of .*Did you mean label_smoothing\?"),
+        ({"run": {"overrides": {"captioner": {"trainr": {}}}}}, r"^run\.overrides\.captioner\.trainr is no"),
         ({"run": {"overrides": {"reward": {"trainer": {"optimiser": {"ema_decay": 0}}}}}},
          r"^run\.overrides\.reward\.trainer\.optimiser\.ema_decay is no key"),
         ({"start": START | {"captioner": "nowhere"}}, "no checkpoint in .*nowhere"),

@@ -180,13 +180,15 @@ class ScstTask(FieldsOnlyPickle):
             mask = targets != PAD
             chosen = log_probabilities.gather(1, targets[mask][:, None]).squeeze(1)
         with clock.measure("reward"):
-            rewards = self._reward("train", batch, samples.hypotheses)
+            reference = self._by_reference(batch, samples.hypotheses) if self._needs_reference else None
+            rewards = self._reward("train", batch, samples.hypotheses, reference)
             advantages = self._advantages(rewards, mask.device)
         figures = self._figures(rewards, samples, advantages)
         if self.config.loss.name == "scst":
             loss, figures[WEIGHT] = self_critical_loss(chosen, advantages, mask), mask.sum()
         else:
-            ratios = summed(chosen, mask) - self._by_reference(batch, samples.sampled)
+            assert reference is not None
+            ratios = summed(chosen, mask) - reference[:, :-1]
             settings = self.config.loss
             loss = preference_loss(ratios, advantages, beta=settings.beta, temperature=settings.temperature)
             figures["divergence"] = ratios.detach().mean()
@@ -195,22 +197,31 @@ class ScstTask(FieldsOnlyPickle):
         figures["entropy"] = entropy(log_probabilities.detach())
         return loss, {"loss": loss.detach(), **figures}
 
-    def _reward(self, split: Split, batch: ImageBatch, hypotheses: Sequence[Sequence[Hypothesis]]) -> Rewards:
-        """The rewards of B images' captions."""
+    @property
+    def _needs_reference(self) -> bool:
+        return bool(self.config.reward.likelihood) or self.config.loss.name == "dico"
+
+    def _reward(
+        self,
+        split: Split,
+        batch: ImageBatch,
+        hypotheses: Sequence[Sequence[Hypothesis]],
+        reference: Tensor | None,
+    ) -> Rewards:
+        """The rewards [B, S] of captions, given their log-probabilities by the captioner to start from."""
         known = {}
         if self.config.reward.likelihood:
-            every = [one for image in hypotheses for one in image]
-            words = torch.tensor([max(1, len(one.tokens) + one.finished) for one in every])
-            total = self._by_reference(batch, every).cpu()
-            known[LIKELIHOOD] = total / words.view_as(total)
+            assert reference is not None
+            lengths = [[max(1, len(one.tokens) + one.finished) for one in image] for image in hypotheses]
+            known[LIKELIHOOD] = reference.cpu() / torch.tensor(lengths)
         captions = self.captions(batch.names, hypotheses)
         return self.rewards(split, batch.regions.features.device)(captions, known)
 
     @torch.no_grad()
-    def _by_reference(self, batch: ImageBatch, hypotheses: Sequence[Hypothesis]) -> Tensor:
-        """Log-probabilities [B, S] of B * S captions by the captioner to start from."""
+    def _by_reference(self, batch: ImageBatch, hypotheses: Sequence[Sequence[Hypothesis]]) -> Tensor:
+        """Log-probabilities [B, S] of captions by the captioner to start from."""
         reference = self._reference(batch.regions.features.device)
-        table, targets = self._rescore(reference, batch, hypotheses)
+        table, targets = self._rescore(reference, batch, [one for image in hypotheses for one in image])
         mask = targets != PAD
         return summed(table.gather(1, targets[mask][:, None]).squeeze(1), mask)
 
@@ -295,7 +306,8 @@ class ScstTask(FieldsOnlyPickle):
         for batch in batches:
             memory = captioner.encode(batch.regions, batch.attributes, batch.attribute_mask)
             best = [complete(image, 1) for image in decode(captioner, memory, self.config.decoding)]
-            rewards = self._reward("validation", batch, best)
+            reference = self._by_reference(batch, best) if self.config.reward.likelihood else None
+            rewards = self._reward("validation", batch, best, reference)
             totals.append(rewards.total)
             parts.append(rewards.parts)
             names += batch.names

@@ -323,7 +323,7 @@ def test_the_likelihood_is_that_of_the_start_for_each_word(world: Path) -> None:
     model, batch = task.build(), make_batch(task, rows=slice(0, 4))
     train_steps(make_task(world), model, build_optimizer(model), 0, 3)
     samples = task.draw(model.eval(), batch).hypotheses
-    rewards = task._reward("train", batch, samples)
+    rewards = task._reward("train", batch, samples, task._by_reference(batch, samples))
     start = Captioner.load(str(world / "start")).model.eval()
     words = torch.tensor([[len(one.tokens) + one.finished for one in image] for image in samples])
     expected = log_probabilities(start, batch, samples) / words
@@ -343,7 +343,8 @@ def test_normalized_rewards_by_numpy(world: Path, name) -> None:
     sampling = SamplingConfig(max_length=8, baseline="normalized")
     task = with_config(task, sampling=sampling, loss=RewardLossConfig(name=name))
     model, batch = task.build().eval(), make_batch(task)
-    rewards = task._reward("train", batch, task.draw(model, batch).hypotheses)
+    samples = task.draw(model, batch).hypotheses
+    rewards = task._reward("train", batch, samples, task._by_reference(batch, samples))
     total = np.zeros((len(batch.names), 5))
     for part, weight in weights.items():
         values = rewards.parts[part].numpy()[:, :-1].astype(float)
