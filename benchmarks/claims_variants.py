@@ -101,9 +101,7 @@ SIZES = {
         name="CT with GLIED's parameters, XE", model={**CT, "width": 160}, sized="feed_forward"
     ),
     "glied_twice": deeper("GLIED, block applied twice", stack__blocks=2, stack__shared=True),
-    "glied_thrice": deeper("GLIED, block applied three times", stack__blocks=3, stack__shared=True),
-    "glied_2_blocks": deeper("GLIED of 2 blocks", stack__blocks=2),
-    "glied_4_blocks": deeper("GLIED of 4 blocks", stack__blocks=4),
+    "glied_deep": deeper("GLIED with CT's parameters by depth", stack__blocks=4),
     "glied_wide": deeper("GLIED with CT's parameters by width", sized="width", size_of="ct"),
     "glied_feed_forward": deeper("GLIED with feed-forward", feed_forward=1024),
     "glied_feed_forward_small": deeper(
@@ -122,3 +120,13 @@ SIZES = {
 }
 """One factor at a time: depth with the same weights, depth, width, feed-forward, attention among regions;
 then feed-forward at equal sizes and with depth."""
+RECURRENT = {
+    "lstm": Variant(name="LSTM, XE", model={"architecture": "lstm", "embedding_width": 150}),
+    "soft_att": Variant(
+        name="SoftAtt, XE", model={"architecture": "soft_att", "embedding_width": 150, "attention_width": 256}
+    ),
+    "up_down": Variant(
+        name="Up-Down, XE", model={"architecture": "up_down", "width": 500, "attention_width": 256}
+    ),
+}
+"""The recurrent models of Table 2 with the sizes of their configs."""

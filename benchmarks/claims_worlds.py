@@ -14,6 +14,7 @@ from benchmarks.claims_variants import (
     BASE,
     CIDER,
     GLIED,
+    RECURRENT,
     SIZES,
     WIDE_BASE,
     Claim,
@@ -84,6 +85,7 @@ DEMO = World(
         "glied": GLIED,
         **ABLATED,
         **SIZES,
+        **RECURRENT,
         "cider": CIDER,
         "clip_s": Variant(name="GLIED, CLIP-S", reward="clip_s"),
         "ref_clip_s": Variant(name="GLIED, RefCLIP-S", reward="ref_clip_s"),
@@ -128,6 +130,7 @@ DEMO = World(
     figures=(
         *("parameters, millions", "images/s"),
         *("CIDEr", "BLEU-4", "METEOR"),
+        *("CIDEr, beam 3", "BLEU-4, beam 3", "METEOR, beam 3"),
         *("clip CLIP-S", "clip R@1", "clip R@5", "clip R@10"),
         *("judge CLIP-S", "judge R@1", "judge R@5", "judge R@10"),
         *("recall background", "recall object", "recall relation"),
@@ -138,9 +141,10 @@ DEMO = World(
     configs="demo",
     captioner="captioner/{name}_{configs}.yaml",
     reward="scst/{name}_{configs}.yaml",
-    xe={"epochs": 8, "monitoring.validate_every_epochs": 1},  # 1,000 steps, at most 17 minutes on one core
-    rewarded={"max_steps": 300},  # at most 12 minutes
+    xe={"epochs": 12, "optimizer.precision": "bf16", "optimizer.ema_decay": 0.99},
+    rewarded={"max_steps": 300},
     metrics=("CIDEr", "BLEU", "METEOR"),
+    beam=3,
     scenes=True,
     needs_judge=True,
     test="data/scenes/test",
@@ -149,7 +153,7 @@ DEMO = World(
     clip="glied/weights/demo/grammar",
     judge="runs/judge",
     runs="runs/claims",
-    results="claims",
+    results="claims_demo",
 )
 
 PHOTOGRAPHS = World(
