@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from benchmarks.captioners import captions_of, configured, test_images
 from benchmarks.claims_figures import MAX_LENGTH, Captions, References, digest, figures
 from benchmarks.measurement import torch_machine
-from benchmarks.table2 import captions_of, configured, test_images
 from glied import storage
 from glied.captioner.architectures import build_model
 from glied.captioner.captioner import Captioner

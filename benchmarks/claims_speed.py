@@ -4,10 +4,10 @@ import json
 import time
 from typing import TYPE_CHECKING
 
+from benchmarks.captioners import BEAMS, fastest, prepare, test_images
 from benchmarks.claims_figures import MAX_LENGTH
 from benchmarks.claims_runs import SHORT_IMAGES, job
 from benchmarks.measurement import torch_machine
-from benchmarks.table2 import BEAMS, fastest, prepare, test_images
 from glied import storage
 from glied.captioner.captioner import Captioner
 from glied.captioner.config import DecodingConfig

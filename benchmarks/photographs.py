@@ -22,9 +22,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the other benchmarks
 
+from benchmarks.captioners import captions_of, test_images
 from benchmarks.claims_figures import plain_figures
 from benchmarks.measurement import print_result
-from benchmarks.table2 import captions_of, test_images
 from glied import storage
 from glied.captioner.captioner import Captioner
 from glied.captioner.config import DecodingConfig

@@ -1,4 +1,4 @@
-"""Options that the benchmarks share which train models: table2.py, and claims.py and teach.py with worlds."""
+"""Options that the benchmarks claims.py and teach.py share, which train models in worlds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """Whether to train, and where."""
+class StudyConfig:
+    """What to train, and the inputs and outputs; empty options take the world's values."""
 
     full: bool = False
     """Train and measure what is missing; otherwise print the committed results."""
@@ -27,6 +27,14 @@ class TrainingConfig:
     """With full or short: number of torch threads."""
     out: str | None = None
     """File for the JSON of the last line."""
+    world: Literal["demo", "photographs"] = "demo"
+    """Which images: scenes of the demo world, or the photographs of Flickr8k."""
+    seeds: tuple[int, ...] = ()
+    """With full: seeds to train; empty for all of the world."""
+    features: str = ""
+    """With full or short: feature stores of the images."""
+    judge: str = ""
+    """With full: the CLIP that judges."""
 
     def __post_init__(self) -> None:
         """Refuse both forms at once."""
@@ -37,20 +45,6 @@ class TrainingConfig:
     def folder(self) -> Path:
         """Folder of the training runs."""
         return Path(self.runs) / "short" if self.short else Path(self.runs)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyConfig(TrainingConfig):
-    """What to train, and the inputs and outputs; empty options take the world's values."""
-
-    world: Literal["demo", "photographs"] = "demo"
-    """Which images: scenes of the demo world, or the photographs of Flickr8k."""
-    seeds: tuple[int, ...] = ()
-    """With full: seeds to train; empty for all of the world."""
-    features: str = ""
-    """With full or short: feature stores of the images."""
-    judge: str = ""
-    """With full: the CLIP that judges."""
 
     def fill(self, defaults: Mapping[str, str]) -> None:
         """Give empty options the world's values."""

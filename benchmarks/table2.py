@@ -1,125 +1,94 @@
-"""Reproduce Table 2 of the GLIED paper on the demo world: six captioners' parameters, time, speed and CIDEr.
+"""Reproduce Table 2 of the GLIED paper on the demo world: size, time, speed and CIDEr of six models.
 
 python benchmarks/table2.py
-python benchmarks/table2.py --full
-python benchmarks/table2.py --short
+python benchmarks/table2.py --speed
 
-Without an option, the script counts the parameters at the paper's sizes (V = 9,488, regions of 2048) and
-prints the committed results with their source. This takes seconds.
+The trainings are those of benchmarks/claims.py: this script shows its runs of LSTM, SoftAtt, Up-Down, CT,
+Base and GLIED beside the paper's figures. `claims.py --full` trains them, `claims.py --speed` measures their
+images/s. Without an option, the script counts the parameters at the paper's sizes (V = 9,488, regions of
+2048) and prints the table. This takes seconds.
 
-With --full, it trains LSTM, SoftAtt, Up-Down, CT, Base and GLIED with configs/captioner/*_demo.yaml, as
-jobs/train_captioner.py does, but in this process (`glied.training.local_trainer`). Then it captions the test
-scenes with beam 3 and measures images/s of all models alternately, at the demo world's sizes and at the
-paper's. The same command resumes after an interruption, also in the middle of a training; to train a model
-again, delete its folder in --runs. This needs the inputs of the configs and the features of the test scenes,
-and takes 2 h 15 on one core. Training time is the CPU time of this process without validation, up to the best
-validation; for Base and GLIED it includes attribute prediction. table2.json and table2.md are written to
---results after each model.
+With --speed, it measures the images/s of models with random weights at the paper's sizes alternately, in a
+minute on one core, and writes table2.json and table2.md to --results.
 
-With --short, it does the same with 10 steps and 100 test scenes, in some minutes. This only checks that the
-script works. The results stay in --runs, under short/.
+Training time is the CPU time of a run without validation; for Base and GLIED it includes attribute
+prediction. CIDEr is that of the test scenes with 3 beams; its 95 % interval is over images and seeds.
 
 The last line is one JSON object.
 """
 
-import dataclasses
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-import torch
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the other files of benchmarks/
 
-from benchmarks.decoding import captioning, inputs, paper_vocabulary, timed
-from benchmarks.decoding_products import FEATURES, WORDS
-from benchmarks.measurement import ROOT, batches, print_result, torch_machine
-from benchmarks.study_config import RESULTS, TrainingConfig
-from benchmarks.table2_results import PAPER, markdown, parameter_table
-from glied.captioner.architectures import PAPER_SIZES, build_model
-from glied.captioner.captioner import Captioner, attribute_ids
-from glied.captioner.config import DecodingConfig
-from glied.captioner.decode import decode
-from glied.config import parse, run
-from glied.data import features
-from glied.data.captioned_regions import CaptionedRegions
-from glied.errors import UsageError
-from glied.metrics.text_metrics import cider
-from glied.regions import RegionBatch, Regions
-from glied.training.config import TrainerConfig
-from glied.training.history import VALIDATION, read_history
-from glied.training.local_trainer import train_here
-from glied.training.task import Row
-from glied.training.tasks.captioner import CaptionerTask, TrainCaptionerConfig
-from glied.vision.attributes import AttributePredictor
+import numpy as np
+import torch
 
-BATCH, BEAMS, ROUNDS = 50, 3, 3
-SHORT_STEPS, SHORT_IMAGES = 10, 100
-"""Training steps and test scenes of the short form."""
-RESULT = "table2.json"
-"""File of a model's results in its folder."""
+from benchmarks.captioners import BATCH, BEAMS, fastest
+from benchmarks.claims import read_runs
+from benchmarks.claims_speed import FILE as SPEED_FILE
+from benchmarks.claims_table import Run, measured, values
+from benchmarks.claims_worlds import DEMO
+from benchmarks.decoding import captioning, inputs, paper_vocabulary
+from benchmarks.decoding_products import FEATURES, WORDS
+from benchmarks.measurement import print_result, torch_machine
+from benchmarks.study_config import RESULTS
+from glied.captioner.architectures import PAPER_SIZES, build_model
+from glied.captioner.captioner import Captioner
+from glied.captioner.config import DecodingConfig
+from glied.config import parse, run
+from glied.metrics.bootstrap import bootstrap_over_seeds
+
+PAPER = {
+    "lstm": ("LSTM", 11.5, 16.8, 28.6, 105.7),
+    "soft_att": ("SoftAtt", 12.1, 20.4, 23.3, 111.5),
+    "up_down": ("Up-Down", 50.1, 24.9, 14.8, 113.2),
+    "ct": ("CT", 27.5, 22.7, 12.9, 115.1),
+    "base": ("Base", 12.3, 13.2, 37.9, 113.5),
+    "glied": ("GLIED", 18.3, 11.9, 34.5, 118.2),
+}
+"""The paper's rows: name, millions of parameters, training hours, images/s, CIDEr (COCO, one GTX 1080 Ti)."""
+CIDER = f"CIDEr, beam {BEAMS}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(TrainingConfig):
-    """What to train, and the inputs and outputs."""
+class Config:
+    """Inputs and outputs."""
 
-    models: tuple[str, ...] = tuple(PAPER)
-    """With full or short: models to train, in this order."""
-    runs: str = "runs/table2"
-    """With full or short: folder of the trained models and their results."""
-    test: CaptionedRegions = dataclasses.field(
-        default_factory=lambda: CaptionedRegions(
-            features="runs/features/test", captions="data/scenes/test/captions.json"
-        )
-    )
-    """With full or short: the test scenes."""
+    speed: bool = False
+    """Measure the images/s at the paper's sizes; let nothing else run meanwhile."""
+    runs: str = str(RESULTS / DEMO.results)
+    """Folder of the results of benchmarks/claims.py."""
     results: str = str(RESULTS)
-    """Folder of table2.json and table2.md; the short form writes them beside its models."""
-
-    def __post_init__(self) -> None:
-        """Check the names of the models, and that only one form is chosen."""
-        super().__post_init__()
-        for name in self.models:
-            if name not in PAPER:
-                raise UsageError(f"models: {name!r} is none of {', '.join(PAPER)}")
-
-    @property
-    def limit(self) -> int | None:
-        """Number of test scenes to caption; None for all."""
-        return SHORT_IMAGES if self.short else None
-
-    @property
-    def tables(self) -> Path:
-        """Folder of table2.json and table2.md."""
-        return self.folder if self.short else Path(self.results)
+    """Folder of table2.json and table2.md."""
+    out: str | None = None
+    """File for the JSON of the last line."""
 
 
 def main() -> int:
-    """Train and measure the missing models if asked to, then print the tables."""
+    """Measure the speeds if asked to, then print the tables."""
     config = parse(Config, description=__doc__)
-    if config.full or config.short:
-        torch.set_num_threads(config.threads)
-        for name in config.models:
-            train(config, name)
-            write(config.tables, collect(config))
-        write(config.tables, collect(config) | {"speed": speeds(config)})
+    path = Path(config.results) / "table2.json"
+    stored = json.loads(path.read_text()) if path.exists() else {}
+    result = table(config, speeds() if config.speed else stored.get("paper_sizes", {}))
+    if config.speed:
+        path.write_text(json.dumps(result, indent=1) + "\n")
+        path.with_suffix(".md").write_text(markdown(result))
     parameters = {name: breakdown(name) for name in PAPER}
     print(parameter_table(parameters))
-    path = config.tables / "table2.json"
-    results = json.loads(path.read_text()) if path.exists() else {}
-    print(markdown(results) if results else f"no results in {config.tables}: --full trains and measures")
+    print(markdown(result))
     totals = {name: sum(parts.values()) / 1e6 for name, parts in parameters.items()}
-    print_result({"parameters_m": totals, **results}, config.out)
+    print_result({"parameters_m": totals, **result}, config.out)
     return 0
 
 
-# ---- parameters
+# ---- parameters and speed at the paper's sizes
 
 
 def breakdown(name: str) -> dict[str, int]:
@@ -136,144 +105,25 @@ def breakdown(name: str) -> dict[str, int]:
     return parts
 
 
-# ---- training
+def parameter_table(parameters: Mapping[str, Mapping[str, int]]) -> str:
+    """Format the parameters at the paper's sizes, by part, beside those that the paper states."""
+    lines = ["| model | paper | ours | parts, millions |", "|---|---|---|---|"]
+    for name, parts in parameters.items():
+        listed = ", ".join(f"{part} {count / 1e6:.2f}" for part, count in parts.items())
+        title, paper = PAPER[name][:2]
+        lines.append(f"| {title} | {paper}M | {sum(parts.values()) / 1e6:.1f}M | {listed} |")
+    return "\n".join(lines) + "\n"
 
 
-def train(config: Config, name: str) -> None:
-    """Train a model and caption the test scenes, unless its result exists."""
-    folder = config.folder / name
-    if (folder / RESULT).exists():
-        return
-    job = job_of(config, name)
-    task = CaptionerTask(config=job)
-    train_here(task, job.trainer)
-    captioner = Captioner.load(str(folder / "best"), DecodingConfig(beam_size=BEAMS))
-    images = test_images(config.test, task.predictor, task.config.words.attribute_count, config.limit)
-    references = {str(number): captions for number, (_, _, captions) in enumerate(images)}
-    texts = {str(number): text for number, text in enumerate(captions_of(captioner, images))}
-    (folder / "captions.json").write_text(json.dumps(texts, indent=1))
-    result = training_figures(job.trainer) | {
-        "test_cider": round(cider(texts, references), 2),
-        "test_images": len(images),
-        "parameters": sum(parameter.numel() for parameter in captioner.model.parameters()),
-        "attributes": job.model.reads_attributes,
-    }
-    (folder / RESULT).write_text(json.dumps(result, indent=1) + "\n")
-
-
-def job_of(config: Config, name: str) -> TrainCaptionerConfig:
-    """Return the config of the job that trains a model."""
-    options = {
-        "trainer.output": config.folder / name,
-        "trainer.resources.threads_per_worker": config.threads,
-        **({"trainer.max_steps": SHORT_STEPS} if config.short else {}),
-    }
-    return configured(TrainCaptionerConfig, f"captioner/{name}_demo.yaml", options)
-
-
-def configured(kind: Any, name: str, options: Mapping[str, Any]) -> Any:
-    """Parse a file of configs/ with `options` that override it."""
-    arguments = [f"--{key}={value}" for key, value in options.items()]
-    return parse(kind, ["--config", str(ROOT / "configs" / name), *arguments])
-
-
-def training_figures(trainer: TrainerConfig) -> dict[str, Any]:
-    """Return the validations of a training run over its CPU minutes, and the best of them."""
-    history = read_history(trainer.output)
-    curve = [
-        {
-            "epoch": round(step / history.epoch_steps, 2),
-            "minutes": round(history.cpu_minutes(step), 2),
-            "cider": round(value, 3),
-        }
-        for step, value in history.scalars(VALIDATION)["cider"]
-    ]
-    best = max(curve, key=lambda point: point["cider"])
-    return {
-        "val_cider": best["cider"],
-        "best_epoch": best["epoch"],
-        "minutes_to_best": best["minutes"],
-        "minutes": curve[-1]["minutes"],
-        "epochs": curve[-1]["epoch"],
-        "train_images": history.config["rows"]["train"],
-        "val_images": history.config["rows"]["validation"],
-        "batch": trainer.batch_size,
-        "curve": curve,
-    }
-
-
-def stored(uris: list[str]) -> list[Row]:
-    """Read the rows of a feature store that have regions."""
-    rows = [row for uri in uris for row in pq.read_table(uri).to_pylist()]
-    return [row for row in rows if row["count"] is not None]
-
-
-Image = tuple[Regions, list[tuple[str, float]], list[str]]
-"""Regions, attributes with probabilities, reference captions."""
-
-
-def test_images(
-    test: CaptionedRegions, predictor: AttributePredictor, count: int, limit: int | None
-) -> list[Image]:
-    """Return the first `limit` test images with the `count` most probable attributes of each."""
-    pairs = test.pair(stored(test.paths())[:limit])
-    regions = [features.read(row) for row, _ in pairs]
-    words: list[list[tuple[str, float]]] = []
-    with torch.inference_mode():
-        for part in batches(regions, BATCH):
-            words += predictor.top(RegionBatch.collate(part), count)
-    return [(one, top, texts) for one, top, (_, texts) in zip(regions, words, pairs, strict=True)]
-
-
-def captions_of(captioner: Captioner, images: list[Image]) -> list[str]:
-    """Return the best caption of each image."""
-    results = (captioner.caption(*list(zip(*part, strict=True))[:2]) for part in batches(images, BATCH))
-    return [captions[0].text for batch in results for captions in batch]
-
-
-# ---- speed
-
-
-def speeds(config: Config) -> dict[str, Any]:
-    """Measure images/s of the trained models on the test scenes, and of random models at the paper's sizes.
-
-    All models are timed alternately, `ROUNDS` times; the fastest round of each counts, in CPU time.
-    """
-    demo, paper = {}, {}
-    for name in config.models:
-        captioner = Captioner.load(str(config.folder / name / "best"), DecodingConfig(beam_size=BEAMS))
-        task = CaptionerTask(config=job_of(config, name))
-        images = test_images(config.test, task.predictor, task.config.words.attribute_count, config.limit)
-        demo[name] = prepare(captioner, images)
-        paper[name] = prepare_paper_size(name)
-    return {
-        "threads": config.threads,
-        "batch": BATCH,
-        "beams": BEAMS,
-        "demo": fastest(demo, len(images)),
-        "paper_sizes": fastest(paper, BATCH),
-    }
-
-
-def prepare(captioner: Captioner, images: list[Image]) -> Any:
-    """Return a function that decodes the images, from collated regions and attribute ids to token ids."""
-    collated = []
-    for part in batches(images, BATCH):
-        regions, top, _ = zip(*part, strict=True)
-        words = [[word for word, _ in one] for one in top]
-        ids, mask = attribute_ids(words, captioner.vocabulary, captioner.attribute_count)
-        collated.append((RegionBatch.collate(list(regions)), ids, mask))
-
-    @torch.inference_mode()
-    def caption() -> None:
-        for batch in collated:
-            decode(captioner.frozen, captioner.frozen.encode(*batch), captioner.decoding)
-
-    return caption
+def speeds() -> dict[str, Any]:
+    """Measure all models alternately on one thread: 20 words for each of 50 images, with random weights."""
+    torch.set_num_threads(1)
+    found = fastest({name: prepare_paper_size(name) for name in PAPER}, BATCH)
+    return {"images/s": found, "machine": torch_machine(), "date": time.strftime("%Y-%m-%d")}
 
 
 def prepare_paper_size(name: str) -> Any:
-    """Return a function that decodes 20 words for each of 50 images with random weights at paper size."""
+    """Return a function that decodes with random weights at the paper's size."""
     torch.manual_seed(0)
     vocabulary = paper_vocabulary()
     model = build_model(PAPER_SIZES[name], feature_size=FEATURES, vocabulary_size=len(vocabulary))
@@ -281,38 +131,61 @@ def prepare_paper_size(name: str) -> Any:
     return captioning(Captioner(model, vocabulary), inputs(BATCH), search)
 
 
-def fastest(calls: dict[str, Any], images: int) -> dict[str, float]:
-    """Return the images/s of each call."""
-    for call in calls.values():
-        call()  # warms up
-    seconds = [{name: timed(call, time.process_time) for name, call in calls.items()} for _ in range(ROUNDS)]
-    return {name: round(images / min(one[name] for one in seconds), 2) for name in calls}
+# ---- the table
 
 
-# ---- results
+def table(config: Config, paper_sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the table in the form that jobs/report.py reads, with the speeds at the paper's sizes beside."""
+    folder = Path(config.runs)
+    runs = [one for one in read_runs(folder) if one["variant"] in PAPER]
+    path = folder / SPEED_FILE
+    demo = json.loads(path.read_text())["images/s"] if path.exists() else {}
+    rows = [row(name, runs, demo, paper_sizes.get("images/s", {})) for name in PAPER]
+    rows = [one for one in rows if one["seeds"]]
+    machines, dates = sorted({one["machine"] for one in runs}), sorted({one["date"] for one in runs})
+    note = f"{len(runs)} runs of benchmarks/claims.py"
+    if runs:
+        note += f"; {'; '.join(machines)}; {dates[0]} to {dates[-1]}"
+    return {"title": "Table 2 on the demo world", "note": note, "rows": rows, "paper_sizes": paper_sizes}
 
 
-def collect(config: Config) -> dict[str, Any]:
-    """Collect the results of the trained models."""
-    models = {}
-    for name in PAPER:
-        path = config.folder / name / RESULT
-        if path.exists():
-            models[name] = json.loads(path.read_text())
-    return {
-        "short": config.short,
-        "machine": torch_machine(),
-        "threads": config.threads,
-        "date": time.strftime("%Y-%m-%d"),
-        "models": models,
-    }
+def row(name: str, runs: Sequence[Run], demo: Mapping[str, float], paper: Mapping[str, float]) -> dict[str, Any]:
+    """Return the row of a model: means over its seeds, and the interval of its CIDEr."""
+    own = [one for one in measured(runs, CIDER) if one["variant"] == name]
+    result: dict[str, Any] = {"model": PAPER[name][0], "seeds": len(own)}
+    if not own:
+        return result
+    for figure in ("parameters, millions", "CPU minutes", "CIDEr val"):
+        result[figure] = round(float(np.mean(values(own, name, figure))), 2)
+    result |= {"images/s": demo.get(name), "images/s, paper's sizes": paper.get(name)}
+    images = [np.array(one["by_image"][CIDER], float) for one in own]
+    found = bootstrap_over_seeds([np.zeros_like(images[0])], images)
+    return result | {CIDER: round(found.second, 1), "low": round(found.low, 1), "high": round(found.high, 1)}
 
 
-def write(folder: Path, results: dict[str, Any]) -> None:
-    """Write table2.json and table2.md."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "table2.json").write_text(json.dumps(results, indent=1) + "\n")
-    (folder / "table2.md").write_text(markdown(results))
+def markdown(result: Mapping[str, Any]) -> str:
+    """Format how the table was measured, our table, then the paper's."""
+    lines = [f"**{result['title']}.** {result['note']}.", ""]
+    return "\n".join([*lines, *our_table(result["rows"]), "", *paper_table()]) + "\n"
+
+
+def our_table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the lines of our table."""
+    columns = ["parameters, millions", "CPU minutes", "images/s", "images/s, paper's sizes", "CIDEr val"]
+    yield f"| | seeds | {' | '.join(columns)} | {CIDER} | 95 % |"
+    yield "|---" * (len(columns) + 4) + "|"
+    for one in rows:
+        figures = ["" if one[name] is None else f"{one[name]:g}" for name in columns]
+        interval = f"{one['low']:g} to {one['high']:g}"
+        yield f"| {one['model']} | {one['seeds']} | {' | '.join(figures)} | {one[CIDER]:g} | {interval} |"
+
+
+def paper_table() -> Iterator[str]:
+    """Yield the lines of the paper's table."""
+    yield "| the paper (COCO, one GTX 1080 Ti) | parameters | training hours | images/s | CIDEr |"
+    yield "|---|---|---|---|---|"
+    for title, parameters, hours, speed, cider in PAPER.values():
+        yield f"| {title} | {parameters}M | {hours} | {speed} | {cider} |"
 
 
 if __name__ == "__main__":

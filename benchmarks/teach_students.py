@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
+from benchmarks.captioners import captions_of, configured, test_images
 from benchmarks.claims_figures import MAX_LENGTH, digest
 from benchmarks.measurement import torch_machine
-from benchmarks.table2 import captions_of, configured, test_images
 from benchmarks.teach_worlds import STUDENTS, TEACHER
 from glied import storage
 from glied.bulk.run.committed_rows import read_rows

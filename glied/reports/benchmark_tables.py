@@ -7,23 +7,12 @@ from typing import Any
 
 from glied import storage
 from glied.errors import UsageError
-from glied.reports.figures import Panel
 
 Cell = str | float | int | bool | None
 Row = dict[str, Cell]
 """Values by column."""
 
-FORMS = (
-    'benchmarks/table2.py writes one; the general form is {"title": ..., "note": ..., "rows": [{...}, ...]}'
-)
-TABLE2_NAMES = {
-    "lstm": "LSTM",
-    "soft_att": "SoftAtt",
-    "up_down": "Up-Down",
-    "ct": "CT",
-    "base": "Base",
-    "glied": "GLIED",
-}
+FORM = '{"title": ..., "note": ..., "rows": [{"column": value, ...}, ...]}'
 
 
 @dataclass(frozen=True)
@@ -34,13 +23,11 @@ class Table:
         title: title of the table.
         note: machine and conditions of the measurement; may be empty.
         rows: values by column; the first column names the row.
-        panel: the same results over time, if known.
     """
 
     title: str
     note: str
     rows: list[Row]
-    panel: Panel | None = None
 
     @property
     def columns(self) -> list[str]:
@@ -64,7 +51,7 @@ class Table:
 
 
 def read_table(uri: str) -> Table:
-    """Read the table in a JSON file of benchmarks/table2.py or in the general form.
+    """Read the table in a JSON file with "title", "note" (optional) and "rows".
 
     Raises:
         UsageError: there is no such file, or it does not contain a table.
@@ -76,42 +63,17 @@ def read_table(uri: str) -> Table:
     except ValueError as error:
         raise UsageError(f"{uri} is not JSON: {error}") from None
     try:
-        table = _table2(content) if "models" in content else _general(content)
+        table = _table(content)
     except (KeyError, TypeError, AttributeError):
-        raise UsageError(f"{uri} does not contain a table: {FORMS}") from None
+        raise UsageError(f"{uri} does not contain a table: its form is {FORM}") from None
     if not table.rows or not table.columns:
         raise UsageError(f"{uri}: its table has no rows")
     return table
 
 
-def _general(content: Mapping[str, Any]) -> Table:
+def _table(content: Mapping[str, Any]) -> Table:
     rows: list[Row] = [{str(name): _cell(value) for name, value in row.items()} for row in content["rows"]]
     return Table(str(content["title"]), str(content.get("note", "")), rows)
-
-
-def _table2(content: Mapping[str, Any]) -> Table:
-    """Build the table of benchmarks/table2.py results; its table2.md has the paper's own figures."""
-    speed = content.get("speed", {}).get("demo", {})
-    rows: list[Row] = []
-    lines = {}
-    for name, one in content["models"].items():
-        shown = TABLE2_NAMES.get(name, name)
-        rows.append(
-            {
-                "model": shown,
-                "parameters, millions": round(one["parameters"] / 1e6, 2),
-                "minutes to best": one["minutes_to_best"],
-                "images/s": speed.get(name),
-                "CIDEr, val": one["val_cider"],
-                "CIDEr, test": one["test_cider"],
-            }
-        )
-        lines[shown] = [(point["minutes"], point["cider"]) for point in one["curve"]]
-    note = f"{content['machine']}, {content['threads']} thread(s), {content['date']}; minutes are CPU time."
-    if content["short"]:
-        note = f"The short form, whose figures say nothing about the models. {note}"
-    panel = Panel("CIDEr, val", "CPU minutes of training", lines)
-    return Table("Six captioners (Table 2) on the demo world", note, rows, panel if lines else None)
 
 
 def _cell(value: Any) -> Cell:

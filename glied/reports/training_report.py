@@ -268,14 +268,12 @@ def sample_tables(runs: Mapping[str, History]) -> list[Table]:
 
 
 def table_figures(table: Table) -> list[Figure]:
-    """Draw the numbers of a table as bars, and over time if known."""
-    drawn, columns = [], table.numeric()
-    if columns:
-        picture = figures.bars(table.title, table.labels, columns)
-        drawn.append(Figure(table.title, picture, "The numbers of the table as bars", []))
-    if table.panel is not None:
-        drawn.append(curve_figure(f"{table.title}, over time", [table.panel]))
-    return drawn
+    """Draw the numbers of a table as bars, if it has any."""
+    columns = table.numeric()
+    if not columns:
+        return []
+    picture = figures.bars(table.title, table.labels, columns)
+    return [Figure(table.title, picture, "The numbers of the table as bars", [])]
 
 
 def text(value: Any) -> str:

@@ -11,11 +11,14 @@ import pytest
 import torch
 
 from benchmarks import claims
+from benchmarks.captioners import configured
 from benchmarks.claims_figures import digest
 from benchmarks.claims_rewards import REWARDS
 from benchmarks.claims_runs import RECORDED, changes, check_judge, equal_size, job, parameters, prepare
 from benchmarks.claims_table import markdown, missing, report, table, verdict
+from benchmarks.claims_variants import RECURRENT
 from benchmarks.claims_worlds import DEMO, PHOTOGRAPHS, WORLDS
+from glied.captioner.architectures import build_model
 from glied.clip.grammar_head import CORRUPTIONS, GrammarHead, save_grammar
 from glied.clip.model import build_clip, save_clip
 from glied.data import features
@@ -24,6 +27,7 @@ from glied.demo_world.dataset import write_split
 from glied.errors import UsageError
 from glied.reports.benchmark_tables import read_table
 from glied.text.references import save_frequencies
+from glied.training.tasks.captioner import TrainCaptionerConfig
 from glied.vision.attributes import AttributePredictor, save_attributes
 from tests.clip.test_clip import TINY
 from tests.jobs.local_training import load_task
@@ -195,6 +199,17 @@ def test_variants_differ_from_glied_in_the_model_alone():
             assert other.trainer.output == f"{spec.runs}/{variant}-1"
             trainer = dataclasses.replace(other.trainer, output=glied.trainer.output)
             assert dataclasses.replace(other, model=glied.model, trainer=trainer) == glied, variant
+
+
+@pytest.mark.parametrize("name", ["base", "ct", *RECURRENT])
+def test_the_models_of_table_2_are_those_of_their_configs(name):
+    own = job(claims.Config(full=True), name, 0)
+    given = configured(TrainCaptionerConfig, f"captioner/{name}_demo.yaml", {})
+    shape = {"feature_size": 8, "vocabulary_size": 20}
+    with torch.device("meta"):
+        built, expected = (build_model(one.model, **shape) for one in (own, given))
+    assert str(built) == str(expected)
+    assert own.words == given.words
 
 
 def test_the_short_form_warms_up_within_its_steps():

@@ -13,7 +13,7 @@ from glied.config import run
 from glied.errors import UsageError
 from glied.reports.training_report import ReportConfig, grouped, labeled, make_report, thinned
 from glied.training.history import read_history
-from tests.reports.test_benchmark_tables import table2, written
+from tests.reports.test_benchmark_tables import captioners, written
 from tests.training.logged import make_run
 
 EVIL = "</style><script>alert(1)</script><img src=x onerror=alert(2)>'\""
@@ -110,13 +110,12 @@ def test_figures_are_separate_files(tmp_path: Path) -> None:
     found = make_report(
         ReportConfig(
             runs=[make_run(tmp_path / "run")],
-            tables=[written(tmp_path, table2())],
+            tables=[written(tmp_path, captioners())],
             out=str(tmp_path / "r.html"),
             pictures=str(folder),
         )
     )
-    table = "six-captioners-table-2-on-the-demo-world"
-    names = ["training", "validation", "throughput", table, f"{table}-over-time"]
+    names = ["training", "validation", "throughput", "captioners"]
     assert found.pictures == [str(folder / f"{name}.{kind}") for name in names for kind in ("svg", "png")]
     for path in map(Path, found.pictures):
         if path.suffix == ".png":
@@ -126,12 +125,10 @@ def test_figures_are_separate_files(tmp_path: Path) -> None:
 
 
 def test_tables_alone_are_a_report(tmp_path: Path) -> None:
-    found = make_report(ReportConfig(tables=[written(tmp_path, table2())], out=str(tmp_path / "r.html")))
+    found = make_report(ReportConfig(tables=[written(tmp_path, captioners())], out=str(tmp_path / "r.html")))
     page = Page(tmp_path / "r.html")
-    title = "Six captioners (Table 2) on the demo world"
-    assert page.headings == [title]
-    assert found.figures == [title, f"{title}, over time"]
-    assert page.tables[title][1] == ["SoftAtt", "1.75", "3.5", "110.5", "112.2"]
+    assert page.headings == found.figures == ["Captioners"]
+    assert page.tables["Captioners"][1] == ["SoftAtt", "0.96", "", "112.2"]
 
 
 def test_two_tables_with_the_same_title_have_two_figures(tmp_path: Path) -> None:
@@ -192,11 +189,11 @@ def test_the_job_accepts_runs_and_tables_in_any_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = [make_run(tmp_path / name) for name in "abc"]
-    tables = [written(tmp_path, table2())]
+    tables = [written(tmp_path, captioners())]
     out = tmp_path / "r.html"
     assert job(monkeypatch, runs[0], runs[1], "--tables", *tables, "--runs", runs[2], f"--out={out}") == 0
     assert [row[0] for row in Page(out).tables["Runs"]] == ["run", "c", "a", "b"]
-    assert f"over time: {out} (" in capsys.readouterr().out
+    assert f"Captioners: {out} (" in capsys.readouterr().out
 
 
 def test_invalid_inputs_are_one_line_and_exit_code_2(
