@@ -149,7 +149,9 @@ def table(config: Config, paper_sizes: Mapping[str, Any]) -> dict[str, Any]:
     return {"title": "Table 2 on the demo world", "note": note, "rows": rows, "paper_sizes": paper_sizes}
 
 
-def row(name: str, runs: Sequence[Run], demo: Mapping[str, float], paper: Mapping[str, float]) -> dict[str, Any]:
+def row(
+    name: str, runs: Sequence[Run], demo: Mapping[str, float], paper: Mapping[str, float]
+) -> dict[str, Any]:
     """Return the row of a model: means over its seeds, and the interval of its CIDEr."""
     own = [one for one in measured(runs, CIDER) if one["variant"] == name]
     result: dict[str, Any] = {"model": PAPER[name][0], "seeds": len(own)}
