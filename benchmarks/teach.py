@@ -16,7 +16,8 @@ make vocabulary and attribute words: students "by teacher" see no reference. The
 images greedily and writes <results>/<world>-<student>-<seed>.json. The same command resumes after an
 interruption, also in the middle of a training.
 
-Demo world: the teacher is CT as benchmarks/table2.py trains it, and students see 8,000 scenes. The judge
+Demo world: the teacher is CT (benchmarks/claims.py --full --variants ct --seeds 0; for the committed results
+it was trained in float32 without averaged weights), and students see 8,000 scenes. The judge
 (held-out evaluator) is the CLIP that ships with the demo world; the CLIP that filters is another one, trained
 by configs/clip/judge.yaml with fewer scenes:
 

@@ -76,7 +76,7 @@ DEMO = World(
     data="data/scenes",
     images="images",
     features="runs/features",
-    teacher="runs/table2/ct/best",
+    teacher="runs/claims/ct-0/best",
     teacher_attributes="glied/weights/demo/attributes",
     configs={
         "attributes": "attributes/demo.yaml",
@@ -85,7 +85,12 @@ DEMO = World(
     },
     lengths={
         "attributes": {"epochs": 8, "max_steps": 500, "monitoring.validate_every_epochs": 4},
-        "captioner": {"epochs": 10, "max_steps": 1000, "monitoring.validate_every_epochs": 2},
+        "captioner": {
+            "epochs": 10,
+            "max_steps": 1000,
+            "optimizer.ema_decay": 0.0,
+            "optimizer.precision": "fp32",
+        },
         "reward": {"max_steps": 300},
     },
     settings={"attributes": {}, "captioner": {}, "reward": {}},

@@ -109,6 +109,24 @@ def curves(title: str, panels: Sequence[Panel], names: Sequence[str] | None = No
         return _files(figure, title)
 
 
+def labeled_points(title: str, panels: Sequence[Panel]) -> Picture:
+    """Draw panels whose lines are points with their names beside them; a line of several points is joined.
+
+    Args:
+        title: title of the picture.
+        panels: the panels, side by side.
+    """
+    with _style():
+        figure = Figure(figsize=(4.6 * len(panels), 3.6), layout="constrained")
+        grid = figure.subplots(1, len(panels), squeeze=False)
+        for axes, panel in zip(grid.flat, panels, strict=True):
+            _draw_lines(axes, panel, {name: {"color": COLORS[1]} for name in panel.lines})
+            for name, points in panel.lines.items():
+                axes.annotate(name, points[-1], xytext=(4, 3), textcoords="offset points", fontsize=7)
+            axes.margins(x=0.25, y=0.12)
+        return _files(figure, title)
+
+
 def bars(title: str, labels: Sequence[str], columns: Mapping[str, Sequence[float | None]]) -> Picture:
     """Draw a group of labeled bars for each column; None has no bar.
 
