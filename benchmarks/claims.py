@@ -4,6 +4,7 @@ python benchmarks/claims.py
 python benchmarks/claims.py --full
 python benchmarks/claims.py --world photographs --full
 python benchmarks/claims.py --speed
+python benchmarks/claims.py --picture rewards.svg
 python benchmarks/claims.py --short
 
 Without an option, the script prints the committed results, their source and the list of missing runs. This
@@ -30,7 +31,8 @@ decoded greedily and with 5 beams. It needs the inputs of configs/captioner/phot
 configs/scst/photographs.yaml and the features of the test photographs. With --judge, a training run of
 jobs/train_clip.py, it also reports the judge's R@1.
 
-With --speed, it measures the images/s of all variants trained with XE alternately, with 3 beams.
+With --speed, it measures the images/s of all variants trained with XE alternately, with 3 beams. With
+--picture, it draws R@1 against the precision of relations and colors for each reward of the demo world.
 
 With --short, it trains some variants with one seed for two steps and captions 20 test images, in about a
 minute. This only checks that the script works. The results stay in --runs, under short/.
@@ -69,6 +71,10 @@ def main() -> int:
 
         claims_speed.measure(config)
     report = {"short": config.short, **report_of(config)}
+    if config.picture:
+        from benchmarks import claims_picture  # imports matplotlib
+
+        Path(config.picture).write_bytes(claims_picture.trade_off(report["rows"], config.spec).svg)
     print(page(config, report))
     print_result(report, config.out)
     return 0

@@ -16,6 +16,8 @@ class Config(StudyConfig):
 
     speed: bool = False
     """Measure the images/s of the variants that are trained; let nothing else run meanwhile."""
+    picture: str = ""
+    """SVG file for a picture of what the rewards gain and lose."""
     variants: tuple[str, ...] = ()
     """With full or short: variants to train; empty for all of them (short: for some)."""
     configs: str = ""

@@ -349,3 +349,17 @@ def test_photographs_are_measured_without_figures_of_scenes(few_scenes, monkeypa
     monkeypatch.setattr(sys, "argv", [*command, "--variants", "glied"])
     with pytest.raises(UsageError, match=r"glied-0/best was trained on other regions .* or delete the run"):
         claims.main()
+
+
+def test_the_picture_has_a_point_for_each_reward_with_its_short_name(tmp_path, monkeypatch):
+    figures = {"judge R@1": 40.0, "precision relations": 60.0, "precision colors": 90.0}
+    for variant in ("base", "glied", "cider", "normalized"):
+        run = {"variant": variant, "seed": 0, "figures": figures, "machine": "m", "date": "2026-01-01"}
+        (tmp_path / f"{variant}-0.json").write_text(json.dumps(run))
+    out = tmp_path / "rewards.svg"
+    monkeypatch.setattr(sys, "argv", ["claims.py", f"--results={tmp_path}", f"--picture={out}"])
+    assert claims.main() == 0
+    drawn = out.read_text()
+    for name in ("XE", "CIDEr", "parts normalized separately (GDPO)"):
+        assert drawn.count(f">{name}<") == 2, name
+    assert "Base" not in drawn

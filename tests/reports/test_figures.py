@@ -99,6 +99,13 @@ def test_equal_figures_are_equal_files() -> None:
     assert first.png != other.png
 
 
+def test_points_have_their_names_beside_them() -> None:
+    panels = [Panel("truth", "images found", {"XE": [(1, 2)], "CIDEr": [(3, 1)]})] * 2
+    shown = texts(figures.labeled_points("Trade-off", panels))
+    for text in ("XE", "CIDEr", "truth", "images found"):
+        assert shown.count(text) == 2, text
+
+
 def test_bars_are_labeled_and_the_largest_value_is_the_longest() -> None:
     picture = figures.bars("t", ["LSTM", "GLIED", "none"], {"CIDEr": [50.0, 100.25, None], "n": [1, 2, 3]})
     assert {"LSTM", "GLIED", "none", "CIDEr", "n", "50", "100.2", "1", "2", "3"} <= set(texts(picture))
