@@ -19,11 +19,11 @@ Several processes with different --seeds can share the work. Decoding blocks no 
 A verdict comes from the 95 % interval of a difference, by a bootstrap over the test images and the seeds
 together (`glied.metrics.bootstrap.bootstrap_over_seeds`).
 
-Demo world: Base, a Base with as many parameters as GLIED, GLIED, its six ablations, CT, and GLIED and CT at
-each other's size are trained with cross-entropy (XE), then GLIED with five rewards and those of
-claims_rewards.py. It needs the inputs of the configs in captioner/ and scst/ and the features of the test
-scenes; the rewards also need a CLIP with a grammar head and a judge (held-out evaluator) that reaches R@1 70
-with full descriptions in a pool of 5,000.
+Demo world: Base, a Base with as many parameters as GLIED, GLIED, its six ablations, CT, GLIED and CT at
+each other's size, and the recurrent models of Table 2 are trained with cross-entropy (XE), then GLIED with
+five rewards and those of claims_rewards.py. It needs the inputs of the configs in captioner/ and scst/ and
+the features of the test scenes; the rewards also need a CLIP with a grammar head and a judge (held-out
+evaluator) that reaches R@1 70 with full descriptions in a pool of 5,000.
 
 Photographs (Flickr8k): Base, GLIED, its six ablations, and a Base, an Up-Down and a CT with as many
 parameters as GLIED are trained with XE, then GLIED with the CIDEr reward; 3 hours on one core. Captions are

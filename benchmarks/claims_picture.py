@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.claims_rewards import GRAMMAR
 from benchmarks.claims_variants import Variant
 from benchmarks.claims_worlds import World
 from glied.reports.figures import Panel, Picture, labeled_points
@@ -31,5 +30,5 @@ def trade_off(rows: Sequence[Mapping[str, Any]], world: World) -> Picture:
 
 
 def short(variant: Variant) -> str:
-    """Return the part of a variant's name that differs."""
-    return variant.name.removeprefix("GLIED, ").removeprefix(f"{GRAMMAR.name.removeprefix('GLIED, ')}, ")
+    """Return the last part of a variant's name, which differs from the others'."""
+    return variant.name.rpartition(", ")[2]

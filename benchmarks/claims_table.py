@@ -147,18 +147,22 @@ def missing(runs: Sequence[Run], world: World) -> list[str]:
 
 def report(runs: Sequence[Run], world: World, speed: Mapping[str, float] = NO_SPEED) -> dict[str, Any]:
     """Return the whole report in the form that jobs/report.py reads as a table."""
-    machines = sorted({run["machine"] for run in runs})
-    dates = sorted({run["date"] for run in runs})
-    note = f"{len(runs)} of {len(world.variants) * world.seeds} runs"
-    if runs:
-        note += f"; {'; '.join(machines)}; {dates[0]} to {dates[-1]}"
+    planned = len(world.variants) * world.seeds
     return {
         "title": world.title,
-        "note": note,
+        "note": f"{len(runs)} of {planned} runs{machines_and_dates(runs)}",
         "rows": table(runs, world, speed),
         "claims": [verdict(claim, runs) for claim in world.claims],
         "missing": missing(runs, world),
     }
+
+
+def machines_and_dates(runs: Sequence[Run]) -> str:
+    """Return where and when the runs were made, for the end of a note; nothing without runs."""
+    if not runs:
+        return ""
+    machines, dates = ({run[key] for run in runs} for key in ("machine", "date"))
+    return f"; {'; '.join(sorted(machines))}; {min(dates)} to {max(dates)}"
 
 
 def markdown(result: Mapping[str, Any], world: World) -> str:

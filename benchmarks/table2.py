@@ -8,8 +8,8 @@ Base and GLIED beside the paper's figures. `claims.py --full` trains them, `clai
 images/s. Without an option, the script counts the parameters at the paper's sizes (V = 9,488, regions of
 2048) and prints the table. This takes seconds.
 
-With --speed, it measures the images/s of models with random weights at the paper's sizes alternately, in a
-minute on one core, and writes table2.json and table2.md to --results.
+With --speed, it measures the images/s of models with random weights at the paper's sizes alternately, and
+writes table2.json and table2.md to --results.
 
 Training time is the CPU time of a run without validation; for Base and GLIED it includes attribute
 prediction. CIDEr is that of the test scenes with 3 beams; its 95 % interval is over images and seeds.
@@ -33,7 +33,7 @@ import torch
 from benchmarks.captioners import BATCH, BEAMS, fastest
 from benchmarks.claims import read_runs
 from benchmarks.claims_speed import FILE as SPEED_FILE
-from benchmarks.claims_table import Run, measured, values
+from benchmarks.claims_table import Run, machines_and_dates, measured, values
 from benchmarks.claims_worlds import DEMO
 from benchmarks.decoding import captioning, inputs, paper_vocabulary
 from benchmarks.decoding_products import FEATURES, WORDS
@@ -142,10 +142,7 @@ def table(config: Config, paper_sizes: Mapping[str, Any]) -> dict[str, Any]:
     demo = json.loads(path.read_text())["images/s"] if path.exists() else {}
     rows = [row(name, runs, demo, paper_sizes.get("images/s", {})) for name in PAPER]
     rows = [one for one in rows if one["seeds"]]
-    machines, dates = sorted({one["machine"] for one in runs}), sorted({one["date"] for one in runs})
-    note = f"{len(runs)} runs of benchmarks/claims.py"
-    if runs:
-        note += f"; {'; '.join(machines)}; {dates[0]} to {dates[-1]}"
+    note = f"{len(runs)} runs of benchmarks/claims.py{machines_and_dates(runs)}"
     return {"title": "Table 2 on the demo world", "note": note, "rows": rows, "paper_sizes": paper_sizes}
 
 
