@@ -12,7 +12,9 @@ COLORS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
 TINY = DetectorConfig(
     short_side=64,
     long_side=96,
-    backbone=SmallBackboneConfig(widths=(8, 8, 16, 16, 16), blocks=(1, 1, 1, 1), fpn_channels=16, bf16=False),
+    backbone=SmallBackboneConfig(
+        widths=(16, 16, 16, 16, 16), blocks=(1, 1, 1, 1), fpn_channels=16, bf16=False
+    ),
     anchor_sizes=((16, 24), (32, 48), (64, 80)),
     representation_size=24,
     class_embedding=4,
