@@ -31,8 +31,11 @@ class SmallBackboneConfig:
     """A residual network with a feature pyramid."""
 
     widths: tuple[int, int, int, int, int] = (32, 48, 96, 160, 224)
-    """Channels at strides 2, 4, 8, 16 and 32. With fewer than 16, training crashes on some processors with
-    AVX-512: oneDNN of torch 2.15 writes out of bounds in the backward pass of the shortcuts (1 x 1, stride 2)."""
+    """Channels at strides 2, 4, 8, 16 and 32.
+
+    With fewer than 16, training crashes on some processors with AVX-512: oneDNN of torch 2.15 writes out of
+    bounds in the backward pass of the shortcuts (1 x 1, stride 2).
+    """
     blocks: tuple[int, int, int, int] = (1, 2, 2, 1)
     """Residual blocks at strides 4, 8, 16 and 32."""
     fpn_channels: int = 96
