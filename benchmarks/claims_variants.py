@@ -117,9 +117,16 @@ SIZES = {
         feed_forward=1024,
     ),
     "glied_region_layers": deeper("GLIED, 3 layers among regions", stack__region_layers=3),
+    "glied_region_feed_forward": deeper(
+        "GLIED, 3 layers among regions, feed-forward, at CT's parameters",
+        sized="feed_forward",
+        size_of="ct",
+        stack__region_layers=3,
+        feed_forward=1024,
+    ),
 }
 """One factor at a time: depth with the same weights, depth, width, feed-forward, attention among regions;
-then feed-forward at equal sizes and with depth."""
+then feed-forward at equal sizes, with depth and with attention among regions."""
 RECURRENT = {
     "lstm": Variant(name="LSTM, XE", model={"architecture": "lstm", "embedding_width": 150}),
     "soft_att": Variant(

@@ -112,6 +112,7 @@ DEMO = World(
             kind="at most",
         ),
         *aims("together"),
+        *aims("uncaptioned"),
         *ABLATION_CLAIMS,
         compared("glied", "ct_small", "GLIED against CT of its size"),
         compared("glied_twice", "ct_small", "GLIED, block applied twice, against CT of its size"),
