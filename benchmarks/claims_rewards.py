@@ -82,7 +82,7 @@ REWARDS = {
     "likelihood": differing("parts normalized, likelihood by XE", **NORMALIZED, **LIKELIHOOD),
     "together": differing("together", **HARD_NEGATIVES, **NORMALIZED, **LIKELIHOOD, **WEIGHTS),
     "uncaptioned": differing(
-        "images without captions",
+        "uncaptioned",
         **(HARD_NEGATIVES | NORMALIZED | WEIGHTS | UNCAPTIONED),
         **{"reward.likelihood": "4.0"},
     ),

@@ -173,7 +173,10 @@ def test_any_clip_may_judge_where_settings_are_chosen(tmp_path):
             "demo",
             256,
             210,
-            {"base_wide", "ct_small", "glied_wide", "glied_feed_forward_small", "glied_feed_forward_large"},
+            {
+                *("base_wide", "ct_small", "glied_wide", "glied_region_feed_forward"),
+                *("glied_feed_forward_small", "glied_feed_forward_large"),
+            },
         ),
         ("photographs", 352, 2543, {"base_wide", "up_down", "ct"}),
         ("photographs", 1472, 2543, {"base_wide", "up_down", "ct"}),

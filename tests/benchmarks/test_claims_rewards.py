@@ -36,6 +36,7 @@ CLIP = "reward.clip.checkpoint"
 HARD = {CLIP, "train.clip_features", "validation.clip_features", "reward.grammar_accuracy"}
 NORMALIZED = {"sampling.baseline"}
 LIKELIHOOD = NORMALIZED | {"reward.likelihood"}
+TOGETHER = HARD | LIKELIHOOD | {"reward.clip_s", "reward.distinct"}
 
 
 @pytest.mark.parametrize(
@@ -46,12 +47,13 @@ LIKELIHOOD = NORMALIZED | {"reward.likelihood"}
         ("hard_negatives", HARD),
         ("dico", {"loss.name"}),
         ("likelihood", LIKELIHOOD),
-        ("together", HARD | LIKELIHOOD | {"reward.clip_s", "reward.distinct"}),
+        ("together", TOGETHER),
+        ("uncaptioned", TOGETHER | {"train.features", "train.captions"}),
     ],
 )
 def test_each_variant_differs_in_one_thing(name: str, expected: set[str]) -> None:
     assert differences(config(name), config()) == expected
-    assert len({one.name for one in REWARDS.values()}) == len(REWARDS) == 6
+    assert len({one.name for one in REWARDS.values()}) == len(REWARDS) == 7
 
 
 def test_the_commands_use_configs_that_exist_and_make_what_the_variants_need() -> None:
@@ -64,6 +66,9 @@ def test_the_commands_use_configs_that_exist_and_make_what_the_variants_need() -
     for one in REWARDS.values():
         clip = one.settings.get("reward.clip.checkpoint", "").removesuffix("/best")
         assert clip in text or clip in made
+        if "train.captions" in one.settings:
+            assert f"--output.uri {one.settings['train.features']}\n" in text
+            assert f"--output.uri {one.settings['train.clip_features']}\n" in text
 
 
 def lines(name: str, beginning: str) -> list[str]:
